@@ -6,7 +6,7 @@ else; no part of the harness prints.
 
     stream = EventStream()
     stream.subscribe(JsonLinesFile(folder / "events.jsonl"), replay=True)
-    with TerminalProgress(stream):
+    with TerminalProgress(stream):           # harness.terminal
         with stream.step("boot", memory="1GiB") as step:
             ...
             step.note(ready_s=2.1)          # appears in step-stop
@@ -308,7 +308,7 @@ class JsonLinesFile:
     def __init__(self, path: PurePath | str) -> None:
         try:
             # "x": an earlier attempt's log is never overwritten.
-            self._file: IO[str] = Path(path).open("x", encoding="utf-8", buffering=1)
+            self._file: IO[str] = Path(path).open("x", encoding="utf-8", buffering=1)  # noqa: SIM115 - closed by close()
         except FileExistsError as error:
             raise InputError(f"{path} exists already", hint="every run needs a folder of its own") from error
         except OSError as error:
