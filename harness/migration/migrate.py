@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One migration: libvirt's ``migrate3`` in a thread of its own, followed by events.
+
+libvirt blocks in ``migrate3`` until the guest has moved.  Everything that
+happens meanwhile (passes, holds, a QEMU that dies) comes through our monitors
+into one inbox, and the session's main thread works through it::
+
+    inbox = Inbox()
+    source.listen(inbox.put)
+    destination.listen(inbox.put)
+    job = MigrationJob.start(domain, connection, request, inbox)
+    moved = follow(job, inbox, handlers, deadline)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+import libvirt
+
+from harness.errors import DeadlineExceeded, GuestLost, MachineryError
+from harness.events import Deadline
+from harness.migration.qmp import CLOSED, QmpEvent
+
+MIB: Final = 1 << 20
+
+#: How long libvirt may take to give up a migration that was cancelled.
+CANCEL_SECONDS: Final = 30.0
+
+#: The source has stopped for good, or is about to say so: its RAM no longer changes by vCPUs.
+SWITCH_OVER: Final = frozenset({"pre-switchover", "device"})
+
+
+class MigrationError(MachineryError):
+    """libvirt or QEMU gave the migration up."""
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationRequest:
+    """What is asked of libvirt.  ``bandwidth`` is in bytes a second; libvirt counts in MiB."""
+
+    uri: str
+    destination_xml: str
+    bandwidth: int | None = None
+    multifd: int = 0
+
+    def flags(self) -> int:
+        """Live, and the destination stays paused: both sides stand still at switch-over."""
+        flags: int = libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PAUSED
+        if self.multifd:
+            flags |= libvirt.VIR_MIGRATE_PARALLEL
+        return flags
+
+    def parameters(self) -> dict[str, object]:
+        """The typed parameters of ``migrate3``."""
+        parameters: dict[str, object] = {
+            libvirt.VIR_MIGRATE_PARAM_URI: self.uri,
+            libvirt.VIR_MIGRATE_PARAM_DEST_XML: self.destination_xml,
+        }
+        if self.bandwidth is not None:
+            # Rounded up: 0 would mean "no limit".
+            parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = -(-self.bandwidth // MIB)
+        if self.multifd:
+            parameters[libvirt.VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS] = self.multifd
+        return parameters
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnd:
+    """``migrate3`` has returned: with the destination's domain, or with an error."""
+
+    domain: libvirt.virDomain | None
+    error: libvirt.libvirtError | None
+
+
+Incoming: TypeAlias = QmpEvent | JobEnd
+
+
+class Inbox:
+    """What reaches the main thread, in order of arrival."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[Incoming] = queue.SimpleQueue()
+
+    def put(self, item: Incoming) -> None:
+        """Hand something on; never blocks."""
+        self._queue.put(item)
+
+    def get(self, deadline: Deadline) -> Incoming:
+        """The next thing, or :class:`DeadlineExceeded`."""
+        while True:
+            try:
+                return self._queue.get(timeout=deadline.timeout())
+            except queue.Empty:
+                deadline.check()
+
+
+class MigrationJob:
+    """``migrate3``, running in a thread.  Use :meth:`start`."""
+
+    def __init__(self, domain: libvirt.virDomain) -> None:
+        self._domain = domain
+
+    @classmethod
+    def start(
+        cls,
+        domain: libvirt.virDomain,
+        destination: libvirt.virConnect,
+        request: MigrationRequest,
+        inbox: Inbox,
+    ) -> MigrationJob:
+        """Begin; the end arrives in ``inbox`` as a :class:`JobEnd`."""
+
+        def work() -> None:
+            try:
+                moved = domain.migrate3(destination, request.parameters(), request.flags())
+            except libvirt.libvirtError as error:
+                inbox.put(JobEnd(None, error))
+            else:
+                inbox.put(JobEnd(moved, None))
+
+        # A daemon: when the run is interrupted, a call into a daemon that is being
+        # killed must not keep the process alive.
+        threading.Thread(target=work, name="migrate3", daemon=True).start()
+        return cls(domain)
+
+    def cancel(self, inbox: Inbox) -> None:
+        """Ask libvirt to give up, and wait until it has."""
+        # An error: nothing to cancel any more, or libvirt is gone; the end says which.
+        with contextlib.suppress(libvirt.libvirtError):
+            self._domain.abortJob()
+        deadline = Deadline(CANCEL_SECONDS, "giving up the migration")
+        while not isinstance(inbox.get(deadline), JobEnd):
+            pass
+
+
+@dataclass(frozen=True, slots=True)
+class Handlers:
+    """What the session does at the moments that matter; each runs in the main thread."""
+
+    #: A hold of the device: the VM stands still and waits for ``cont``.
+    hold: Callable[[Mapping[str, object]], None]
+    #: The source's vCPUs have stopped for the last time.
+    stopped: Callable[[], None]
+    #: QEMU has completed; its process is still there, for a moment.
+    completed: Callable[[], None]
+    #: Builds the error for a QEMU that is gone.
+    lost: Callable[[str], GuestLost]
+
+
+@dataclass(slots=True)
+class _Progress:
+    stopped: bool = False
+    completed: bool = False
+    failure: str = ""
+    gone: list[str] = field(default_factory=list)
+
+
+def follow(job: MigrationJob, inbox: Inbox, handlers: Handlers, deadline: Deadline) -> libvirt.virDomain:
+    """Work through the inbox until libvirt says that the guest has moved; its domain there."""
+    progress = _Progress()
+    try:
+        while True:
+            item = inbox.get(deadline)
+            if isinstance(item, JobEnd):
+                return _ended(item, progress, handlers)
+            _step(item, progress, handlers)
+    except DeadlineExceeded as error:
+        job.cancel(inbox)
+        raise DeadlineExceeded(
+            f"{error.message}; the migration was cancelled",
+            hint="raise migration.timeout_s, or give it more bandwidth or more downtime",
+        ) from None
+    except KeyboardInterrupt:
+        job.cancel(inbox)
+        raise
+
+
+def _step(event: QmpEvent, progress: _Progress, handlers: Handlers) -> None:
+    if event.name == CLOSED:
+        # libvirt ends the source's QEMU when the guest has moved.
+        if not (event.side == "source" and progress.completed):
+            progress.gone.append(event.side)
+        return
+    if event.side != "source":
+        return
+    if event.name == "FREE_PAGE_INFO_HOLD":
+        handlers.hold(event.data)
+    elif event.name == "MIGRATION":
+        status = event.data.get("status")
+        if status in SWITCH_OVER and not progress.stopped:
+            progress.stopped = True
+            handlers.stopped()
+        elif status == "completed":
+            progress.completed = True
+            handlers.completed()
+        elif status == "failed":
+            progress.failure = str(event.data.get("error-desc", "")) or "QEMU reports a failed migration"
+
+
+def _ended(end: JobEnd, progress: _Progress, handlers: Handlers) -> libvirt.virDomain:
+    if end.error is None:
+        assert end.domain is not None
+        return end.domain
+    if progress.gone:
+        raise handlers.lost(progress.gone[0]) from end.error
+    reason = end.error.get_error_message() or str(end.error)
+    raise MigrationError(
+        f"the migration failed: {reason}" + (f" ({progress.failure})" if progress.failure else "")
+    ) from end.error

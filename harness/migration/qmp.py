@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A second QMP monitor of a QEMU that libvirt drives.
+
+libvirt keeps QEMU's events to itself, resumes no guest while a migration job
+runs, and knows nothing of a device's own properties.  Each QEMU of a run
+therefore has one more monitor, of ours.  Everything that it says is emitted
+into the event stream, under QEMU's own name of the event::
+
+    with MonitorLoop() as loop:
+        monitor = Monitor.connect(loop, "source", path, events, transcript, deadline)
+        monitor.listen(inbox.put)
+        monitor.execute("query-status")
+
+The monitors of one run share one asyncio loop in one thread.  Listeners are
+called in that thread and must hand on at once (to a queue): a listener that
+called :meth:`Monitor.execute` would wait for itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from qemu.qmp import ConnectError, ExecInterruptedError, ExecuteError, QMPClient, QMPError, StateError
+
+from harness.errors import DeadlineExceeded, GuestLost, MachineryError
+from harness.events import Deadline, EventStream
+from harness.migration.transcript import Transcript
+
+T = TypeVar("T")
+
+#: The event that a listener gets when the monitor's other end is gone.
+CLOSED = "MONITOR_CLOSED"
+
+
+class CommandError(MachineryError):
+    """QEMU answered a command with an error."""
+
+
+@dataclass(frozen=True, slots=True)
+class QmpEvent:
+    """One event of one QEMU; ``name`` is :data:`CLOSED` when it has gone."""
+
+    side: str
+    name: str
+    data: Mapping[str, object]
+
+    @property
+    def source(self) -> str:
+        """The name under which the event stream knows this monitor."""
+        return f"{self.side}.qmp"
+
+
+Listener = Callable[[QmpEvent], None]
+
+
+def translate(side: str, message: Mapping[str, object]) -> QmpEvent:
+    """Turn QMP's wire form of an event into ours; a malformed one keeps what it has."""
+    data = message.get("data")
+    return QmpEvent(side, str(message.get("event", "?")), data if isinstance(data, Mapping) else {})
+
+
+class MonitorLoop:
+    """The thread in which the monitors of one run live."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="qmp", daemon=True)
+
+    def __enter__(self) -> MonitorLoop:
+        self._thread.start()
+        return self
+
+    def run(self, work: Coroutine[Any, Any, T], seconds: float, what: str) -> T:
+        """Run ``work`` in the loop and wait for it, ``seconds`` at most."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result(seconds)
+        except TimeoutError as error:
+            future.cancel()
+            raise DeadlineExceeded(f"{what}: not within {seconds:g} s") from error
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(5)
+        if not self._thread.is_alive():
+            self._loop.close()
+
+
+class Monitor:
+    """One QEMU's monitor.  Use :meth:`connect`."""
+
+    def __init__(
+        self, loop: MonitorLoop, side: str, client: QMPClient, events: EventStream, transcript: Transcript
+    ) -> None:
+        self.side = side
+        self._loop = loop
+        self._client = client
+        self._events = events
+        self._transcript = transcript
+        self._listeners: list[Listener] = []
+        self._expected_end = False
+
+    @classmethod
+    def connect(
+        cls,
+        loop: MonitorLoop,
+        side: str,
+        path: Path,
+        events: EventStream,
+        transcript: Transcript,
+        deadline: Deadline,
+    ) -> Monitor:
+        """Connect to the monitor that listens at ``path``, and follow its events."""
+        client = QMPClient(f"freepage.{side}")
+        monitor = cls(loop, side, client, events, transcript)
+        seconds = deadline.timeout(30)
+        try:
+            loop.run(monitor._open(path), seconds, f"the {side} QEMU's monitor")
+        except ConnectError as error:
+            raise GuestLost(f"the {side} QEMU's monitor at {path} does not answer: {error}") from error
+        return monitor
+
+    async def _open(self, path: Path) -> None:
+        await self._client.connect(str(path))
+        self._transcript.note(self.side, "greeting", self._greeting())
+        # Kept as an attribute: asyncio holds tasks only weakly.
+        self._pump = asyncio.create_task(self._follow(), name=f"qmp-{self.side}")
+
+    def _greeting(self) -> object:
+        greeting = self._client.greeting
+        return greeting._asdict() if greeting is not None else None
+
+    async def _follow(self) -> None:
+        end = asyncio.create_task(self._client.runstate_changed())
+        while True:
+            message = asyncio.create_task(self._client.events.get())
+            await asyncio.wait({end, message}, return_when=asyncio.FIRST_COMPLETED)
+            if message.done():
+                self._announce(translate(self.side, message.result()))
+                continue
+            message.cancel()
+            # Events that came together with the end of the connection count.
+            for late in self._client.events.clear():
+                self._announce(translate(self.side, late))
+            # Reaps the connection's tasks; the reason is only that QEMU is gone.
+            with contextlib.suppress(QMPError, EOFError, OSError):
+                await self._client.disconnect()
+            self._announce(QmpEvent(self.side, CLOSED, {"expected": self._expected_end}))
+            return
+
+    def _announce(self, event: QmpEvent) -> None:
+        self._transcript.note(self.side, "event", {"event": event.name, "data": event.data})
+        self._events.emit(event.name, source=event.source, data=dict(event.data))
+        for listener in tuple(self._listeners):
+            listener(event)
+
+    def listen(self, listener: Listener) -> None:
+        """Call ``listener`` with each event from now on, in the loop's thread."""
+        self._listeners.append(listener)
+
+    def expect_end(self) -> None:
+        """From now on the end of this QEMU is nothing unusual."""
+        self._expected_end = True
+
+    def execute(
+        self, command: str, arguments: Mapping[str, object] | None = None, *, seconds: float = 30
+    ) -> object:
+        """Run one command and return its answer."""
+        return self._loop.run(
+            self._execute(command, arguments), seconds, f"{command} on the {self.side}'s monitor"
+        )
+
+    async def _execute(self, command: str, arguments: Mapping[str, object] | None) -> object:
+        self._transcript.note(self.side, "execute", {"execute": command, "arguments": arguments or {}})
+        try:
+            answer = await self._client.execute(command, dict(arguments) if arguments else None)
+        except ExecuteError as error:
+            self._transcript.note(self.side, "error", {"class": error.error_class, "desc": str(error)})
+            raise CommandError(f"the {self.side} QEMU refused {command}: {error}") from error
+        except (StateError, ExecInterruptedError) as error:
+            raise GuestLost(f"the {self.side} QEMU was gone before it answered {command}") from error
+        self._transcript.note(self.side, "return", answer)
+        return answer
+
+    def close(self) -> None:
+        """Let go of the monitor; QEMU goes on."""
+        self._expected_end = True
+        # A monitor whose QEMU has gone was closed by _follow already.
+        with contextlib.suppress(QMPError, EOFError, OSError, DeadlineExceeded):
+            self._loop.run(self._client.disconnect(), 5, "closing a monitor")
