@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Does KVM run guests here?  ``auto`` asks that before it decides.
+
+A ``/dev/kvm`` that opens and answers proves little: in some virtual machines it
+is a paravirtual stand-in under which an unmodified Linux is emulated and has
+not printed a line after minutes.  So a real guest kernel is started under it,
+and has a few seconds to say its first word.  The answer is kept until the host
+boots again or the QEMU changes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import selectors
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from harness.errors import DeadlineExceeded, InputError, MachineryError
+from harness.events import Deadline, EventStream
+
+DEVICE: Final = Path("/dev/kvm")
+
+#: What a Linux prints first, and how long it may take; a KVM that works needs a fraction of it.
+FIRST_WORD: Final = b"Linux version"
+PROBE_SECONDS: Final = 10.0
+
+_KVM_GET_API_VERSION: Final = 0xAE00
+_KVM_API: Final = 12
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the probe starts: a QEMU with its firmware, and a guest kernel."""
+
+    qemu: Path
+    qemu_sha256: str
+    firmware: tuple[Path, ...]
+    vmlinuz: Path
+
+    def command(self) -> list[str]:
+        """The smallest guest that tells: no disk, no init; it need not live long."""
+        command = [str(self.qemu), "-accel", "kvm", "-cpu", "host", "-m", "256", "-nodefaults"]
+        for folder in self.firmware:
+            command += ["-L", str(folder)]
+        command += ["-display", "none", "-no-reboot", "-serial", "stdio", "-kernel", str(self.vmlinuz)]
+        return [*command, "-append", "console=ttyS0 earlyprintk=ttyS0 panic=-1"]
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Whether KVM runs guests, and how that is known."""
+
+    usable: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Accelerator:
+    """The accelerator of a run, and why that one."""
+
+    name: str
+    reason: str
+
+
+class Memory(Protocol):
+    """Where an answer is kept: the toolchain's cache."""
+
+    def recall(self, name: str) -> object | None:
+        """What was remembered under that name."""
+
+    def remember(self, name: str, value: object) -> None:
+        """Keep a small value under that name."""
+
+
+def device_problem(device: Path = DEVICE) -> str | None:
+    """Why ``/dev/kvm`` cannot even be asked; None when it can."""
+    try:
+        descriptor = os.open(device, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return f"there is no {device}"
+    except OSError as error:
+        return f"{device} cannot be opened: {error.strerror}"
+    try:
+        version = fcntl.ioctl(descriptor, _KVM_GET_API_VERSION)
+    except OSError as error:
+        return f"{device} does not answer: {error.strerror}"
+    finally:
+        os.close(descriptor)
+    return None if version == _KVM_API else f"{device} speaks version {version} of KVM's interface"
+
+
+def boots(machine: Machine, seconds: float = PROBE_SECONDS) -> Probe:
+    """Start a guest kernel under KVM and wait for its first word."""
+    process = subprocess.Popen(
+        machine.command(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    try:
+        assert process.stdout is not None
+        said = _listen(process.stdout.fileno(), Deadline(seconds, "the probe of KVM"))
+    finally:
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+    if FIRST_WORD in said:
+        return Probe(True, "a guest kernel under KVM printed its first line")
+    if said.strip():
+        last = said.strip().splitlines()[-1].decode("utf-8", "replace")
+        return Probe(False, f"QEMU starts no guest under KVM: {last}")
+    return Probe(False, f"a guest kernel under KVM printed nothing within {seconds:g} s")
+
+
+def _listen(descriptor: int, deadline: Deadline) -> bytes:
+    said = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(descriptor, selectors.EVENT_READ)
+        with contextlib.suppress(DeadlineExceeded):
+            while FIRST_WORD not in said:
+                if not selector.select(deadline.timeout()):
+                    continue
+                piece = os.read(descriptor, 65536)
+                if not piece:
+                    break
+                said += piece
+    return said
+
+
+def probe(machine: Machine, memory: Memory, events: EventStream) -> Probe:
+    """Whether KVM runs guests; from memory where this was asked before in this boot of the host."""
+    problem = device_problem()
+    if problem is not None:
+        return Probe(False, problem)
+    fact = f"kvm-probe-{_key(machine)}"
+    known = memory.recall(fact)
+    if isinstance(known, dict):
+        with contextlib.suppress(TypeError):
+            return Probe(**known)
+    with events.step("probe-kvm", limit_s=PROBE_SECONDS) as step:
+        answer = boots(machine)
+        step.note(usable=answer.usable, reason=answer.reason)
+    # A memory that cannot be written costs the next run a few seconds, no more.
+    with contextlib.suppress(MachineryError, OSError):
+        memory.remember(fact, asdict(answer))
+    return answer
+
+
+def _key(machine: Machine) -> str:
+    parts: Sequence[str] = (
+        _BOOT_ID.read_text(encoding="ascii").strip() if _BOOT_ID.exists() else "",
+        machine.qemu_sha256,
+        str(machine.vmlinuz),
+        str(os.getuid()),
+    )
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def resolve(wanted: str, machine: Machine, memory: Memory, events: EventStream) -> Accelerator:
+    """Turn ``auto``, ``kvm`` or ``tcg`` into the accelerator of this run."""
+    if wanted == "tcg":
+        return Accelerator("tcg", "asked for")
+    answer = probe(machine, memory, events)
+    if wanted == "kvm":
+        if not answer.usable:
+            raise InputError(
+                f"KVM was asked for and is not usable here: {answer.reason}", hint="--accel tcg, or auto"
+            )
+        return Accelerator("kvm", "asked for")
+    return Accelerator("kvm" if answer.usable else "tcg", answer.reason)

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The run folder is never overwritten and says when it is not complete."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.errors import InputError
+from harness.report.folder import MARKER, RunFolder
+
+
+def test_an_existing_folder_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("x")
+    with pytest.raises(InputError, match="exists already") as caught:
+        RunFolder.create(tmp_path, "idle", "info")
+    assert caught.value.exit_code == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_a_folder_that_cannot_be_made_is_bad_input(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot make"):
+        RunFolder.create(tmp_path / "file" / "run", "idle", "info")
+
+
+def test_fresh_names_never_collide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folders = {RunFolder.create(None, "idle", "info").path for _ in range(5)}
+    assert len(folders) == 5
+    assert all(path.parent == tmp_path / "runs" for path in folders)
+
+
+def test_incomplete_until_finished(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", "idle", "info")
+    assert not folder.complete
+    folder.finish()
+    assert folder.complete
+
+
+def test_an_early_end_stays_incomplete_and_says_why(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", "idle", "info")
+    folder.finish("interrupted while migrating")
+    assert not folder.complete
+    assert "interrupted while migrating" in folder.file(MARKER).read_text()
+
+
+def test_files_are_written_once(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", "idle", "info")
+    path = folder.write_json("result.json", {"verdict": "pass", "where": Path("/x")})
+    assert json.loads(path.read_text()) == {"verdict": "pass", "where": "/x"}
+    with pytest.raises(FileExistsError):
+        folder.write_json("result.json", {"verdict": "fail"})
+    assert json.loads(path.read_text())["verdict"] == "pass"
+    folder.write_text("source.xml", "<domain/>")
+    with pytest.raises(FileExistsError):
+        folder.write_text("source.xml", "")
+    assert sorted(p.name for p in folder.path.iterdir()) == [MARKER, "result.json", "source.xml"]
