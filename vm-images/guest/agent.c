@@ -1,0 +1,399 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The guest's end of the control channel.
+ *
+ * Build: gcc -Os -static -Wall -Wextra -o agent agent.c          installs as /bin/agent
+ *
+ *   agent --tty PATH [--driver NAME] [--programs DIR]
+ *
+ * The host writes one line, `<n> <verb> [args]`; the answer is one line,
+ * `<n> ok {json}` or `<n> error <text>`.  Lines are ASCII and at most 4096 bytes.
+ * What comes unasked starts with `! `, but for the first line, `ready {json}`.
+ *
+ * The channel is a serial port that is migrated in the middle of a byte, so:
+ *  - the numbers of one host only grow.  A number that was answered before gets
+ *    the same answer again, one that is being worked on is ignored: the host may
+ *    ask again whenever a line may have been lost, and nothing is done twice;
+ *  - NAK (0x15) drops what was received of a line: the host sends it before it
+ *    asks again on a new connection.
+ *
+ * Memory belongs to children (workload, exercise): the agent itself stays small,
+ * answers always, and reports a child that dies.
+ *
+ * Verbs: ping; load KIND SEED BYTES [key=value..]; unload; verify; stop;
+ * frames PATH; exercise SEED [limit=BYTES]; kmsg; stats; poweroff.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <sys/socket.h>
+#include <sys/utsname.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <time.h>
+
+#include "meminfo.h"
+#include "observe.h"
+
+#define LINE_BYTES	4096
+#define KEPT_ANSWERS	8
+#define NAK		0x15
+#define STATUS_POWEROFF	42	/* to init: switch the machine off */
+
+struct answer {
+	uint64_t n;
+	char text[LINE_BYTES];
+};
+
+struct worker {
+	const char *name;
+	pid_t pid;
+	int fd;			/* -1: there is none */
+	uint64_t n;		/* the call that waits for its answer, or 0 */
+	int once;		/* it answers one call and ends */
+	int loaded, held;
+	char line[LINE_BYTES];
+	size_t used;
+};
+
+static struct {
+	int tty;
+	const char *driver, *programs;
+	char in[LINE_BYTES], out[16 * LINE_BYTES];
+	size_t in_used, out_used;
+	int overlong, poweroff;
+	struct answer kept[KEPT_ANSWERS];
+	unsigned int next_kept;
+	struct worker load, exercise;
+} agent = {
+	.driver = "none", .programs = "/bin",
+	.load = { .name = "workload", .fd = -1 },
+	.exercise = { .name = "exercise", .fd = -1, .once = 1 },
+};
+
+static void flush(void)
+{
+	ssize_t n = write(agent.tty, agent.out, agent.out_used);
+
+	if (n > 0) {
+		agent.out_used -= n;
+		memmove(agent.out, agent.out + n, agent.out_used);
+	}
+}
+
+/*
+ * Queue a line.  When nobody reads the channel, whole lines are dropped rather
+ * than the agent blocked: the host asks again.
+ */
+static void send_line(const char *text)
+{
+	size_t length = strnlen(text, LINE_BYTES - 1);
+
+	if (agent.out_used + length + 1 > sizeof(agent.out))
+		return;
+	memcpy(agent.out + agent.out_used, text, length);
+	agent.out_used += length;
+	agent.out[agent.out_used++] = '\n';
+	flush();
+}
+
+static void __attribute__((format(printf, 2, 3))) reply(uint64_t n, const char *format, ...)
+{
+	struct answer *a = &agent.kept[agent.next_kept++ % KEPT_ANSWERS];
+	int used = snprintf(a->text, sizeof(a->text), "%" PRIu64 " ", n);
+	va_list args;
+
+	a->n = n;
+	va_start(args, format);
+	used += vsnprintf(a->text + used, sizeof(a->text) - used, format, args);
+	va_end(args);
+	if (used >= LINE_BYTES)
+		snprintf(a->text, sizeof(a->text),
+			 "%" PRIu64 " error the answer is longer than a line", n);
+	send_line(a->text);
+}
+
+static void worker_end(struct worker *w, int kill_it)
+{
+	int status = 0;
+	char how[64];
+
+	if (w->fd < 0)
+		return;
+	if (kill_it)
+		kill(w->pid, SIGKILL);
+	close(w->fd);
+	w->fd = -1;
+	w->used = 0;
+	w->loaded = 0;
+	waitpid(w->pid, &status, 0);
+	snprintf(how, sizeof(how), "%s %d", WIFSIGNALED(status) ? "by signal" : "with status",
+		 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+	if (w->n && w->held && !kill_it) {
+		reply(w->n, "%s%s", w->line[0] == '{' ? "ok " : "", w->line);
+		w->n = 0;
+	} else if (w->n) {
+		reply(w->n, "error the %s ended %s", w->name, how);
+		w->n = 0;
+	} else if (!kill_it && (WIFSIGNALED(status) || status)) {
+		char line[128];
+
+		snprintf(line, sizeof(line), "! the %s ended %s", w->name, how);
+		send_line(line);
+	}
+}
+
+static void worker_start(struct worker *w, uint64_t n, char *const *argv)
+{
+	char path[256];
+	int pair[2];
+
+	worker_end(w, 1);
+	snprintf(path, sizeof(path), "%s/%s", agent.programs, w->name);
+	if (access(path, X_OK) ||
+	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair)) {
+		reply(n, "error cannot start %s: %s", path, strerror(errno));
+		return;
+	}
+	w->pid = fork();
+	if (!w->pid) {
+		dup2(pair[1], STDIN_FILENO);
+		dup2(pair[1], STDOUT_FILENO);
+		execv(path, argv);
+		_exit(127);
+	}
+	close(pair[1]);
+	if (w->pid < 0) {
+		close(pair[0]);
+		reply(n, "error cannot fork: %s", strerror(errno));
+		return;
+	}
+	w->fd = pair[0];
+	w->n = n;
+	w->held = 0;
+}
+
+/*
+ * A line of a worker is the answer to the call that waits for one.  Where the
+ * worker ends with it, the answer is held until it is gone and its memory free:
+ * whoever reads the answer may count on that.
+ */
+static void worker_read(struct worker *w)
+{
+	ssize_t got = read(w->fd, w->line + w->used, sizeof(w->line) - 1 - w->used);
+	char *newline;
+
+	if (got > 0 && w->held)
+		return;
+	if (got <= 0) {
+		worker_end(w, 0);
+		return;
+	}
+	w->used += got;
+	w->line[w->used] = '\0';
+	newline = strchr(w->line, '\n');
+	if (!newline) {
+		if (w->used == sizeof(w->line) - 1)
+			worker_end(w, 1);
+		return;
+	}
+	*newline = '\0';
+	w->used = 0;
+	w->held = w->once || (!w->loaded && w->line[0] != '{');
+	w->loaded = 1;
+	if (w->n && !w->held) {
+		uint64_t n = w->n;
+
+		w->n = 0;
+		reply(n, "%s%s", w->line[0] == '{' ? "ok " : "", w->line);
+	}
+}
+
+static void ask_workload(uint64_t n, const char *verb, const char *argument)
+{
+	char line[512];
+	int length = snprintf(line, sizeof(line), "%s%s%s\n", verb, argument ? " " : "",
+			      argument ? argument : "");
+
+	if (agent.load.fd < 0) {
+		reply(n, "error nothing is loaded");
+	} else if (agent.load.n) {
+		reply(n, "error the workload is busy with call %" PRIu64, agent.load.n);
+	} else if (length >= (int)sizeof(line) ||
+		   write(agent.load.fd, line, length) != length) {
+		reply(n, "error the workload does not listen");
+	} else {
+		agent.load.n = n;
+	}
+}
+
+static void describe(char *text, size_t size)
+{
+	struct utsname name;
+	struct timespec up;
+
+	uname(&name);
+	clock_gettime(CLOCK_BOOTTIME, &up);
+	snprintf(text, size, "{\"protocol\":1,\"driver\":\"%s\",\"release\":\"%s\","
+		 "\"uptime_ms\":%" PRIu64 ",\"mem_total\":%" PRIu64 ",\"mem_free\":%" PRIu64
+		 ",\"loaded\":%s}", agent.driver, name.release,
+		 (uint64_t)up.tv_sec * 1000 + up.tv_nsec / 1000000, meminfo("MemTotal"),
+		 meminfo("MemFree"), agent.load.fd < 0 ? "false" : "true");
+}
+
+static void dispatch(uint64_t n, int argc, char **argv)
+{
+	char text[LINE_BYTES - 64];
+	const char *verb = argv[0];
+
+	if (!strcmp(verb, "ping")) {
+		describe(text, sizeof(text));
+		reply(n, "ok %s", text);
+	} else if (!strcmp(verb, "stats")) {
+		reply(n, "ok %s", observe_stats(text, sizeof(text)));
+	} else if (!strcmp(verb, "kmsg")) {
+		reply(n, "ok %s", observe_kmsg(text, sizeof(text)));
+	} else if (!strcmp(verb, "load")) {
+		char *with_name[20] = { "workload" };
+
+		memcpy(with_name + 1, argv, argc * sizeof(*argv));
+		worker_start(&agent.load, n, with_name);
+	} else if (!strcmp(verb, "unload")) {
+		worker_end(&agent.load, 1);
+		reply(n, "ok {}");
+	} else if (!strcmp(verb, "exercise")) {
+		if (agent.exercise.n)
+			reply(n, "error an exercise is running");
+		else
+			worker_start(&agent.exercise, n, argv);
+	} else if (!strcmp(verb, "verify") || !strcmp(verb, "stop")) {
+		ask_workload(n, verb, NULL);
+	} else if (!strcmp(verb, "frames") && argc == 2) {
+		ask_workload(n, verb, argv[1]);
+	} else if (!strcmp(verb, "poweroff")) {
+		agent.poweroff = 1;
+		reply(n, "ok {}");
+	} else {
+		reply(n, "error unknown verb or wrong arguments");
+	}
+}
+
+static void line_received(char *line)
+{
+	char *argv[18], *rest = NULL, *end;
+	unsigned int i;
+	int argc = 0;
+	uint64_t n;
+
+	if (!*line)
+		return;
+	n = strtoull(line, &end, 10);
+	if (*line < '0' || *line > '9' || !n || *end != ' ') {
+		send_line("! a line without a number and a verb");
+		return;
+	}
+	if (n == agent.load.n || n == agent.exercise.n)
+		return;
+	for (i = 0; i < KEPT_ANSWERS; i++)
+		if (agent.kept[i].n == n) {
+			send_line(agent.kept[i].text);
+			return;
+		}
+	for (line = strtok_r(end, " ", &rest); line && argc < 17; line = strtok_r(NULL, " ", &rest))
+		argv[argc++] = line;
+	argv[argc] = NULL;
+	if (line || !argc)
+		reply(n, "error no verb, or too many arguments");
+	else
+		dispatch(n, argc, argv);
+}
+
+static void tty_read(void)
+{
+	unsigned char bytes[512];
+	ssize_t got = read(agent.tty, bytes, sizeof(bytes)), i;
+
+	for (i = 0; i < got; i++) {
+		if (bytes[i] == NAK) {
+			agent.in_used = agent.overlong = 0;
+		} else if (bytes[i] == '\n' || bytes[i] == '\r') {
+			agent.in[agent.in_used] = '\0';
+			if (agent.overlong)
+				send_line("! a line that is too long");
+			else
+				line_received(agent.in);
+			agent.in_used = agent.overlong = 0;
+		} else if (agent.in_used == sizeof(agent.in) - 1 || bytes[i] < ' ' ||
+			   bytes[i] > '~') {
+			agent.overlong = 1;
+		} else {
+			agent.in[agent.in_used++] = bytes[i];
+		}
+	}
+}
+
+static void open_tty(const char *path)
+{
+	struct termios raw;
+
+	agent.tty = open(path, O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+	if (agent.tty < 0 || tcgetattr(agent.tty, &raw)) {
+		fprintf(stderr, "agent: %s: %s\n", path, strerror(errno));
+		exit(1);
+	}
+	cfmakeraw(&raw);
+	raw.c_cflag |= CLOCAL | CREAD;
+	cfsetspeed(&raw, B115200);
+	tcsetattr(agent.tty, TCSANOW, &raw);
+}
+
+int main(int argc, char **argv)
+{
+	const char *tty = NULL;
+	char text[LINE_BYTES - 64], ready[LINE_BYTES];
+	int i;
+
+	for (i = 1; i + 1 < argc; i += 2) {
+		if (!strcmp(argv[i], "--tty"))
+			tty = argv[i + 1];
+		else if (!strcmp(argv[i], "--driver"))
+			agent.driver = argv[i + 1];
+		else if (!strcmp(argv[i], "--programs"))
+			agent.programs = argv[i + 1];
+	}
+	if (!tty) {
+		fprintf(stderr, "usage: agent --tty PATH [--driver NAME] [--programs DIR]\n");
+		return 2;
+	}
+	signal(SIGPIPE, SIG_IGN);
+	open_tty(tty);
+	describe(text, sizeof(text));
+	snprintf(ready, sizeof(ready), "ready %s", text);
+	send_line(ready);
+	while (!agent.poweroff || agent.out_used) {
+		struct pollfd wait[3] = {
+			{ agent.tty, POLLIN | (agent.out_used ? POLLOUT : 0), 0 },
+			{ agent.load.fd, POLLIN, 0 },
+			{ agent.exercise.fd, POLLIN, 0 },
+		};
+
+		if (poll(wait, 3, -1) < 0)
+			continue;
+		if (wait[0].revents & POLLOUT)
+			flush();
+		if (wait[0].revents & POLLIN)
+			tty_read();
+		else if (wait[0].revents & (POLLHUP | POLLERR))
+			return 1;
+		/* A read above may have ended a worker, or started another. */
+		if (wait[1].revents && agent.load.fd == wait[1].fd)
+			worker_read(&agent.load);
+		if (wait[2].revents && agent.exercise.fd == wait[2].fd)
+			worker_read(&agent.exercise);
+	}
+	tcdrain(agent.tty);
+	return STATUS_POWEROFF;
+}
