@@ -256,9 +256,9 @@ static pid_t child(const char *oom_score)
 
 static pid_t serve_ssh(int listener)
 {
-	const char *argv[32] = { DROPBEAR, "-i", "-E", "-s" };
+	const char *argv[32] = { DROPBEAR, "-i", "-s" };
 	int connection = accept4(listener, NULL, NULL, 0);
-	size_t argc = 4, i;
+	size_t argc = 3, i;
 	glob_t keys;
 	pid_t pid;
 
