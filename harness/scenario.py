@@ -1,0 +1,297 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The scenario language: what to migrate, how, and what must come out.
+
+    scenario = load_scenario("freed", ["guest.memory=2GiB", "arm=off"])
+    resolved = resolve(scenario, MachineFacts(memory_available=16 * 2**30))
+    resolved.load_words()       # what the guest is told
+    resolved.scenario.to_yaml() # replays this very run, seed included
+
+A scenario is one YAML file; the key by key description is docs/scenario.md, its
+JSON Schema :func:`scenario_schema`.  Everything is frozen, unknown keys are
+errors, and every error says where, which key, and what was expected.
+"""
+
+from __future__ import annotations
+
+import difflib
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from harness import located
+from harness.errors import InputError
+from harness.located import LocatedError, LocatedTree, Override, Problem, dotted
+from harness.scenario_model import (
+    LEAST_MEMORY,
+    MIB,
+    WORKLOADS,
+    Accelerator,
+    Arm,
+    Churn,
+    Expect,
+    Fragmented,
+    Freed,
+    Guest,
+    Idle,
+    Migration,
+    Scenario,
+    VerdictWord,
+    Workload,
+    noise_bytes,
+)
+from harness.units import format_size
+
+__all__ = [
+    "Accelerator",
+    "Arm",
+    "Churn",
+    "Expect",
+    "Fragmented",
+    "Freed",
+    "Guest",
+    "Idle",
+    "MachineFacts",
+    "Migration",
+    "Override",
+    "Resolved",
+    "Scenario",
+    "ScenarioInfo",
+    "VerdictWord",
+    "Workload",
+    "list_scenarios",
+    "load_scenario",
+    "noise_bytes",
+    "resolve",
+    "scenario_schema",
+    "scenario_text",
+]
+
+#: Beside the RAM of both sides: two QEMUs, two daemons, and the oracle's arrays.
+HOST_MARGIN = 512 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class ScenarioInfo:
+    """A line of ``freepage scenario list``."""
+
+    name: str
+    summary: str
+    arm: Arm
+    workload: str
+    memory: int
+
+
+def _shipped() -> dict[str, str]:
+    folder = resources.files("harness") / "scenarios"
+    files = (entry for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return {entry.name.removesuffix(".yaml"): entry.read_text("utf-8") for entry in files}
+
+
+def list_scenarios() -> list[ScenarioInfo]:
+    """The scenarios that ship with the testbed, by name."""
+    scenarios = [load_scenario(name) for name in sorted(_shipped())]
+    return [ScenarioInfo(s.name, s.summary, s.arm, s.workload.kind, s.guest.memory) for s in scenarios]
+
+
+def scenario_text(name_or_path: str) -> tuple[str, str]:
+    """The file's text, comments and all, and what to call it in messages."""
+    shipped = _shipped()
+    if name_or_path in shipped:
+        return shipped[name_or_path], f"{name_or_path}.yaml"
+    path = Path(name_or_path)
+    if "/" not in name_or_path and not name_or_path.endswith((".yaml", ".yml")) and not path.exists():
+        raise InputError(
+            f"no such scenario: {name_or_path!r}",
+            hint=f"{_did_you_mean(name_or_path, shipped)}there are {', '.join(sorted(shipped))}; "
+            "a file of your own is given by its path",
+        )
+    try:
+        if path.stat().st_size > located.LARGEST_FILE:
+            raise InputError(f"{path}: not a scenario: larger than {format_size(located.LARGEST_FILE)}")
+        return path.read_text("utf-8"), name_or_path
+    except OSError as error:
+        raise InputError(f"cannot read the scenario {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a scenario: byte {error.start} is not UTF-8 text") from error
+
+
+def load_scenario(name_or_path: str, overrides: Sequence[str | Override] = ()) -> Scenario:
+    """Read, override and validate.  All that is wrong is reported at once, in one :class:`InputError`.
+
+    An override is ``"guest.memory=2GiB"``, or an :class:`Override` where the
+    user wrote something else, so that the error can quote it:
+    ``Override.parse("guest.memory=2GB", shown="--memory 2GB")``.
+    """
+    text, source = scenario_text(name_or_path)
+    try:
+        tree = located.parse(text, source)
+        parsed = [o if isinstance(o, Override) else Override.parse(o) for o in overrides]
+        tree = tree.with_overrides(parsed)
+    except LocatedError as error:
+        raise InputError(str(error)) from error
+    try:
+        return Scenario.model_validate(tree.data)
+    except ValidationError as error:
+        problems = [_problem(detail, tree) for detail in error.errors(include_url=False)]
+        problems.sort(key=lambda problem: (problem.place.line or 0, problem.place.column or 0))
+        raise InputError("\n".join(str(problem) for problem in problems)) from error
+
+
+def scenario_schema() -> dict[str, object]:
+    """The JSON Schema of a scenario file; editors complete and check with it."""
+    schema = Scenario.model_json_schema()
+    # pydantic shows defaults as it holds them (bytes); a file has them as people write them.
+    schemas = [(schema, Scenario(name="x"))]
+    for model in (Guest, Migration, Expect, *WORKLOADS.values()):
+        schemas.append((schema["$defs"][model.__name__], model()))  # noqa: PERF401 - two kinds of entries
+    for part, example in schemas:
+        for key, value in example.model_dump(mode="json").items():
+            if "default" in part["properties"][key]:
+                part["properties"][key]["default"] = value
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"did you mean {close[0]!r}? " if close else ""
+
+
+def _models(tree: LocatedTree) -> dict[located.Path, type[BaseModel]]:
+    """Which keys exist where, for suggestions."""
+    models: dict[located.Path, type[BaseModel]] = {
+        (): Scenario,
+        ("guest",): Guest,
+        ("migration",): Migration,
+        ("expect",): Expect,
+    }
+    kind = tree.value(("workload", "kind"))
+    if isinstance(kind, str) and kind in WORKLOADS:
+        models["workload",] = WORKLOADS[kind]
+    return models
+
+
+def _unknown_key(path: located.Path, tree: LocatedTree) -> str:
+    models = _models(tree)
+    key = str(path[-1])
+    known = list(models[path[:-1]].model_fields) if path[:-1] in models else []
+    elsewhere = [(*where, key) for where, model in models.items() if key in model.model_fields]
+    kind = f" of workload {tree.value(('workload', 'kind'))!r}" if path[:-1] == ("workload",) else ""
+    advice = f"did you mean {dotted(elsewhere[0])!r}? " if elsewhere else _did_you_mean(key, known)
+    return f"unknown key; {advice}the keys{kind} here are {', '.join(known)}"
+
+
+def _literal(value: object, expected: str) -> str:
+    words = expected.replace(" or ", ", ").replace("'", "").split(", ")
+    advice = _did_you_mean(value, words).strip() if isinstance(value, str) else ""
+    return f"expected {expected}, got {value!r}" + (f"; {advice}" if advice else "")
+
+
+def _problem(detail: ErrorDetails, tree: LocatedTree) -> Problem:
+    """One of pydantic's errors in our words, with its place."""
+    context: Mapping[str, object] = detail.get("ctx", {})
+    path: located.Path = detail["loc"]
+    if path[:1] == ("workload",) and len(path) > 1 and path[1] in WORKLOADS:
+        path = (path[0], *path[2:])  # pydantic puts the kind in between
+    given = detail["input"]
+    match detail["type"]:
+        case "extra_forbidden":
+            text = _unknown_key(path, tree)
+        case "missing":
+            text = "missing"
+            if path == ("name",):
+                text = "missing; expected a name of small letters, digits and dashes"
+        case "literal_error":
+            text = _literal(given, str(context["expected"]))
+        case "union_tag_invalid" | "union_tag_not_found":
+            path = (*path, "kind")
+            text = _literal(tree.value(path), ", ".join(repr(kind) for kind in WORKLOADS))
+        case "int_type" | "int_from_float":
+            text = f"expected a whole number, got {given!r}"
+        case "float_type":
+            text = f"expected a number, got {given!r}"
+        case "bool_type":
+            text = f"expected true or false, got {given!r}"
+        case "string_type":
+            text = f"expected text, got {given!r}"
+        case "string_too_short":
+            text = "expected text, got nothing"
+        case "string_pattern_mismatch":
+            text = f"expected small letters, digits and dashes (at most 40), got {given!r}"
+        case "model_type" | "model_attributes_type":
+            text = f"expected keys of its own, got {given!r}"
+        case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
+            limit = next(iter(context.values()))
+            words = {"greater_than": "more than", "less_than": "less than"}
+            at = {"greater_than_equal": "at least", "less_than_equal": "at most"}
+            text = f"expected {(words | at)[detail['type']]} {limit}, got {given!r}"
+        case "value_error":
+            text = str(context["error"])
+        case "at":
+            found = context["path"]
+            path = found if isinstance(found, tuple) else ()
+            text = detail["msg"]
+        case _:
+            text = f"{detail['msg']}, got {given!r}"
+    return Problem(tree.place(path), dotted(path), text)
+
+
+@dataclass(frozen=True, slots=True)
+class MachineFacts:
+    """What :func:`resolve` must know of the machine that runs both hosts."""
+
+    memory_available: int
+    kvm_usable: bool = False
+    kvm_reason: str = ""
+    """Why, in words: "no /dev/kvm", "a probe guest did not start within 20 s"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A scenario with nothing left open: the same one always gives the same run."""
+
+    scenario: Scenario
+    seed: int
+    noise_bytes: int
+    accelerator: Literal["kvm", "tcg"]
+
+    def load_words(self) -> tuple[str, ...]:
+        """The arguments of the guest's ``load``: kind, seed, bytes, then key=value."""
+        workload = self.scenario.workload
+        words = [workload.kind, str(self.seed), str(self.noise_bytes)]
+        for key in ("keep", "rate"):
+            value = getattr(workload, key, None)
+            if value is not None:
+                words.append(f"{key}={value}")
+        return tuple(words)
+
+
+def resolve(scenario: Scenario, machine: MachineFacts) -> Resolved:
+    """Fill in what the file left open, and refuse what this machine cannot do."""
+    memory = scenario.guest.memory
+    needed = 2 * memory + HOST_MARGIN
+    if needed > machine.memory_available:
+        most = (machine.memory_available - HOST_MARGIN) // 2 // (64 * MIB) * (64 * MIB)
+        advice = f"at most --memory {format_size(most)} fits now" if most >= LEAST_MEMORY else None
+        raise InputError(
+            f"guest.memory: {format_size(memory)} does not fit: source and destination together need "
+            f"{needed // MIB} MiB, of which {machine.memory_available // MIB} MiB are available",
+            hint=advice,
+        )
+    accelerator = scenario.accelerator
+    if accelerator == "auto":
+        accelerator = "kvm" if machine.kvm_usable else "tcg"
+    elif accelerator == "kvm" and not machine.kvm_usable:
+        reason = machine.kvm_reason or "it was not shown to run guests"
+        raise InputError(f"accelerator: kvm cannot be used here: {reason}", hint="use tcg, or auto")
+    seed = secrets.randbits(63) if scenario.seed is None else scenario.seed
+    noise = noise_bytes(scenario)
+    update: dict[str, object] = {"seed": seed, "accelerator": accelerator}
+    if hasattr(scenario.workload, "noise"):
+        update["workload"] = scenario.workload.model_copy(update={"noise": noise})
+    return Resolved(scenario.model_copy(update=update), seed, noise, accelerator)
