@@ -147,10 +147,9 @@ def scenario_schema() -> dict[str, object]:
     """The JSON Schema of a scenario file; editors complete and check with it."""
     schema = Scenario.model_json_schema()
     # pydantic shows defaults as it holds them (bytes); a file has them as people write them.
-    schemas = [(schema, Scenario(name="x"))]
-    for model in (Guest, Migration, Expect, *WORKLOADS.values()):
-        schemas.append((schema["$defs"][model.__name__], model()))  # noqa: PERF401 - two kinds of entries
-    for part, example in schemas:
+    parts: tuple[BaseModel, ...] = (Guest(), Migration(), Expect(), *(kind() for kind in WORKLOADS.values()))
+    schemas = [(schema["$defs"][type(part).__name__], part) for part in parts]
+    for part, example in [(schema, Scenario(name="x")), *schemas]:
         for key, value in example.model_dump(mode="json").items():
             if "default" in part["properties"][key]:
                 part["properties"][key]["default"] = value
