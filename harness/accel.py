@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from harness.errors import DeadlineExceeded, InputError, MachineryError
+from harness.errors import DeadlineExceeded, MachineryError
 from harness.events import Deadline, EventStream
 
 DEVICE: Final = Path("/dev/kvm")
@@ -58,14 +58,6 @@ class Probe:
     """Whether KVM runs guests, and how that is known."""
 
     usable: bool
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Accelerator:
-    """The accelerator of a run, and why that one."""
-
-    name: str
     reason: str
 
 
@@ -159,17 +151,3 @@ def _key(machine: Machine) -> str:
         str(os.getuid()),
     )
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
-
-
-def resolve(wanted: str, machine: Machine, memory: Memory, events: EventStream) -> Accelerator:
-    """Turn ``auto``, ``kvm`` or ``tcg`` into the accelerator of this run."""
-    if wanted == "tcg":
-        return Accelerator("tcg", "asked for")
-    answer = probe(machine, memory, events)
-    if wanted == "kvm":
-        if not answer.usable:
-            raise InputError(
-                f"KVM was asked for and is not usable here: {answer.reason}", hint="--accel tcg, or auto"
-            )
-        return Accelerator("kvm", "asked for")
-    return Accelerator("kvm" if answer.usable else "tcg", answer.reason)

@@ -33,28 +33,41 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Proves that live migration may leave a guest's free pages behind, and measures what that saves.",
 )
-scenarios = typer.Typer(no_args_is_help=True, help="The scenarios: what there is, what they say, whether they are right.")
+scenarios = typer.Typer(
+    no_args_is_help=True, help="The scenarios: what there is, what they say, whether they are right."
+)
 app.add_typer(scenarios, name="scenario")
 
 # Options that several commands share.
-Arm = Annotated[str | None, typer.Option(metavar="off|hint|info", help="Which of the three a migration uses.")]
+Arm = Annotated[
+    str | None, typer.Option(metavar="off|hint|info", help="Which of the three a migration uses.")
+]
 Accel = Annotated[str | None, typer.Option(metavar="auto|kvm|tcg", help="How the guest's CPU is run.")]
 Memory = Annotated[str | None, typer.Option(metavar="SIZE", help="The guest's memory, such as 2GiB.")]
 Seed = Annotated[int | None, typer.Option(metavar="N", help="What all random choices start from.")]
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change any key of the scenario; repeatable.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change any key of the scenario; repeatable."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, and nothing else there.")]
-Qemu = Annotated[Path | None, typer.Option(metavar="PATH", help="A QEMU binary for both sides, instead of the built one.")]
+Qemu = Annotated[
+    Path | None, typer.Option(metavar="PATH", help="A QEMU binary for both sides, instead of the built one.")
+]
 SourceQemu = Annotated[Path | None, typer.Option(metavar="PATH", help="A QEMU binary for the source.")]
-DestinationQemu = Annotated[Path | None, typer.Option(metavar="PATH", help="A QEMU binary for the destination.")]
+DestinationQemu = Annotated[
+    Path | None, typer.Option(metavar="PATH", help="A QEMU binary for the destination.")
+]
 KernelPath = Annotated[Path | None, typer.Option("--kernel", metavar="PATH", help="Another guest kernel.")]
 QemuSource = Annotated[
-    Path | None, typer.Option(metavar="PATH", help="A QEMU source tree or tarball to build, instead of Debian's.")
+    Path | None,
+    typer.Option(metavar="PATH", help="A QEMU source tree or tarball to build, instead of Debian's."),
 ]
 Strict = Annotated[
     bool | None,
-    typer.Option("--strict/--no-strict", help="Hold the guest at each request, to prove that skipped pages did not change."),
+    typer.Option(
+        "--strict/--no-strict",
+        help="Hold the guest at each request, to prove that skipped pages did not change.",
+    ),
 ]
 
 
@@ -85,18 +98,24 @@ def _tools(
 
     if qemu is not None and source is not None and destination is not None:
         raise InputError("--qemu has nothing left to name beside --source-qemu and --destination-qemu")
-    return Tools(source_qemu=source or qemu, destination_qemu=destination or qemu, kernel=kernel, qemu_source=tree)
+    return Tools(
+        source_qemu=source or qemu, destination_qemu=destination or qemu, kernel=kernel, qemu_source=tree
+    )
 
 
 @app.command()
 def run(
-    scenario: Annotated[str, typer.Argument(metavar="SCENARIO", help="A name (see 'scenario list') or a file.")],
+    scenario: Annotated[
+        str, typer.Argument(metavar="SCENARIO", help="A name (see 'scenario list') or a file.")
+    ],
     arm: Arm = None,
     accel: Accel = None,
     memory: Memory = None,
     seed: Seed = None,
     settings: Settings = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run folder; must not exist yet.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The run folder; must not exist yet.")
+    ] = None,
     json: Json = False,
     qemu: Qemu = None,
     source_qemu: SourceQemu = None,
@@ -115,13 +134,17 @@ def run(
 
 @app.command()
 def shell(
-    scenario: Annotated[str, typer.Argument(metavar="SCENARIO", help="A name (see 'scenario list') or a file.")],
+    scenario: Annotated[
+        str, typer.Argument(metavar="SCENARIO", help="A name (see 'scenario list') or a file.")
+    ],
     arm: Arm = None,
     accel: Accel = None,
     memory: Memory = None,
     seed: Seed = None,
     settings: Settings = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run folder; must not exist yet.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The run folder; must not exist yet.")
+    ] = None,
     qemu: Qemu = None,
     kernel: KernelPath = None,
     qemu_source: QemuSource = None,
@@ -157,7 +180,8 @@ def doctor(json: Json = False) -> None:
 @app.command()
 def build(
     what: Annotated[
-        list[str] | None, typer.Argument(metavar="[qemu|stock-qemu|kernel|module|image]...", help="Default: all.")
+        list[str] | None,
+        typer.Argument(metavar="[qemu|stock-qemu|kernel|module|image]...", help="Default: all."),
     ] = None,
     kernel: KernelPath = None,
     qemu_source: QemuSource = None,

@@ -20,6 +20,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import struct
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
@@ -66,6 +68,27 @@ def translate(side: str, message: Mapping[str, object]) -> QmpEvent:
     return QmpEvent(side, str(message.get("event", "?")), data if isinstance(data, Mapping) else {})
 
 
+def _connect(path: Path) -> tuple[socket.socket, int]:
+    """A connection to a listening QEMU, and that QEMU's process id."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.connect(str(path))
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    except OSError:
+        connection.close()
+        raise
+    pid: int = struct.unpack("3i", credentials)[0]
+    return connection, pid
+
+
+async def _cancel_others() -> None:
+    """Cancel every task of the running loop but this one, and see them end."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
 class MonitorLoop:
     """The thread in which the monitors of one run live."""
 
@@ -89,6 +112,10 @@ class MonitorLoop:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # Whatever still waits (for a QEMU that outlives us, say) is told that it ends here;
+        # a loop that is closed under its tasks complains about each of them.
+        with contextlib.suppress(DeadlineExceeded):
+            self.run(_cancel_others(), 5, "ending the monitors' loop")
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
         if not self._thread.is_alive():
@@ -102,6 +129,8 @@ class Monitor:
         self, loop: MonitorLoop, side: str, client: QMPClient, events: EventStream, transcript: Transcript
     ) -> None:
         self.side = side
+        #: QEMU's process, as the kernel tells it of the socket's other end.
+        self.pid = 0
         self._loop = loop
         self._client = client
         self._events = events
@@ -121,16 +150,18 @@ class Monitor:
     ) -> Monitor:
         """Connect to the monitor that listens at ``path``, and follow its events."""
         client = QMPClient(f"freepage.{side}")
-        monitor = cls(loop, side, client, events, transcript)
         seconds = deadline.timeout(30)
         try:
-            loop.run(monitor._open(path), seconds, f"the {side} QEMU's monitor")
-        except ConnectError as error:
+            connection, pid = _connect(path)
+            monitor = cls(loop, side, client, events, transcript)
+            monitor.pid = pid
+            loop.run(monitor._open(connection), seconds, f"the {side} QEMU's monitor")
+        except (OSError, ConnectError) as error:
             raise GuestLost(f"the {side} QEMU's monitor at {path} does not answer: {error}") from error
         return monitor
 
-    async def _open(self, path: Path) -> None:
-        await self._client.connect(str(path))
+    async def _open(self, connection: socket.socket) -> None:
+        await self._client.connect(connection)
         self._transcript.note(self.side, "greeting", self._greeting())
         # Kept as an attribute: asyncio holds tasks only weakly.
         self._pump = asyncio.create_task(self._follow(), name=f"qmp-{self.side}")

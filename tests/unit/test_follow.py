@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Following a migration: what each thing in the inbox leads to."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import libvirt
+import pytest
+
+from harness.errors import DeadlineExceeded, GuestLost
+from harness.events import Deadline
+from harness.migration.migrate import (
+    Handlers,
+    Inbox,
+    JobEnd,
+    MigrationError,
+    MigrationJob,
+    MigrationRequest,
+    follow,
+)
+from harness.migration.qmp import CLOSED, QmpEvent
+
+MOVED = cast(libvirt.virDomain, object())
+
+
+class FakeDomain:
+    """Remembers that it was asked to give up; then the job ends."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        self.inbox = inbox
+        self.aborted = False
+
+    def abortJob(self) -> None:  # noqa: N802 - libvirt's name
+        self.aborted = True
+        self.inbox.put(JobEnd(None, libvirt.libvirtError("operation aborted")))
+
+
+class Scene:
+    def __init__(self) -> None:
+        self.inbox = Inbox()
+        self.domain = FakeDomain(self.inbox)
+        self.calls: list[str] = []
+        self.job = MigrationJob(cast(libvirt.virDomain, self.domain))
+        self.handlers = Handlers(
+            hold=lambda data: self.calls.append(f"hold {data['id']}"),
+            stopped=lambda: self.calls.append("stopped"),
+            completed=lambda: self.calls.append("completed"),
+            lost=lambda side: GuestLost(f"the {side} is gone"),
+        )
+
+    def say(self, name: str, side: str = "source", **data: object) -> None:
+        self.inbox.put(QmpEvent(side, name, data))
+
+    def follow(self, seconds: float = 5) -> libvirt.virDomain:
+        return follow(self.job, self.inbox, self.handlers, Deadline(seconds, "the migration"))
+
+
+def test_a_migration_with_a_hold() -> None:
+    scene = Scene()
+    scene.say("MIGRATION", status="active")
+    scene.say("STOP")
+    scene.say("FREE_PAGE_INFO_HOLD", id=1, point="request")
+    scene.say("RESUME")
+    scene.say("MIGRATION", status="pre-switchover")
+    scene.say("MIGRATION", status="device")
+    scene.say("MIGRATION", side="destination", status="completed")
+    scene.say("MIGRATION", status="completed")
+    scene.say(CLOSED)
+    scene.inbox.put(JobEnd(MOVED, None))
+    assert scene.follow() is MOVED
+    assert scene.calls == ["hold 1", "stopped", "completed"]
+
+
+def test_a_destination_that_dies_is_a_lost_guest() -> None:
+    scene = Scene()
+    scene.say("MIGRATION", status="active")
+    scene.say(CLOSED, side="destination")
+    scene.inbox.put(JobEnd(None, libvirt.libvirtError("stream closed")))
+    with pytest.raises(GuestLost, match="destination"):
+        scene.follow()
+
+
+def test_a_source_that_dies_before_completion_is_a_lost_guest() -> None:
+    scene = Scene()
+    scene.say(CLOSED)
+    scene.inbox.put(JobEnd(None, libvirt.libvirtError("gone")))
+    with pytest.raises(GuestLost, match="source"):
+        scene.follow()
+
+
+def test_a_failed_migration_carries_qemus_reason() -> None:
+    scene = Scene()
+    scene.say("MIGRATION", status="failed", **{"error-desc": "no route"})
+    scene.inbox.put(JobEnd(None, libvirt.libvirtError("operation failed")))
+    with pytest.raises(MigrationError, match="no route"):
+        scene.follow()
+
+
+def test_a_migration_that_takes_too_long_is_cancelled() -> None:
+    scene = Scene()
+    scene.say("MIGRATION", status="active")
+    with pytest.raises(DeadlineExceeded, match="cancelled"):
+        scene.follow(0.05)
+    assert scene.domain.aborted
+
+
+def test_ctrl_c_cancels_the_migration() -> None:
+    scene = Scene()
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    scene.handlers = Handlers(
+        hold=scene.handlers.hold,
+        stopped=interrupt,
+        completed=scene.handlers.completed,
+        lost=scene.handlers.lost,
+    )
+    scene.say("MIGRATION", status="device")
+    with pytest.raises(KeyboardInterrupt):
+        scene.follow()
+    assert scene.domain.aborted
+
+
+@pytest.mark.parametrize(("bandwidth", "mib"), [(1, 1), (1 << 20, 1), ((1 << 20) + 1, 2), (32 << 20, 32)])
+def test_bandwidth_is_rounded_up_to_what_libvirt_counts_in(bandwidth: int, mib: int) -> None:
+    request = MigrationRequest("tcp://192.0.2.1", "<domain/>", bandwidth)
+    assert request.parameters()[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] == mib
+
+
+def test_multifd_is_libvirts_parallel_migration() -> None:
+    plain = MigrationRequest("tcp://192.0.2.1", "<domain/>")
+    parallel = MigrationRequest("tcp://192.0.2.1", "<domain/>", multifd=4)
+    assert not plain.flags() & libvirt.VIR_MIGRATE_PARALLEL
+    assert parallel.flags() & libvirt.VIR_MIGRATE_PARALLEL
+    assert parallel.parameters()[libvirt.VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS] == 4
+    assert plain.flags() & libvirt.VIR_MIGRATE_PAUSED
