@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Two RAM images side by side, byte for byte: which pages differ, which are zero.
+
+    result = compare(source, destination)
+    result.differing            # page numbers, ascending
+
+Read in blocks of 1 MiB a side, so that what is compared is still in the cache;
+where both sides have a hole nothing is read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.errors import MachineryError
+from harness.memory.image import Flags, RamImage, Words, block_runs, zero_rows
+
+PageNumbers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What the two sides of one block hold.  Flags have one entry a page."""
+
+    pages: int
+    differing: PageNumbers
+    zero_on_source: Flags
+    zero_on_destination: Flags
+    hole_on_source: Flags
+    hole_on_destination: Flags
+
+    @property
+    def equal(self) -> bool:
+        """Whether every byte is the same."""
+        return self.differing.size == 0
+
+
+def compare(source: RamImage, destination: RamImage) -> Comparison:
+    """Compare every page; both guests must be stopped."""
+    if source.size != destination.size:
+        raise MachineryError(
+            f"images of different size: {source.name} has {source.size} bytes, "
+            f"{destination.name} has {destination.size}"
+        )
+    hole_a, hole_b = source.holes(), destination.holes()
+    zero_a, zero_b = hole_a.copy(), hole_b.copy()
+    found: list[PageNumbers] = []
+    for first, count in block_runs(~(hole_a & hole_b)):
+        here = slice(first, first + count)
+        a = None if hole_a[here].all() else source.read(first, count)
+        b = None if hole_b[here].all() else destination.read(first, count)
+        differ = _compare_block(a, b, zero_a[here], zero_b[here])
+        if differ.size:
+            found.append(differ + first)
+    differing = np.concatenate(found) if found else np.empty(0, dtype=np.int64)
+    return Comparison(source.pages, differing, zero_a, zero_b, hole_a, hole_b)
+
+
+def _compare_block(a: Words | None, b: Words | None, zero_a: Flags, zero_b: Flags) -> PageNumbers:
+    """The rows that differ; sets the flags of zero rows in place.  None is all holes."""
+    if a is None or b is None:
+        data, zero = (b, zero_b) if a is None else (a, zero_a)
+        if data is None:
+            return np.empty(0, dtype=np.int64)
+        zero[:] = zero_rows(data)
+        return np.flatnonzero(~zero)
+    zero_a[:] = zero_rows(a)
+    if np.array_equal(a, b):
+        zero_b[:] = zero_a
+        return np.empty(0, dtype=np.int64)
+    zero_b[:] = zero_rows(b)
+    return np.flatnonzero((a != b).any(axis=1))

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a page held, in 64 bits: to tell later whether it still holds the same.
+
+"Unchanged since the request" is decided by two digests of the same page, one
+taken while the guest was held at the request, one at switch-over.  XXH3 is not
+cryptographic; the guest does not know that its pages are hashed, and two
+contents share a digest once in 2^64.  It is also as fast as reading (measured:
+within a factor of 1.5), which a vectorised sum in numpy was not.
+
+What equal digests do *not* say: that nobody wrote in between.  A page that was
+changed and changed back has held its content; docs/oracle.md argues about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from harness.memory.image import BLOCK_PAGES, Flags, RamImage
+from harness.units import PAGE_SIZE
+
+Digests = npt.NDArray[np.uint64]
+
+#: The digest of a page of zeros, and so of every hole.
+ZERO_DIGEST = np.uint64(xxhash.xxh3_64_intdigest(bytes(PAGE_SIZE)))
+
+_STARTS = tuple(range(0, BLOCK_PAGES * PAGE_SIZE, PAGE_SIZE))
+
+
+def page_digests(image: RamImage) -> Digests:
+    """One digest a page; a hole costs nothing."""
+    digests = np.full(image.pages, ZERO_DIGEST, dtype=np.uint64)
+    digest = xxhash.xxh3_64_intdigest
+    for first, words in image.blocks():
+        count = len(words)
+        view = words.data.cast("B")
+        pages = (digest(view[start : start + PAGE_SIZE]) for start in _STARTS[:count])
+        digests[first : first + count] = np.fromiter(pages, dtype=np.uint64, count=count)
+    return digests
+
+
+def zero_flags(digests: Digests) -> Flags:
+    """Which pages held nothing but zeros when the digests were taken."""
+    flags: Flags = digests == ZERO_DIGEST
+    return flags
+
+
+class RequestDigests:
+    """The digests taken at each request, by request id and block.
+
+    Costs 0.2 % of the guest's memory a request, so call :meth:`keep` with the
+    ids that were answered whenever a newer request makes the others moot.
+    """
+
+    def __init__(self) -> None:
+        self._taken: dict[int, dict[str, Digests]] = {}
+
+    def take(self, request: int, images: Mapping[str, RamImage]) -> None:
+        """Digest every image; the guest is held at the request with this id."""
+        self._taken[request] = {block: page_digests(image) for block, image in images.items()}
+
+    def keep(self, requests: Iterable[int]) -> None:
+        """Forget the digests of all other requests."""
+        wanted = set(requests)
+        self._taken = {request: taken for request, taken in self._taken.items() if request in wanted}
+
+    @property
+    def requests(self) -> tuple[int, ...]:
+        """The ids for which there are digests, oldest first."""
+        return tuple(self._taken)
+
+    def at(self, request: int) -> Mapping[str, Digests] | None:
+        """What was taken at this request, by block."""
+        return self._taken.get(request)
+
+    def first(self) -> Mapping[str, Digests] | None:
+        """What was taken at the oldest request that is still kept."""
+        return next(iter(self._taken.values()), None)
+
+    def unchanged(self, now: Mapping[str, Digests]) -> dict[int, dict[str, Flags]]:
+        """For each request and block: which pages hold now what they held then."""
+        return {
+            request: {block: digests == now[block] for block, digests in taken.items() if block in now}
+            for request, taken in self._taken.items()
+        }
