@@ -97,28 +97,33 @@ class RamImage:
     ) -> None:
         self.close()
 
-    def extents(self) -> Iterator[tuple[int, int]]:
-        """(first page, pages) of each stretch that is not a hole, in order."""
-        position = 0
-        while position < self.size:
+    def extents(self, *, coarse: bool = False) -> Iterator[tuple[int, int]]:
+        """(first page, pages) of each stretch that is not a hole, in order.
+
+        ``coarse`` takes holes smaller than a block for data: enough to know what
+        is worth reading, and a bounded number of system calls where every other
+        page is a hole.
+        """
+        position, step = 0, BLOCK_PAGES if coarse else 1
+        while position < self.pages:
             try:
-                start = os.lseek(self._fd, position, os.SEEK_DATA)
+                start = os.lseek(self._fd, position * PAGE_SIZE, os.SEEK_DATA)
             except OSError as error:
                 if error.errno == errno.ENXIO:  # nothing but a hole from here on
                     return
                 raise MachineryError(f"{self.name}: cannot look for holes: {error.strerror}") from error
             end = os.lseek(self._fd, start, os.SEEK_HOLE)
-            # Outwards to whole pages: a file system may have smaller blocks.
-            first = start // PAGE_SIZE
-            last = min(-(-end // PAGE_SIZE), self.pages)
-            if last > first:
-                yield first, last - first
-            position = last * PAGE_SIZE
+            # Outwards to whole pages (a file system may have smaller blocks) or whole blocks.
+            first = start // PAGE_SIZE // step * step
+            position = min(-(-end // (PAGE_SIZE * step)) * step, self.pages)
+            if position <= first:
+                raise MachineryError(f"{self.name}: changed its size while it was read")
+            yield first, position - first
 
-    def holes(self) -> Flags:
-        """Which pages were never touched, or were given back."""
+    def holes(self, *, coarse: bool = False) -> Flags:
+        """Which pages were never touched, or were given back; see :meth:`extents`."""
         holes = np.ones(self.pages, dtype=np.bool_)
-        for first, count in self.extents():
+        for first, count in self.extents(coarse=coarse):
             holes[first : first + count] = False
         return holes
 
@@ -137,14 +142,13 @@ class RamImage:
             got += step
         return np.frombuffer(self._buffer, dtype="<u8", count=count * WORDS).reshape(count, WORDS)
 
-    def blocks(self, holes: Flags | None = None) -> Iterator[tuple[int, Words]]:
-        """(first page, words) wherever there is data; see :meth:`read` for how long the words live.
+    def blocks(self) -> Iterator[tuple[int, Words]]:
+        """(first page, words) of each block with any data; see :meth:`read` for how long the words live.
 
-        A block with any data is read whole: where free pages alternate with used
-        ones, reading the small holes (as zeros) is far cheaper than going around them.
+        A block is read whole: where free pages alternate with used ones, reading
+        the small holes (as zeros) is far cheaper than going around them.
         """
-        holes = self.holes() if holes is None else holes
-        for first, count in block_runs(~holes):
+        for first, count in block_runs(~self.holes(coarse=True)):
             yield first, self.read(first, count)
 
     def page(self, number: int) -> bytes:
