@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The guest's libvirt domain.
+
+A small PC: RAM in one shared file, two serial ports, a NIC, a balloon, and
+nothing else (a display's RAM could not be compared, a USB controller only costs
+boot time).  What libvirt has no words for goes by ``qemu:commandline``: the
+balloon's own properties, a second QMP monitor, firmware folders.
+"""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+from uuid import UUID
+
+from harness.errors import MachineryError
+from harness.hosts.netns import Nic
+
+Arm: TypeAlias = Literal["off", "hint", "info"]
+Accelerator: TypeAlias = Literal["kvm", "tcg"]
+
+_QEMU: Final = "http://libvirt.org/schemas/domain/qemu/1.0"
+_MONITOR: Final = "freepage-monitor"
+_IOTHREAD: Final = "freepage-hint"
+_BALLOON: Final = "virtio-balloon-device"
+
+#: Not in XML 1.0, escaped or not; ElementTree would write them all the same.
+_NOT_XML: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """Unix sockets of one QEMU.  Console and control are *ours*: they must listen before QEMU starts.
+
+    ``monitor`` is QEMU's: it listens there by the time libvirt has started it.
+    """
+
+    console: Path
+    control: Path
+    monitor: Path
+
+    @classmethod
+    def below(cls, folder: Path) -> Sockets:
+        """In a host's runtime folder."""
+        return cls(folder / "console.sock", folder / "control.sock", folder / "monitor.sock")
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """Direct kernel boot."""
+
+    kernel: Path
+    initrd: Path
+    cmdline: str
+
+
+@dataclass(frozen=True, slots=True)
+class Balloon:
+    """The device under test: which arm, and what the oracle needs of it.
+
+    ``hold`` names the points at which the device stops the guest for the harness
+    (``request``, ``answer``); ``record`` is the file that it keeps for the oracle.
+    """
+
+    arm: Arm
+    hold: tuple[str, ...] = ()
+    record: Path | None = None
+
+    def arguments(self) -> Iterator[str]:
+        """The QEMU arguments that make the balloon device what the arm needs."""
+        properties: list[str] = []
+        if self.arm == "hint":
+            # Upstream's hint wants a thread of its own: it takes blocks while the guest runs.
+            yield from ("-object", f"iothread,id={_IOTHREAD}")
+            properties += [f"iothread={_IOTHREAD}", "free-page-hint=on"]
+        elif self.arm == "info":
+            properties.append("free-page-info=on")
+            if self.hold:
+                properties.append(f"x-free-page-info-hold={','.join(self.hold)}")
+            if self.record is not None:
+                properties.append(f"x-free-page-info-record={self.record}")
+        for text in properties:
+            # -global takes the rest of its argument as the value: a comma needs no doubling.
+            yield from ("-global", f"{_BALLOON}.{text}")
+
+
+@dataclass(frozen=True, slots=True)
+class DomainSpec:
+    """All that the domain's XML depends on, for one host."""
+
+    name: str
+    uuid: UUID
+    qemu: Path
+    firmware: tuple[Path, ...]
+    boot: Boot
+    memory: int
+    vcpus: int
+    machine: str
+    accelerator: Accelerator
+    balloon: Balloon
+    sockets: Sockets
+    nic: Nic
+    #: More QEMU arguments, after all others.
+    extra: tuple[str, ...] = ()
+
+
+def domain_xml(spec: DomainSpec) -> str:
+    """The domain to create on the host that ``spec`` was made for."""
+    root = ET.Element("domain", {"type": "kvm" if spec.accelerator == "kvm" else "qemu"})
+    _text(root, "name", spec.name)
+    _text(root, "uuid", str(spec.uuid))
+    _text(root, "memory", str(spec.memory), unit="b")
+    _text(root, "vcpu", str(spec.vcpus))
+    _memory_backing(root)
+    boot = ET.SubElement(root, "os")
+    _text(boot, "type", "hvm", arch="x86_64", machine=spec.machine)
+    _text(boot, "kernel", str(spec.boot.kernel))
+    _text(boot, "initrd", str(spec.boot.initrd))
+    _text(boot, "cmdline", spec.boot.cmdline)
+    features = ET.SubElement(root, "features")
+    for name in ("acpi", "apic"):
+        ET.SubElement(features, name)
+    # The outside walk reads the kernel's own description of its structures from it.
+    ET.SubElement(features, "vmcoreinfo", {"state": "on"})
+    _cpu(root, spec.accelerator)
+    ET.SubElement(root, "clock", {"offset": "utc"})
+    # A guest that panics or reboots is lost at once, and not again and again until a deadline.
+    for event in ("on_poweroff", "on_reboot", "on_crash"):
+        _text(root, event, "destroy")
+    _devices(root, spec)
+    _command_line(root, spec)
+    return _serialise(root)
+
+
+def destination_xml(source_xml: str, spec: DomainSpec) -> str:
+    """The same domain for the other host: ``spec`` is made for that one.
+
+    ``source_xml`` is what the source says of the running guest (migratable XML):
+    machine version, addresses and ids stay, so that the guest sees no difference;
+    paths, sockets, NIC attachment and QEMU's own arguments become the destination's.
+    """
+    root = ET.fromstring(source_xml)  # noqa: S314 - written by our own libvirt daemon
+    devices = root.find("devices")
+    emulator = root.find("devices/emulator")
+    if devices is None or emulator is None:
+        raise MachineryError("the source's domain XML has no devices", hint=source_xml[:2000])
+    emulator.text = str(spec.qemu)
+    sockets = {"0": spec.sockets.console, "1": spec.sockets.control}
+    for kind in ("serial", "console"):
+        for element in devices.findall(kind):
+            _redirect(element, sockets)
+    for interface in devices.findall("interface"):
+        _reattach(interface, spec.nic)
+    for old in root.findall(f"{{{_QEMU}}}commandline"):
+        root.remove(old)
+    _command_line(root, spec)
+    return _serialise(root)
+
+
+def _serialise(root: ET.Element) -> str:
+    ET.indent(root)
+    text = ET.tostring(root, encoding="unicode")
+    if bad := _NOT_XML.search(text):
+        raise MachineryError(f"the domain's XML cannot hold the character {bad.group()!r}")
+    return text
+
+
+def _text(parent: ET.Element, tag: str, text: str, **attributes: str) -> None:
+    ET.SubElement(parent, tag, attributes).text = text
+
+
+def _memory_backing(root: ET.Element) -> None:
+    """RAM in a file, shared: the harness reads it while QEMU runs and after it has gone."""
+    backing = ET.SubElement(root, "memoryBacking")
+    ET.SubElement(backing, "source", {"type": "file"})
+    ET.SubElement(backing, "access", {"mode": "shared"})
+    ET.SubElement(backing, "allocation", {"mode": "ondemand"})
+
+
+def _cpu(root: ET.Element, accelerator: Accelerator) -> None:
+    if accelerator == "kvm":
+        # Both hosts are this machine.
+        ET.SubElement(root, "cpu", {"mode": "host-passthrough", "migratable": "on"})
+        return
+    # A plain model: what "max" adds (five-level page tables, say) makes emulation slower.
+    # check: TCG's additions to the model are not to be compared with the host's CPU.
+    cpu = ET.SubElement(root, "cpu", {"mode": "custom", "match": "exact", "check": "none"})
+    _text(cpu, "model", "qemu64", fallback="forbid")
+    # Without these the guest waits for entropy before its first key exchange.
+    for name in ("rdrand", "rdseed"):
+        ET.SubElement(cpu, "feature", {"policy": "require", "name": name})
+
+
+def _devices(root: ET.Element, spec: DomainSpec) -> None:
+    devices = ET.SubElement(root, "devices")
+    _text(devices, "emulator", str(spec.qemu))
+    ET.SubElement(devices, "controller", {"type": "usb", "model": "none"})
+    for port, path in enumerate((spec.sockets.console, spec.sockets.control)):
+        serial = ET.SubElement(devices, "serial", {"type": "unix"})
+        ET.SubElement(serial, "source", {"mode": "connect", "path": str(path)})
+        ET.SubElement(serial, "target", {"type": "isa-serial", "port": str(port)})
+    interface = ET.SubElement(devices, "interface")
+    ET.SubElement(interface, "mac", {"address": spec.nic.mac})
+    ET.SubElement(interface, "model", {"type": "virtio"})
+    # No vhost: a writer of guest memory that not every machine has.
+    ET.SubElement(interface, "driver", {"name": "qemu"})
+    ET.SubElement(interface, "rom", {"enabled": "no"})
+    _reattach(interface, spec.nic)
+    ET.SubElement(devices, "memballoon", {"model": "virtio"})
+
+
+def _reattach(interface: ET.Element, nic: Nic) -> None:
+    """Attach a NIC as a host wants it.  The guest cannot tell the difference."""
+    for tag in ("source", "target", "backend"):
+        for old in interface.findall(tag):
+            interface.remove(old)
+    if nic.tap is not None:
+        interface.set("type", "ethernet")
+        ET.SubElement(interface, "target", {"dev": nic.tap, "managed": "no"})
+        return
+    interface.set("type", "udp")
+    relay, qemu = nic.ports
+    source = ET.SubElement(interface, "source", {"address": "127.0.0.1", "port": str(relay)})
+    ET.SubElement(source, "local", {"address": "127.0.0.1", "port": str(qemu)})
+
+
+def _redirect(element: ET.Element, sockets: dict[str, Path]) -> None:
+    source, target = element.find("source"), element.find("target")
+    if source is not None and target is not None:
+        source.set("path", str(sockets[target.get("port", "0")]))
+
+
+def _command_line(root: ET.Element, spec: DomainSpec) -> None:
+    line = ET.SubElement(root, f"{{{_QEMU}}}commandline")
+    for argument in _arguments(spec):
+        ET.SubElement(line, f"{{{_QEMU}}}arg", {"value": argument})
+
+
+def _arguments(spec: DomainSpec) -> Iterator[str]:
+    for folder in spec.firmware:
+        yield from ("-L", str(folder))
+    path = _option(spec.sockets.monitor)
+    yield from ("-chardev", f"socket,id={_MONITOR},path={path},server=on,wait=off")
+    yield from ("-mon", f"chardev={_MONITOR},mode=control")
+    yield from spec.balloon.arguments()
+    yield from spec.extra
+
+
+def _option(path: Path) -> str:
+    """A path inside an option of the form a=b,c=d, where QEMU reads ',,' as one comma."""
+    return str(path).replace(",", ",,")
+
+
+ET.register_namespace("qemu", _QEMU)

@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Puts a command into PID, mount, network, UTS, IPC (and user) namespaces of its own.
+
+Four processes, each a child of the one before::
+
+    outer    what the user started.  Forwards signals, waits, passes the exit status on.
+    porter   makes the namespaces (and is in the old PID namespace itself)
+    init     PID 1 in there: makes the mounts, reaps orphans
+    worker   the command
+
+When the outer process ends, however it ends, the kernel kills the porter (its
+parent-death signal), then init, and with init everything in the PID namespace;
+mounts, links, taps and files in memory go with the last process that could see
+them.  There is nothing to clean up and nothing to leak.
+
+The porter leaves the terminal's session, so that Ctrl-C reaches the outer
+process alone and is forwarded once, like any other signal.  (Reading from the
+terminal still works: job control stops only processes of the terminal's session.)
+
+    raise SystemExit(enter_lab(sys.argv[1:]))      # outside
+    assert inside_lab()                            # in the re-executed command
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import select
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Final, NoReturn
+
+from harness.errors import MachineryError
+from harness.hosts import kernel
+from harness.hosts.idmap import IdMaps, restriction
+from harness.hosts.kernel import Namespace
+from harness.hosts.room import ROOM, furnish
+
+#: Carries the run's token; believed only where the lab's private folder has the same one.
+MARK: Final = "FREEPAGE_LAB"
+_TOKEN: Final = ROOM / "token"
+
+_FORWARDED: Final = frozenset(
+    {
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGHUP,
+        signal.SIGQUIT,
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+        signal.SIGWINCH,
+    }
+)
+_WATCHED: Final = _FORWARDED | {signal.SIGCHLD}
+
+#: Signals that users send; any other that ends the command is a failure of the machinery.
+_POLITE: Final = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
+
+
+def inside_lab() -> bool:
+    """Whether this process runs in a lab: the mark is there, and is true."""
+    mark = os.environ.get(MARK)
+    if not mark:
+        return False
+    try:
+        return secrets.compare_digest(mark, _TOKEN.read_text())
+    except OSError:
+        return False  # a mark inherited from somewhere; the lab it named is not here
+
+
+def enter_lab(argv: Sequence[str], *, keep: Iterable[Path] = ()) -> int:
+    """Run ``freepage ARGV`` in namespaces of its own; returns its exit status.
+
+    ``keep`` names folders that must stay visible inside even if they are in
+    memory (below /run or /dev/shm, which are private in a lab).
+    """
+    # -P: never from the folder that the user happens to be in.
+    command = [sys.executable, "-P", "-m", "harness", *argv]
+    package = Path(__file__).resolve().parents[2]
+
+    def execute() -> int:
+        paths = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+        os.execve(command[0], command, environment)  # noqa: S606 - this very command, and no shell
+
+    return enter(execute, keep=keep)
+
+
+def enter(work: Callable[[], int], *, keep: Iterable[Path] = ()) -> int:
+    """Call ``work`` in a forked child in namespaces of its own; returns its exit status.
+
+    To be called from the main thread of a process without other threads: the
+    parent-death signal comes when the forking *thread* ends.
+    """
+    maps = None if os.geteuid() == 0 else IdMaps.of_this_user()
+    wanted = _memory_folders(keep)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    ours, theirs = socket.socketpair()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        pid = _fork_porter(theirs, ours, before, work, wanted, user=maps is not None)
+        theirs.close()
+        try:
+            _prepare(ours, pid, maps)
+        except BaseException:
+            ours.close()  # the porter stops waiting for us, if it does
+            os.waitpid(pid, 0)
+            raise
+        status = _attend(pid)
+    finally:
+        ours.close()
+        signal.signal(signal.SIGCHLD, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return _translate(status)
+
+
+def _memory_folders(keep: Iterable[Path]) -> tuple[Path, ...]:
+    """All that must not disappear behind the lab's own /run and /dev/shm."""
+    paths = {Path.cwd(), Path.home(), Path(sys.prefix), Path(__file__).parents[2], *keep}
+    return tuple(sorted(path.resolve() for path in paths))
+
+
+def _translate(status: int) -> int:
+    """The worker's exit status; an end that nobody asked for is an error of the machinery."""
+    if status <= 128 or status - 128 in _POLITE:
+        return status
+    name = signal.Signals(status - 128).name if status - 128 in set(signal.Signals) else str(status - 128)
+    raise MachineryError(
+        f"the command was killed inside its lab by {name}",
+        hint="if the machine ran out of memory, the kernel log names the victim" if status == 137 else None,
+    )
+
+
+def _attend(child: int, *, reap_all: bool = False) -> int:
+    """Forward signals to ``child`` until it ends; its exit status as a shell would give it.
+
+    Signals are blocked in the callers and taken here one by one, which is also
+    what lets PID 1 have them: the kernel would ignore those it has no handler for.
+    """
+    while True:
+        info = signal.sigwaitinfo(_WATCHED)
+        if info.si_signo != signal.SIGCHLD:
+            os.kill(child, info.si_signo)
+            continue
+        # One SIGCHLD may stand for several children.
+        while True:
+            try:
+                pid, status = os.waitpid(-1 if reap_all else child, os.WNOHANG)
+            except ChildProcessError:
+                return 128 + signal.SIGKILL  # somebody else has taken its status
+            if pid == child:
+                code = os.waitstatus_to_exitcode(status)
+                return code if code >= 0 else 128 - code
+            if pid == 0:
+                break
+
+
+# --- what the outer process does until the worker runs
+
+
+def _prepare(channel: socket.socket, pid: int, maps: IdMaps | None) -> None:
+    """Write the id maps when the porter asks for them; raise what it reports."""
+    with channel.makefile("r", encoding="utf-8") as lines:
+        for line in lines:
+            message = json.loads(line)
+            if "error" in message:
+                raise MachineryError(message["error"], hint=message["hint"])
+            assert maps is not None
+            maps.write(pid)
+            channel.sendall(b"mapped\n")
+
+
+# --- the porter
+
+
+def _fork_porter(
+    channel: socket.socket,
+    others: socket.socket,
+    mask: set[int | signal.Signals],
+    work: Callable[[], int],
+    keep: tuple[Path, ...],
+    *,
+    user: bool,
+) -> int:
+    outer = os.getpid()
+    pid = os.fork()
+    if pid:
+        return pid
+    others.close()
+    with _Last(channel):
+        kernel.die_with_parent()
+        if os.getppid() != outer:
+            os._exit(1)  # it ended before the kernel knew that we care
+        os.setsid()
+        if user:
+            _become_root(channel, outer)
+        kernel.unshare(Namespace.MOUNT | Namespace.NET | Namespace.UTS | Namespace.IPC | Namespace.PID)
+        # Nobody but the porter holds the writing end: hang-up means that it is gone.
+        alive, porter_alive = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(porter_alive)
+            _init(channel, alive, mask, work, keep)
+        os.close(alive)
+        channel.close()
+        os._exit(_attend(child))
+
+
+def _become_root(channel: socket.socket, outer: int) -> None:
+    kernel.unshare(Namespace.USER)
+    channel.sendall(b'{"need": "maps"}\n')
+    if not channel.recv(64):
+        os._exit(1)  # the outer process has said why
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    # New credentials clear the parent-death signal.
+    kernel.die_with_parent()
+    if os.getppid() != outer:
+        os._exit(1)
+
+
+# --- init and the worker
+
+
+def _init(
+    channel: socket.socket,
+    alive: int,
+    mask: set[int | signal.Signals],
+    work: Callable[[], int],
+    keep: tuple[Path, ...],
+) -> NoReturn:
+    with _Last(channel):
+        kernel.die_with_parent()
+        # getppid() is 0 for a parent outside; its pipe tells whether there is one.
+        if select.select([alive], [], [], 0)[0]:
+            os._exit(1)
+        socket.sethostname("lab")
+        kernel.bring_loopback_up()
+        furnish(keep)
+        token = secrets.token_hex(16)
+        _TOKEN.write_text(token)
+        worker = os.fork()
+        if worker == 0:
+            os.close(alive)
+            channel.close()
+            os.environ.update({MARK: token, "TMPDIR": str(ROOM / "tmp")})
+            _work(mask, work)
+        channel.close()
+        os._exit(_attend(worker, reap_all=True))
+
+
+def _work(mask: set[int | signal.Signals], work: Callable[[], int]) -> NoReturn:
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    try:
+        code = work()
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+    except BaseException:
+        traceback.print_exc()
+        code = MachineryError.exit_code
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+class _Last:
+    """A forked child must never return into its parent's code: it reports and exits."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> NoReturn:
+        text, hint = "a lab process returned", None
+        if isinstance(error, MachineryError):
+            text, hint = error.message, error.hint
+        elif isinstance(error, PermissionError):
+            text, hint = _no_permission(error)
+        elif isinstance(error, OSError):
+            text = f"cannot make the lab's namespaces: {error.filename}: {error.strerror}"
+        elif error is not None:
+            text = "".join(traceback.format_exception(error))
+        try:
+            self._channel.sendall(json.dumps({"error": text, "hint": hint}).encode() + b"\n")
+        finally:
+            os._exit(MachineryError.exit_code)
+
+
+def _no_permission(error: OSError) -> tuple[str, str]:
+    text = f"cannot make the lab's namespaces: {error.filename}: {error.strerror}"
+    advice = restriction() if os.getuid() != 0 or not _is_initial_user_namespace() else None
+    if advice is None:
+        advice = "a container must be allowed to make namespaces and mounts (--privileged)"
+    return text, advice
+
+
+def _is_initial_user_namespace() -> bool:
+    return Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]

@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The lab: two hosts on this machine, for one run, in namespaces of the run's own.
+
+::
+
+    # in a command that harness.hosts.enter has put into a lab
+    with Lab(events, memory=2 * guest_memory) as lab:
+        domain = lab.source.connect().createXML(xml)
+        domain.migrate3(lab.destination.connect(), {"migrate_uri": lab.destination.migrate_uri}, flags)
+
+Entering returns at once, while daemons start and links are made; whoever needs
+one of them waits for it (``connect()``, ``nic``).  What a caller does in between
+costs nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Final
+
+from harness.errors import DeadlineExceeded, HostLost, MachineryError
+from harness.events import EventStream
+from harness.hosts import capscache, kernel, netns, relay
+from harness.hosts.enter import inside_lab
+from harness.hosts.kernel import Mount
+from harness.hosts.libvirtd import Daemon, Program, find_program
+from harness.hosts.room import ROOM
+from harness.hosts.space import Space, background
+
+if TYPE_CHECKING:
+    import libvirt
+
+#: How long a daemon may take to answer for the first time.
+START_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Folders:
+    """Where a host keeps things.  All but ``logs`` is in memory and gone with the lab."""
+
+    own: Path
+    memory: Path
+    logs: Path
+
+
+class LabHost:
+    """One of the two hosts: a libvirt daemon with its own network, memory folder and name."""
+
+    def __init__(
+        self, name: str, address: str, program: Program, folders: _Folders, events: EventStream
+    ) -> None:
+        self.name = name
+        #: IPv4 address on the migration wire.
+        self.address = address
+        #: Where guest RAM files are (libvirt's memory_backing_dir).
+        self.memory_dir = folders.memory
+        #: A private folder for sockets and the like, gone with the lab.
+        self.runtime_dir = folders.own
+        self.log_dir = folders.logs
+        self._events = events
+        self._space = Space(name)
+        self._daemon = Daemon(program, self._space, folders.own / "libvirt", folders.memory, folders.logs)
+        self._connection: Future[libvirt.virConnect] | None = None
+        self._network: Future[netns.Nic] | None = None
+        self._ended: int | None = None
+
+    @property
+    def uri(self) -> str:
+        """The libvirt URI of this host, valid anywhere in the lab."""
+        return self._daemon.uri
+
+    @property
+    def migrate_uri(self) -> str:
+        """Where a guest that moves to this host is sent; libvirt picks the port."""
+        return f"tcp://{self.address}"
+
+    @property
+    def nic(self) -> netns.Nic:
+        """How a guest's NIC is attached here; waits until the network is there."""
+        assert self._network is not None
+        return self._network.result(START_SECONDS)
+
+    def connect(self) -> libvirt.virConnect:
+        """The connection to this host's daemon (one, shared); waits until it answers."""
+        assert self._connection is not None
+        try:
+            return self._connection.result(START_SECONDS)
+        except FutureTimeout:
+            raise DeadlineExceeded(
+                f"the {self.name}'s libvirt daemon does not answer within {START_SECONDS:g} s",
+                hint="\n".join(self.last_words()) or None,
+            ) from None
+
+    def qemu_log(self, guest: str) -> Path:
+        """QEMU's own log: its command line first, then what it had to say."""
+        return self.log_dir / "qemu" / f"{guest}.log"
+
+    def last_words(self, lines: int = 20) -> tuple[str, ...]:
+        """The ends of the daemon's and QEMU's logs, for an error message."""
+        return self._daemon.last_words(lines)
+
+    def check(self) -> None:
+        """Raise :class:`HostLost` if the daemon has ended."""
+        if self._ended is not None:
+            raise self._lost()
+
+    def keep_capabilities(self) -> None:
+        """Keep for the next run what the daemon has learnt about QEMU binaries."""
+        capscache.save(self._daemon.capabilities, capscache.capability_cache())
+
+    # --- for the lab
+
+    def begin(self) -> None:
+        """Start the daemon, and connect to it, in a thread."""
+        self._connection = background(self._start, f"start-{self.name}")
+
+    def _start(self) -> libvirt.virConnect:
+        self._daemon.prepare()
+        capscache.load(capscache.capability_cache(), self._daemon.capabilities)
+        self._daemon.start(self._daemon_ended)
+        # Imported while the daemon starts.
+        import libvirt
+
+        from harness.hosts.loop import ensure_event_loop
+
+        ensure_event_loop()
+        try:
+            connection = libvirt.open(self.uri)
+        except libvirt.libvirtError as error:
+            raise self._lost(str(error)) from error
+        self._events.emit("host-ready", source=self.name, uri=self.uri)
+        return connection
+
+    def _daemon_ended(self, status: int) -> None:
+        self._ended = status
+        self._events.emit("host-ended", source=self.name, status=status)
+
+    def _lost(self, why: str | None = None) -> HostLost:
+        status = "" if self._ended is None else f" (it ended with status {self._ended})"
+        return HostLost(
+            f"the {self.name}'s libvirt daemon is gone{status}" + (f": {why}" if why else ""),
+            last_lines=self.last_words(),
+        )
+
+    def attach(self, network: Future[tuple[netns.Nic, ...]], index: int) -> None:
+        """Say where the guest's NIC will come from; starts the relay if it needs one."""
+
+        def settle() -> netns.Nic:
+            nic = network.result()[index]
+            if nic.tap is None:
+                self._space.run(lambda: self._relay(nic))
+            return nic
+
+        self._network = background(settle, f"nic-{self.name}")
+
+    def _relay(self, nic: netns.Nic) -> None:
+        packets, datagrams = netns.relay_sockets(nic)
+        numbers = (packets.fileno(), datagrams.fileno())
+        assert relay.__file__ is not None
+        with packets, datagrams, (self.log_dir / "relay.log").open("wb") as log:
+            subprocess.Popen(
+                [sys.executable, "-I", "-S", relay.__file__, *map(str, numbers)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=numbers,
+                start_new_session=True,
+            )
+
+    @property
+    def space(self) -> Space:
+        """The host's namespaces, for what else must be started in them."""
+        return self._space
+
+    def end(self) -> None:
+        """Kill whatever runs in the host's network: daemon, QEMUs, relay."""
+        with contextlib.suppress(Exception):
+            self.keep_capabilities()
+        _kill_all_in(self._space.network)
+        self._space.close()
+
+
+class Lab:
+    """Context manager: the two hosts and the network between them.
+
+    ``bandwidth`` shapes the migration wire, in bytes a second.  ``memory`` bounds
+    the RAM files of all guests together, in bytes.  ``logs`` is a folder (of the
+    run) for the daemons' and QEMUs' logs, which then survive whatever happens.
+    """
+
+    def __init__(
+        self,
+        events: EventStream,
+        bandwidth: int | None = None,
+        *,
+        memory: int | None = None,
+        logs: Path | None = None,
+    ) -> None:
+        self._events = events
+        self._bandwidth = bandwidth
+        self._memory = memory
+        self.runtime_dir = ROOM / "lab"
+        self._logs = logs if logs is not None else self.runtime_dir / "logs"
+        self._stack = contextlib.ExitStack()
+        self._hosts: tuple[LabHost, ...] = ()
+
+    @property
+    def source(self) -> LabHost:
+        """Where the guest starts."""
+        return self._hosts[0]
+
+    @property
+    def destination(self) -> LabHost:
+        """Where it goes."""
+        return self._hosts[1]
+
+    @property
+    def hosts(self) -> tuple[LabHost, ...]:
+        """Both."""
+        return self._hosts
+
+    def __enter__(self) -> Lab:
+        if not inside_lab():
+            raise MachineryError("not in a lab", hint="harness.hosts.enter.enter_lab() makes one")
+        program = find_program()
+        with contextlib.ExitStack() as stack:
+            self.runtime_dir.mkdir(mode=0o700)
+            stack.callback(self._remove_folder)
+            self._mount_memory(stack)
+            self._hosts = tuple(
+                self._make_host(name, address, program, stack)
+                for name, address in zip(netns.NAMES, netns.WIRE, strict=True)
+            )
+            for host in self._hosts:
+                host.begin()
+            tap = netns.can_open_tun()
+            if not tap:
+                self._events.emit(
+                    "message",
+                    text="no access to /dev/net/tun: the guest's frames go through a relay instead of a tap",
+                )
+            spaces = [host.space for host in self._hosts]
+            network = background(lambda: netns.build(spaces, self._bandwidth, tap=tap), "network")
+            for index, host in enumerate(self._hosts):
+                host.attach(network, index)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def _mount_memory(self, stack: contextlib.ExitStack) -> None:
+        memory = self.runtime_dir / "memory"
+        memory.mkdir()
+        size = "100%" if self._memory is None else str(self._memory)
+        kernel.mount("memory", memory, "tmpfs", Mount.NOSUID | Mount.NODEV, f"mode=0700,size={size}")
+        stack.callback(kernel.unmount, memory)
+
+    def _make_host(self, name: str, address: str, program: Program, stack: contextlib.ExitStack) -> LabHost:
+        folders = _Folders(self.runtime_dir / name, self.runtime_dir / "memory" / name, self._logs / name)
+        for folder in (folders.own, folders.own / "libvirt", folders.memory):
+            folder.mkdir(mode=0o700)
+        folders.logs.mkdir(parents=True, exist_ok=True)
+        host = LabHost(name, address, program, folders, self._events)
+        stack.callback(host.end)
+        return host
+
+    def _remove_folder(self) -> None:
+        import shutil
+
+        shutil.rmtree(self.runtime_dir, ignore_errors=True)
+
+
+def _kill_all_in(network: int) -> None:
+    """Kill all processes of a network namespace and wait until they are gone."""
+    inode = os.fstat(network).st_ino
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal() or int(entry.name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            if (entry / "ns" / "net").stat().st_ino == inode:
+                _kill(int(entry.name))
+
+
+def _kill(pid: int) -> None:
+    descriptor = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        # Readable once it has ended: its mounts and memory are free then.
+        import select
+
+        select.select([descriptor], [], [], 10)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One libvirt daemon in a host's namespaces: its folders, configuration, start and last words.
+
+The socket is ours: it listens before the daemon exists and is handed over (as
+systemd would), so that a client may connect at once and waits in the socket's
+queue, not in a loop of attempts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from harness.errors import MachineryError
+from harness.hosts import kernel, netns
+from harness.hosts.kernel import Mount
+from harness.hosts.space import Space
+
+#: Folders that libvirt has its own idea of, and where each is in a host's folder.
+_PLACES: Final = {
+    "etc": Path("/etc/libvirt"),
+    "lib": Path("/var/lib/libvirt"),
+    "cache": Path("/var/cache/libvirt"),
+    "log": Path("/var/log/libvirt"),
+    "run": Path("/run/libvirt"),
+}
+
+_PROGRAM_FOLDERS: Final = ("/usr/sbin", "/usr/local/sbin")
+_DRIVER_FOLDERS: Final = (
+    f"/usr/lib/{os.uname().machine}-linux-gnu/libvirt/connection-driver",
+    "/usr/lib64/libvirt/connection-driver",
+    "/usr/lib/libvirt/connection-driver",
+)
+
+#: Puts the listening socket, given as standard input, where a service manager would, and becomes the daemon.
+_HAND_OVER: Final = 'LISTEN_PID=$$ exec "$@" 3<&0 0</dev/null'
+
+_DAEMON_CONFIG: Final = """\
+host_uuid = "{uuid}"
+auth_unix_ro = "none"
+auth_unix_rw = "none"
+# A guest held at switch-over, or a stopped client, is no dead connection.
+keepalive_interval = -1
+log_outputs = "3:file:/var/log/libvirt/daemon.log"
+audit_level = 0
+"""
+
+_QEMU_CONFIG: Final = """\
+user = "root"
+group = "root"
+dynamic_ownership = 0
+remember_owner = 0
+security_driver = "none"
+cgroup_controllers = []
+namespaces = []
+stdio_handler = "file"
+memory_backing_dir = "{memory}"
+keepalive_interval = -1
+# The outside walk and the tests read guest memory and dumps; nothing else runs in a lab.
+seccomp_sandbox = 0
+set_process_name = 0
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """The daemon that this machine has: ``libvirtd``, or ``virtqemud`` where it is modular."""
+
+    path: Path
+    driver: Path | None
+
+    @property
+    def name(self) -> str:
+        """Its name, which configuration and socket are named after."""
+        return self.path.name
+
+
+def find_program() -> Program:
+    """The daemon to start, or an error that says what to install."""
+    search = os.pathsep.join([*_PROGRAM_FOLDERS, os.environ.get("PATH", "")])
+    for name in ("libvirtd", "virtqemud"):
+        found = shutil.which(name, path=search)
+        if found is not None:
+            break
+    else:
+        raise MachineryError(
+            "no libvirt daemon: neither libvirtd nor virtqemud is installed",
+            hint="install libvirt-daemon-driver-qemu and libvirt-daemon-system",
+        )
+    drivers = [Path(folder, "libvirt_driver_qemu.so") for folder in _DRIVER_FOLDERS]
+    driver = next((path for path in drivers if path.exists()), None)
+    missing = [path for path in _PLACES.values() if not path.is_dir() and path.parts[1] != "run"]
+    if missing or driver is None:
+        raise MachineryError(
+            f"libvirt is not installed whole: {missing[0] if missing else 'its QEMU driver'} is missing",
+            hint="install libvirt-daemon-driver-qemu and libvirt-daemon-system",
+        )
+    return Program(Path(found), driver)
+
+
+class Daemon:
+    """A libvirt daemon in its host's space.  ``folder`` is the host's own, in memory."""
+
+    def __init__(self, program: Program, space: Space, folder: Path, memory: Path, logs: Path) -> None:
+        self._program = program
+        self._space = space
+        self._folder = folder
+        self._memory = memory
+        self.logs = logs
+        self.socket = folder / "libvirt.sock"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def capabilities(self) -> Path:
+        """Where the daemon keeps what it knows of QEMU binaries."""
+        return self._folder / "cache" / "qemu" / "capabilities"
+
+    @property
+    def uri(self) -> str:
+        """What a client connects to, from anywhere in the lab."""
+        # A transport is named, so the client starts no daemon of its own.
+        return f"qemu+unix:///system?socket={self.socket}"
+
+    def prepare(self) -> None:
+        """Write folders and configuration."""
+        for name in _PLACES:
+            if name != "log":
+                (self._folder / name).mkdir(mode=0o700)
+        for folder in (self._folder / "empty", self._folder / "drivers"):
+            folder.mkdir(mode=0o700)
+        etc = self._folder / "etc"
+        (etc / f"{self._program.name}.conf").write_text(_DAEMON_CONFIG.format(uuid=uuid.uuid4()))
+        (etc / "qemu.conf").write_text(_QEMU_CONFIG.format(memory=self._memory))
+        if self._program.driver is not None:
+            # The QEMU driver alone: the others look at all devices, networks and storage of the machine.
+            (self._folder / "drivers" / self._program.driver.name).symlink_to(self._program.driver)
+
+    def start(self, ended: Callable[[int], None]) -> None:
+        """Start it; ``ended`` is called, in a thread, with its exit status when it ends."""
+        self._process = self._space.run(self._start)
+        process = self._process
+        threading.Thread(target=lambda: ended(process.wait()), name="daemon-watch", daemon=True).start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        self._mount()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+            listener.bind(str(self.socket))
+            listener.listen(64)
+            with (self.logs / "daemon.out").open("wb") as output:
+                return subprocess.Popen(
+                    ["/bin/sh", "-c", _HAND_OVER, "sh", *self._command()],
+                    stdin=listener.fileno(),
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=self._environment(),
+                    start_new_session=True,
+                    cwd="/",
+                )
+
+    def _mount(self) -> None:
+        """Put the host's folders where the daemon looks for them."""
+        # Refused in containers that hide parts of it.  The daemon then sees the outer network's
+        # links in there, which it needs for none of what a lab does.
+        with contextlib.suppress(PermissionError):
+            kernel.mount("sysfs", "/sys", "sysfs", Mount.NOSUID | Mount.NODEV | Mount.NOEXEC)
+        hosts = self._folder / "hosts"
+        hosts.write_text(netns.HOSTS_FILE)
+        kernel.bind(hosts, "/etc/hosts")
+        _PLACES["run"].mkdir(exist_ok=True)
+        for name, place in _PLACES.items():
+            kernel.bind(self.logs if name == "log" else self._folder / name, place)
+
+    def _command(self) -> list[str]:
+        return [str(self._program.path), "-p", str(self._folder / "daemon.pid")]
+
+    def _environment(self) -> Mapping[str, str]:
+        return {
+            # Empty: no probing of QEMUs that are installed, no dmidecode, no numad.
+            "PATH": str(self._folder / "empty"),
+            "HOME": str(self._folder),
+            "LANG": "C.UTF-8",
+            "LIBVIRT_DRIVER_DIR": str(self._folder / "drivers"),
+            "LISTEN_FDS": "1",
+            "LISTEN_FDNAMES": f"{self._program.name}.socket",
+        }
+
+    def last_words(self, lines: int = 20) -> tuple[str, ...]:
+        """The ends of the daemon's log and of the newest QEMU log."""
+        found: list[str] = []
+        guests = sorted((self.logs / "qemu").glob("*.log"), key=lambda path: path.stat().st_mtime)
+        for path in (self.logs / "daemon.out", self.logs / "daemon.log", *guests[-1:]):
+            try:
+                text = path.read_text(errors="replace")
+            except OSError:
+                continue
+            found += [f"{path.name}: {line}" for line in text.splitlines()[-lines:]]
+        return tuple(found)
+
+    def stop(self) -> None:
+        """End it.  QEMUs that it started stay; the lab's end takes them."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()

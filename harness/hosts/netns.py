@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The lab's network: one segment for the guest, one wire for migrations.
+
+::
+
+    lab       bridge lab0 (the harness) --+-- source
+                                          +-- destination
+    host      bridge br0 = up0 (to lab0) + the guest's NIC
+    between   mig0 ---- mig0, shaped on request
+
+The guest's segment spans both hosts, so the guest keeps its address, and QEMU's
+announcement after a migration teaches the bridges where it is now.  Migrations
+have a wire of their own: shaping it does not slow down the guest's ssh session.
+Nothing leads out of the namespaces, so the addresses are nobody else's.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from harness.errors import MachineryError
+from harness.hosts.shaping import shape
+from harness.hosts.space import Space
+
+#: The guest's segment.
+SUBNET: Final = "10.77.0.0/24"
+PREFIX: Final = 24
+LAB_ADDRESS: Final = "10.77.0.1"
+GUEST_ADDRESS: Final = "10.77.0.10"
+GUEST_MAC: Final = "52:54:00:77:00:0a"
+
+#: Ends of the migration wire.
+WIRE: Final = ("10.77.1.1", "10.77.1.2")
+_WIRE_PREFIX: Final = 30
+
+#: The hosts' names, which are their addresses on the wire.
+NAMES: Final = ("source", "destination")
+
+#: libvirt resolves its own name when it starts; there is nobody to ask in here.
+HOSTS_FILE: Final = "127.0.0.1 localhost\n" + "".join(
+    f"{address} {name}\n" for address, name in zip(WIRE, NAMES, strict=True)
+)
+
+_TAP: Final = "tap0"
+_PACKETS: Final = "nic0"
+_TUN: Final = Path("/dev/net/tun")
+_TUNSETIFF: Final = 0x400454CA
+_TUNSETPERSIST: Final = 0x400454CB
+_IFF_TAP: Final = 0x0002
+_IFF_NO_PI: Final = 0x1000
+_IFF_VNET_HDR: Final = 0x4000
+_SIOCETHTOOL: Final = 0x8946
+#: ``ETHTOOL_STXCSUM``, ``ETHTOOL_STSO``, ``ETHTOOL_SGSO``: offloads that a packet socket cannot take on.
+_OFFLOADS: Final = (0x17, 0x1F, 0x24)
+
+
+@dataclass(frozen=True, slots=True)
+class Nic:
+    """How the guest's NIC is attached to a host: a tap, or datagrams where none may be made.
+
+    ``ports`` are the relay's and QEMU's own, on the host's loopback.
+    """
+
+    mac: str
+    tap: str | None
+    ports: tuple[int, int] = (0, 0)
+
+
+def can_open_tun() -> bool:
+    """Whether this user may make taps."""
+    try:
+        os.close(os.open(_TUN, os.O_RDWR | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
+def build(spaces: Sequence[Space], bandwidth: int | None, *, tap: bool) -> tuple[Nic, ...]:
+    """Make all links; returns how the guest's NIC is attached to each host."""
+    # Costs 0.1 s, and the daemons are starting meanwhile.
+    from pyroute2.iproute.linux import IPRoute
+
+    source, destination = spaces
+    with IPRoute() as route:
+        _quiet()
+        bridge = _add(route, "lab0", kind="bridge")
+        route.addr("add", index=bridge, address=LAB_ADDRESS, prefixlen=PREFIX)
+        route.link("set", index=bridge, state="up")
+        for space in spaces:
+            route.link(
+                "add",
+                ifname=space.name[:12],
+                kind="veth",
+                peer={"ifname": "up0", "net_ns_fd": space.network},
+            )
+            (port,) = route.link_lookup(ifname=space.name[:12])
+            route.link("set", index=port, master=bridge, state="up")
+        route.link(
+            "add",
+            ifname="mig0",
+            kind="veth",
+            net_ns_fd=source.network,
+            peer={"ifname": "mig0", "net_ns_fd": destination.network},
+        )
+    return tuple(
+        space.run(_inside(IPRoute, address, bandwidth, tap=tap))
+        for space, address in zip(spaces, WIRE, strict=True)
+    )
+
+
+def _inside(route_type: Any, address: str, bandwidth: int | None, *, tap: bool) -> Callable[[], Nic]:
+    """The part of :func:`build` that is done in a host's namespaces."""
+
+    def work() -> Nic:
+        with route_type() as route:
+            _quiet()
+            bridge = _add(route, "br0", kind="bridge")
+            route.link("set", index=bridge, state="up")
+            (uplink,) = route.link_lookup(ifname="up0")
+            route.link("set", index=uplink, master=bridge, state="up")
+            (wire,) = route.link_lookup(ifname="mig0")
+            route.addr("add", index=wire, address=address, prefixlen=_WIRE_PREFIX)
+            route.link("set", index=wire, state="up")
+            if bandwidth is not None:
+                shape(route, wire, bandwidth)
+            if tap:
+                _make_tap(_TAP)
+                (port,) = route.link_lookup(ifname=_TAP)
+                nic = Nic(GUEST_MAC, _TAP)
+            else:
+                port = _make_packet_port(route)
+                nic = Nic(GUEST_MAC, None, (7001, 7002))
+            route.link("set", index=port, master=bridge, state="up")
+        return nic
+
+    return work
+
+
+def _add(route: Any, name: str, **what: object) -> int:
+    try:
+        route.link("add", ifname=name, **what)
+    except Exception as error:
+        code = getattr(error, "code", None)
+        if code not in (errno.EOPNOTSUPP, errno.ENODEV):
+            raise
+        raise MachineryError(
+            f"this kernel cannot make a {what.get('kind')} link",
+            hint=f"sudo modprobe {what.get('kind')}",
+        ) from error
+    (index,) = route.link_lookup(ifname=name)
+    return int(index)
+
+
+def _quiet() -> None:
+    """No IPv6 here: its duplicate detection and multicasts would only delay and disturb."""
+    for scope in ("all", "default"):
+        switch = Path(f"/proc/sys/net/ipv6/conf/{scope}/disable_ipv6")
+        if switch.exists():
+            switch.write_text("1")
+
+
+def _make_tap(name: str) -> None:
+    """A persistent tap in the calling thread's network, for QEMU to open by its name."""
+    flags = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR
+    tun = os.open(_TUN, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(tun, _TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
+        fcntl.ioctl(tun, _TUNSETPERSIST, 1)
+    finally:
+        os.close(tun)
+
+
+def _make_packet_port(route: Any) -> int:
+    """A veth in place of the tap: the relay has a packet socket on its other end."""
+    route.link("add", ifname="guest0", kind="veth", peer={"ifname": _PACKETS})
+    (port,) = route.link_lookup(ifname="guest0")
+    (packets,) = route.link_lookup(ifname=_PACKETS)
+    # The guest has no offloads on this path: every frame must leave the port whole and summed.
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        for command in _OFFLOADS:
+            value = bytearray(struct.pack("II", command, 0))
+            _ethtool(control, "guest0", value)
+    # Without ARP: this end would answer for the host's own addresses.
+    route.link("set", index=packets, arp=False, state="up")
+    return int(port)
+
+
+def _ethtool(control: socket.socket, name: str, value: bytearray) -> None:
+    import ctypes
+
+    buffer = (ctypes.c_char * len(value)).from_buffer(value)
+    request = struct.pack("16sQ16x", name.encode(), ctypes.addressof(buffer))
+    fcntl.ioctl(control, _SIOCETHTOOL, request)
+
+
+def relay_sockets(nic: Nic) -> tuple[socket.socket, socket.socket]:
+    """The relay's ends: packets of the veth, and datagrams to and from QEMU.  Call in the host's space."""
+    packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0003))
+    packets.bind((_PACKETS, 0x0003))
+    datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    datagrams.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+    datagrams.bind(("127.0.0.1", nic.ports[0]))
+    datagrams.connect(("127.0.0.1", nic.ports[1]))
+    return packets, datagrams
