@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A content-addressed cache that any number of runs may use at once.
+
+An entry is a folder ``store/<kind>/<key>``; the key is a hash over everything
+that went into it, so an entry never changes and is never wrong, only unused.
+It is made in a temporary folder beside its place and renamed into it whole:
+whoever sees an entry sees all of it, however its maker died.
+
+    cache = Cache(None, events)
+    folder = cache.get("module", key, build, what="the guest's module", space=50 * MIB)
+
+A finished entry costs one ``stat`` and needs no lock, no write permission and
+no network.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from platformdirs import user_cache_dir
+
+from harness.errors import MachineryError
+from harness.events import EventStream
+
+KIB = 1 << 10
+MIB = 1 << 20
+GIB = 1 << 30
+
+CACHE_VARIABLE = "FREEPAGE_CACHE"
+
+
+def key_of(**inputs: object) -> str:
+    """The key of whatever these inputs make: the same inputs, the same key, in every process."""
+    text = json.dumps(inputs, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tree_digest(paths: Iterable[Path], base: Path) -> dict[str, str]:
+    """What a set of files is, as an input for :func:`key_of`: name below ``base`` to digest."""
+    return {str(path.relative_to(base)): file_digest(path) for path in sorted(paths)}
+
+
+def no_space(where: Path, what: str, needed: int | None = None) -> MachineryError:
+    """The error for a full disk: which disk, how much is there, how much it takes."""
+    free = shutil.disk_usage(where).free
+    need = f", {needed // MIB} MiB are needed" if needed else ""
+    return MachineryError(
+        f"no disk space for {what}: {free // MIB} MiB free at {where}{need}",
+        hint=f"make room there, or let {CACHE_VARIABLE} name a folder on another disk",
+    )
+
+
+def require_space(where: Path, what: str, needed: int) -> None:
+    """Say so before a long build, not after it."""
+    if shutil.disk_usage(where).free < needed:
+        raise no_space(where, what, needed)
+
+
+def cache_root(override: Path | None = None) -> Path:
+    """Where the cache is: the argument, else the environment, else the user's cache folder."""
+    if override is not None:
+        return override.absolute()
+    named = os.environ.get(CACHE_VARIABLE)
+    return Path(named).absolute() if named else Path(user_cache_dir("freepage-testbed"))
+
+
+@contextmanager
+def _space_errors(where: Path, what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise no_space(where, what) from error
+        raise
+
+
+class Cache:
+    """The cache's folder, its locks and its events."""
+
+    def __init__(self, root: Path | None, events: EventStream) -> None:
+        self.root = cache_root(root)
+        self.events = events
+
+    def folder(self, *parts: str) -> Path:
+        """A folder of the cache that is not an entry (apt's lists, work trees), made when missing."""
+        path = self.root.joinpath(*parts)
+        self._make(path)
+        return path
+
+    def place(self, kind: str, key: str) -> Path:
+        """Where an entry is, once it exists."""
+        return self.root / "store" / kind / key
+
+    def has(self, kind: str, key: str) -> bool:
+        """Whether an entry is there."""
+        return self.place(kind, key).is_dir()
+
+    def get(
+        self, kind: str, key: str, build: Callable[[Path], None], *, what: str, space: int = 64 * MIB
+    ) -> Path:
+        """The entry; ``build`` fills a new folder if there is none yet.
+
+        Of several runs that want the same entry one builds, the others wait
+        and then find it.  A build that fails leaves nothing behind.
+        """
+        place = self.place(kind, key)
+        if place.is_dir():
+            return place
+        with self.lock(f"{kind}-{key}", what):
+            if place.is_dir():  # made while this run waited
+                return place
+            self._make(place.parent)
+            self._sweep(place)
+            require_space(place.parent, what, space)
+            with _space_errors(place.parent, what):
+                temporary = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=place.parent))
+                try:
+                    # mkdtemp's 0700 would keep a QEMU that gave up root from its firmware.
+                    temporary.chmod(0o755)
+                    build(temporary)
+                    temporary.rename(place)
+                except BaseException:
+                    shutil.rmtree(temporary, ignore_errors=True)
+                    raise
+        return place
+
+    @contextmanager
+    def lock(self, name: str, what: str) -> Iterator[None]:
+        """Only one run at a time does this; the others say that they wait."""
+        lock = FileLock(self.folder("locks") / f"{name}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            self.events.emit("message", text=f"{what}: another run is at it; waiting for that")
+            lock.acquire(poll_interval=0.1)
+        except PermissionError as error:
+            raise self._unwritable(error) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def remember(self, name: str, value: object) -> None:
+        """Keep a small fact across runs (what apt found, say), replaced as a whole."""
+        folder = self.folder("facts")
+        with _space_errors(folder, "the cache"):
+            descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                json.dump(value, file, indent=1, sort_keys=True)
+            Path(temporary).replace(folder / f"{name}.json")
+
+    def recall(self, name: str) -> object | None:
+        """What was remembered under that name; None if nothing was, or it cannot be read."""
+        try:
+            value: object = json.loads((self.root / "facts" / f"{name}.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            return None
+        return value
+
+    def forget(self, name: str) -> None:
+        """Remember it no longer."""
+        (self.root / "facts" / f"{name}.json").unlink(missing_ok=True)
+
+    def _make(self, path: Path) -> None:
+        try:
+            with _space_errors(self.root if self.root.exists() else Path("/"), "the cache"):
+                path.mkdir(parents=True, exist_ok=True)
+        except (PermissionError, FileExistsError, NotADirectoryError) as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> MachineryError:
+        return MachineryError(
+            f"cannot write to the cache {self.root}: {error.strerror} ({error.filename})",
+            hint=f"let {CACHE_VARIABLE} name a folder of your own",
+        )
+
+    def _sweep(self, place: Path) -> None:
+        # Whoever holds the key's lock may remove what a killed run left of it.
+        for leftover in place.parent.glob(f".{place.name}.*"):
+            shutil.rmtree(leftover, ignore_errors=True)

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The firmware that a PC machine needs, from Debian's packages, in one folder for ``-L``."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from harness.errors import MachineryError
+from harness.toolchain.apt import Apt
+from harness.toolchain.cache import MIB, Cache, key_of
+from harness.toolchain.source import SUITE
+
+PACKAGES = ("seabios", "qemu-system-data")
+# What `-machine pc` or `q35` with a `-kernel` and no VGA loads.
+NEEDED = ("bios-256k.bin", "kvmvapic.bin", "linuxboot_dma.bin")
+_FOLDERS = ("usr/share/qemu", "usr/share/seabios")
+
+
+def firmware(cache: Cache) -> tuple[Path, ...]:
+    """The folders to name with ``-L``."""
+    apt = Apt(cache, SUITE)
+    packages = apt.packages(PACKAGES)
+    key = key_of(packages=[package.sha256 for package in packages], form=1)
+
+    def build(folder: Path) -> None:
+        with cache.events.step("firmware"):
+            unpacked = folder / "unpacked"
+            unpacked.mkdir()
+            apt.unpack(packages, unpacked)
+            # One real folder: links between packages are absolute, and would lead out of here.
+            for place in _FOLDERS:
+                for file in (unpacked / place).iterdir():
+                    if file.suffix in (".bin", ".rom") and file.is_file() and not file.is_symlink():
+                        shutil.copyfile(file, folder / file.name)
+            shutil.rmtree(unpacked)
+            lacking = [name for name in NEEDED if not (folder / name).exists()]
+            if lacking:
+                raise MachineryError(f"Debian's packages {', '.join(PACKAGES)} have no {', '.join(lacking)}")
+
+    return (cache.get("firmware", key, build, what="the firmware", space=100 * MIB),)

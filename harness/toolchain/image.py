@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The guest's module and its initramfs, built from the checkout's sources."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from harness.errors import InputError, MachineryError
+from harness.toolchain import cpio
+from harness.toolchain.apt import Apt
+from harness.toolchain.cache import MIB, Cache, file_digest, key_of, tree_digest
+from harness.toolchain.kernel import Kernel, check_compiler_files, module_name, read_module
+from harness.toolchain.recipe import Recipe
+from harness.toolchain.run import find_program, run, search_path
+
+MODULE = "freepage_balloon"
+PROGRAM_FLAGS = ("-Os", "-static", "-Wall", "-Wextra", "-s")
+
+_MODULE_SOURCES = ("*.c", "*.h", "Makefile", "Kbuild")
+_BUILD = 1  # changes when what is done below changes
+_LIBRARY_FOLDERS = (
+    "lib/x86_64-linux-gnu",
+    "usr/lib/x86_64-linux-gnu",
+    "lib",
+    "usr/lib",
+    "lib64",
+    "usr/lib64",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Image:
+    """An initramfs.  It holds nothing that belongs to one run: keys come in a run's overlay."""
+
+    initrd: Path
+    sha256: str
+    size: int
+
+
+def compiler_version(compiler: str) -> str:
+    """What the compiler says it is: a part of the key of all that it makes."""
+    return run([compiler, "-dumpfullversion", "-dumpmachine"], what="ask the compiler's version").strip()
+
+
+def kernel_compiler(kernel: Kernel) -> str:
+    """The compiler that made the kernel if it is here, else the machine's own."""
+    if kernel.compiler and shutil.which(kernel.compiler, path=search_path()):
+        return kernel.compiler
+    return str(find_program("gcc"))
+
+
+def build_module(cache: Cache, kernel: Kernel, sources: Path) -> Path:
+    """``freepage_balloon.ko`` for this kernel, built out of tree, warnings switched on."""
+    files = [path for pattern in _MODULE_SOURCES for path in sources.rglob(pattern)]
+    files = [path for path in files if not path.name.endswith(".mod.c")]  # of a build in place
+    if not any(path.name in ("Makefile", "Kbuild") for path in files):
+        raise MachineryError(f"there is no module to build in {sources}")
+    if kernel.headers is None:
+        raise InputError(
+            f"no headers for the kernel {kernel.release}, so its module cannot be built",
+            hint=f"install linux-headers-{kernel.release}, or name its build tree, not {kernel.vmlinuz}",
+        )
+    headers, compiler = kernel.headers, kernel_compiler(kernel)
+    key = key_of(
+        build=_BUILD,
+        kernel=kernel.digest,
+        sources=tree_digest(files, sources),
+        compiler=_version(cache, compiler),
+    )
+
+    def build(folder: Path) -> None:
+        with cache.events.step("module", kernel=kernel.release):
+            check_compiler_files(headers)
+            work = folder / "build"
+            work.mkdir()
+            for path in files:
+                copy = work / path.relative_to(sources)
+                copy.parent.mkdir(exist_ok=True)
+                shutil.copyfile(path, copy)
+            command: list[str | Path] = [
+                "make",
+                "-C",
+                headers,
+                f"M={work}",
+                f"CC={compiler}",
+                "W=1",
+                f"-j{os.cpu_count() or 1}",
+                "modules",
+            ]
+            log = folder / "build.log"
+            run(command, what=f"build the module for {kernel.release}", cwd=work, log=log)
+            built = work / f"{MODULE}.ko"
+            if not built.exists():
+                raise MachineryError(f"building {sources} made no {MODULE}.ko")
+            run(["strip", "--strip-debug", "-o", folder / f"{MODULE}.ko", built], what="strip the module")
+            shutil.rmtree(work)
+
+    return cache.get("module", key, build, what=f"the module for {kernel.release}") / f"{MODULE}.ko"
+
+
+def build_image(cache: Cache, kernel: Kernel, module: Path, recipe: Recipe, sources: Path) -> Image:
+    """The initramfs for this kernel; ``sources`` holds the guest's own programs."""
+    programs = [path for pattern in ("*.c", "*.h") for path in sources.glob(pattern)]
+    apt = Apt(cache, recipe.suite)
+    packages = apt.packages(recipe.packages)
+    key = key_of(
+        build=_BUILD,
+        recipe=recipe.model_dump(mode="json"),
+        kernel=kernel.digest,
+        module=module.parent.name,  # the key of the module's own entry
+        packages=[package.sha256 for package in packages],
+        sources=tree_digest(programs, sources),
+        compiler=_version(cache, str(find_program("gcc"))),
+    )
+
+    def build(folder: Path) -> None:
+        with cache.events.step("image", kernel=kernel.release) as step:
+            root, work = folder / "root", folder / "build"
+            root.mkdir()
+            work.mkdir()
+            apt.unpack(packages, root)
+            entries = [
+                *_programs(recipe, sources, work),
+                *_binaries(recipe, root),
+                *_modules(recipe, kernel, module, work),
+                *_plain(recipe),
+            ]
+            initrd = folder / "initrd.cpio"
+            cpio.write_cpio(initrd, cpio.with_parents(entries))
+            size = initrd.stat().st_size
+            if size > recipe.size_limit:
+                raise MachineryError(
+                    f"the image is {size} bytes, more than the {recipe.size_limit} of its recipe"
+                )
+            (folder / "sha256").write_text(file_digest(initrd), encoding="ascii")
+            shutil.rmtree(root)
+            shutil.rmtree(work)
+            step.note(bytes=size)
+
+    folder = cache.get("image", key, build, what="the guest's image", space=200 * MIB)
+    initrd = folder / "initrd.cpio"
+    return Image(initrd, (folder / "sha256").read_text("ascii"), initrd.stat().st_size)
+
+
+def _version(cache: Cache, compiler: str) -> str:
+    """The compiler's version, asked once for each change of its file."""
+    path = find_program(compiler).resolve()
+    state = path.stat()
+    mark = f"{path} {state.st_size} {state.st_mtime_ns}"
+    known = cache.recall("compilers")
+    versions: dict[str, object] = known if isinstance(known, dict) else {}
+    if mark not in versions:
+        versions = {**versions, mark: compiler_version(compiler)}
+        cache.remember("compilers", versions)
+    return str(versions[mark])
+
+
+def _programs(recipe: Recipe, sources: Path, work: Path) -> list[cpio.Entry]:
+    entries = []
+    for target, source in recipe.programs.items():
+        if not (sources / source).is_file():
+            raise MachineryError(f"the image's recipe names {source}, which is not in {sources}")
+        program = work / Path(source).stem
+        run(["gcc", *PROGRAM_FLAGS, "-o", program, sources / source], what=f"compile {source}", cwd=work)
+        entries.append(cpio.file(target, program.read_bytes(), 0o755))
+    return entries
+
+
+def _binaries(recipe: Recipe, root: Path) -> list[cpio.Entry]:
+    """Programs out of packages, and the closure of the libraries that they need."""
+    entries: dict[str, cpio.Entry] = {}
+    wanted: list[Path] = []
+    for target, source in recipe.binaries.items():
+        path = _in_root(root, source)
+        if path is None:
+            raise MachineryError(f"the image's recipe names {source}, which none of its packages has")
+        entries[target] = cpio.file(target, path.read_bytes(), 0o755)
+        wanted.append(path)
+    while wanted:
+        interpreter, libraries = needed_by(wanted.pop())
+        for target in (
+            *([interpreter] if interpreter else []),
+            *(f"/lib/x86_64-linux-gnu/{name}" for name in libraries),
+        ):
+            if target in entries:
+                continue
+            path = _library(root, target)
+            entries[target] = cpio.file(target, path.read_bytes(), 0o755)
+            wanted.append(path)
+    return list(entries.values())
+
+
+def needed_by(path: Path) -> tuple[str | None, list[str]]:
+    """The interpreter and the shared libraries that an ELF file names itself."""
+    text = run(["readelf", "--wide", "--program-headers", "--dynamic", path], what=f"read {path.name}")
+    interpreter = re.search(r"Requesting program interpreter: ([^\]]+)\]", text)
+    return (interpreter[1] if interpreter else None), re.findall(
+        r"\(NEEDED\)\s+Shared library: \[([^\]]+)\]", text
+    )
+
+
+def _library(root: Path, target: str) -> Path:
+    name = Path(target).name
+    for place in (target, *(f"{folder}/{name}" for folder in _LIBRARY_FOLDERS)):
+        path = _in_root(root, place)
+        if path is not None:
+            return path
+    raise MachineryError(
+        f"the image needs {name}, which none of its packages has", hint="add its package to the recipe"
+    )
+
+
+def _in_root(root: Path, name: str) -> Path | None:
+    """A file of the unpacked packages, links followed as if ``root`` were the file system's root."""
+    path = root / name.lstrip("/")
+    for _ in range(8):
+        if not path.is_symlink():
+            return path if path.is_file() else None
+        target = path.readlink()
+        path = (
+            root / target.relative_to("/")
+            if target.is_absolute()
+            else Path(os.path.normpath(path.parent / target))
+        )
+    return None
+
+
+def _modules(recipe: Recipe, kernel: Kernel, module: Path, work: Path) -> list[cpio.Entry]:
+    files, builtin = kernel.module_files(), kernel.builtin()
+    order = load_order(recipe.modules, files, builtin)
+    drivers = [name for name in load_order(recipe.drivers, files, builtin) if name not in order]
+    for name in (*recipe.drivers, MODULE):
+        if name in builtin:
+            raise InputError(
+                f"{name} is built into the kernel {kernel.release}: a guest cannot choose its driver"
+            )
+    # What the drivers need but nobody else does (none today) has to be loaded before them.
+    order += [name for name in drivers if name not in recipe.drivers]
+    entries = [_module(name, files[name], work) for name in (*order, *recipe.drivers)]
+    entries.append(_module(MODULE, module, work))
+    entries.append(cpio.file("/etc/modules.list", "".join(f"{name}\n" for name in order).encode()))
+    return entries
+
+
+def _module(name: str, path: Path, work: Path) -> cpio.Entry:
+    plain = work / f"{name}.ko"
+    plain.write_bytes(read_module(path))
+    run(["strip", "--strip-debug", plain], what=f"strip {path.name}")
+    return cpio.file(f"/lib/modules/{name}.ko", plain.read_bytes())
+
+
+def module_depends(data: bytes) -> list[str]:
+    """What a module's file says that it needs (``depends=`` of its .modinfo section)."""
+    match = re.search(rb"\0depends=([a-zA-Z0-9_,-]*)\0", data)
+    names = match[1].decode().split(",") if match else []
+    return [module_name(Path(name)) for name in names if name]
+
+
+def load_order(names: Sequence[str], files: dict[str, Path], builtin: Iterable[str]) -> list[str]:
+    """These modules and what they need, each after what it needs itself."""
+    order: list[str] = []
+    present = frozenset(builtin)
+
+    def visit(name: str) -> None:
+        if name in order or name in present:
+            return
+        if name not in files:
+            raise InputError(f"the kernel has no module {name}, which a guest needs")
+        for other in module_depends(read_module(files[name])):
+            visit(other)
+        order.append(name)
+
+    for name in names:
+        visit(name)
+    return order
+
+
+def _plain(recipe: Recipe) -> list[cpio.Entry]:
+    return [
+        # The kernel opens its console before init has mounted anything.
+        cpio.character_device("/dev/console", 5, 1),
+        *(cpio.directory(name, mode) for name, mode in recipe.directories.items()),
+        *(cpio.symlink(name, target) for name, target in recipe.links.items()),
+        *(cpio.file(name, text.encode()) for name, text in recipe.files.items()),
+    ]

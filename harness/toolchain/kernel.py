@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The guest's kernel: Debian's cloud kernel, unpacked; or one that the user names.
+
+Nothing is installed.  The headers and kbuild's programs are unpacked into the
+same folder, and the one absolute path in them is made relative, so that a
+module can be built against them wherever the cache lies.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import lzma
+import os
+import re
+import struct
+from pathlib import Path
+
+from harness.errors import InputError, MachineryError
+from harness.toolchain.apt import Apt
+from harness.toolchain.cache import MIB, Cache, file_digest, key_of
+from harness.toolchain.recipe import Recipe
+from harness.toolchain.run import run
+
+# Changes when what is done to the unpacked packages changes.
+_UNPACKING = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """A kernel to boot a guest with, and what it takes to build a module for it."""
+
+    vmlinuz: Path
+    release: str
+    modules_dir: Path | None
+    headers: Path | None
+    digest: str
+    compiler: str | None = None
+
+    def builtin(self) -> frozenset[str]:
+        """The modules that are part of the kernel itself."""
+        listing = self.modules_dir / "modules.builtin" if self.modules_dir else None
+        if listing is None or not listing.exists():
+            return frozenset()
+        return frozenset(module_name(Path(line)) for line in listing.read_text("utf-8").split())
+
+    def module_files(self) -> dict[str, Path]:
+        """Every loadable module by name."""
+        if self.modules_dir is None:
+            return {}
+        return {module_name(path): path for path in self.modules_dir.rglob("*.ko*") if path.is_file()}
+
+
+def module_name(path: Path) -> str:
+    """A module's name from its file's: ``virtio-rng.ko.xz`` is ``virtio_rng``."""
+    return path.name.split(".ko", 1)[0].replace("-", "_")
+
+
+def read_module(path: Path) -> bytes:
+    """A module's ELF file, uncompressed."""
+    if path.suffix == ".xz":
+        return lzma.decompress(path.read_bytes())
+    if path.suffix == ".gz":
+        return gzip.decompress(path.read_bytes())
+    if path.suffix == ".zst":
+        raise InputError(f"{path} is compressed with zstd", hint="unpack it: unzstd FILE")
+    return path.read_bytes()
+
+
+def kernel_release(vmlinuz: Path) -> str:
+    """What ``uname -r`` will say, from the boot header of a bzImage."""
+    with vmlinuz.open("rb") as image:
+        head = image.read(0x10000)
+    if len(head) < 0x210 or head[0x202:0x206] != b"HdrS":
+        raise InputError(
+            f"{vmlinuz} is not an x86 kernel (bzImage)", hint="name a vmlinuz, or a kernel's build tree"
+        )
+    (pointer,) = struct.unpack_from("<H", head, 0x20E)
+    text = head[pointer + 0x200 :].split(b"\0", 1)[0] if pointer else b""
+    return text.decode("ascii", "replace").split(" ", 1)[0]
+
+
+def default_kernel(cache: Cache, recipe: Recipe) -> Kernel:
+    """Debian's cloud kernel of the recipe's suite, with its headers."""
+    apt = Apt(cache, recipe.suite)
+    (meta,) = apt.packages([recipe.kernel])
+    image = next((name for name in meta.depends if name.startswith("linux-image-")), None)
+    if image is None:
+        raise MachineryError(f"Debian's package {recipe.kernel} depends on no kernel: {meta.depends}")
+    image = image.removesuffix("-unsigned")
+    release = image.removeprefix("linux-image-")
+    (headers,) = apt.packages([f"linux-headers-{release}"])
+    # linux-compiler-gcc-NN only names a compiler, and the host's is used.
+    others = [name for name in headers.depends if name.startswith(("linux-headers-", "linux-kbuild-"))]
+    packages = [*apt.packages([image]), headers, *apt.packages(others)]
+    key = key_of(packages=[package.sha256 for package in packages], unpacking=_UNPACKING)
+
+    def build(folder: Path) -> None:
+        with cache.events.step("kernel", release=release):
+            apt.unpack(packages, folder)
+            _make_relocatable(folder, release)
+
+    folder = cache.get("kernel", key, build, what=f"kernel {release}", space=400 * MIB)
+    sources = folder / "usr" / "src" / f"linux-headers-{release}"
+    return Kernel(
+        vmlinuz=folder / "boot" / f"vmlinuz-{release}",
+        release=release,
+        modules_dir=folder / "lib" / "modules" / release,
+        headers=sources,
+        digest=key,
+        compiler=_compiler(sources),
+    )
+
+
+def named_kernel(path: Path) -> Kernel:
+    """The kernel that the user names: a vmlinuz, a build tree, or a folder with boot/ and lib/modules/."""
+    path = path.absolute()
+    if not path.exists():
+        raise InputError(f"there is no kernel at {path}")
+    if path.is_dir():
+        vmlinuz, root, headers = _from_folder(path)
+    else:
+        vmlinuz, root, headers = path, path.parent.parent if path.parent.name == "boot" else Path("/"), None
+    try:
+        release = kernel_release(vmlinuz)
+    except OSError as error:
+        raise InputError(f"cannot read the kernel {vmlinuz}: {error.strerror}") from error
+    modules = next(
+        (d for d in (root / "lib" / "modules" / release, Path("/lib/modules") / release) if d.is_dir()), None
+    )
+    if headers is None:
+        headers = _headers_of(root, release, modules)
+    digest = key_of(
+        vmlinuz=file_digest(vmlinuz),
+        modules=_folder_state(modules) if modules else None,
+        symbols=file_digest(headers / "Module.symvers") if headers else None,
+    )
+    return Kernel(vmlinuz, release, modules, headers, digest, _compiler(headers) if headers else None)
+
+
+def _from_folder(path: Path) -> tuple[Path, Path, Path | None]:
+    built = path / "arch" / "x86" / "boot" / "bzImage"
+    if built.exists():
+        if not (path / "Module.symvers").exists():
+            raise InputError(
+                f"{path} is a kernel's build tree without Module.symvers: no module can be built against it",
+                hint="build its modules as well (make modules)",
+            )
+        return built, path, path
+    found = sorted((path / "boot").glob("vmlinuz-*"))
+    if len(found) != 1:
+        what = "no vmlinuz" if not found else f"{len(found)} kernels"
+        raise InputError(
+            f"{path} holds {what} in boot/", hint="name the vmlinuz itself, or a kernel's build tree"
+        )
+    return found[0], path, None
+
+
+def _headers_of(root: Path, release: str, modules: Path | None) -> Path | None:
+    candidates = [root / "usr" / "src" / f"linux-headers-{release}"]
+    if modules is not None:
+        candidates.append(modules / "build")
+    return next((path for path in candidates if (path / "Module.symvers").exists()), None)
+
+
+def _folder_state(folder: Path) -> str:
+    """Which files a folder has, by size and time: reading all of a distribution's modules takes seconds."""
+    files = sorted(path for path in folder.rglob("*.ko*") if path.is_file())
+    state = [(str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return key_of(files=state)
+
+
+def _make_relocatable(folder: Path, release: str) -> None:
+    makefile = folder / "usr" / "src" / f"linux-headers-{release}" / "Makefile"
+    text = makefile.read_text("utf-8")
+    makefile.write_text(
+        re.sub(r"^include /usr/src/", "include ../", text, flags=re.MULTILINE), encoding="utf-8"
+    )
+    for name in ("build", "source"):
+        link = folder / "lib" / "modules" / release / name
+        if link.is_symlink() and link.readlink().is_absolute():
+            target = folder / link.readlink().relative_to("/")
+            link.unlink()
+            link.symlink_to(os.path.relpath(target, link.parent))
+
+
+def _compiler(headers: Path) -> str | None:
+    """The name of the compiler that made the kernel: ``gcc-12``."""
+    config = headers / ".config"
+    match = (
+        re.search(r'^CONFIG_CC_VERSION_TEXT="(\S+)', config.read_text("utf-8"), re.M)
+        if config.exists()
+        else None
+    )
+    return match[1] if match else None
+
+
+def check_compiler_files(headers: Path) -> None:
+    """Kbuild's own programs must run here: they come from the kernel's suite, not the host's."""
+    modpost = headers / "scripts" / "mod" / "modpost"
+    if modpost.exists():
+        run(
+            [modpost],
+            what="run the kernel's own build programs (are they of a newer Debian than this machine?)",
+        )

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Asks a QEMU binary what it is, each question bounded: it may be anything."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from pathlib import Path
+
+from harness.errors import InputError, MachineryError
+from harness.toolchain.run import run
+
+DEVICE = "virtio-balloon-pci"
+_SECONDS = 20.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """What a QEMU binary says of itself."""
+
+    version: str
+    has_free_page_info: bool
+    has_free_page_hint: bool
+    data_dirs: tuple[Path, ...]
+
+
+def probe_binary(path: Path) -> Probe:
+    """Run the binary's own help; raises :class:`InputError` for what is not a QEMU for PCs."""
+    if not path.exists():
+        raise InputError(f"there is no QEMU at {path}")
+    if not path.is_file():
+        raise InputError(f"{path} is not a file, so no QEMU")
+    if not os.access(path, os.X_OK):
+        raise InputError(f"{path} is not executable, so no QEMU")
+    version = re.search(r"^QEMU emulator version (\S+)", _ask(path, "-version"), re.MULTILINE)
+    if version is None:
+        raise InputError(f"{path} is not a QEMU system emulator: `{path} -version` does not say so")
+    if not re.search(r"^pc\s", _ask(path, "-machine", "help"), re.MULTILINE):
+        raise InputError(f"{path} does not emulate a PC", hint="it has to be a qemu-system-x86_64")
+    properties = properties_of(_ask(path, "-device", f"{DEVICE},help"))
+    if not properties:
+        raise InputError(f"{path} ({version[1]}) has no device {DEVICE}")
+    return Probe(
+        version=version[1],
+        has_free_page_info="free-page-info" in properties,
+        has_free_page_hint="free-page-hint" in properties,
+        data_dirs=tuple(Path(line) for line in _ask(path, "-L", "help").splitlines() if line.startswith("/")),
+    )
+
+
+def properties_of(text: str) -> frozenset[str]:
+    """The property names in what ``-device NAME,help`` prints."""
+    return frozenset(re.findall(r"^\s+([\w.-]+)=<", text, re.MULTILINE))
+
+
+def _ask(path: Path, *words: str) -> str:
+    try:
+        return run([path, *words], what=f"ask {path} for {words[-1]}", seconds=_SECONDS)
+    except MachineryError as error:
+        raise InputError(f"{path} is not a QEMU that runs here: {error.message}", hint=error.hint) from error
+    except OSError as error:  # no program at all: wrong format, wrong architecture
+        raise InputError(f"{path} cannot be run: {error.strerror}") from error

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Builds QEMU: the patched and the stock one, from one source, with the same options.
+
+Both flavours (and every later state of the patches) are built in one lasting
+work tree, one after the other, so that each build compiles only what differs
+from the one before; the finished binary goes into the cache under its key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from harness.errors import InputError, MachineryError
+from harness.toolchain.cache import GIB, MIB, Cache, file_digest, key_of, require_space
+from harness.toolchain.firmware import firmware
+from harness.toolchain.patches import Patch, patch_at, read_series
+from harness.toolchain.probe import Probe, probe_binary
+from harness.toolchain.run import environment, run
+from harness.toolchain.source import QemuSource, clean_leftovers
+from harness.toolchain.worktree import WorkTree
+
+TARGET = "qemu-system-x86_64"
+PATCHED = "patched"
+STOCK = "stock"
+FLAVOURS = (PATCHED, STOCK)
+
+# No debug information: it doubles the time of a build.  Whoever wants it builds a QEMU
+# of their own and names it with --qemu.
+OPTIONS = (
+    "--target-list=x86_64-softmmu",
+    "--without-default-features",
+    "--enable-system",
+    "--enable-kvm",
+    "--enable-tcg",
+    "--enable-slirp",
+    "--enable-pixman",
+    "--enable-zstd",
+    "--enable-gnutls",
+    "--disable-docs",
+    "--disable-install-blobs",
+    "--disable-debug-info",
+)
+
+# QEMU 10 wants a newer meson than Debian 12 has.
+BUILD_TOOLS = ("meson>=1.5", "ninja")
+
+_TREE_SPACE = 2 * GIB
+_PROGRESS = re.compile(r"^\[(\d+)/(\d+)\] ")
+
+
+@dataclasses.dataclass(frozen=True)
+class QemuBinary:
+    """A QEMU to run a host with."""
+
+    path: Path
+    firmware: tuple[Path, ...]
+    version: str
+    sha256: str
+    flavour: str
+    has_free_page_info: bool
+    has_free_page_hint: bool
+
+    def require_arm(self, arm: str) -> None:
+        """Raise if this QEMU cannot take part in a migration with this arm."""
+        lacks = {
+            "info": None if self.has_free_page_info else "free-page-info",
+            "hint": None if self.has_free_page_hint else "free-page-hint",
+        }.get(arm)
+        if lacks:
+            raise InputError(
+                f"the QEMU {self.path} ({self.version}) has no virtio-balloon property '{lacks}', "
+                f"which the arm '{arm}' needs",
+                hint="leave --qemu out to use the patched QEMU, or choose --arm off",
+            )
+
+
+def series_patches(source: QemuSource, folder: Path) -> tuple[Patch, ...]:
+    """The patches for this source, in order."""
+    series = folder / source.series / "series"
+    if not series.exists():
+        known = sorted(path.parent.name for path in folder.glob("*/series"))
+        raise InputError(
+            f"there is no patch series for QEMU {source.version} ({series} is missing)",
+            hint=f"series exist for: {', '.join(known) or 'none'}",
+        )
+    return read_series(series)
+
+
+class QemuBuilder:
+    """Builds flavours of one source."""
+
+    def __init__(self, cache: Cache, source: QemuSource, patch_folder: Path) -> None:
+        self.cache = cache
+        self.source = source
+        self.patch_folder = patch_folder
+
+    def patches(self, flavour: str, extra: Sequence[Path]) -> tuple[Patch, ...]:
+        """What a flavour has on top of the source; ``extra`` (a deliberate fault, say) comes last."""
+        if flavour not in FLAVOURS:
+            raise InputError(f"there is no QEMU flavour '{flavour}'", hint=f"one of {', '.join(FLAVOURS)}")
+        own: tuple[Patch, ...] = ()
+        if self.source.has_feature:
+            if flavour == STOCK:
+                raise InputError(
+                    "the QEMU source that you named has free page info in it: it cannot give a stock QEMU"
+                )
+        elif flavour == PATCHED:
+            own = series_patches(self.source, self.patch_folder)
+        return (*own, *(patch_at(path) for path in extra))
+
+    def key(self, patches: Sequence[Patch]) -> str:
+        """Everything that a binary depends on, as far as it can be known without building."""
+        return key_of(
+            source=self.source.identity,
+            patches=[patch.digest for patch in patches],
+            options=OPTIONS,
+            # Libraries differ between distributions, and a home folder may be shared.
+            system=_system(),
+        )
+
+    def get(self, flavour: str, extra: Sequence[Path] = ()) -> QemuBinary:
+        """The flavour's binary, built if need be."""
+        patches = self.patches(flavour, extra)
+        key = self.key(patches)
+        roms = firmware(self.cache)
+
+        def build(folder: Path) -> None:
+            with self.cache.events.step("qemu", flavour=flavour, version=self.source.version) as step:
+                self._build(patches, folder, step.note)
+
+        what = f"QEMU {self.source.version} ({flavour})"
+        folder = self.cache.get("qemu", key, build, what=what, space=100 * MIB)
+        facts = json.loads((folder / "facts.json").read_text("utf-8"))
+        return QemuBinary(folder / TARGET, roms, flavour=flavour, **facts)
+
+    def _build(self, patches: Sequence[Patch], folder: Path, note: Callable[..., None]) -> None:
+        root = self.cache.folder("work", self.source.tree)
+        tree = WorkTree(root)
+        with self.cache.lock(f"work-{self.source.tree}", f"QEMU {self.source.version}"):
+            clean_leftovers(tree)
+            if not tree.build.exists():
+                require_space(root, "QEMU's source and build", _TREE_SPACE)
+            self.source.prepare(tree, self.cache)
+            note(patches=len(patches), rewritten=len(tree.become(patches)))
+            self._configure(tree)
+            note(compiled=self._compile(tree))
+            binary = folder / TARGET
+            shutil.copyfile(tree.build / TARGET, binary)
+            binary.chmod(0o755)
+        found = probe_binary(binary)
+        (folder / "facts.json").write_text(json.dumps(_facts(found, binary)), encoding="utf-8")
+        (folder / "made-of.json").write_text(
+            json.dumps(
+                {"source": self.source.version, "patches": [p.name for p in patches], "options": OPTIONS}
+            ),
+            encoding="utf-8",
+        )
+
+    def _tools(self, tree: WorkTree) -> Path:
+        """A Python with meson and ninja, kept with the work tree: a build folder remembers its path."""
+        folder = tree.root / "tools"
+        python = folder / "bin" / "python"
+        if (folder / "ready").exists() and python.exists():
+            return python
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(tree.build, ignore_errors=True)
+        with self.cache.events.step("build tools", packages=", ".join(BUILD_TOOLS)):
+            run([sys.executable, "-m", "venv", folder], what="make a Python environment for meson")
+            run([python, "-m", "pip", "install", "--quiet", *BUILD_TOOLS], what="install meson and ninja")
+        (folder / "ready").touch()
+        return python
+
+    def _configure(self, tree: WorkTree) -> None:
+        python = self._tools(tree)
+        downloads = () if not self.source.complete else ("--disable-download",)
+        command = [str(tree.source / "configure"), f"--python={python}", *OPTIONS, *downloads]
+        mark = tree.build / "freepage-configured"
+        wanted = json.dumps([command, _system()])
+        if mark.exists() and mark.read_text("utf-8") == wanted:
+            return
+        shutil.rmtree(tree.build, ignore_errors=True)
+        tree.build.mkdir()
+        log = tree.root / "configure.log"
+        log.unlink(missing_ok=True)
+        with self.cache.events.step("configure"):
+            run(command, what="configure QEMU", cwd=tree.build, log=log)
+        mark.write_text(wanted, encoding="utf-8")
+
+    def _compile(self, tree: WorkTree) -> int:
+        """Run ninja; returns how many steps it took."""
+        steps = 0
+
+        def follow(line: str) -> None:
+            nonlocal steps
+            match = _PROGRESS.match(line)
+            if match:
+                steps = int(match[1])
+                self.cache.events.emit(
+                    "progress", step="compile", done=steps, total=int(match[2]), unit="steps"
+                )
+
+        log = tree.root / "build.log"
+        log.unlink(missing_ok=True)
+        ninja = tree.root / "tools" / "bin" / "ninja"
+        with self.cache.events.step("compile"):
+            run(
+                [ninja, "-C", tree.build, TARGET],
+                what="build QEMU",
+                env=environment(NINJA_STATUS="[%f/%t] "),
+                log=log,
+                on_line=follow,
+            )
+        if not (tree.build / TARGET).exists():
+            raise MachineryError(f"building QEMU made no {TARGET}", hint=f"see {log}")
+        return steps
+
+
+def _facts(found: Probe, binary: Path) -> dict[str, object]:
+    return {
+        "version": found.version,
+        "sha256": file_digest(binary),
+        "has_free_page_info": found.has_free_page_info,
+        "has_free_page_hint": found.has_free_page_hint,
+    }
+
+
+def _system() -> dict[str, str]:
+    """Which distribution this is, and its compiler's name."""
+    fields = {}
+    for path in (Path("/etc/os-release"), Path("/usr/lib/os-release")):
+        if path.exists():
+            pairs = (line.partition("=") for line in path.read_text("utf-8").splitlines())
+            fields = {name: value.strip('"') for name, _, value in pairs}
+            break
+    return {
+        "id": fields.get("ID", ""),
+        "version": fields.get("VERSION_ID", ""),
+        "machine": os.uname().machine,
+        "compiler": os.environ.get("CC", "cc"),
+        "flags": os.environ.get("CFLAGS", ""),
+    }

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The recipe of a guest image: ``vm-images/image.yaml``, read and checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from harness.errors import InputError, MachineryError
+
+
+class Recipe(BaseModel):
+    """What goes into a guest, as data.  Paths on the left are the guest's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    suite: str
+    kernel: str
+    packages: tuple[str, ...]
+    programs: dict[str, str]
+    binaries: dict[str, str]
+    links: dict[str, str]
+    modules: tuple[str, ...]
+    drivers: tuple[str, ...]
+    files: dict[str, str]
+    directories: dict[str, int]
+    size_limit: int
+
+
+def checkout() -> Path:
+    """The project's own folder, where the sources of module, image and patches are."""
+    root = Path(__file__).resolve().parent.parent.parent
+    if not (root / "vm-images").is_dir():
+        raise MachineryError(
+            f"the sources of module, image and patches are not beside the package ({root})",
+            hint="run it from a checkout: pip install --editable .",
+        )
+    return root
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read a recipe; errors name the file and the key."""
+    try:
+        return Recipe.model_validate(yaml.safe_load(path.read_text("utf-8")))
+    except OSError as error:
+        raise InputError(f"cannot read the recipe {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not YAML: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{path}: {where}: {first['msg']}") from error

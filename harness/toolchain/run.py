@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Runs other programs for the toolchain: no shell, output in a log, errors that say what to do.
+
+A program that is missing is named together with the Debian package that has
+it.  A program that fails is reported with its last lines.  Whatever ends the
+harness (an exception, Ctrl-C, SIGKILL) ends the program too.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from harness.errors import DeadlineExceeded, MachineryError
+from harness.toolchain.cache import no_space
+
+# What each program is for is plain from its caller; this is only where it comes from.
+PACKAGES: Mapping[str, str] = {
+    "apt-cache": "apt",
+    "apt-config": "apt",
+    "apt-get": "apt",
+    "bison": "bison",
+    "dpkg-deb": "dpkg",
+    "dpkg-source": "dpkg-dev",
+    "flex": "flex",
+    "gcc": "gcc",
+    "make": "make",
+    "readelf": "binutils",
+    "patch": "patch",
+    "pkg-config": "pkg-config",
+    "strip": "binutils",
+    "tar": "tar",
+}
+
+_TAIL = 25
+# An ordinary user's PATH leaves out where some programs are.
+_EXTRA_PATH = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+
+
+def search_path() -> str:
+    """PATH, with the folders for administration at its end."""
+    here = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    return os.pathsep.join([*here, *(folder for folder in _EXTRA_PATH if folder not in here)])
+
+
+def find_program(name: str) -> Path:
+    """The program's path, or an error that names it and its package."""
+    found = shutil.which(name, path=search_path())
+    if found is None:
+        package = PACKAGES.get(name)
+        raise MachineryError(
+            f"the program '{name}' is missing",
+            hint=f"install the package {package}, or let ci/setup do it" if package else "install it",
+        )
+    return Path(found)
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment for a program whose output is read: C locale, whole PATH."""
+    return {**os.environ, "PATH": search_path(), "LC_ALL": "C.UTF-8", "LANGUAGE": "", **more}
+
+
+def _bound_to_us(argv: Sequence[str]) -> list[str]:
+    """Prefix that makes the kernel end the program when this process dies, even by SIGKILL.
+
+    setpriv rather than a preexec_fn: the harness has threads, and Python code
+    between fork and exec in a threaded process may deadlock.
+    """
+    setpriv = shutil.which("setpriv", path=search_path())
+    return [setpriv, "--pdeathsig", "TERM", "--", *argv] if setpriv else list(argv)
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    what: str,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    log: Path | None = None,
+    on_line: Callable[[str], None] | None = None,
+    seconds: float | None = None,
+) -> str:
+    """Run a program to its end and return what it printed (both streams, in order).
+
+    ``what`` completes "cannot ..." in the error.  ``log`` gets all output,
+    ``on_line`` each line as it comes.  ``seconds`` bounds a program that might
+    hang (not one that is followed line by line: those are builds).
+    """
+    assert seconds is None or (log is None and on_line is None)
+    command = [str(find_program(str(argv[0]))), *(str(word) for word in argv[1:])]
+    process = subprocess.Popen(
+        _bound_to_us(command),
+        cwd=cwd,
+        env=dict(env) if env is not None else environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,  # Ctrl-C comes to us first; we end the group
+    )
+    try:
+        lines = _collect(process, log, on_line, seconds)
+    except subprocess.TimeoutExpired as error:
+        name = Path(command[0]).name
+        raise DeadlineExceeded(f"cannot {what}: {name} took over {error.timeout:g} s") from error
+    finally:
+        _end_group(process)
+    if process.returncode != 0:
+        raise _failure(what, command, process.returncode, lines, cwd, log)
+    return "".join(lines)
+
+
+def _collect(
+    process: subprocess.Popen[str],
+    log: Path | None,
+    on_line: Callable[[str], None] | None,
+    seconds: float | None,
+) -> list[str]:
+    if on_line is None and log is None:
+        output, _ = process.communicate(timeout=seconds)
+        return output.splitlines(keepends=True)
+    assert process.stdout is not None
+    lines: deque[str] = deque(maxlen=5000)
+    with (log or Path(os.devnull)).open("a", encoding="utf-8") as file:
+        for line in process.stdout:
+            lines.append(line)
+            file.write(line)
+            if on_line is not None:
+                on_line(line.rstrip("\n"))
+    process.wait()
+    return list(lines)
+
+
+def _end_group(process: subprocess.Popen[str]) -> None:
+    """Leave nothing of the program behind, in whichever way we got here."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+def _failure(
+    what: str, command: Sequence[str], status: int, lines: Sequence[str], cwd: Path | None, log: Path | None
+) -> MachineryError:
+    if any("No space left on device" in line for line in lines):
+        return no_space(cwd or Path.cwd(), what)
+    how = f"was ended by signal {-status}" if status < 0 else f"failed with status {status}"
+    tail = [f"  | {line.rstrip()}" for line in lines[-_TAIL:]]
+    if log is not None:
+        tail.append(f"the whole output: {log}")
+    return MachineryError("\n".join([f"cannot {what}: {Path(command[0]).name} {how}", *tail]))

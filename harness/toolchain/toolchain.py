@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The one door to the toolchain: each call returns a finished thing, made if need be."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+from harness.errors import InputError
+from harness.events import EventStream
+from harness.toolchain.apt import Apt
+from harness.toolchain.cache import Cache, file_digest
+from harness.toolchain.firmware import NEEDED, firmware
+from harness.toolchain.image import Image, build_image, build_module
+from harness.toolchain.kernel import Kernel, default_kernel, named_kernel
+from harness.toolchain.probe import Probe, probe_binary
+from harness.toolchain.qemu import FLAVOURS, PATCHED, QemuBinary, QemuBuilder
+from harness.toolchain.recipe import Recipe, checkout, read_recipe
+from harness.toolchain.source import SUITE, find_source
+
+SOURCE_VARIABLE = "FREEPAGE_QEMU_SOURCE"
+PARTS = ("qemu", "kernel", "module", "image")
+
+
+class Toolchain:
+    """QEMU, kernel, module and image, from a cache that any number of runs share.
+
+    ``qemu_source`` (or the environment's FREEPAGE_QEMU_SOURCE) names a QEMU
+    source tree or tarball to use instead of Debian's.
+    """
+
+    def __init__(
+        self,
+        cache_dir: Path | None = None,
+        events: EventStream | None = None,
+        *,
+        qemu_source: Path | None = None,
+    ) -> None:
+        self.events = events or EventStream()
+        self.cache = Cache(cache_dir, self.events)
+        named = os.environ.get(SOURCE_VARIABLE)
+        self._qemu_source = qemu_source or (Path(named) if named else None)
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """What a guest is made of."""
+        return read_recipe(checkout() / "vm-images" / "image.yaml")
+
+    @cached_property
+    def _builder(self) -> QemuBuilder:
+        source = find_source(self.cache, self._qemu_source)
+        return QemuBuilder(self.cache, source, checkout() / "qemu-patches")
+
+    def qemu(self, flavour: str = PATCHED, *, extra_patches: Sequence[Path] = ()) -> QemuBinary:
+        """A QEMU of ours: ``patched`` or ``stock``; ``extra_patches`` go on top (a deliberate fault)."""
+        return self._builder.get(flavour, extra_patches)
+
+    def external_qemu(self, path: Path) -> QemuBinary:
+        """A QEMU that somebody names.  Raises :class:`InputError` if it is none.
+
+        It gets our firmware if it does not find its own (one in its build folder may not).
+        """
+        path = path.absolute()
+        facts = self._known_external(path)
+        roms = () if facts.pop("has_firmware") else firmware(self.cache)
+        return QemuBinary(
+            path=path,
+            firmware=roms,
+            version=str(facts["version"]),
+            sha256=str(facts["sha256"]),
+            flavour="external",
+            has_free_page_info=bool(facts["has_free_page_info"]),
+            has_free_page_hint=bool(facts["has_free_page_hint"]),
+        )
+
+    def kernel(self, name: str | Path = "default") -> Kernel:
+        """Debian's cloud kernel, or the one at a path."""
+        return default_kernel(self.cache, self.recipe) if name == "default" else named_kernel(Path(name))
+
+    def module(self, kernel: Kernel) -> Path:
+        """The balloon driver with free page info, for this kernel."""
+        return build_module(self.cache, kernel, checkout() / "guest-module")
+
+    def image(self, kernel: Kernel) -> Image:
+        """The initramfs for this kernel, module included."""
+        module = self.module(kernel)
+        return build_image(self.cache, kernel, module, self.recipe, checkout() / "vm-images" / "guest")
+
+    def update(self) -> None:
+        """Forget what Debian had: the next call looks, and builds anew what has changed there."""
+        for suite in {SUITE, self.recipe.suite}:
+            Apt(self.cache, suite).forget()
+
+    def _known_external(self, path: Path) -> dict[str, object]:
+        """What was found out about a binary, asked again whenever the file changes."""
+        state = path.stat() if path.exists() else None
+        if state is None:
+            probe_binary(path)  # says what is wrong with it
+            raise InputError(f"there is no QEMU at {path}")
+        mark = [state.st_size, state.st_mtime_ns, state.st_mode, state.st_ino]
+        known = self.cache.recall("external-qemu")
+        everything: dict[str, object] = known if isinstance(known, dict) else {}
+        entry = everything.get(str(path))
+        if isinstance(entry, dict) and entry.get("mark") == mark:
+            return dict(entry)
+        facts = {"mark": mark, **_facts(probe_binary(path), path)}
+        self.cache.remember("external-qemu", {**everything, str(path): facts})
+        return dict(facts)
+
+
+def _facts(found: Probe, path: Path) -> dict[str, object]:
+    return {
+        "version": found.version,
+        "sha256": file_digest(path),
+        "has_free_page_info": found.has_free_page_info,
+        "has_free_page_hint": found.has_free_page_hint,
+        "has_firmware": all(any((folder / name).exists() for folder in found.data_dirs) for name in NEEDED),
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Built:
+    """One thing that ``freepage build`` has made or found."""
+
+    part: str
+    path: Path
+    detail: str
+
+
+def build_all(
+    toolchain: Toolchain, parts: Sequence[str] = PARTS, *, kernel: str | Path = "default"
+) -> list[Built]:
+    """Make these parts (both flavours of QEMU), with progress on the toolchain's event stream."""
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown:
+        raise InputError(
+            f"there is nothing called '{unknown[0]}' to build", hint=f"one of {', '.join(PARTS)}, all"
+        )
+    built: list[Built] = []
+    # The image first: it is quick, and what is wrong with it shows before a long build.
+    if {"kernel", "module", "image"} & set(parts):
+        guest = toolchain.kernel(kernel)
+        if "kernel" in parts:
+            built.append(Built("kernel", guest.vmlinuz, guest.release))
+        if "module" in parts:
+            built.append(Built("module", toolchain.module(guest), f"for {guest.release}"))
+        if "image" in parts:
+            image = toolchain.image(guest)
+            built.append(Built("image", image.initrd, f"{image.size} bytes"))
+    if "qemu" in parts:
+        # Stock first: what the patches touch is then compiled again, and little else.
+        for flavour in reversed(FLAVOURS):
+            qemu = toolchain.qemu(flavour)
+            built.append(Built(f"qemu ({flavour})", qemu.path, qemu.version))
+    return built
