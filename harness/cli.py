@@ -22,6 +22,7 @@ import typer
 from harness.errors import FreepageError, InputError
 
 if TYPE_CHECKING:
+    from harness.scenario import Override
     from harness.session.plan import Tools
 
 INTERRUPTED = 130
@@ -78,17 +79,27 @@ def overrides(
     seed: int | None = None,
     strict: bool | None = None,
     settings: list[str] | None = None,
-) -> tuple[str, ...]:
-    """The options as ``key=value`` on the scenario; ``--set`` comes last and wins."""
-    given = {
-        "arm": arm,
-        "accelerator": accel,
-        "guest.memory": memory,
-        "seed": seed,
-        "strict": None if strict is None else str(strict).lower(),
-    }
-    named = [f"{key}={value}" for key, value in given.items() if value is not None]
-    return (*named, *(settings or ()))
+) -> list[str | Override]:
+    """The options as changes of the scenario; ``--set`` comes last and wins."""
+    from harness.scenario import Override
+
+    given = (
+        ("arm", "--arm", arm),
+        ("accelerator", "--accel", accel),
+        ("guest.memory", "--memory", memory),
+        ("seed", "--seed", seed),
+    )
+    # As the user wrote it, so that an error can quote it.
+    changes: list[str | Override] = [
+        Override.parse(f"{key}={value}", f"{option} {value}")
+        for key, option, value in given
+        if value is not None
+    ]
+    if strict is not None:
+        changes.append(
+            Override.parse(f"strict={str(strict).lower()}", "--strict" if strict else "--no-strict")
+        )
+    return [*changes, *(settings or ())]
 
 
 def _tools(
@@ -196,22 +207,25 @@ def build(
 @scenarios.command("list")
 def scenario_list(json: Json = False) -> None:
     """List the scenarios that ship."""
-    from harness.session.catalogue import entries
+    from dataclasses import asdict
 
+    from harness.scenario import list_scenarios
+
+    found = list_scenarios()
     if json:
-        _print_json([{"name": entry.name, "summary": entry.summary, "arm": entry.arm} for entry in entries()])
+        _print_json([asdict(entry) for entry in found])
         return
-    width = max((len(entry.name) for entry in entries()), default=0)
-    for entry in entries():
+    width = max((len(entry.name) for entry in found), default=0)
+    for entry in found:
         typer.echo(f"{entry.name:{width}}  {entry.summary}")
 
 
 @scenarios.command("show")
 def scenario_show(name: str, settings: Settings = None) -> None:
     """Print a scenario with every default filled in."""
-    from harness.session.catalogue import as_yaml
+    from harness.scenario import load_scenario
 
-    typer.echo(as_yaml(name, tuple(settings or ())), nl=False)
+    typer.echo(load_scenario(name, settings or ()).to_yaml(), nl=False)
 
 
 @scenarios.command("check")
@@ -222,7 +236,7 @@ def scenario_check(files: Annotated[list[str], typer.Argument(metavar="FILE...")
     wrong = 0
     for file in files:
         try:
-            loaded = load_scenario(file, ())
+            loaded = load_scenario(file)
         except InputError as error:
             wrong += 1
             typer.echo(error.render(), err=True)
@@ -235,9 +249,9 @@ def scenario_check(files: Annotated[list[str], typer.Argument(metavar="FILE...")
 @scenarios.command("schema")
 def scenario_schema() -> None:
     """Print the JSON Schema of scenarios."""
-    from harness.session.catalogue import schema
+    from harness.scenario import scenario_schema
 
-    _print_json(schema())
+    _print_json(scenario_schema())
 
 
 def _print_json(value: object) -> None:

@@ -18,12 +18,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from harness.errors import MachineryError
 from harness.events import EventStream
-from harness.memory.digest import page_digests
+from harness.memory.digest import RequestDigests
 from harness.memory.image import RamImage
 from harness.migration.qmp import Monitor
 
@@ -33,20 +30,21 @@ ANSWER: Final = "answer"
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """One hold: which request, at which point, how long, and what the RAM was."""
+    """One hold: which request, at which point, and how long."""
 
     request: int
     point: str
     seconds: float
-    digests: NDArray[np.uint64]
 
 
 class HoldKeeper:
-    """Answers holds, and keeps the digests that were taken in them."""
+    """Answers holds.  ``requests`` and ``answers`` are the digests that were taken in them."""
 
-    def __init__(self, monitor: Monitor, image: RamImage, events: EventStream) -> None:
+    def __init__(self, monitor: Monitor, images: Mapping[str, RamImage], events: EventStream) -> None:
+        self.requests = RequestDigests()
+        self.answers = RequestDigests()
         self._monitor = monitor
-        self._image = image
+        self._images = images
         self._events = events
         self._holds: list[Hold] = []
 
@@ -60,24 +58,20 @@ class HoldKeeper:
         """How long the guest stood still for the harness, altogether."""
         return sum(hold.seconds for hold in self._holds)
 
-    def digests(self, point: str = REQUEST) -> dict[int, NDArray[np.uint64]]:
-        """The digests taken at ``point``, by request."""
-        return {hold.request: hold.digests for hold in self._holds if hold.point == point}
-
     def handle(self, data: Mapping[str, object]) -> None:
-        """Work off one ``FREE_PAGE_INFO_HOLD``: digest, then ``cont``.
+        """Work off one ``FREE_PAGE_INFO_HOLD``: digests, then ``cont``.
 
-        ``cont`` is said whatever happens to the digest: a VM left standing would
+        ``cont`` is said whatever happens to the digests: a VM left standing would
         turn a failure of the harness into a hang of the migration.
         """
         request, point = data.get("id"), data.get("point")
-        if not isinstance(request, int) or not isinstance(point, str):
-            raise MachineryError(f"a hold that does not say which request it belongs to: {dict(data)!r}")
+        if not isinstance(request, int) or point not in (REQUEST, ANSWER):
+            raise MachineryError(f"a hold that does not say what it is about: {dict(data)!r}")
         began = time.monotonic()
         try:
-            digests = page_digests(self._image)
+            (self.requests if point == REQUEST else self.answers).take(request, self._images)
         finally:
             self._monitor.execute("cont")
-        hold = Hold(request, point, time.monotonic() - began, digests)
+        hold = Hold(request, point, time.monotonic() - began)
         self._holds.append(hold)
         self._events.emit("hold", request=request, point=point, seconds=hold.seconds)

@@ -143,6 +143,8 @@ class MigrationJob:
 class Handlers:
     """What the session does at the moments that matter; each runs in the main thread."""
 
+    #: Both QEMUs are there and the migration is about to begin.
+    begun: Callable[[], None]
     #: A hold of the device: the VM stands still and waits for ``cont``.
     hold: Callable[[Mapping[str, object]], None]
     #: The source's vCPUs have stopped for the last time.
@@ -193,7 +195,9 @@ def _step(event: QmpEvent, progress: _Progress, handlers: Handlers) -> None:
         handlers.hold(event.data)
     elif event.name == "MIGRATION":
         status = event.data.get("status")
-        if status in SWITCH_OVER and not progress.stopped:
+        if status == "setup":
+            handlers.begun()
+        elif status in SWITCH_OVER and not progress.stopped:
             progress.stopped = True
             handlers.stopped()
         elif status == "completed":

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import cast
 
 import libvirt
@@ -43,6 +44,7 @@ class Scene:
         self.calls: list[str] = []
         self.job = MigrationJob(cast(libvirt.virDomain, self.domain))
         self.handlers = Handlers(
+            begun=lambda: self.calls.append("begun"),
             hold=lambda data: self.calls.append(f"hold {data['id']}"),
             stopped=lambda: self.calls.append("stopped"),
             completed=lambda: self.calls.append("completed"),
@@ -58,6 +60,7 @@ class Scene:
 
 def test_a_migration_with_a_hold() -> None:
     scene = Scene()
+    scene.say("MIGRATION", status="setup")
     scene.say("MIGRATION", status="active")
     scene.say("STOP")
     scene.say("FREE_PAGE_INFO_HOLD", id=1, point="request")
@@ -69,7 +72,7 @@ def test_a_migration_with_a_hold() -> None:
     scene.say(CLOSED)
     scene.inbox.put(JobEnd(MOVED, None))
     assert scene.follow() is MOVED
-    assert scene.calls == ["hold 1", "stopped", "completed"]
+    assert scene.calls == ["begun", "hold 1", "stopped", "completed"]
 
 
 def test_a_destination_that_dies_is_a_lost_guest() -> None:
@@ -111,12 +114,7 @@ def test_ctrl_c_cancels_the_migration() -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    scene.handlers = Handlers(
-        hold=scene.handlers.hold,
-        stopped=interrupt,
-        completed=scene.handlers.completed,
-        lost=scene.handlers.lost,
-    )
+    scene.handlers = dataclasses.replace(scene.handlers, stopped=interrupt)
     scene.say("MIGRATION", status="device")
     with pytest.raises(KeyboardInterrupt):
         scene.follow()

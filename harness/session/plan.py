@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a run is made of, once nothing is left to decide."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.scenario import Resolved
+    from harness.toolchain import Image, Kernel, QemuBinary
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What the user names instead of what the toolchain would build."""
+
+    source_qemu: Path | None = None
+    destination_qemu: Path | None = None
+    kernel: Path | None = None
+    qemu_source: Path | None = None
+
+    def options(self) -> list[str]:
+        """The same again, as options of the command: for the replay."""
+        named = (
+            ("--source-qemu", self.source_qemu),
+            ("--destination-qemu", self.destination_qemu),
+            ("--kernel", self.kernel),
+            ("--qemu-source", self.qemu_source),
+        )
+        return [word for option, path in named if path is not None for word in (option, str(path.resolve()))]
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """One run: the resolved scenario, and every binary that it uses."""
+
+    resolved: Resolved
+    tools: Tools
+    accelerator_reason: str
+    source_qemu: QemuBinary
+    destination_qemu: QemuBinary
+    kernel: Kernel
+    image: Image
+    #: ``time.monotonic()`` when the command began: a run is measured from there.
+    began: float
+
+    @property
+    def driver(self) -> str:
+        """Which balloon driver the guest loads: the peer's arm is measured with the peer's driver."""
+        return "stock" if self.resolved.scenario.arm == "hint" else "info"
+
+    def versions(self) -> Mapping[str, object]:
+        """Versions and hashes of every binary, for the result."""
+        return {
+            "source_qemu": _describe(self.source_qemu),
+            "destination_qemu": _describe(self.destination_qemu),
+            "kernel": {"path": self.kernel.vmlinuz, "release": self.kernel.release, "digest": self.kernel.digest},
+            "image": {"path": self.image.initrd, "sha256": self.image.sha256},
+        }
+
+
+def _describe(qemu: QemuBinary) -> dict[str, object]:
+    return {"path": qemu.path, "version": qemu.version, "sha256": qemu.sha256, "flavour": qemu.flavour}

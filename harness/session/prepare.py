@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Everything that comes before the lab: the scenario resolved, every binary there.
+
+Nothing is started here but builds.  What is wrong with the user's input is said
+before the first of them: a scenario with a typing error must not cost five
+minutes of compiling.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from harness import accel
+from harness.errors import InputError
+from harness.events import EventStream
+from harness.scenario import MachineFacts, Override, Resolved, Scenario, load_scenario, resolve
+from harness.session.plan import RunPlan, Tools
+from harness.toolchain import Kernel, QemuBinary, Toolchain
+
+_MEMINFO: Final = Path("/proc/meminfo")
+
+
+def memory_available() -> int:
+    """Bytes that this machine can give to guests now."""
+    for line in _MEMINFO.read_text(encoding="ascii").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    raise InputError(f"{_MEMINFO} does not say how much memory is available")
+
+
+def load(name: str, changes: Sequence[str | Override], tools: Tools) -> tuple[Scenario, Tools]:
+    """The scenario with the command's changes; a kernel named on the command line wins."""
+    scenario = load_scenario(name, changes)
+    if tools.kernel is None and scenario.guest.kernel != "default":
+        tools = replace(tools, kernel=Path(scenario.guest.kernel))
+    elif tools.kernel is not None:
+        guest = scenario.guest.model_copy(update={"kernel": str(tools.kernel.absolute())})
+        scenario = scenario.model_copy(update={"guest": guest})
+    return scenario, tools
+
+
+def prepare(scenario: Scenario, tools: Tools, events: EventStream, began: float) -> RunPlan:
+    """Build or find what the scenario needs, and decide what it left open."""
+    # Asked before anything is built, and again after: a build takes minutes, and memory comes and goes.
+    resolve(scenario, MachineFacts(memory_available(), kvm_usable=True))
+    toolchain = Toolchain(events=events, qemu_source=tools.qemu_source)
+    with events.step("prepare") as step:
+        source, destination = _qemus(toolchain, tools, scenario.arm)
+        kernel = toolchain.kernel(tools.kernel or "default")
+        image = toolchain.image(kernel)
+        resolved, reason = _resolve(scenario, toolchain, source, kernel, events)
+        step.note(accelerator=resolved.accelerator, reason=reason)
+    return RunPlan(resolved, tools, reason, source, destination, kernel, image, began)
+
+
+def _qemus(toolchain: Toolchain, tools: Tools, arm: str) -> tuple[QemuBinary, QemuBinary]:
+    # What the user names is looked at before anything of ours is built.
+    named = [toolchain.external_qemu(path) if path else None for path in (tools.source_qemu, tools.destination_qemu)]
+    for qemu in named:
+        if qemu is not None:
+            qemu.require_arm(arm)
+    source, destination = (qemu or toolchain.qemu() for qemu in named)
+    for qemu in (source, destination):
+        qemu.require_arm(arm)
+    return source, destination
+
+
+def _resolve(
+    scenario: Scenario, toolchain: Toolchain, qemu: QemuBinary, kernel: Kernel, events: EventStream
+) -> tuple[Resolved, str]:
+    """The accelerator is decided where it is not given, and checked where it is."""
+    available = memory_available()
+    if scenario.accelerator == "tcg":
+        return resolve(scenario, MachineFacts(available)), "asked for"
+    machine = accel.Machine(qemu.path, qemu.sha256, qemu.firmware, kernel.vmlinuz)
+    probe = accel.probe(machine, toolchain.cache, events)
+    resolved = resolve(scenario, MachineFacts(available, kvm_usable=probe.usable, kvm_reason=probe.reason))
+    return resolved, probe.reason
+
+
+def now() -> float:
+    """The clock that runs are measured by."""
+    return time.monotonic()
