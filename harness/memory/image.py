@@ -80,6 +80,15 @@ class RamImage:
             raise MachineryError(f"cannot open the memory image {path}: {error.strerror}") from error
         return cls(fd, size, name or str(path))
 
+    @classmethod
+    def from_bytes(cls, content: bytes, name: str) -> RamImage:
+        """An image of what was read from elsewhere, such as a block that has no file."""
+        fd = os.memfd_create(name)
+        written = 0
+        while written < len(content):
+            written += os.pwrite(fd, memoryview(content)[written:], written)
+        return cls(fd, len(content), name)
+
     def close(self) -> None:
         """Close the file; may be called twice."""
         if self._fd >= 0:

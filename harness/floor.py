@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The bytes that had to be sent, and where the others went.
+
+    floor = floor_of(pages)                 # least that any migration of this memory sends
+    account = split(sent, floor, pages, traffic)
+    account.sent == account.floor + account.head + account.again + account.unreported + account.rest
+
+The floor costs every page at the instant at which it is counted: a page that
+is not zero and not free must travel whole (4104 bytes: content and header), a
+zero page as a header and a flag (9 bytes; 8 with multifd), a free page not at all.
+
+Less than the floor is legal: XBZRLE compresses, and pages become free later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.memory.image import Flags
+
+#: Content, and the eight bytes that say where it belongs.
+FULL_PAGE = 4104
+ZERO_PAGE = 9
+ZERO_PAGE_MULTIFD = 8
+
+Witness = Literal["none", "module", "walk"]
+Instant = Literal["request", "start", "switch-over"]
+
+
+@dataclass(frozen=True, eq=False)
+class BlockPages:
+    """What the floor needs to know of one migrated block.
+
+    ``zero``: which pages held nothing at the instant; None for a block that
+    nobody looked into.  ``free``: which were free by the witness.  ``reported``
+    and ``cleared``: the guest's first accepted answer, and what of it was still
+    unsent.  ``sent``: sent at least once.
+    """
+
+    pages: int
+    zero: Flags | None
+    free: Flags | None = None
+    reported: Flags | None = None
+    cleared: Flags | None = None
+    sent: Flags | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Where the bytes of one migration went.  None: cannot be told from what is known."""
+
+    sent: int
+    floor: int
+    floor_by: Witness
+    floor_at: Instant
+    head: int
+    """Free pages that were sent before the answer came."""
+    again: int | None
+    """Pages sent a second time and more often."""
+    unreported: int | None
+    """Free by the witness, but in no answer; needs a witness other than the answers."""
+    rest: int
+    """Whatever is left: protocol, device state, pages that changed between the floor's
+    instant and their sending. Negative where less than the floor was sent."""
+
+    @property
+    def sent_over_floor(self) -> float:
+        """(sent - head) / floor: 1 is perfect, whatever the time the answer took."""
+        return (self.sent - self.head) / self.floor if self.floor else float("inf")
+
+
+def _cost(count: int, zero: int, zero_page: int) -> int:
+    return (count - zero) * FULL_PAGE + zero * zero_page
+
+
+def floor_of(blocks: Sequence[BlockPages], *, multifd: bool = False) -> int:
+    """The least number of bytes for these pages.
+
+    A block that nobody looked into counts as zero pages: the floor must never be
+    raised by what was not seen, since that would flatter what is compared with it.
+    """
+    zero_page = ZERO_PAGE_MULTIFD if multifd else ZERO_PAGE
+    total = 0
+    for block in blocks:
+        if block.zero is None:
+            total += block.pages * zero_page
+            continue
+        zero, count = block.zero, block.pages
+        if block.free is not None:
+            used = ~block.free
+            zero, count = zero & used, int(used.sum())
+        total += _cost(count, int(zero.sum()), zero_page)
+    return total
+
+
+def head_of(blocks: Sequence[BlockPages], *, multifd: bool = False) -> int:
+    """The bytes of free pages that had been sent when the first answer was applied.
+
+    Those are the pages that it reported and did not clear: their dirty bit was
+    down already, as they had been sent.
+    """
+    zero_page = ZERO_PAGE_MULTIFD if multifd else ZERO_PAGE
+    total = 0
+    for block in blocks:
+        if block.reported is not None and block.cleared is not None and block.zero is not None:
+            early = block.reported & ~block.cleared
+            total += _cost(int(early.sum()), int((early & block.zero).sum()), zero_page)
+    return total
+
+
+def split(
+    sent: int,
+    blocks: Sequence[BlockPages],
+    *,
+    floor_by: Witness,
+    floor_at: Instant,
+    pages_sent: int | None = None,
+    multifd: bool = False,
+) -> Account:
+    """Account for the bytes that were sent.
+
+    ``sent`` is QEMU's ``ram.transferred``; ``pages_sent`` its ``normal`` plus
+    ``duplicate`` (zero pages are duplicates), which counts every sending.  Pages
+    sent again are charged as full ones: a page that is sent twice was written in
+    between, and is rarely zero.
+    """
+    floor, head = floor_of(blocks, multifd=multifd), head_of(blocks, multifd=multifd)
+    again = unreported = None
+    if pages_sent is not None and blocks and all(block.sent is not None for block in blocks):
+        once = sum(int(block.sent.sum()) for block in blocks if block.sent is not None)
+        again = max(0, pages_sent - once) * FULL_PAGE
+    if floor_by == "walk":
+        zero_page = ZERO_PAGE_MULTIFD if multifd else ZERO_PAGE
+        unreported = 0
+        for block in blocks:
+            if block.free is not None and block.reported is not None and block.zero is not None:
+                missed = block.free & ~block.reported
+                unreported += _cost(int(missed.sum()), int((missed & block.zero).sum()), zero_page)
+    rest = sent - floor - head - (again or 0) - (unreported or 0)
+    return Account(sent, floor, floor_by, floor_at, head, again, unreported, rest)

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a verdict rests on: everything that was found out, as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from harness.errors import MachineryError
+from harness.memory.compare import PageNumbers
+from harness.memory.image import Flags
+from harness.memory.record import Accept, Block, Request
+from harness.scenario_model import Arm, Expect
+
+
+@dataclass(frozen=True, eq=False)
+class BlockState:
+    """What is known of one compared block at switch-over."""
+
+    block: Block
+    differing: PageNumbers
+    zero_on_source: Flags
+    zero_on_destination: Flags
+    sent: Flags | None = None
+    """Sent at least once in this migration; None: the device kept no record."""
+    hole_on_source: Flags | None = None
+    """Given back by the guest (or never touched): not the same as written with zeros."""
+    named: Mapping[int, str] = field(default_factory=dict)
+    """Pages that the host writes while the guest is stopped, each with its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuestChecks:
+    """What the guest found after it was resumed; None: it was not asked."""
+
+    verify_bad: int | None = None
+    """Of the pages that it owned throughout, those with wrong content."""
+    exercise_bad: int | None = None
+    """Of all memory that it could allocate afterwards, the pages that did not keep their content."""
+    kernel_warnings: tuple[str, ...] | None = None
+    """New warnings in its kernel's log."""
+    checksum_matches: bool | None = None
+    """Whether the checksum over its pages is the one that the host computes from the seed."""
+
+
+@dataclass(frozen=True, eq=False)
+class JudgeInput:
+    """All that a verdict rests on."""
+
+    arm: Arm
+    blocks: Sequence[BlockState]
+    log: Sequence[Request | Accept] = ()
+    unchanged: Mapping[int, Mapping[str, Flags]] = field(default_factory=dict)
+    """By request id and block: same digest at that request and at switch-over."""
+    strict: bool = True
+    """Without: "unchanged" is believed where there is no digest."""
+    statistics: Mapping[str, object] | None = None
+    """The device's own counters of this migration, to be held against its log."""
+    guest: GuestChecks | None = None
+    """None: the guest's own checks are no part of this verdict."""
+    expect: Expect = field(default_factory=Expect)
+    sent_over_floor: float | None = None
+
+
+def demand_complete(case: JudgeInput) -> None:
+    """A verdict over half of the evidence would be a guess: refuse, do not judge."""
+    for state in case.blocks:
+        name, pages = state.block.name, state.block.pages
+        flags = (state.zero_on_source, state.zero_on_destination, state.sent, state.hole_on_source)
+        if any(flag is not None and len(flag) != pages for flag in flags):
+            raise MachineryError(f"what is known of {name!r} does not cover its {pages} pages")
+        if case.arm == "info" and state.sent is None:
+            raise MachineryError(f"the device's record does not say which pages of {name!r} were sent")
