@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Inflate and deflate: the host says how many pages it wants, we give or take. */
+
+#include <linux/mm.h>
+#include <linux/oom.h>
+#include <linux/virtio_config.h>
+
+#include "freepage.h"
+
+#define RETRY_DELAY	(HZ / 5)	/* when the guest has no page to give */
+#define OOM_PAGES	256		/* given back each time that the guest runs dry */
+
+void fpb_balloon_acked(struct virtqueue *vq)
+{
+	struct fpb_device *dev = vq->vdev->priv;
+
+	wake_up(&dev->balloon.acked);
+}
+
+/* Tell the host about pfns[], and wait until it has taken note. */
+static void fpb_tell_host(struct fpb_device *dev, enum fpb_queue which)
+{
+	struct fpb_balloon *balloon = &dev->balloon;
+	struct virtqueue *vq = dev->vqs[which];
+	struct scatterlist sg;
+	unsigned int len;
+
+	lockdep_assert_held(&balloon->lock);
+	sg_init_one(&sg, balloon->pfns, balloon->nr_pfns * sizeof(balloon->pfns[0]));
+	/* The queue is empty, since we always wait: only a dead device refuses. */
+	if (virtqueue_add_outbuf(vq, &sg, 1, balloon, GFP_KERNEL))
+		return;
+	virtqueue_kick(vq);
+	wait_event(balloon->acked, virtqueue_get_buf(vq, &len) || virtqueue_is_broken(vq));
+}
+
+static void fpb_add_pfns(struct fpb_device *dev, struct page *page)
+{
+	struct fpb_balloon *balloon = &dev->balloon;
+	u32 pfn = page_to_pfn(page) * FPB_UNITS_PER_PAGE;
+	unsigned int i;
+
+	for (i = 0; i < FPB_UNITS_PER_PAGE; i++)
+		balloon->pfns[balloon->nr_pfns++] = cpu_to_virtio32(dev->vdev, pfn + i);
+}
+
+/*
+ * Where the balloon may deflate when the guest runs out of memory, its pages
+ * still count as the guest's; else they are gone for good.
+ */
+static void fpb_account(struct fpb_device *dev, struct page *page, long count)
+{
+	if (!virtio_has_feature(dev->vdev, VIRTIO_BALLOON_F_DEFLATE_ON_OOM))
+		adjust_managed_page_count(page, count);
+}
+
+static unsigned long fpb_inflate(struct fpb_device *dev, unsigned long wanted)
+{
+	struct fpb_balloon *balloon = &dev->balloon;
+	unsigned long nr = 0;
+	struct page *page;
+	LIST_HEAD(batch);
+
+	/* Outside of the lock, which the OOM notifier takes. */
+	wanted = min_t(unsigned long, wanted, FPB_MAX_PFNS / FPB_UNITS_PER_PAGE);
+	for (; nr < wanted; nr++) {
+		page = alloc_page(GFP_HIGHUSER | __GFP_NOMEMALLOC | __GFP_NORETRY |
+				  __GFP_NOWARN);
+		if (!page)
+			break;
+		__SetPageOffline(page);
+		list_add(&page->lru, &batch);
+	}
+	if (!nr)
+		return 0;
+
+	mutex_lock(&balloon->lock);
+	balloon->nr_pfns = 0;
+	list_for_each_entry(page, &batch, lru) {
+		fpb_add_pfns(dev, page);
+		fpb_account(dev, page, -1);
+	}
+	fpb_tell_host(dev, FPB_VQ_INFLATE);
+	list_splice(&batch, &balloon->pages);
+	balloon->nr_pages += nr;
+	mutex_unlock(&balloon->lock);
+	return nr;
+}
+
+static unsigned long fpb_deflate(struct fpb_device *dev, unsigned long wanted)
+{
+	struct fpb_balloon *balloon = &dev->balloon;
+	struct page *page, *next;
+	unsigned long nr = 0;
+	LIST_HEAD(batch);
+
+	mutex_lock(&balloon->lock);
+	wanted = min3(wanted, balloon->nr_pages, FPB_MAX_PFNS / FPB_UNITS_PER_PAGE);
+	balloon->nr_pfns = 0;
+	for (; nr < wanted; nr++) {
+		page = list_first_entry(&balloon->pages, struct page, lru);
+		list_move(&page->lru, &batch);
+		fpb_add_pfns(dev, page);
+	}
+	balloon->nr_pages -= nr;
+	/* Before we use the pages: this is what MUST_TELL_HOST asks for. */
+	if (nr)
+		fpb_tell_host(dev, FPB_VQ_DEFLATE);
+	mutex_unlock(&balloon->lock);
+
+	list_for_each_entry_safe(page, next, &batch, lru) {
+		list_del(&page->lru);
+		fpb_account(dev, page, 1);
+		__ClearPageOffline(page);
+		__free_page(page);
+	}
+	return nr;
+}
+
+/* Pages that the host wants and does not have; negative: has and does not want. */
+static long fpb_missing(struct fpb_device *dev)
+{
+	u32 units;
+
+	virtio_cread_le(dev->vdev, struct virtio_balloon_config, num_pages, &units);
+	return (long)(units / FPB_UNITS_PER_PAGE) - (long)READ_ONCE(dev->balloon.nr_pages);
+}
+
+static void fpb_tell_actual(struct fpb_device *dev)
+{
+	u32 actual = READ_ONCE(dev->balloon.nr_pages) * FPB_UNITS_PER_PAGE;
+
+	virtio_cwrite_le(dev->vdev, struct virtio_balloon_config, actual, &actual);
+}
+
+static void fpb_queue_resize(struct fpb_device *dev, unsigned long delay)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&dev->stop_lock, flags);
+	if (!dev->stopping)
+		mod_delayed_work(system_freezable_wq, &dev->balloon.resize, delay);
+	spin_unlock_irqrestore(&dev->stop_lock, flags);
+}
+
+static void fpb_resize(struct work_struct *work)
+{
+	struct fpb_device *dev = container_of(to_delayed_work(work), struct fpb_device,
+					      balloon.resize);
+	long missing = fpb_missing(dev);
+	unsigned long done;
+
+	if (!missing)
+		return;
+	/* One batch a time, so that a new wish of the host is heard soon. */
+	done = missing > 0 ? fpb_inflate(dev, missing) : fpb_deflate(dev, -missing);
+	if (done)
+		fpb_tell_actual(dev);
+	else
+		dev_info_ratelimited(&dev->vdev->dev, "no memory to inflate the balloon\n");
+	if (fpb_missing(dev))
+		fpb_queue_resize(dev, done ? 0 : RETRY_DELAY);
+}
+
+void fpb_balloon_config_changed(struct fpb_device *dev)
+{
+	fpb_queue_resize(dev, 0);
+}
+
+static int fpb_out_of_memory(struct notifier_block *nb, unsigned long unused, void *parm)
+{
+	struct fpb_device *dev = container_of(nb, struct fpb_device, balloon.oom);
+	unsigned long *freed = parm, nr;
+
+	nr = fpb_deflate(dev, OOM_PAGES);
+	if (nr)
+		fpb_tell_actual(dev);
+	*freed += nr;
+	return NOTIFY_OK;
+}
+
+void fpb_balloon_init(struct fpb_device *dev)
+{
+	struct fpb_balloon *balloon = &dev->balloon;
+
+	mutex_init(&balloon->lock);
+	INIT_LIST_HEAD(&balloon->pages);
+	init_waitqueue_head(&balloon->acked);
+	INIT_DELAYED_WORK(&balloon->resize, fpb_resize);
+	balloon->oom.notifier_call = fpb_out_of_memory;
+}
+
+int fpb_balloon_start(struct fpb_device *dev)
+{
+	int err;
+
+	if (virtio_has_feature(dev->vdev, VIRTIO_BALLOON_F_DEFLATE_ON_OOM)) {
+		err = register_oom_notifier(&dev->balloon.oom);
+		if (err)
+			return err;
+	}
+	/* The host may have asked before we were there. */
+	fpb_queue_resize(dev, 0);
+	return 0;
+}
+
+/* Takes all pages back.  dev->stopping is set: nothing inflates any more. */
+void fpb_balloon_stop(struct fpb_device *dev)
+{
+	if (virtio_has_feature(dev->vdev, VIRTIO_BALLOON_F_DEFLATE_ON_OOM))
+		unregister_oom_notifier(&dev->balloon.oom);
+	cancel_delayed_work_sync(&dev->balloon.resize);
+	while (fpb_deflate(dev, ULONG_MAX))
+		cond_resched();
+	fpb_tell_actual(dev);
+}

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: GPL-2.0
+/* The virtio device: which features, which queues, how it comes and goes. */
+
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/slab.h>
+#include <linux/virtio_ring.h>
+
+#include "freepage.h"
+
+/*
+ * The device numbers its queues by the features that it offers, not by those
+ * that were negotiated, and a queue without a name gets no number from the
+ * transport.  So every queue that is offered is asked for, by name, also those
+ * that this driver never uses.  (The specification says otherwise about the
+ * numbers; all QEMUs agree with each other.)
+ */
+static int fpb_find_queues(struct fpb_device *dev)
+{
+	static const char *const name[FPB_NR_VQS] = {
+		"inflate", "deflate", "stats", "hint", "reporting", "free_page_info",
+	};
+	static vq_callback_t *const callback[FPB_NR_VQS] = {
+		fpb_balloon_acked, fpb_balloon_acked, fpb_stats_requested,
+		NULL, fpb_reporting_acked, fpb_info_returned,
+	};
+	static const int feature[FPB_NR_VQS] = {
+		-1, -1, VIRTIO_BALLOON_F_STATS_VQ, VIRTIO_BALLOON_F_FREE_PAGE_HINT,
+		VIRTIO_BALLOON_F_REPORTING, VIRTIO_BALLOON_F_FREE_PAGE_INFO,
+	};
+	u64 offered = fpb_offered_features(dev->vdev);
+	const char *names[FPB_NR_VQS];
+	vq_callback_t *callbacks[FPB_NR_VQS];
+	struct virtqueue *found[FPB_NR_VQS];
+	int index[FPB_NR_VQS];
+	unsigned int i, nr = 0;
+	int err;
+
+	for (i = 0; i < FPB_NR_VQS; i++) {
+		dev->vqs[i] = NULL;
+		if (feature[i] >= 0 && !(offered & BIT_ULL(feature[i])))
+			continue;
+		names[nr] = name[i];
+		callbacks[nr] = callback[i];
+		index[nr++] = i;
+	}
+	err = fpb_find_vqs(dev->vdev, nr, found, callbacks, names);
+	if (err)
+		return err;
+	for (i = 0; i < nr; i++)
+		dev->vqs[index[i]] = found[i];
+	return 0;
+}
+
+/* From reset to working; also after a suspend. */
+static int fpb_up(struct fpb_device *dev)
+{
+	struct virtio_device *vdev = dev->vdev;
+	int err;
+
+	err = fpb_find_queues(dev);
+	if (err)
+		return err;
+	dev->stopping = false;
+	virtio_device_ready(vdev);
+	fpb_stats_start(dev);
+	err = fpb_info_start(dev);
+	if (err)
+		goto out_queues;
+	err = fpb_reporting_start(dev);
+	if (err)
+		goto out_info;
+	err = fpb_balloon_start(dev);
+	if (err)
+		goto out_reporting;
+	return 0;
+
+out_reporting:
+	fpb_reporting_stop(dev);
+out_info:
+	fpb_info_stop(dev);
+out_queues:
+	spin_lock_irq(&dev->stop_lock);
+	dev->stopping = true;
+	spin_unlock_irq(&dev->stop_lock);
+	fpb_stats_stop(dev);
+	virtio_reset_device(vdev);
+	vdev->config->del_vqs(vdev);
+	return err;
+}
+
+/* From working to reset.  Afterwards the host holds no memory of ours. */
+static void fpb_down(struct fpb_device *dev)
+{
+	struct virtio_device *vdev = dev->vdev;
+
+	/* From here on no callback queues work. */
+	spin_lock_irq(&dev->stop_lock);
+	dev->stopping = true;
+	spin_unlock_irq(&dev->stop_lock);
+	fpb_reporting_stop(dev);
+	fpb_info_stop(dev);
+	fpb_stats_stop(dev);
+	fpb_balloon_stop(dev);
+	virtio_reset_device(vdev);
+	vdev->config->del_vqs(vdev);
+}
+
+static int fpb_probe(struct virtio_device *vdev)
+{
+	struct fpb_device *dev;
+	int err;
+
+	if (!vdev->config->get) {
+		dev_err(&vdev->dev, "the device has no configuration space\n");
+		return -EINVAL;
+	}
+	dev = kzalloc(sizeof(*dev), GFP_KERNEL);
+	if (!dev)
+		return -ENOMEM;
+	vdev->priv = dev;
+	dev->vdev = vdev;
+	spin_lock_init(&dev->stop_lock);
+	fpb_balloon_init(dev);
+	fpb_stats_init(dev);
+	fpb_reporting_init(dev);
+	err = fpb_info_init(dev);
+	if (err)
+		goto out_free;
+	err = fpb_up(dev);
+	if (err)
+		goto out_info;
+	fpb_debugfs_add(dev);
+	return 0;
+
+out_info:
+	fpb_info_free(dev);
+out_free:
+	kfree(dev);
+	return err;
+}
+
+static void fpb_remove(struct virtio_device *vdev)
+{
+	struct fpb_device *dev = vdev->priv;
+
+	fpb_debugfs_remove(dev);
+	fpb_down(dev);
+	fpb_info_free(dev);
+	kfree(dev);
+}
+
+static void fpb_config_changed(struct virtio_device *vdev)
+{
+	fpb_balloon_config_changed(vdev->priv);
+}
+
+#ifdef CONFIG_PM_SLEEP
+static int fpb_freeze(struct virtio_device *vdev)
+{
+	/* The balloon deflates, and inflates again when the device is back. */
+	fpb_down(vdev->priv);
+	return 0;
+}
+
+static int fpb_restore(struct virtio_device *vdev)
+{
+	return fpb_up(vdev->priv);
+}
+#endif
+
+static int fpb_validate(struct virtio_device *vdev)
+{
+	/*
+	 * With page poisoning the guest checks, when it allocates a page, that
+	 * the pattern it left there is still there.  A page that was left
+	 * behind reads as zeros on the destination.
+	 */
+	if (page_poisoning_enabled_static()) {
+		__virtio_clear_bit(vdev, VIRTIO_BALLOON_F_FREE_PAGE_INFO);
+		__virtio_clear_bit(vdev, VIRTIO_BALLOON_F_REPORTING);
+	}
+	/* The wire is little endian, which only version 1 promises of a device. */
+	if (!virtio_has_feature(vdev, VIRTIO_F_VERSION_1))
+		__virtio_clear_bit(vdev, VIRTIO_BALLOON_F_FREE_PAGE_INFO);
+	/*
+	 * Direct descriptors only: adding a buffer must not allocate memory,
+	 * neither when we are asked to give up memory nor while we report what
+	 * is free.
+	 */
+	__virtio_clear_bit(vdev, VIRTIO_RING_F_INDIRECT_DESC);
+	/* A balloon names frames of the guest, which no IOMMU may translate. */
+	__virtio_clear_bit(vdev, VIRTIO_F_ACCESS_PLATFORM);
+	return 0;
+}
+
+static const struct virtio_device_id fpb_ids[] = {
+	{ VIRTIO_ID_BALLOON, VIRTIO_DEV_ANY_ID },
+	{ },
+};
+MODULE_DEVICE_TABLE(virtio, fpb_ids);
+
+static unsigned int fpb_features[] = {
+	VIRTIO_BALLOON_F_MUST_TELL_HOST,
+	VIRTIO_BALLOON_F_STATS_VQ,
+	VIRTIO_BALLOON_F_DEFLATE_ON_OOM,
+	VIRTIO_BALLOON_F_REPORTING,
+	VIRTIO_BALLOON_F_FREE_PAGE_INFO,
+};
+
+static struct virtio_driver fpb_driver = {
+	.feature_table = fpb_features,
+	.feature_table_size = ARRAY_SIZE(fpb_features),
+	.driver.name = KBUILD_MODNAME,
+	.driver.owner = THIS_MODULE,
+	.id_table = fpb_ids,
+	.validate = fpb_validate,
+	.probe = fpb_probe,
+	.remove = fpb_remove,
+	.config_changed = fpb_config_changed,
+#ifdef CONFIG_PM_SLEEP
+	.freeze = fpb_freeze,
+	.restore = fpb_restore,
+#endif
+};
+module_virtio_driver(fpb_driver);
+
+MODULE_DESCRIPTION("Virtio balloon driver with free page info");
+MODULE_LICENSE("GPL");

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The guest's memory statistics: one buffer, which the host returns when it
+ * wants it filled again.
+ */
+
+#include <linux/mm.h>
+#include <linux/swap.h>
+#include <linux/vmstat.h>
+
+#include "freepage.h"
+
+static unsigned int fpb_stats_fill(struct fpb_device *dev)
+{
+	struct virtio_balloon_stat *values = dev->stats.values;
+	unsigned int nr = 0;
+	struct sysinfo i;
+
+#define put(what, value) do {							\
+		values[nr].tag = cpu_to_virtio16(dev->vdev, VIRTIO_BALLOON_S_ ## what);	\
+		values[nr++].val = cpu_to_virtio64(dev->vdev, value);		\
+	} while (0)
+
+#ifdef CONFIG_VM_EVENT_COUNTERS
+	unsigned long events[NR_VM_EVENT_ITEMS];
+
+	all_vm_events(events);
+	put(SWAP_IN, (u64)events[PSWPIN] << PAGE_SHIFT);
+	put(SWAP_OUT, (u64)events[PSWPOUT] << PAGE_SHIFT);
+	put(MAJFLT, events[PGMAJFAULT]);
+	put(MINFLT, events[PGFAULT]);
+#ifdef CONFIG_HUGETLB_PAGE
+	put(HTLB_PGALLOC, events[HTLB_BUDDY_PGALLOC]);
+	put(HTLB_PGFAIL, events[HTLB_BUDDY_PGALLOC_FAIL]);
+#endif
+#ifdef VIRTIO_BALLOON_S_OOM_KILL
+	put(OOM_KILL, events[OOM_KILL]);
+#endif
+#endif
+	si_meminfo(&i);
+	put(MEMFREE, (u64)i.freeram * i.mem_unit);
+	put(MEMTOT, (u64)i.totalram * i.mem_unit);
+	put(AVAIL, (u64)si_mem_available() << PAGE_SHIFT);
+	put(CACHES, (u64)global_node_page_state(NR_FILE_PAGES) << PAGE_SHIFT);
+#undef put
+	return nr;
+}
+
+static void fpb_stats_post(struct fpb_device *dev)
+{
+	struct virtqueue *vq = dev->vqs[FPB_VQ_STATS];
+	unsigned int nr = fpb_stats_fill(dev);
+	struct scatterlist sg;
+
+	sg_init_one(&sg, dev->stats.values, nr * sizeof(dev->stats.values[0]));
+	if (!virtqueue_add_outbuf(vq, &sg, 1, dev, GFP_KERNEL))
+		virtqueue_kick(vq);
+}
+
+static void fpb_stats_update(struct work_struct *work)
+{
+	struct fpb_device *dev = container_of(work, struct fpb_device, stats.update);
+	unsigned int len;
+
+	/* Not ours to fill until the host has returned it. */
+	if (virtqueue_get_buf(dev->vqs[FPB_VQ_STATS], &len))
+		fpb_stats_post(dev);
+}
+
+void fpb_stats_requested(struct virtqueue *vq)
+{
+	struct fpb_device *dev = vq->vdev->priv;
+	unsigned long flags;
+
+	spin_lock_irqsave(&dev->stop_lock, flags);
+	if (!dev->stopping && virtio_has_feature(dev->vdev, VIRTIO_BALLOON_F_STATS_VQ))
+		queue_work(system_freezable_wq, &dev->stats.update);
+	spin_unlock_irqrestore(&dev->stop_lock, flags);
+}
+
+void fpb_stats_init(struct fpb_device *dev)
+{
+	INIT_WORK(&dev->stats.update, fpb_stats_update);
+}
+
+void fpb_stats_start(struct fpb_device *dev)
+{
+	if (virtio_has_feature(dev->vdev, VIRTIO_BALLOON_F_STATS_VQ))
+		fpb_stats_post(dev);
+}
+
+void fpb_stats_stop(struct fpb_device *dev)
+{
+	cancel_work_sync(&dev->stats.update);
+}
