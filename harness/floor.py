@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The bytes that had to be sent, and where the others went.
 
-    floor = floor_of(pages)                 # least that any migration of this memory sends
-    account = split(sent, floor, pages, traffic)
-    account.sent == account.floor + account.head + account.again + account.unreported + account.rest
+    account = account_of(case, record, digests, sent=ram_transferred, pages_sent=normal + duplicate)
+    account.sent == account.floor + account.head + account.again + account.rest
 
 The floor costs every page at the instant at which it is counted: a page that
 is not zero and not free must travel whole (4104 bytes: content and header), a
@@ -18,7 +17,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from harness.memory.digest import RequestDigests
 from harness.memory.image import Flags
+from harness.memory.record import MigrationRecord
+from harness.verdict_case import JudgeInput
+from harness.verdict_log import replay
 
 #: Content, and the eight bytes that say where it belongs.
 FULL_PAGE = 4104
@@ -140,3 +143,46 @@ def split(
                 unreported += _cost(int(missed.sum()), int((missed & block.zero).sum()), zero_page)
     rest = sent - floor - head - (again or 0) - (unreported or 0)
     return Account(sent, floor, floor_by, floor_at, head, again, unreported, rest)
+
+
+def account_of(
+    case: JudgeInput,
+    record: MigrationRecord | None,
+    digests: RequestDigests | None = None,
+    *,
+    sent: int,
+    pages_sent: int | None = None,
+    multifd: bool = False,
+) -> Account:
+    """Account for one migration with what the run knows.
+
+    In arm info the witness is the guest's own first answer (``module``), and the
+    instant its request, where digests were taken at it.  Otherwise there is no
+    witness (``none``): every page that is not zero at switch-over counts.
+    """
+    history = replay(case.log, {state.block.name: state.block for state in case.blocks}, case.arm)
+    first = history.first if case.arm == "info" else None
+    zero_then = digests.zero_at(first) if digests is not None and first is not None else {}
+    parts = []
+    for state in case.blocks:
+        name = state.block.name
+        zero = zero_then.get(name, state.zero_on_source)
+        if first is None:
+            parts.append(BlockPages(state.block.pages, zero, sent=state.sent))
+        else:
+            seen = history.clearings[name]
+            free, cleared = seen.first_reported, seen.first_cleared
+            parts.append(BlockPages(state.block.pages, zero, free, free, cleared, state.sent))
+    compared = {state.block.name for state in case.blocks}
+    for name, block in (record.blocks if record is not None else {}).items():
+        if record is not None and name not in compared:
+            bits = record.sent.get(name)
+            parts.append(BlockPages(block.pages, None, sent=None if bits is None else bits.flags()))
+    return split(
+        sent,
+        parts,
+        floor_by="none" if first is None else "module",
+        floor_at="request" if zero_then else "switch-over",
+        pages_sent=pages_sent,
+        multifd=multifd,
+    )

@@ -73,6 +73,8 @@ class Replay:
     requests: tuple[int, ...]
     """The ids of answers, by the number that :attr:`Clearings.answer` holds."""
     clearings: Mapping[str, Clearings]
+    first: int | None = None
+    """The id of the first answer that was accepted."""
     findings: list[Finding] = field(default_factory=list)
     reported: int = 0
     cleared: int = 0
@@ -117,6 +119,7 @@ class _Replayer:
         return Replay(
             tuple(self._answers),
             self._clearings,
+            self._first,
             list(self._found.values()),
             self._reported,
             self._cleared,

@@ -76,9 +76,9 @@ class RequestDigests:
         """What was taken at this request, by block."""
         return self._taken.get(request)
 
-    def first(self) -> Mapping[str, Digests] | None:
-        """What was taken at the oldest request that is still kept."""
-        return next(iter(self._taken.values()), None)
+    def zero_at(self, request: int) -> dict[str, Flags]:
+        """By block, which pages held nothing at this request; empty if nothing was taken."""
+        return {block: zero_flags(digests) for block, digests in self._taken.get(request, {}).items()}
 
     def unchanged(self, now: Mapping[str, Digests]) -> dict[int, dict[str, Flags]]:
         """For each request and block: which pages hold now what they held then."""

@@ -127,6 +127,9 @@ class MigrationRecord:
     log: tuple[Request | Accept, ...] = ()
     sent: Mapping[str, PackedFlags] = field(default_factory=dict)
     statistics: Mapping[str, object] | None = None
+    """The device's counters, of this migration alone."""
+    totals: Mapping[str, object] | None = None
+    """The same as written: the device counts on through all migrations of its process."""
 
     @property
     def complete(self) -> bool:
@@ -258,21 +261,33 @@ class _Builder:
         else:
             self.statistics = _json(raw)
 
-    def build(self) -> MigrationRecord:
-        return MigrationRecord(self.blocks, tuple(self.log), self.sent, self.statistics)
+    def build(self, before: Mapping[str, object] | None) -> MigrationRecord:
+        own = None if self.statistics is None else _since(self.statistics, before or {})
+        return MigrationRecord(self.blocks, tuple(self.log), self.sent, own, self.statistics)
+
+
+def _since(now: Mapping[str, object], before: Mapping[str, object]) -> dict[str, object]:
+    counted = dict(now)
+    for key, value in before.items():
+        this = counted.get(key)
+        # Identifiers and the last arming's time are states, not sums.
+        if isinstance(value, int) and isinstance(this, int) and key not in ("id", "generation", "arming-ns"):
+            counted[key] = this - value
+    return counted
 
 
 def parse_record(file: BinaryIO, name: str) -> list[MigrationRecord]:
     """Every migration in an open record file, oldest first; empty if nothing was recorded."""
     migrations: list[MigrationRecord] = []
-    current = _Builder()
+    current, totals = _Builder(), None
     for raw in _raw_records(file, name):
         if raw.kind == BLOCKS and (current.started or raw.block in current.blocks):
-            migrations.append(current.build())
+            migrations.append(current.build(totals))
+            totals = current.statistics or totals
             current = _Builder()
         current.add(raw)
     if current.blocks or current.started:
-        migrations.append(current.build())
+        migrations.append(current.build(totals))
     return migrations
 
 
