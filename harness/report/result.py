@@ -1,0 +1,337 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``result.json``: what a run found, for programs.  docs/result.md describes every field.
+
+    result = Result(verdict=judgement.verdict, ..., pages=Pages.of(judgement), bytes=Bytes.of(account, ...))
+    result.to_json()
+    Result.from_json(text)          # refuses another version
+
+Fields are only ever added within version 1; a program that reads it must ignore
+what it does not know.  What could not be found out is null, never a made-up 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness.errors import InputError
+from harness.floor import Account
+from harness.scenario_model import Arm, VerdictWord
+from harness.verdict import Finding, Judgement, PageCounts
+
+VERSION = 1
+#: How many wrong pages are listed with all that is known of each.
+WRONG_PAGES = 100
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Pages(_Part):
+    """Every page of every compared block, in exactly one category."""
+
+    total: int
+    """Pages compared; the sum of all that follows."""
+    equal: int
+    """The same on both sides."""
+    skipped: int
+    """Left behind, and shown to be right: see docs/oracle.md."""
+    explained: dict[str, int]
+    """Different for a reason that has a name: pages by name."""
+    wrong: int
+    """Different without a reason."""
+    skipped_percent: float
+    """skipped, of total."""
+
+    @classmethod
+    def of(cls, counts: PageCounts) -> Pages:
+        """From the judge's counts."""
+        return cls(
+            total=counts.total,
+            equal=counts.equal,
+            skipped=counts.skipped,
+            explained=dict(counts.explained),
+            wrong=counts.wrong,
+            skipped_percent=round(counts.skipped_percent, 3),
+        )
+
+
+class WrongPage(_Part):
+    """One wrong page."""
+
+    block: str
+    """RAMBlock."""
+    page: int
+    """Page number in the block."""
+    frame: int | None
+    """Guest frame number; null where the guest cannot see the page, or nobody said."""
+    rule: str
+    """The rule that it breaks."""
+    request: str | None
+    """The request by whose answer it was skipped, in hexadecimal."""
+    zero_on_source: bool
+    """Whether the source holds nothing but zeros there."""
+    zero_on_destination: bool
+    """The same on the destination."""
+    sent: bool | None
+    """Whether it was ever sent; null without a record of the device."""
+
+
+class FoundRule(_Part):
+    """A rule that was broken: why the verdict is fail."""
+
+    rule: str
+    """Its name, see docs/oracle.md."""
+    kind: str
+    """memory, record, guest or expectation."""
+    text: str
+    """In words."""
+    count: int
+    """How often; of pages, how many."""
+    block: str | None
+    """RAMBlock, where it is about one."""
+    pages: list[int]
+    """The first of the pages that it is about."""
+
+    @classmethod
+    def of(cls, finding: Finding) -> FoundRule:
+        """From the judge's finding."""
+        return cls(
+            rule=finding.rule,
+            kind=finding.kind,
+            text=finding.text,
+            count=finding.count,
+            block=finding.block,
+            pages=list(finding.pages),
+        )
+
+
+class NotCompared(_Part):
+    """A migrated block that was not looked into."""
+
+    name: str
+    """RAMBlock."""
+    bytes: int | None
+    """Its size."""
+    reason: str
+    """Why not."""
+
+
+class Protocol(_Part):
+    """The device's counters of this migration."""
+
+    requests: int
+    """Requests that left."""
+    responses: int
+    """Answers that arrived whole."""
+    stale: int
+    """Chunks dropped because a newer request or a sync had come."""
+    invalid: int
+    """Chunks that the device could not make sense of."""
+    chunks: int
+    """Chunks that arrived."""
+    reported: int
+    """Pages reported free in what was applied; a page counts each time."""
+    skipped: int
+    """Dirty bits cleared; a page that is dirtied and cleared again counts twice."""
+    sent_before: int
+    """Pages reported that had been sent already, and were let alone."""
+    dropped: int
+    """Chunks that did not fit into the device's queue."""
+    bad_pages: int
+    """Reported frames that are no memory of this migration."""
+    refused: str
+    """Why the device asked for nothing at all; empty if it asked."""
+
+    @classmethod
+    def of(cls, counters: Mapping[str, object]) -> Protocol:
+        """From the device's statistics, by their names in QEMU."""
+
+        def number(key: str) -> int:
+            value = counters.get(key, 0)
+            return value if isinstance(value, int) else 0
+
+        return cls(
+            requests=number("requests"),
+            responses=number("answers"),
+            stale=number("stale"),
+            invalid=number("invalid"),
+            chunks=number("chunks"),
+            reported=number("reported"),
+            skipped=number("skipped"),
+            sent_before=number("sent-before"),
+            dropped=number("dropped"),
+            bad_pages=number("bad-pages"),
+            refused=str(counters.get("refused", "")),
+        )
+
+
+class Bytes(_Part):
+    """What was sent, what had to be sent, and where the difference went."""
+
+    sent: int
+    """QEMU's ram.transferred."""
+    full_pages: int
+    """Sendings of whole pages."""
+    zero_pages: int
+    """Sendings of pages of zeros."""
+    floor: int
+    """What had to be sent: 4104 for each page that is neither free nor zero, 9 (multifd: 8)
+    for each zero page, nothing for a free one."""
+    floor_by: Literal["none", "module", "walk"]
+    """Who says what is free: nobody, the guest's own first answer, or a walk from outside."""
+    floor_at: Literal["request", "start", "switch-over"]
+    """The instant at which pages were looked at for it."""
+    sent_over_floor: float | None
+    """(sent - head) / floor."""
+    head: int
+    """Free pages that were sent before the first answer came."""
+    again: int | None
+    """Pages sent more than once."""
+    unreported: int | None
+    """Free pages that no answer reported; only a walk from outside can tell."""
+    rest: int
+    """sent less everything above."""
+
+    @classmethod
+    def of(cls, account: Account, *, full_pages: int, zero_pages: int) -> Bytes:
+        """From the account, and QEMU's ``normal`` and ``duplicate``."""
+        return cls(
+            sent=account.sent,
+            full_pages=full_pages,
+            zero_pages=zero_pages,
+            floor=account.floor,
+            floor_by=account.floor_by,
+            floor_at=account.floor_at,
+            sent_over_floor=round(account.sent_over_floor, 4) if account.floor else None,
+            head=account.head,
+            again=account.again,
+            unreported=account.unreported,
+            rest=account.rest,
+        )
+
+
+class Time(_Part):
+    """How long the migration took, in milliseconds, by QEMU's clock."""
+
+    total_ms: int
+    """From start to completion; includes the holds."""
+    downtime_ms: int
+    """The guest's pause at switch-over, as QEMU counts it."""
+    setup_ms: int
+    """Before the first page."""
+    held_ms: int
+    """Of total_ms: the guest stood still for the oracle's digests."""
+
+
+class GuestReport(_Part):
+    """The guest's own checks after it was resumed; null: not made."""
+
+    verify_pages: int | None = None
+    """Pages with known content that it owned throughout."""
+    verify_bad: int | None = None
+    """Of those, the wrong ones."""
+    checksum_matches: bool | None = None
+    """Whether the checksum over them is the one that the host computes from the seed."""
+    exercise_pages: int | None = None
+    """Pages that it allocated, filled, verified and freed after the migration."""
+    exercise_bad: int | None = None
+    """Of those, the ones that did not keep their content."""
+    kernel_warnings: list[str] | None = None
+    """Warnings in its kernel's log."""
+
+
+class Result(_Part):
+    """One run."""
+
+    version: Literal[1] = 1
+    """Of this format."""
+    verdict: VerdictWord
+    """pass, fail or inconclusive."""
+    reason: str
+    """One sentence."""
+    expected: VerdictWord = "pass"
+    """The verdict that the scenario is written to show."""
+    scenario: str
+    """Its name; the whole of it is in scenario.yaml beside the result."""
+    arm: Arm
+    """off, hint or info."""
+    accelerator: str
+    """kvm or tcg, of the guest."""
+    accelerator_reason: str
+    """Why that one."""
+    seed: int
+    """With it, the same run can be made again."""
+    strict: bool
+    """Whether "unchanged since the request" rests on digests."""
+    memory_bytes: int
+    """The guest's memory."""
+    pages: Pages
+    findings: list[FoundRule]
+    """Every rule that was broken; empty unless the verdict is fail."""
+    wrong_pages: list[WrongPage]
+    """The first 100 wrong pages."""
+    observed: dict[str, int]
+    """Counted, and harmless; docs/oracle.md says what each means."""
+    not_compared: list[NotCompared]
+    """Migrated blocks that nobody looked into."""
+    protocol: Protocol
+    bytes: Bytes
+    time: Time
+    rounds: int
+    """Passes over memory (QEMU's dirty-sync-count)."""
+    guest: GuestReport
+    phases: dict[str, float]
+    """Seconds by phase of the run."""
+    versions: dict[str, Any]
+    """Versions and hashes of every binary that was used."""
+    replay: str
+    """The command that makes this run again."""
+    folder: str | None = Field(default=None)
+    """The run folder."""
+
+    @property
+    def as_expected(self) -> bool:
+        """Whether the verdict is the one that the scenario is written to show."""
+        return self.verdict == self.expected
+
+    def to_json(self) -> str:
+        """The document, indented, with a newline at its end."""
+        return self.model_dump_json(indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, name: str = "result.json") -> Result:
+        """Read a document back; :class:`InputError` if it is none of this version."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"]) or "document"
+            raise InputError(
+                f"{name} is not a result of version {VERSION}: {where}: {first['msg']}"
+            ) from error
+
+
+def wrong_pages_of(judgement: Judgement, limit: int = WRONG_PAGES) -> list[WrongPage]:
+    """The first wrong pages, some of each rule that was broken."""
+    return [
+        WrongPage(
+            block=page.block,
+            page=page.page,
+            frame=page.frame,
+            rule=page.rule,
+            request=None if page.request is None else f"{page.request:#x}",
+            zero_on_source=page.zero_on_source,
+            zero_on_destination=page.zero_on_destination,
+            sent=page.sent,
+        )
+        for page in judgement.wrong_pages(limit)
+    ]
+
+
+def result_schema() -> dict[str, object]:
+    """The JSON Schema of ``result.json``."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Result.model_json_schema()}

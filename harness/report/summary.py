@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A result for people: what a terminal shows at the end of a run."""
+
+from __future__ import annotations
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from harness.report.result import Result
+from harness.units import human_size
+
+_STYLE = {"pass": "bold green", "fail": "bold red", "inconclusive": "bold yellow"}
+#: More wrong pages than this are for the file.
+_SHOWN = 10
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else "-"
+
+
+def _rows(result: Result) -> list[tuple[str, str]]:
+    pages, sent, time = result.pages, result.bytes, result.time
+    of_pages = [f"{pages.equal} equal", f"{pages.skipped} skipped ({_share(pages.skipped, pages.total)})"]
+    of_pages += [f"{count} {name}" for name, count in pages.explained.items()]
+    of_pages.append(f"{pages.wrong} wrong")
+    rows = [("pages", f"{pages.total}: " + ", ".join(of_pages))]
+    if result.arm == "info":
+        told = result.protocol
+        asked = (
+            f"{told.requests} requests, {told.responses} answers, {told.stale} stale, {told.invalid} invalid"
+        )
+        rows.append(("protocol", f"not asked: {told.refused}" if told.refused else asked))
+    witness = {"none": "nobody says what is free", "module": "free by the guest's own answer"}
+    by = witness.get(sent.floor_by, "free by the walk from outside")
+    head = f", {human_size(sent.head)} of them before the first answer" if sent.head else ""
+    rows.append(("sent", f"{human_size(sent.sent)}{head}"))
+    times = "" if sent.sent_over_floor is None else f"; sent is {sent.sent_over_floor:.2f} times the floor"
+    rows.append(("floor", f"{human_size(sent.floor)} ({by}){times}"))
+    held = f", of which {time.held_ms} ms held for digests" if time.held_ms else ""
+    rows.append(
+        ("time", f"{time.total_ms} ms in {result.rounds} rounds{held}; down for {time.downtime_ms} ms")
+    )
+    rows.append(("guest", _guest(result)))
+    if result.not_compared:
+        named = ", ".join(f"{block.name} ({block.reason})" for block in result.not_compared)
+        rows.append(("not compared", named))
+    phases = ", ".join(f"{name} {seconds:.1f}" for name, seconds in result.phases.items())
+    rows.append(("seconds", phases))
+    rows.append(("replay", result.replay))
+    if result.folder:
+        rows.append(("run folder", result.folder))
+    return rows
+
+
+def _guest(result: Result) -> str:
+    guest = result.guest
+    if guest.verify_bad is None:
+        return "not asked"
+    parts = [f"{guest.verify_bad} of its {guest.verify_pages} pages wrong"]
+    if guest.exercise_bad is not None:
+        parts.append(f"{guest.exercise_bad} of {guest.exercise_pages} exercised pages wrong")
+    if guest.kernel_warnings is not None:
+        parts.append(f"{len(guest.kernel_warnings)} kernel warnings")
+    return ", ".join(parts)
+
+
+def summary(result: Result) -> RenderableType:
+    """The whole result on half a screen; every line stands alone in a log."""
+    title = Text(result.verdict.upper(), _STYLE[result.verdict])
+    title.append(f"  {result.scenario}, arm {result.arm}, {result.accelerator}", "bold")
+    title.append(f", {human_size(result.memory_bytes)}, seed {result.seed}", "bold")
+    parts: list[RenderableType] = [title, Text(result.reason)]
+    parts += [Text(f"  {found.rule}: {found.text}", "red") for found in result.findings]
+    for page in result.wrong_pages[:_SHOWN]:
+        frame = "no frame" if page.frame is None else f"frame {page.frame:#x}"
+        text = f"    {page.block} page {page.page:#x} ({frame}): {page.rule}"
+        parts.append(Text(text if page.request is None else f"{text}, request {page.request}", "red"))
+    if result.pages.wrong > _SHOWN:
+        parts.append(
+            Text(f"    ... {result.pages.wrong - _SHOWN} more; result.json lists the first 100", "red")
+        )
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, text in _rows(result):
+        table.add_row(name, Text(text))
+    parts.append(table)
+    if not result.as_expected:
+        parts.append(Text(f"this scenario expects the verdict {result.expected!r}", "yellow"))
+    return Group(*parts)
+
+
+def print_summary(result: Result, console: Console | None = None) -> None:
+    """Print :func:`summary`; on standard output unless told otherwise."""
+    console = console or Console()
+    if not console.is_terminal:
+        # A log has no width: do not fold lines at 80 columns for nobody.
+        console = Console(file=console.file, width=400, no_color=True)
+    console.print(summary(result))
