@@ -23,7 +23,7 @@ from typing import Final, TypeAlias
 
 import libvirt
 
-from harness.errors import DeadlineExceeded, GuestLost, MachineryError
+from harness.errors import DeadlineExceeded, LostError, MachineryError
 from harness.events import Deadline
 from harness.migration.qmp import CLOSED, QmpEvent
 
@@ -152,7 +152,7 @@ class Handlers:
     #: QEMU has completed; its process is still there, for a moment.
     completed: Callable[[], None]
     #: Builds the error for a QEMU that is gone.
-    lost: Callable[[str], GuestLost]
+    lost: Callable[[str], LostError]
 
 
 @dataclass(slots=True)

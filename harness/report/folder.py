@@ -8,7 +8,6 @@ last step.  A run that was killed cannot say that it was killed; its folder can.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Final
 
 from harness.errors import InputError, MachineryError
-from harness.events import jsonable
 
 MARKER: Final = "INCOMPLETE"
 
@@ -80,11 +78,11 @@ class RunFolder:
             file.write(text if text.endswith("\n") or not text else text + "\n")
         return path
 
-    def write_json(self, name: str, value: object) -> Path:
-        """Write a new JSON file, whole or not at all."""
+    def write_whole(self, name: str, text: str) -> Path:
+        """Write a new text file, whole or not at all."""
         path = self.path / name
         draft = self.path / f".{name}.part"
-        draft.write_text(json.dumps(jsonable(value), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        draft.write_text(text, encoding="utf-8")
         # link + unlink, where rename would silently replace.
         try:
             os.link(draft, path)

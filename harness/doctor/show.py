@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The doctor's findings, for people and for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from rich.console import Console
+from rich.text import Text
+
+from harness.doctor.findings import Finding, Level, possible
+
+_STYLES: Final = {Level.OK: "green", Level.NOTE: "yellow", Level.MISSING: "bold red"}
+
+
+def as_document(findings: Sequence[Finding]) -> dict[str, object]:
+    """The findings as JSON."""
+    return {
+        "version": 1,
+        "possible": possible(findings),
+        "findings": [
+            {"name": item.name, "level": item.level.value, "text": item.text, "advice": item.advice}
+            for item in findings
+        ],
+    }
+
+
+def print_findings(findings: Sequence[Finding]) -> None:
+    """One line each, what to do about it below."""
+    findings = tuple(findings)
+    console = Console()
+    width = max(len(item.name) for item in findings)
+    for item in findings:
+        line = Text()
+        line.append(f"{item.level.value:8}", _STYLES[item.level])
+        line.append(f"{item.name:{width}}  {item.text}")
+        console.print(line, soft_wrap=True)
+        if item.advice:
+            console.print(Text(" " * (8 + width + 2) + item.advice, "dim"), soft_wrap=True)
+    console.print("a run is possible" if possible(findings) else "no run is possible until what is missing is there")

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Step 10: the result, from everything that a run found out."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from typing import TYPE_CHECKING, Final
+
+from harness.errors import ExitCode
+from harness.events import EventStream, jsonable, step_seconds
+from harness.report.folder import RunFolder
+from harness.session.inside import Findings, booted, load, migrate_and_judge
+from harness.session.plan import RunPlan
+from harness.terminal import TerminalProgress
+
+if TYPE_CHECKING:
+    from harness.report.result import GuestReport, Result
+    from harness.verdict import Judgement
+
+EXIT_CODES: Final = {"pass": ExitCode.PASS, "fail": ExitCode.FAIL, "inconclusive": ExitCode.INCONCLUSIVE}
+
+
+def carry_out(
+    plan: RunPlan, folder: RunFolder, events: EventStream, terminal: TerminalProgress, *, as_json: bool
+) -> int:
+    """The run itself, in the lab; returns the exit status."""
+    with booted(plan, folder, events) as here:
+        load(here, events)
+        findings = migrate_and_judge(here, folder, events)
+        with events.step("report"):
+            result = build_result(plan, folder, events, findings)
+    folder.write_whole("result.json", result.to_json())
+    events.emit("verdict", verdict=result.verdict, reason=result.reason)
+    folder.finish()
+    with terminal.suspended():
+        _print(result, as_json=as_json)
+    return EXIT_CODES[result.verdict]
+
+
+def _print(result: Result, *, as_json: bool) -> None:
+    if as_json:
+        print(result.to_json(), end="")  # noqa: T201 - this is the command's output
+        return
+    from harness.report.summary import print_summary
+
+    print_summary(result)
+
+
+def replay_command(plan: RunPlan, folder: RunFolder) -> str:
+    """The command that makes this run again: the resolved scenario, seed included, and the same tools."""
+    words = ["freepage", "run", str(folder.file("scenario.yaml")), *plan.tools.options()]
+    return shlex.join(words)
+
+
+def build_result(plan: RunPlan, folder: RunFolder, events: EventStream, found: Findings) -> Result:
+    """Judge, and put everything down."""
+    from harness.floor import account_of
+    from harness.report.result import Bytes, FoundRule, NotCompared, Pages, Protocol, Result, Time, wrong_pages_of
+
+    scenario, numbers, evidence = plan.resolved.scenario, found.statistics, found.evidence
+    account = account_of(
+        evidence.case,
+        evidence.record,
+        evidence.digests,
+        sent=numbers.sent,
+        pages_sent=numbers.normal_pages + numbers.zero_pages,
+        multifd=scenario.migration.multifd > 0,
+    )
+    judgement = evidence.judge(found.checks, account.sent_over_floor)
+    versions = jsonable(plan.versions())
+    assert isinstance(versions, dict)
+    return Result(
+        verdict=judgement.verdict,
+        reason=_reason(judgement, found),
+        expected=scenario.expect.verdict,
+        scenario=scenario.name,
+        arm=scenario.arm,
+        accelerator=plan.resolved.accelerator,
+        accelerator_reason=plan.accelerator_reason,
+        seed=plan.resolved.seed,
+        strict=scenario.strict,
+        memory_bytes=scenario.guest.memory,
+        pages=Pages.of(judgement.pages),
+        findings=[FoundRule.of(finding) for finding in judgement.findings],
+        wrong_pages=wrong_pages_of(judgement),
+        observed=dict(judgement.observed),
+        not_compared=[
+            NotCompared(name=name, bytes=size, reason=reason)
+            for name, (size, reason) in evidence.not_compared.items()
+        ],
+        protocol=Protocol.of(evidence.record.statistics or found.counters),
+        bytes=Bytes.of(account, full_pages=numbers.normal_pages, zero_pages=numbers.zero_pages),
+        time=Time(
+            total_ms=numbers.total_ms,
+            downtime_ms=numbers.downtime_ms,
+            setup_ms=numbers.setup_ms,
+            held_ms=round(1000 * found.held_seconds),
+        ),
+        rounds=numbers.rounds,
+        guest=_guest_report(found),
+        phases=_phases(plan, events, found),
+        versions=versions,
+        replay=replay_command(plan, folder),
+        folder=str(folder.path),
+    )
+
+
+def _reason(judgement: Judgement, found: Findings) -> str:
+    return judgement.reason + (f"; the guest was lost when it went on: {found.lost.message}" if found.lost else "")
+
+
+def _phases(plan: RunPlan, events: EventStream, found: Findings) -> dict[str, float]:
+    """Seconds by step, and from the command's start to the completed migration."""
+    phases = {name: round(seconds, 3) for name, seconds in step_seconds(events.history()).items()}
+    # The stream began a moment after the command did.
+    before = time.monotonic() - plan.began - events.now()
+    return {**phases, "until_migrated": round(before + found.completed_at, 3)}
+
+
+def _guest_report(found: Findings) -> GuestReport:
+    from harness.report.result import GuestReport
+
+    answers, checks = found.answers, found.checks
+    if answers is None or checks is None:
+        return GuestReport()
+    return GuestReport(
+        verify_pages=_int(answers.verify.get("pages")),
+        verify_bad=checks.verify_bad,
+        checksum_matches=checks.checksum_matches,
+        exercise_pages=_int(answers.exercise.get("pages")),
+        exercise_bad=checks.exercise_bad,
+        kernel_warnings=None if checks.kernel_warnings is None else list(checks.kernel_warnings),
+    )
+
+
+def _int(value: object) -> int | None:
+    return value if isinstance(value, int) else None

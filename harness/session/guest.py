@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The guest under test: its pieces on each host, and how it is started."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Final
+
+from harness.errors import GuestLost
+from harness.events import Deadline, EventStream
+from harness.guest.console import Console
+from harness.guest.control import GuestControl
+from harness.guest.domain import Balloon, Boot, DomainSpec, Sockets, domain_xml
+from harness.guest.ssh import Keys
+from harness.hosts.lab import Lab, LabHost
+from harness.hosts.netns import GUEST_ADDRESS, PREFIX
+from harness.report.folder import RunFolder
+from harness.session.plan import RunPlan
+from harness.toolchain import cpio
+
+if TYPE_CHECKING:
+    import libvirt
+
+NAME: Final = "guest"
+
+_CONTINUED: Final = re.compile(r"\s*\\\n")
+
+
+class Guest:
+    """Context manager: console and control channel are open while it is entered."""
+
+    def __init__(self, plan: RunPlan, lab: Lab, folder: RunFolder, events: EventStream) -> None:
+        self.plan = plan
+        self.keys = Keys.generate()
+        self.console = Console(events, folder.file("console.log"))
+        self.control = GuestControl(events)
+        self._lab = lab
+        self._folder = folder
+        self._uuid = uuid.uuid4()
+        self._sockets = {host.name: Sockets.below(host.runtime_dir) for host in lab.hosts}
+        self._initrd = lab.runtime_dir / "initrd"
+
+    def __enter__(self) -> Guest:
+        self.console.__enter__()
+        self.control.__enter__()
+        # Before any QEMU: console and control are sockets of ours, which it connects to.
+        for host in self._lab.hosts:
+            sockets = self._sockets[host.name]
+            self.console.listen(host.name, sockets.console)
+            self.control.listen(host.name, sockets.control)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.control.__exit__(kind, value, trace)
+        self.console.__exit__(kind, value, trace)
+
+    @property
+    def source(self) -> LabHost:
+        """The host that it starts on."""
+        return self._lab.source
+
+    def monitor_socket(self, host: LabHost) -> Path:
+        """Where the QEMU on ``host`` listens for us."""
+        return self._sockets[host.name].monitor
+
+    def record_file(self, host: LabHost) -> Path:
+        """The device's record of what it did on ``host``."""
+        return self._folder.file(f"{host.name}.record")
+
+    def cmdline(self) -> str:
+        """The kernel's command line.
+
+        A kernel that panics restarts at once, which ends its QEMU: a guest that
+        failed must not sit there until a deadline.
+        """
+        words = [
+            "console=ttyS0 quiet panic=-1",
+            f"freepage.driver={self.plan.driver}",
+            f"freepage.ip={GUEST_ADDRESS}/{PREFIX}",
+            self.plan.resolved.scenario.guest.cmdline,
+        ]
+        return " ".join(filter(None, words))
+
+    def spec(self, host: LabHost) -> DomainSpec:
+        """The domain for ``host``."""
+        plan, scenario = self.plan, self.plan.resolved.scenario
+        qemu = plan.source_qemu if host is self._lab.source else plan.destination_qemu
+        held = scenario.arm == "info" and scenario.strict
+        return DomainSpec(
+            name=NAME,
+            uuid=self._uuid,
+            qemu=qemu.path,
+            firmware=qemu.firmware,
+            boot=Boot(plan.kernel.vmlinuz, self._initrd, self.cmdline()),
+            memory=scenario.guest.memory,
+            vcpus=scenario.guest.vcpus,
+            machine=scenario.guest.machine,
+            accelerator=plan.resolved.accelerator,
+            balloon=Balloon(
+                arm=scenario.arm,
+                hold=("request",) if held else (),
+                record=self.record_file(host) if qemu.has_free_page_info else None,
+            ),
+            sockets=self._sockets[host.name],
+            nic=host.nic,
+        )
+
+    def start(self) -> libvirt.virDomain:
+        """Start it on the source; returns when its QEMU runs."""
+        import libvirt
+
+        self._write_initrd()
+        source = self._lab.source
+        xml = domain_xml(self.spec(source))
+        self._folder.write_text("source.xml", xml)
+        connection = source.connect()
+        try:
+            return connection.createXML(xml, 0)
+        except libvirt.libvirtError as error:
+            raise lost(source, f"the source cannot start the guest: {error.get_error_message()}") from error
+
+    def _write_initrd(self) -> None:
+        """The image with the run's own keys behind it: the kernel unpacks one archive after the other."""
+        with self._initrd.open("xb") as file:
+            file.write(self.plan.image.initrd.read_bytes())
+            files = self.keys.guest_files()
+            cpio.write_cpio(file, cpio.with_parents([cpio.file(f"/{name}", files[name], 0o600) for name in files]))
+
+    def wait_until_ready(self, deadline: Deadline) -> Mapping[str, object]:
+        """Wait for the guest's own word; what it says of itself."""
+        try:
+            return self.control.wait_ready(deadline)
+        except GuestLost as error:
+            raise self._never_ready(error) from error
+
+    def _never_ready(self, error: GuestLost) -> GuestLost:
+        source = self._lab.source
+        return GuestLost(
+            error.message,
+            last_lines=self.console.tail(30) or source.last_words(),
+            command=logged_command(source.qemu_log(NAME)),
+            hint=f"the whole console: {self._folder.file('console.log')}",
+        )
+
+
+def lost(host: LabHost, message: str) -> GuestLost:
+    """The error for a QEMU (or a daemon) of ``host`` that is gone: last words, command line."""
+    host.check()
+    log = host.qemu_log(NAME)
+    return GuestLost(message, last_lines=last_words(log) or host.last_words(), command=logged_command(log))
+
+
+def last_words(log: Path, lines: int = 15) -> tuple[str, ...]:
+    """What QEMU itself said, from libvirt's log of it: all that is not its command line."""
+    return tuple(_log_parts(log)[1][-lines:])
+
+
+def logged_command(log: Path) -> tuple[str, ...]:
+    """The command line by which libvirt started QEMU last, from its log."""
+    return _log_parts(log)[0]
+
+
+def _log_parts(log: Path) -> tuple[tuple[str, ...], list[str]]:
+    try:
+        text = log.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return (), []
+    command: tuple[str, ...] = ()
+    said: list[str] = []
+    for line in _CONTINUED.sub(" ", text).splitlines():
+        # Environment, then the program: "LC_ALL=C PATH=... /path/to/qemu -name ...".
+        if line.startswith("LC_ALL="):
+            words = shlex.split(line)
+            command = tuple(words[next((i for i, word in enumerate(words) if "=" not in word), 0) :])
+            said = []
+        elif command:
+            said.append(line)
+    return command, said

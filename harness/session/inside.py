@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What happens in the lab: boot, load, migrate, judge, resume and check.  The steps of one run, in order."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from harness.errors import GuestLost
+from harness.events import Deadline, EventStream
+from harness.hosts.lab import Lab
+from harness.migration.statistics import MigrationStatistics
+from harness.report.folder import RunFolder
+from harness.session.guest import Guest
+from harness.session.plan import RunPlan
+
+if TYPE_CHECKING:
+    import libvirt
+
+    from harness.session.checking import Answers
+    from harness.session.judging import Evidence
+    from harness.verdict import GuestChecks
+
+#: Filling memory takes a moment under emulation: seconds, and more for each MiB.
+LOAD_SECONDS: Final = 60.0
+LOAD_SECONDS_PER_MIB: Final = 0.2
+
+#: Beside the RAM of both sides in their file system: what libvirt itself puts there.
+MEMORY_SLACK: Final = 16 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """All that a run found out; the report is made of it."""
+
+    evidence: Evidence
+    statistics: MigrationStatistics
+    counters: Mapping[str, object]
+    #: Seconds since the stream began: migration completed, held in the device's holds.
+    completed_at: float
+    held_seconds: float
+    answers: Answers | None
+    #: Why the guest's own checks were not made.
+    lost: GuestLost | None
+
+    @property
+    def checks(self) -> GuestChecks | None:
+        """What the judge needs of the guest's answers."""
+        return self.answers.checks if self.answers is not None else None
+
+
+class Booted:
+    """A guest that is ready on the source, and everything around it."""
+
+    def __init__(self, plan: RunPlan, lab: Lab, guest: Guest, domain: libvirt.virDomain) -> None:
+        self.plan = plan
+        self.lab = lab
+        self.guest = guest
+        self.domain = domain
+
+
+@contextlib.contextmanager
+def booted(plan: RunPlan, folder: RunFolder, events: EventStream) -> Iterator[Booted]:
+    """Steps 3 and 4: the lab, and in it a guest that has said that it is ready."""
+    scenario = plan.resolved.scenario
+    memory = 2 * scenario.guest.memory + MEMORY_SLACK
+    with contextlib.ExitStack() as stack:
+        with events.step("lab"):
+            lab = stack.enter_context(Lab(events, memory=memory, logs=folder.file("hosts")))
+            guest = stack.enter_context(Guest(plan, lab, folder, events))
+        with events.step("boot", memory=scenario.guest.memory, accelerator=plan.resolved.accelerator) as step:
+            domain = guest.start()
+            # While the guest boots on its CPU: what the rest of the run needs is loaded on ours.
+            import harness.session.checking
+            import harness.session.judging
+            import harness.session.move  # noqa: F401
+
+            ready = guest.wait_until_ready(Deadline(scenario.guest.boot_timeout_s, "the guest's ready word"))
+            step.note(kernel=ready.get("release"), driver=ready.get("driver"), guest_ms=ready.get("uptime_ms"))
+        # Whatever comes after: what libvirt has learnt about this QEMU is not asked again.
+        lab.source.keep_capabilities()
+        yield Booted(plan, lab, guest, domain)
+
+
+def load(here: Booted, events: EventStream) -> None:
+    """Step 5: the workload."""
+    resolved = here.plan.resolved
+    words = resolved.load_words()
+    seconds = LOAD_SECONDS + LOAD_SECONDS_PER_MIB * resolved.noise_bytes / (1 << 20)
+    with events.step("load", workload=words[0]) as step:
+        answer = here.guest.control.call("load", *words, deadline=Deadline(seconds, "the workload's loading"))
+        step.note(pages=answer.get("pages"), freed=answer.get("freed"))
+
+
+def migrate_and_judge(here: Booted, folder: RunFolder, events: EventStream) -> Findings:
+    """Steps 6 to 9."""
+    from harness.session.checking import check
+    from harness.session.judging import gather
+    from harness.session.move import Move
+
+    resolved = here.plan.resolved
+    with Move(here.guest, here.lab, folder, events) as move:
+        with events.step("migrate", arm=resolved.scenario.arm) as step:
+            moved = move.run(here.domain, resolved.scenario.migration)
+            numbers = moved.statistics
+            step.note(sent=numbers.sent, total_ms=numbers.total_ms, downtime_ms=numbers.downtime_ms)
+        with events.step("judge"):
+            evidence = gather(moved, here.guest, resolved, events)
+        answers, gone = None, None
+        with events.step("check"):
+            try:
+                answers = check(moved.domain, here.guest.control, resolved.seed, events)
+            except GuestLost as error:
+                # A guest with wrong memory may well die of it: that is the verdict, not its end.
+                if evidence.judge(None).verdict != "fail":
+                    raise
+                gone = error
+        return Findings(
+            evidence,
+            numbers,
+            moved.counters,
+            moved.completed_at,
+            moved.holds.seconds,
+            answers,
+            gone,
+        )

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""From two paused QEMUs to what the judge needs: both memories compared, the device's record read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Final
+
+from harness.errors import MachineryError
+from harness.events import EventStream
+from harness.memory.compare import compare
+from harness.memory.digest import RequestDigests, page_digests
+from harness.memory.image import RamImage
+from harness.memory.record import Block, MigrationRecord, read_record
+from harness.scenario import Resolved
+from harness.session.guest import Guest
+from harness.session.move import Moved
+from harness.units import PAGE_SIZE
+from harness.verdict import BlockState, GuestChecks, JudgeInput, Judgement, judge
+
+_NO_RECORD: Final = MigrationRecord()
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """All that was found at switch-over."""
+
+    case: JudgeInput
+    record: MigrationRecord
+    digests: RequestDigests
+    #: Blocks that could not be compared: their size, and why.
+    not_compared: Mapping[str, tuple[int | None, str]]
+
+    def judge(self, checks: GuestChecks | None, sent_over_floor: float | None = None) -> Judgement:
+        """The verdict, with the guest's own checks where they were made."""
+        return judge(replace(self.case, guest=checks, sent_over_floor=sent_over_floor))
+
+
+def gather(moved: Moved, guest: Guest, resolved: Resolved, events: EventStream) -> Evidence:
+    """Compare the two memories, and read what the device says that it did."""
+    record = _read_record(guest)
+    scenario = resolved.scenario
+    not_compared: dict[str, tuple[int | None, str]] = {}
+    states = []
+    with ExitStack() as stack:
+        for name, source, destination in _pairs(moved, stack, not_compared):
+            with events.step("compare", block=name, bytes=source.size) as step:
+                found = compare(source, destination)
+                step.note(differing=int(found.differing.size))
+            states.append(
+                BlockState(
+                    block=record.blocks.get(name) or Block(name, source.pages),
+                    differing=found.differing,
+                    zero_on_source=found.zero_on_source,
+                    zero_on_destination=found.zero_on_destination,
+                    hole_on_source=found.hole_on_source,
+                    sent=record.sent[name].flags() if name in record.sent else None,
+                )
+            )
+        now = {name: page_digests(image) for name, image in moved.source.images.items()} if moved.holds.holds else {}
+    case = JudgeInput(
+        arm=scenario.arm,
+        blocks=states,
+        log=record.log,
+        unchanged=moved.holds.requests.unchanged(now),
+        strict=scenario.strict,
+        statistics=record.statistics,
+        expect=scenario.expect,
+    )
+    return Evidence(case, record, moved.holds.requests, not_compared)
+
+
+def _read_record(guest: Guest) -> MigrationRecord:
+    """What the source's device recorded of this migration; nothing where it keeps no record."""
+    path = guest.record_file(guest.source)
+    if not path.exists():
+        return _NO_RECORD
+    migrations = read_record(path)
+    if not migrations:
+        return _NO_RECORD
+    if not migrations[-1].complete:
+        raise MachineryError(f"the device's record {path} ends before the migration did")
+    return migrations[-1]
+
+
+def _pairs(
+    moved: Moved, stack: ExitStack, not_compared: dict[str, tuple[int | None, str]]
+) -> Iterator[tuple[str, RamImage, RamImage]]:
+    """Every RAMBlock that both sides have, as two images."""
+    for name, image in moved.source.images.items():
+        other = moved.destination.images.get(name)
+        if other is None:
+            not_compared[name] = (image.size, "the destination has it in no file")
+        else:
+            yield name, image, other
+    for name, content in moved.source.others.items():
+        there = moved.destination.others.get(name, OSError("the destination has no such block"))
+        if isinstance(content, OSError) or isinstance(there, OSError):
+            errors = [side for side in (content, there) if isinstance(side, OSError)]
+            not_compared[name] = (None, f"it could not be read: {errors[0]}")
+        elif len(content) != len(there) or len(content) % PAGE_SIZE:
+            sizes = f"{len(content)} bytes on the source, {len(there)} on the destination"
+            not_compared[name] = (len(content), sizes)
+        else:
+            yield name, _image(name, content, stack), _image(name, there, stack)
+
+
+def _image(name: str, content: bytes, stack: ExitStack) -> RamImage:
+    """Bytes in the form in which everything else is compared."""
+    descriptor = os.memfd_create(name.replace("/", "-"), os.MFD_CLOEXEC)
+    os.write(descriptor, content)
+    return stack.enter_context(RamImage(descriptor, len(content), name))

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The migration of a run: holds, switch-over, and what can be learnt only while both QEMUs live."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import libvirt
+
+from harness.errors import FreepageError, LostError, MachineryError
+from harness.events import Deadline, EventStream
+from harness.guest.domain import destination_xml
+from harness.hosts.lab import Lab
+from harness.memory.image import RamImage
+from harness.migration import blocks, device
+from harness.migration.hold import HoldKeeper
+from harness.migration.migrate import Handlers, Inbox, MigrationJob, MigrationRequest, follow
+from harness.migration.qmp import Monitor, MonitorLoop
+from harness.migration.statistics import MigrationStatistics, from_job_stats, from_query_migrate
+from harness.migration.transcript import Transcript
+from harness.report.folder import RunFolder
+from harness.session.guest import Guest, lost
+
+if TYPE_CHECKING:
+    from harness.scenario import Migration
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One QEMU's memory at switch-over: images of what is a file, contents of what is not."""
+
+    images: Mapping[str, RamImage]
+    others: Mapping[str, bytes | OSError]
+
+    def close(self) -> None:
+        """Let go of the images."""
+        for image in self.images.values():
+            image.close()
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What the handlers have put down."""
+
+    numbers: MigrationStatistics | None = None
+    counters: dict[str, object] = field(default_factory=dict)
+    others: dict[str, bytes | OSError] = field(default_factory=dict)
+    completed_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """The guest has moved and stands still on both sides."""
+
+    domain: libvirt.virDomain
+    monitor: Monitor
+    source: Side
+    destination: Side
+    holds: HoldKeeper
+    statistics: MigrationStatistics
+    counters: Mapping[str, object]
+    completed_at: float
+
+
+class Move:
+    """One migration from source to destination.  ``close()`` when the memory was judged."""
+
+    def __init__(self, guest: Guest, lab: Lab, folder: RunFolder, events: EventStream) -> None:
+        self._guest = guest
+        self._lab = lab
+        self._folder = folder
+        self._events = events
+        self._inbox = Inbox()
+        self._seen = _Seen()
+        self._stack = contextlib.ExitStack()
+        self._loop = self._stack.enter_context(MonitorLoop())
+        self._transcript = self._stack.enter_context(Transcript(folder.file("qmp.jsonl")))
+        self._destination: Monitor | None = None
+
+    def close(self) -> None:
+        """Close monitors and images."""
+        self._stack.close()
+
+    def __enter__(self) -> Move:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def run(self, domain: libvirt.virDomain, how: Migration) -> Moved:
+        """Migrate; both sides stand still when this returns."""
+        deadline = Deadline(how.timeout_s, "the migration")
+        source = self._connect("source", deadline)
+        layout = blocks.layout(source.pid, blocks.query_ramblocks(source), self._lab.source.memory_dir)
+        self._write_command("source", source.pid)
+        # Opened while QEMU has them: the files' names go with it, their contents stay with us.
+        images = self._open(layout)
+        holds = HoldKeeper(source, images, self._events)
+        handlers = Handlers(
+            begun=lambda: self._begun(deadline),
+            hold=holds.handle,
+            stopped=lambda: self._seen.others.update(blocks.read_blocks(source.pid, layout.others)),
+            completed=lambda: self._completed(source),
+            lost=self._lost,
+        )
+        source.execute("migrate-set-parameters", {"downtime-limit": how.downtime_limit_ms})
+        xml = destination_xml(
+            domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE), self._guest.spec(self._lab.destination)
+        )
+        self._folder.write_text("destination.xml", xml)
+        request = MigrationRequest(self._lab.destination.migrate_uri, xml, how.bandwidth, how.multifd)
+        connection = self._lab.destination.connect()
+        moved = follow(
+            MigrationJob.start(domain, connection, request, self._inbox), self._inbox, handlers, deadline
+        )
+        return self._moved(moved, Side(images, self._seen.others), holds)
+
+    def _connect(self, side: str, deadline: Deadline) -> Monitor:
+        host = self._lab.source if side == "source" else self._lab.destination
+        path = self._guest.monitor_socket(host)
+        monitor = Monitor.connect(self._loop, side, path, self._events, self._transcript, deadline)
+        self._stack.callback(monitor.close)
+        monitor.listen(self._inbox.put)
+        return monitor
+
+    def _begun(self, deadline: Deadline) -> None:
+        # libvirt has started the destination's QEMU before it starts the migration.
+        if self._destination is None:
+            self._destination = self._connect("destination", deadline)
+            self._write_command("destination", self._destination.pid)
+
+    def _completed(self, source: Monitor) -> None:
+        """The source's last moment: libvirt kills it a few milliseconds from now."""
+        source.expect_end()
+        self._seen.completed_at = self._events.now()
+        # Both are to be had later as well (from libvirt, from the record); these are the better ones.
+        with contextlib.suppress(FreepageError):
+            self._seen.numbers = from_query_migrate(source.execute("query-migrate"))
+            self._seen.counters = device.read_counters(source, device.find_balloon(source))
+
+    def _lost(self, side: str) -> LostError:
+        host = self._lab.source if side == "source" else self._lab.destination
+        return lost(host, f"the {side}'s QEMU ended during the migration")
+
+    def _open(self, layout: blocks.Layout) -> dict[str, RamImage]:
+        images = {
+            backing.block.name: RamImage.open(backing.path, backing.block.used, backing.block.name)
+            for backing in layout.files
+        }
+        for image in images.values():
+            self._stack.callback(image.close)
+        if not images:
+            raise MachineryError("the guest's RAM is in no file: there is nothing to compare")
+        return images
+
+    def _moved(self, domain: libvirt.virDomain, source: Side, holds: HoldKeeper) -> Moved:
+        monitor = self._destination
+        if monitor is None:
+            raise MachineryError("the migration ended without ever having begun")
+        layout = blocks.layout(monitor.pid, blocks.query_ramblocks(monitor), self._lab.destination.memory_dir)
+        destination = Side(self._open(layout), blocks.read_blocks(monitor.pid, layout.others))
+        seen = self._seen
+        stats: Mapping[str, Any] = domain.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)
+        return Moved(
+            domain=domain,
+            monitor=monitor,
+            source=source,
+            destination=destination,
+            holds=holds,
+            statistics=seen.numbers or from_job_stats(stats),
+            counters=seen.counters,
+            completed_at=seen.completed_at if seen.completed_at is not None else self._events.now(),
+        )
+
+    def _write_command(self, side: str, pid: int) -> None:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+        import shlex
+
+        self._folder.write_text(f"{side}.command", shlex.join(word.decode(errors="replace") for word in words))

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``freepage run``: from the command line to the exit status.
+
+Two processes.  The one that the user started resolves and prepares, then forks
+into the lab (:func:`harness.hosts.enter.enter`) and waits.  The one in the lab
+does the rest and reports; when it ends, however it ends, nothing of the run is
+left but its folder.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Final, NoReturn
+
+from harness.errors import FreepageError, InputError
+from harness.events import EventStream, JsonLinesFile
+from harness.hosts.enter import enter
+from harness.report.folder import RunFolder
+from harness.scenario import Override
+from harness.session.plan import RunPlan, Tools
+from harness.session.prepare import load, now, prepare
+from harness.terminal import TerminalProgress, print_error
+
+INTERRUPTED: Final = 130
+
+Work = Callable[[RunPlan, RunFolder, EventStream, TerminalProgress], int]
+
+
+def run_scenario(
+    name: str, changes: Sequence[str | Override], tools: Tools, *, out: Path | None, as_json: bool
+) -> int:
+    """Run a scenario and report; returns the exit status."""
+
+    def work(plan: RunPlan, folder: RunFolder, events: EventStream, terminal: TerminalProgress) -> int:
+        from harness.session.conclude import carry_out
+
+        return carry_out(plan, folder, events, terminal, as_json=as_json)
+
+    return _in_lab(name, changes, tools, out, work)
+
+
+def open_shell(name: str, changes: Sequence[str | Override], tools: Tools, *, out: Path | None) -> int:
+    """Boot a scenario's guest and give a shell in it; returns the shell's exit status."""
+
+    # Imported by the process that needs it: ssh takes a while to load.
+    def work(plan: RunPlan, folder: RunFolder, events: EventStream, terminal: TerminalProgress) -> int:
+        from harness.session.shell import shell
+
+        return shell(plan, folder, events, terminal)
+
+    return _in_lab(name, changes, tools, out, work)
+
+
+def _in_lab(
+    name: str, changes: Sequence[str | Override], tools: Tools, out: Path | None, work: Work
+) -> int:
+    began = now()
+    scenario, tools = load(name, changes, tools)
+    if out is not None and out.exists():
+        # Said before minutes of building, not after.
+        raise InputError(
+            f"the run folder {out} exists already",
+            hint="a run folder is never overwritten: give --out another name, or none",
+        )
+    events = EventStream()
+    with TerminalProgress(events):
+        plan = prepare(scenario, tools, events, began)
+    folder = RunFolder.create(out, scenario.name, scenario.arm)
+    events.subscribe(JsonLinesFile(folder.file("events.jsonl")), replay=True)
+    folder.write_text("scenario.yaml", plan.resolved.scenario.to_yaml())
+    # Forked, not executed anew: all that was imported and resolved is there already.
+    # From here on this process only waits, and emits nothing: the log is the other's.
+    return enter(lambda: _supervise(plan, folder, events, work), keep=_visible(plan, folder))
+
+
+def _visible(plan: RunPlan, folder: RunFolder) -> list[Path]:
+    """What must not vanish behind the lab's own /run and /dev/shm."""
+    qemus = (plan.source_qemu, plan.destination_qemu)
+    files = [folder.path, plan.kernel.vmlinuz, plan.image.initrd, *(qemu.path for qemu in qemus)]
+    return [*files, *(place for qemu in qemus for place in qemu.firmware)]
+
+
+class _Ended(KeyboardInterrupt):
+    """A polite signal other than Ctrl-C: the run is wound up the same way."""
+
+
+def _supervise(plan: RunPlan, folder: RunFolder, events: EventStream, work: Work) -> int:
+    """Run ``work`` in the lab; every end of it leaves a folder that says how it was."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
+    try:
+        with TerminalProgress(events) as terminal:
+            return work(plan, folder, events, terminal)
+    except FreepageError as error:
+        events.emit("error", text=error.message, type=type(error).__name__)
+        folder.finish(f"This run ended without a verdict:\n\n{error.render()}")
+        print_error(f"freepage: {error.render()}")
+        _say_where(folder)
+        return error.exit_code
+    except KeyboardInterrupt:
+        events.emit("interrupted")
+        folder.finish("This run was interrupted; there is no verdict.")
+        print_error("freepage: interrupted; nothing is left running")
+        _say_where(folder)
+        return INTERRUPTED
+    except Exception as error:
+        events.emit("error", text=repr(error), type=type(error).__name__)
+        folder.finish(f"This run ended with a fault of the testbed itself; there is no verdict.\n\n{error!r}")
+        _say_where(folder)
+        raise
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
+    raise _Ended(number)
+
+
+def _say_where(folder: RunFolder) -> None:
+    print_error(f"what there is of the run: {folder.path}")
+
+
