@@ -29,7 +29,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from qemu.qmp import ConnectError, ExecInterruptedError, ExecuteError, QMPClient, QMPError, StateError
+from qemu.qmp import (
+    ConnectError,
+    ExecInterruptedError,
+    ExecuteError,
+    QMPClient,
+    QMPError,
+    Runstate,
+    StateError,
+)
 
 from harness.errors import DeadlineExceeded, GuestLost, MachineryError
 from harness.events import Deadline, EventStream
@@ -137,6 +145,7 @@ class Monitor:
         self._transcript = transcript
         self._listeners: list[Listener] = []
         self._expected_end = False
+        self._ending = asyncio.Lock()
 
     @classmethod
     def connect(
@@ -182,11 +191,17 @@ class Monitor:
             # Events that came together with the end of the connection count.
             for late in self._client.events.clear():
                 self._announce(translate(self.side, late))
-            # Reaps the connection's tasks; the reason is only that QEMU is gone.
-            with contextlib.suppress(QMPError, EOFError, OSError):
-                await self._client.disconnect()
+            await self._disconnect()
             self._announce(QmpEvent(self.side, CLOSED, {"expected": self._expected_end}))
             return
+
+    async def _disconnect(self) -> None:
+        """Let go of the connection, whoever of the two ends asks first."""
+        async with self._ending:
+            if self._client.runstate is not Runstate.IDLE:
+                # Raises why the connection ended, if QEMU did it: that is known already.
+                with contextlib.suppress(QMPError, EOFError, OSError):
+                    await self._client.disconnect()
 
     def _announce(self, event: QmpEvent) -> None:
         self._transcript.note(self.side, "event", {"event": event.name, "data": event.data})
@@ -225,6 +240,5 @@ class Monitor:
     def close(self) -> None:
         """Let go of the monitor; QEMU goes on."""
         self._expected_end = True
-        # A monitor whose QEMU has gone was closed by _follow already.
-        with contextlib.suppress(QMPError, EOFError, OSError, DeadlineExceeded):
-            self._loop.run(self._client.disconnect(), 5, "closing a monitor")
+        with contextlib.suppress(DeadlineExceeded):
+            self._loop.run(self._disconnect(), 5, "closing a monitor")

@@ -81,7 +81,7 @@ class Guest:
         failed must not sit there until a deadline.
         """
         words = [
-            "console=ttyS0 quiet panic=-1",
+            "console=ttyS0 panic=-1",
             f"freepage.driver={self.plan.driver}",
             f"freepage.ip={GUEST_ADDRESS}/{PREFIX}",
             self.plan.resolved.scenario.guest.cmdline,
