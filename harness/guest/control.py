@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Talk to the agent in the guest, over its second serial port.
+
+    with GuestControl(events) as control:
+        control.listen("source", sockets.control)       # before its QEMU starts
+        ready = control.wait_ready(Deadline(60, "boot"))
+        control.call("load", "freed", 7, 1 << 30, deadline=Deadline(60, "load"))
+        ... migrate; the destination's QEMU connects to another listener ...
+        control.rebind("destination")                   # optional, see below
+        control.call("verify", deadline=Deadline(600, "verify"))
+
+The port is migrated with the guest, in the middle of a byte if it comes to that,
+and what one side had not yet read is lost.  So calls are numbered, the agent
+does nothing twice, and a call is simply sent again: on another connection when
+the guest has moved, and after a while in any case.  A NAK in front of it makes
+the agent forget the beginning of a line whose end was lost.
+
+Which connection leads to the guest: the one that :meth:`rebind` named; else the
+one on which it spoke last; and when that is closed, another one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from pydantic import ValidationError
+
+from harness.errors import GuestLost, MachineryError
+from harness.events import Deadline, EventStream
+from harness.guest.console import listen
+from harness.guest.replies import REPLIES, Hello, Reply
+
+#: Longest line in either direction, without its end.
+LONGEST: Final = 4095
+
+_NAK: Final = b"\x15"
+_CHUNK: Final = 65536
+_ARGUMENT: Final = re.compile(r"[!-~]+")
+_ANSWER: Final = re.compile(r"([1-9][0-9]{0,19}) (ok|error) (.*)")
+
+#: Seconds until a call is sent again for the first time; each time twice as long, up to the last.
+_AGAIN_FIRST: Final = 2.0
+_AGAIN_LAST: Final = 30.0
+
+
+@dataclass(eq=False, slots=True)
+class _Connection:
+    host: str
+    socket: socket.socket
+    partial: bytes = b""
+    overlong: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class _Call:
+    """A line that was sent and has no answer yet; ``reply`` is "ok" or "error" and the rest."""
+
+    number: int
+    line: bytes
+    reply: tuple[str, str] | None = None
+    sent_to: list[_Connection] = field(default_factory=list)
+
+
+class GuestControl:
+    """Context manager: a thread reads while it is entered.  Calls may come from any thread."""
+
+    def __init__(self, events: EventStream, *, last_lines: Callable[[], Sequence[str]] | None = None) -> None:
+        self._events = events
+        self._last_lines = last_lines
+        self._changed = threading.Condition()
+        self._connections: list[_Connection] = []
+        self._active: _Connection | None = None
+        self._had_one = False
+        self._ready: Hello | None = None
+        self._calls: dict[int, _Call] = {}
+        # Grows from one process to the next as well: the agent keeps its last answers.
+        self._number = time.time_ns() // 1_000_000
+        self._selector = selectors.DefaultSelector()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC)
+        self._selector.register(self._wake, selectors.EVENT_READ, None)
+        self._thread = threading.Thread(target=self._follow, name="control", daemon=True)
+
+    def __enter__(self) -> GuestControl:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.eventfd_write(self._wake, 1)
+        self._thread.join()
+        for key in list(self._selector.get_map().values()):
+            if isinstance(key.fileobj, socket.socket):
+                key.fileobj.close()
+        self._selector.close()
+        os.close(self._wake)
+
+    def listen(self, host: str, path: Path) -> None:
+        """Wait for the QEMU on ``host``, which will connect to ``path``."""
+        listener = listen(path)
+
+        def connected() -> None:
+            connection, _ = listener.accept()
+            self._selector.unregister(listener)
+            listener.close()
+            self.attach(host, connection)
+
+        # epoll notices a registration from another thread while it waits.
+        self._selector.register(listener, selectors.EVENT_READ, connected)
+
+    def attach(self, host: str, connected: socket.socket) -> None:
+        """Take over a connection to the QEMU on ``host``."""
+        # A guest that does not read must not stop us; what does not fit is sent again.
+        connected.setblocking(False)
+        connection = _Connection(host, connected)
+        with self._changed:
+            self._connections.append(connection)
+            self._had_one = True
+            if self._active is None:
+                self._active = connection
+            self._changed.notify_all()
+        self._selector.register(connected, selectors.EVENT_READ, lambda: self._read(connection))
+
+    def rebind(self, host: str) -> None:
+        """The guest runs on ``host`` now: what waits for an answer is sent there at once."""
+        with self._changed:
+            for connection in self._connections:
+                if connection.host == host:
+                    self._active = connection
+            self._changed.notify_all()
+
+    def wait_ready(self, deadline: Deadline) -> Mapping[str, object]:
+        """Wait for the guest's own word; returns what it says of itself."""
+        with self._changed:
+            while self._ready is None:
+                self._wait(deadline, deadline.remaining())
+            return self._ready.model_dump()
+
+    def call(self, verb: str, *args: str | int, deadline: Deadline) -> Mapping[str, object]:
+        """Have the agent do something; its answer, validated (see :mod:`harness.guest.replies`).
+
+        Raises :class:`GuestLost` when there is no answer by the deadline or no
+        guest any more, :class:`MachineryError` when the agent refuses.
+        """
+        words = [verb, *map(str, args)]
+        if not all(_ARGUMENT.fullmatch(word) for word in words):
+            raise ValueError(f"not printable ASCII without blanks: {words!r}")
+        with self._changed:
+            self._number += 1
+            call = _Call(self._number, f"{self._number} {' '.join(words)}\n".encode("ascii"))
+            if len(call.line) > LONGEST:
+                raise ValueError(f"longer than a line: {verb}")
+            self._calls[call.number] = call
+            try:
+                outcome, text = self._wait_answer(call, deadline)
+            finally:
+                del self._calls[call.number]
+        if outcome == "error":
+            raise MachineryError(f"the guest cannot {' '.join(words)}: {text}")
+        return self._validated(REPLIES.get(verb, Reply), text).model_dump()
+
+    def _wait_answer(self, call: _Call, deadline: Deadline) -> tuple[str, str]:
+        again, due = _AGAIN_FIRST, time.monotonic() + _AGAIN_FIRST
+        while call.reply is None:
+            if self._active is not None and self._active not in call.sent_to:
+                self._send(call, self._active)
+            if time.monotonic() >= due:
+                # It may have moved without telling us, or never have heard: everywhere.
+                for connection in self._connections:
+                    self._send(call, connection)
+                again = min(again * 2, _AGAIN_LAST)
+                due = time.monotonic() + again
+            self._wait(deadline, min(deadline.remaining(), max(due - time.monotonic(), 0.0)))
+        return call.reply
+
+    def _send(self, call: _Call, connection: _Connection) -> None:
+        call.sent_to.append(connection)
+        with contextlib.suppress(OSError):  # gone: the reading thread notices; full: again later
+            connection.socket.send(_NAK + call.line)
+
+    def _wait(self, deadline: Deadline, seconds: float) -> None:
+        """Wait for a change; raises when none can come any more."""
+        if self._had_one and not self._connections:
+            raise self._lost("the guest's QEMU has ended")
+        if deadline.expired:
+            raise self._lost(f"{deadline.what}: not within {deadline.seconds:g} s")
+        self._changed.wait(seconds)
+
+    def _lost(self, message: str) -> GuestLost:
+        return GuestLost(message, last_lines=self._last_lines() if self._last_lines else ())
+
+    def _validated(self, model: type[Reply], text: str) -> Reply:
+        try:
+            return model.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            problem = f"{where}: {first['msg']}" if where else first["msg"]
+            raise self._lost(f"the guest's answer makes no sense: {problem}: {text[:200]}") from None
+
+    # --- in the thread
+
+    def _follow(self) -> None:
+        while True:
+            for key, _ in self._selector.select():
+                if key.data is None:
+                    return
+                call: Callable[[], None] = key.data
+                call()
+
+    def _read(self, connection: _Connection) -> None:
+        data = b""
+        try:
+            data = connection.socket.recv(_CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            pass  # reset: as good as closed
+        if not data:
+            self._closed(connection)
+            return
+        *complete, rest = (connection.partial + data).split(b"\n")
+        for line in complete:
+            if connection.overlong or len(line) > LONGEST:
+                self._strange(connection, line)
+            elif line.strip(b"\r"):
+                self._line(connection, line.rstrip(b"\r"))
+            connection.overlong = False
+        # A line without an end costs no more memory than one with.
+        connection.overlong |= len(rest) > LONGEST
+        connection.partial = rest[: LONGEST + 1]
+
+    def _closed(self, connection: _Connection) -> None:
+        self._selector.unregister(connection.socket)
+        connection.socket.close()
+        with self._changed:
+            self._connections.remove(connection)
+            if self._active is connection:
+                self._active = self._connections[-1] if self._connections else None
+            self._changed.notify_all()
+        self._events.emit("control-closed", source=f"{connection.host}.control")
+
+    def _line(self, connection: _Connection, raw: bytes) -> None:
+        source = f"{connection.host}.control"
+        try:
+            line = raw.decode("ascii")
+        except UnicodeDecodeError:
+            self._strange(connection, raw)
+            return
+        if line.startswith("! "):
+            self._events.emit("guest-says", source=source, text=line[2:])
+        elif line.startswith("ready "):
+            self._take_ready(connection, line.removeprefix("ready "))
+        elif answer := _ANSWER.fullmatch(line):
+            self._take_answer(connection, int(answer[1]), answer[2], answer[3])
+        else:
+            self._strange(connection, raw)
+
+    def _take_ready(self, connection: _Connection, text: str) -> None:
+        try:
+            hello = Hello.model_validate_json(text)
+        except ValidationError:
+            self._strange(connection, text.encode())
+            return
+        with self._changed:
+            self._ready = hello
+            self._active = connection
+            self._changed.notify_all()
+        self._events.emit("guest-ready", source=f"{connection.host}.control", **hello.model_dump())
+
+    def _take_answer(self, connection: _Connection, number: int, outcome: str, text: str) -> None:
+        with self._changed:
+            call = self._calls.get(number)
+            if call is not None and call.reply is None:
+                call.reply = (outcome, text)
+                self._active = connection
+                self._changed.notify_all()
+        kind = "guest-answer" if call is not None else "guest-answer-late"
+        self._events.emit(kind, source=f"{connection.host}.control", call=number, outcome=outcome, text=text)
+
+    def _strange(self, connection: _Connection, raw: bytes) -> None:
+        """Not a line of the protocol; half a line, after a migration, is nothing unusual."""
+        text = json.dumps(raw[:200].decode("ascii", errors="backslashreplace"))
+        self._events.emit("guest-garbage", source=f"{connection.host}.control", text=text)

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the guest's pages must hold, computed without asking the guest.
+
+The content of page N in generation G under seed S is a formula, the same as in
+``vm-images/guest/formula.h``.  A guest that checks its own pages may be fooled
+by whatever corrupted them; so the host computes the checksum of everything that
+a workload must own, and compares it with what the guest read::
+
+    expected = formula.expected("churn", seed, noise_bytes, steps=verify["steps"])
+    assert (expected.pages, expected.checksum) == (verify["pages"], verify["checksum"])
+
+The churn is deterministic too: the number of steps that it has made is all that
+is needed to know which pages it owns, and in which generation each is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+PAGE: Final = 4096
+WORDS: Final = PAGE // 8
+
+#: What ``freed`` keeps, and ``idle`` does, when ``keep=`` is not given.
+KEEP: Final = {"freed": 16 << 20, "idle": 0}
+
+_MASK: Final = (1 << 64) - 1
+_GOLDEN: Final = 0x9E3779B97F4A7C15
+_GENERATION: Final = 0xC2B2AE3D27D4EB4F
+_MIX: Final = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
+_FREED: Final = -1
+_PAGES_AT_ONCE: Final = 2048
+
+Words = npt.NDArray[np.uint64]
+Generations = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What ``verify`` must answer; the checksum is written as the guest writes it."""
+
+    pages: int
+    checksum: str
+
+
+def _mix(z: Words) -> Words:
+    """The finaliser of splitmix64, in place."""
+    for shift, factor in _MIX:
+        z ^= z >> np.uint64(shift)
+        z *= np.uint64(factor)
+    z ^= z >> np.uint64(31)
+    return z
+
+
+def _keys(seed: int, pages: Words, generations: Words) -> Words:
+    return np.uint64(seed & _MASK) ^ (pages * np.uint64(_GOLDEN)) ^ (generations * np.uint64(_GENERATION))
+
+
+_STRIDES: Final = np.arange(1, WORDS + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
+
+
+def page_words(seed: int, page: int, generation: int) -> Words:
+    """The 512 words of one page."""
+    key = _keys(seed, np.array([page], np.uint64), np.array([generation], np.uint64))
+    return _mix(key[0] + _STRIDES)
+
+
+def page_sums(seed: int, pages: Words, generations: Words) -> Words:
+    """For each page, the sum of its words."""
+    keys = _keys(seed, pages, generations)
+    sums = np.empty(len(keys), np.uint64)
+    for start in range(0, len(keys), _PAGES_AT_ONCE):
+        some = keys[start : start + _PAGES_AT_ONCE, np.newaxis]
+        sums[start : start + _PAGES_AT_ONCE] = _mix(some + _STRIDES).sum(axis=1, dtype=np.uint64)
+    return sums
+
+
+def checksum(seed: int, pages: Words, generations: Words) -> str:
+    """The checksum of a whole run, as the guest writes it."""
+    weights = pages * np.uint64(2) + np.uint64(1)
+    return f"{int((page_sums(seed, pages, generations) * weights).sum(dtype=np.uint64)):016x}"
+
+
+def churn_generations(seed: int, pages: int, steps: int) -> Generations:
+    """Of every page of a churn after ``steps`` steps; -1 where it owns none."""
+    table: Generations = np.zeros(pages, np.int64)
+    k = np.arange(1, steps + 1, dtype=np.uint64) * np.uint64(2)
+    base = np.uint64(seed & _MASK)
+    a = _mix(base + k * np.uint64(_GOLDEN))
+    b = _mix(base + (k + np.uint64(1)) * np.uint64(_GOLDEN))
+    span = np.where((a >> np.uint64(3)) & np.uint64(63), np.uint64(32), np.uint64(512))
+    writes = (a & np.uint64(7)) < np.uint64(5)
+    starts = b % np.uint64(pages)
+    ends = starts + np.uint64(1) + (a >> np.uint64(16)) % span
+    steps_taken = zip(writes.tolist(), starts.tolist(), ends.tolist(), strict=True)
+    for step, (write, start, end) in enumerate(steps_taken, start=1):
+        table[start:end] = step if write else _FREED
+    return table
+
+
+def _owned(kind: str, seed: int, pages: int, kept: int, steps: int) -> Generations:
+    """The generation of every page of the workload's own, -1 where it owns none."""
+    if kind in KEEP:
+        return np.zeros(kept, np.int64)
+    if kind == "churn":
+        return churn_generations(seed, pages, steps)
+    if kind == "fragmented":
+        table: Generations = np.zeros(pages, np.int64)
+        table[1::2] = _FREED
+        return table
+    raise ValueError(f"unknown workload: {kind!r}")
+
+
+def expected(kind: str, seed: int, noise_bytes: int, *, keep: int | None = None, steps: int = 0) -> Expected:
+    """What a guest that was loaded with these words must find in its pages."""
+    kept = KEEP.get(kind, 0) if keep is None else keep
+    table = _owned(kind, seed, noise_bytes // PAGE, kept // PAGE, steps)
+    pages = np.flatnonzero(table != _FREED)
+    return Expected(len(pages), checksum(seed, pages.astype(np.uint64), table[pages].astype(np.uint64)))

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the guest may answer on the control channel, verb by verb.
+
+The guest is what is under test: after a migration gone wrong its words may be
+anything.  Nothing that it says is used before it has passed through here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+_U64: Final = (1 << 64) - 1
+
+Count = Annotated[int, Field(strict=True, ge=0, le=_U64)]
+Word = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+Text = Annotated[str, Field(max_length=512)]
+
+
+class Reply(BaseModel):
+    """Base: frozen, and nothing but what is named."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Nothing(Reply):
+    """Done; there is nothing more to say."""
+
+
+class Hello(Reply):
+    """``ready`` and ``ping``: who the guest is.  A guest that does nothing else says only ``init``."""
+
+    init: Text = ""
+    protocol: Count = 0
+    driver: Text = ""
+    release: Text = ""
+    uptime_ms: Count = 0
+    mem_total: Count = 0
+    mem_free: Count = 0
+    loaded: bool = False
+
+
+class BadPage(Reply):
+    """The first page that is not what it must be, and its first wrong word."""
+
+    page: Count
+    word: Annotated[int, Field(strict=True, ge=0, lt=512)]
+    expected: Word
+    actual: Word
+
+
+class Pages(Reply):
+    """``load``, ``verify``, ``stop``, ``exercise``: what was read, and how much of it was wrong.
+
+    ``freed`` counts the pages that a load wrote and gave back, ``steps`` those of
+    the churn, ``live_*`` what the churn checked on its way; ``nonzero`` counts
+    fresh pages that did not come as zeros.
+    """
+
+    kind: Text
+    pages: Count
+    bad: Count
+    checksum: Word
+    first_bad: BadPage | None
+    seconds: Annotated[float, Field(ge=0)]
+    freed: Count = 0
+    steps: Count = 0
+    live_checked: Count = 0
+    live_bad: Count = 0
+    nonzero: Count = 0
+
+
+class KernelLog(Reply):
+    """``kmsg``: trouble in the kernel's log.  ``count`` may be more than the lines that fit."""
+
+    read: bool
+    warnings: Count
+    count: Count
+    lost: Count
+    lines: list[Text]
+
+
+class Stats(Reply):
+    """``stats``: memory, and the module's counters where it is loaded."""
+
+    mem_total: Count
+    mem_free: Count
+    mem_available: Count
+    module: dict[Text, Count | list[Count] | Text] | None
+
+
+class Frames(Reply):
+    """``frames``: a file in the guest with {page, frame} pairs of 64 bit words."""
+
+    path: Text
+    pages: Count
+
+
+REPLIES: Final[dict[str, type[Reply]]] = {
+    "ping": Hello,
+    "load": Pages,
+    "unload": Nothing,
+    "verify": Pages,
+    "stop": Pages,
+    "exercise": Pages,
+    "frames": Frames,
+    "kmsg": KernelLog,
+    "stats": Stats,
+    "poweroff": Nothing,
+}

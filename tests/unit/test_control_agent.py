@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Both ends of the control channel: the guest's agent, compiled here, on a terminal of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import shutil
+import socket
+import subprocess
+import threading
+import tty
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.errors import MachineryError
+from harness.events import Deadline, EventStream
+from harness.guest import formula
+from harness.guest.control import GuestControl
+
+SOURCES = Path(__file__).parents[2] / "vm-images" / "guest"
+POWEROFF = 42
+
+
+def soon() -> Deadline:
+    return Deadline(30, "the test")
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    compiler = shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no gcc")
+    folder = tmp_path_factory.mktemp("programs")
+    for name in ("agent", "workload", "exercise"):
+        subprocess.run([compiler, "-O1", "-o", folder / name, SOURCES / f"{name}.c"], check=True)
+    return folder
+
+
+class Agent:
+    """The agent on a pseudo terminal, which one socket after the other leads to."""
+
+    def __init__(self, programs: Path) -> None:
+        self.terminal, theirs = os.openpty()
+        tty.setraw(theirs)
+        where = ["--tty", os.ttyname(theirs), "--programs", str(programs)]
+        self.process = subprocess.Popen([str(programs / "agent"), *where])
+        # Open until the agent has it open, else the first byte would be lost.
+        self._theirs = theirs
+        self._stop: Callable[[], None] | None = None
+
+    def connect(self) -> socket.socket:
+        """A new connection to the same agent, like a migration makes one; the old one goes dead."""
+        self.disconnect()
+        ours, theirs = socket.socketpair()
+        wake = os.eventfd(0)
+        thread = threading.Thread(target=self._carry, args=(theirs, wake), daemon=True)
+        thread.start()
+
+        def stop() -> None:
+            os.eventfd_write(wake, 1)
+            thread.join()
+            os.close(wake)
+            theirs.close()
+
+        self._stop = stop
+        return ours
+
+    def disconnect(self) -> None:
+        if self._stop:
+            self._stop()
+            self._stop = None
+
+    def _carry(self, end: socket.socket, wake: int) -> None:
+        with selectors.DefaultSelector() as selector:
+            for source in (self.terminal, end, wake):
+                selector.register(source, selectors.EVENT_READ)
+            while True:
+                ready = {key.fileobj for key, _ in selector.select()}
+                if wake in ready:
+                    return
+                if end in ready:
+                    data = end.recv(4096)
+                    if not data:
+                        selector.unregister(end)
+                    os.write(self.terminal, data)
+                if self.terminal in ready:
+                    with contextlib.suppress(OSError):
+                        end.sendall(os.read(self.terminal, 4096))
+
+    def close(self) -> None:
+        self.disconnect()
+        self.process.kill()
+        self.process.wait()
+        os.close(self._theirs)
+        os.close(self.terminal)
+
+
+@pytest.fixture
+def agent(programs: Path) -> Iterator[Agent]:
+    agent = Agent(programs)
+    yield agent
+    agent.close()
+
+
+@pytest.fixture
+def events() -> EventStream:
+    return EventStream()
+
+
+@pytest.fixture
+def control(agent: Agent, events: EventStream) -> Iterator[GuestControl]:
+    with GuestControl(events) as control:
+        control.attach("source", agent.connect())
+        assert control.wait_ready(soon())["driver"] == "none"
+        yield control
+
+
+def test_every_workload_is_what_the_host_expects(control: GuestControl) -> None:
+    for kind in ("idle", "freed", "fragmented"):
+        loaded = control.call("load", kind, 3, 1 << 20, "keep=8192", deadline=soon())
+        verified = control.call("verify", deadline=soon())
+        expected = formula.expected(kind, 3, 1 << 20, keep=8192)
+        for answer in loaded, verified:
+            assert (answer["pages"], answer["checksum"]) == (expected.pages, expected.checksum)
+            assert answer["bad"] == 0
+
+
+def test_churn_runs_until_it_is_stopped(control: GuestControl) -> None:
+    control.call("load", "churn", 4, 1 << 20, "rate=200000", deadline=soon())
+    steps: list[object] = []
+    while len(set(steps)) < 3:
+        steps.append(control.call("verify", deadline=soon())["steps"])
+    stopped = control.call("stop", deadline=soon())["steps"]
+    assert isinstance(stopped, int)
+    verified = control.call("verify", deadline=soon())
+    expected = formula.expected("churn", 4, 1 << 20, steps=stopped)
+    assert (verified["pages"], verified["checksum"]) == (expected.pages, expected.checksum)
+
+
+def test_exercise_and_the_rest(control: GuestControl, tmp_path: Path) -> None:
+    exercised = control.call("exercise", 5, f"limit={1 << 20}", deadline=soon())
+    assert (exercised["pages"], exercised["bad"], exercised["nonzero"]) == (256, 0, 0)
+    stats = control.call("stats", deadline=soon())
+    assert isinstance(stats["mem_total"], int) and stats["mem_total"] > 1 << 20
+    control.call("load", "freed", 3, 0, "keep=8192", deadline=soon())
+    assert control.call("ping", deadline=soon())["loaded"]
+    control.call("frames", str(tmp_path / "frames"), deadline=soon())
+    assert (tmp_path / "frames").stat().st_size == 2 * 16
+    control.call("unload", deadline=soon())
+    assert not control.call("ping", deadline=soon())["loaded"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("bogus",), "unknown verb"),
+        (("verify",), "nothing is loaded"),
+        (("load", "freed", 1, 1 << 45), "available"),
+        (("load", "unheard-of", 1, 1), "unknown workload"),
+        (("exercise",), "expected"),
+        (("frames", "relative"), "nothing is loaded"),
+        (("load", *"abcdefghijklmnopqrstuvwxyz"), "too many"),
+    ],
+)
+def test_refusals(control: GuestControl, words: tuple[str | int, ...], says: str) -> None:
+    with pytest.raises(MachineryError, match=says):
+        control.call(*words, deadline=soon())
+    control.call("ping", deadline=soon())
+
+
+def test_call_survives_a_move(control: GuestControl, agent: Agent) -> None:
+    """The connection goes dead with half a line in it, and another one takes over."""
+    control.call("load", "freed", 3, 0, "keep=8192", deadline=soon())
+    os.write(agent.terminal, b"77 pin")  # what had arrived of a line whose end is lost
+    control.attach("destination", agent.connect())
+    control.rebind("destination")
+    assert control.call("verify", deadline=soon())["pages"] == 2
+
+
+def test_nothing_is_done_twice(agent: Agent) -> None:
+    """A number that was answered gets the same answer; a newer number is a new call."""
+    with agent.connect() as end, end.makefile("rb") as lines:
+        end.settimeout(30)
+        assert lines.readline().startswith(b"ready ")
+        end.sendall(b"1 load churn 1 1048576 rate=100000\n")
+        lines.readline()
+        end.sendall(b"2 verify\n")
+        first = lines.readline()
+        end.sendall(b"\x152 verify\n3 ping\n2 verify\n")
+        assert lines.readline() == first
+        assert lines.readline().startswith(b"3 ok")
+        assert lines.readline() == first
+        end.sendall(b"4 verify\n")
+        assert lines.readline().startswith(b"4 ok")
+
+
+def test_lines_that_are_none(agent: Agent) -> None:
+    with agent.connect() as end, end.makefile("rb") as lines:
+        end.settimeout(30)
+        lines.readline()
+        end.sendall(b"\n\n" + b"x" * 9000 + b"\n0 ping\nping\n\xff\n5 ping\n")
+        said = [lines.readline() for _ in range(5)]
+        assert [line[:2] for line in said] == [b"! ", b"! ", b"! ", b"! ", b"5 "]
+
+
+def test_workload_that_dies_is_reported(control: GuestControl, agent: Agent, events: EventStream) -> None:
+    control.call("load", "freed", 3, 0, "keep=8192", deadline=soon())
+    children = Path(f"/proc/{agent.process.pid}/task/{agent.process.pid}/children").read_text().split()
+    os.kill(int(children[0]), 9)
+    said = events.wait(lambda event: event.kind == "guest-says", soon())
+    assert "by signal 9" in str(said.data["text"])
+    with pytest.raises(MachineryError, match="nothing is loaded"):
+        control.call("verify", deadline=soon())
+
+
+def test_poweroff_is_the_agents_last_word(control: GuestControl, agent: Agent) -> None:
+    control.call("poweroff", deadline=soon())
+    assert agent.process.wait(30) == POWEROFF
