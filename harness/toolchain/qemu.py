@@ -22,7 +22,7 @@ from harness.toolchain.cache import GIB, MIB, Cache, file_digest, key_of, requir
 from harness.toolchain.firmware import firmware
 from harness.toolchain.patches import Patch, patch_at, read_series
 from harness.toolchain.probe import Probe, probe_binary
-from harness.toolchain.run import environment, run
+from harness.toolchain.run import environment, run, search_path
 from harness.toolchain.source import QemuSource, clean_leftovers
 from harness.toolchain.worktree import WorkTree
 
@@ -190,7 +190,7 @@ class QemuBuilder:
         log = tree.root / "configure.log"
         log.unlink(missing_ok=True)
         with self.cache.events.step("configure"):
-            run(command, what="configure QEMU", cwd=tree.build, log=log)
+            run(command, what="configure QEMU", cwd=tree.build, log=log, env=_build_environment(tree))
         mark.write_text(wanted, encoding="utf-8")
 
     def _compile(self, tree: WorkTree) -> int:
@@ -213,13 +213,22 @@ class QemuBuilder:
             run(
                 [ninja, "-C", tree.build, TARGET],
                 what="build QEMU",
-                env=environment(NINJA_STATUS="[%f/%t] "),
+                env=_build_environment(tree),
                 log=log,
                 on_line=follow,
             )
         if not (tree.build / TARGET).exists():
             raise MachineryError(f"building QEMU made no {TARGET}", hint=f"see {log}")
         return steps
+
+
+def _build_environment(tree: WorkTree) -> dict[str, str]:
+    # Meson calls ninja when it configures again (a patch that adds a file makes it), and
+    # takes the first that it finds.  An older one of the system's does not know the newer
+    # one's log and starts a new one: everything would be compiled again.
+    ninja = tree.root / "tools" / "bin" / "ninja"
+    path = os.pathsep.join([str(ninja.parent), search_path()])
+    return environment(PATH=path, NINJA=str(ninja), NINJA_STATUS="[%f/%t] ")
 
 
 def _facts(found: Probe, binary: Path) -> dict[str, object]:

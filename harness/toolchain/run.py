@@ -62,7 +62,7 @@ def find_program(name: str) -> Path:
 
 def environment(**more: str) -> dict[str, str]:
     """The environment for a program whose output is read: C locale, whole PATH."""
-    return {**os.environ, "PATH": search_path(), "LC_ALL": "C.UTF-8", "LANGUAGE": "", **more}
+    return {**os.environ, "PATH": search_path(), "LC_ALL": "C.UTF-8", "LANGUAGE": ""} | more
 
 
 def _bound_to_us(argv: Sequence[str]) -> list[str]:
