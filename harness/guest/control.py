@@ -244,13 +244,13 @@ class GuestControl:
 
     def _closed(self, connection: _Connection) -> None:
         self._selector.unregister(connection.socket)
-        connection.socket.close()
+        self._events.emit("control-closed", source=f"{connection.host}.control")
         with self._changed:
+            connection.socket.close()
             self._connections.remove(connection)
             if self._active is connection:
                 self._active = self._connections[-1] if self._connections else None
             self._changed.notify_all()
-        self._events.emit("control-closed", source=f"{connection.host}.control")
 
     def _line(self, connection: _Connection, raw: bytes) -> None:
         source = f"{connection.host}.control"
@@ -274,21 +274,24 @@ class GuestControl:
         except ValidationError:
             self._strange(connection, text.encode())
             return
+        # First the event: who is woken by what follows finds it in the stream.
+        self._events.emit("guest-ready", source=f"{connection.host}.control", **hello.model_dump())
         with self._changed:
             self._ready = hello
             self._active = connection
             self._changed.notify_all()
-        self._events.emit("guest-ready", source=f"{connection.host}.control", **hello.model_dump())
 
     def _take_answer(self, connection: _Connection, number: int, outcome: str, text: str) -> None:
         with self._changed:
             call = self._calls.get(number)
+        kind = "guest-answer" if call is not None else "guest-answer-late"
+        self._events.emit(kind, source=f"{connection.host}.control", call=number, outcome=outcome, text=text)
+        with self._changed:
+            # The first answer counts; only this thread writes it.
             if call is not None and call.reply is None:
                 call.reply = (outcome, text)
                 self._active = connection
                 self._changed.notify_all()
-        kind = "guest-answer" if call is not None else "guest-answer-late"
-        self._events.emit(kind, source=f"{connection.host}.control", call=number, outcome=outcome, text=text)
 
     def _strange(self, connection: _Connection, raw: bytes) -> None:
         """Not a line of the protocol; half a line, after a migration, is nothing unusual."""
