@@ -58,7 +58,7 @@ def examine(events: EventStream, cache: Cache | None = None) -> tuple[Finding, .
         lambda: [_kvm(cache, built, events), _nested()],
         lambda: [_libvirt(), _namespaces(), _subordinate_ids(), _tun()],
         lambda: [_memory(), _disk(cache, built)],
-        lambda: [_programs(built), *_parts(cache, built)],
+        lambda: [_programs(built), *_parts(built)],
     )
     return tuple(finding for check in checks for finding in check())
 
@@ -88,7 +88,7 @@ def _kvm(cache: Cache, built: dict[str, list[Path]], events: EventStream) -> Fin
         if accel.DEVICE.exists() and not os.access(accel.DEVICE, os.R_OK | os.W_OK):
             advice = "sudo usermod --append --groups kvm $USER, and log in again"
         return Finding("kvm", Level.NOTE, f"{problem}: {slower}", advice)
-    machine = _machine(cache, built)
+    machine = _machine(built)
     if machine is None:
         return Finding(
             "kvm",
@@ -102,7 +102,7 @@ def _kvm(cache: Cache, built: dict[str, list[Path]], events: EventStream) -> Fin
     return Finding("kvm", Level.NOTE, f"present and not usable: {answer.reason}: {slower}")
 
 
-def _machine(cache: Cache, built: dict[str, list[Path]]) -> accel.Machine | None:
+def _machine(built: dict[str, list[Path]]) -> accel.Machine | None:
     """The newest QEMU and kernel of the cache, for the probe."""
     if not (built["qemu"] and built["kernel"] and built["firmware"]):
         return None
@@ -204,7 +204,7 @@ def _programs(built: dict[str, list[Path]]) -> Finding:
     return Finding("build tools", level, f"missing: {', '.join(lacking)}", f"ci/setup, or install {packages}")
 
 
-def _parts(cache: Cache, built: dict[str, list[Path]]) -> Iterable[Finding]:
+def _parts(built: dict[str, list[Path]]) -> Iterable[Finding]:
     for kind in _PARTS:
         if not built[kind]:
             yield Finding(kind, Level.NOTE, "not built yet: the first run builds it", "freepage build")

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from rich.console import Console
@@ -38,4 +38,6 @@ def print_findings(findings: Sequence[Finding]) -> None:
         console.print(line, soft_wrap=True)
         if item.advice:
             console.print(Text(" " * (8 + width + 2) + item.advice, "dim"), soft_wrap=True)
-    console.print("a run is possible" if possible(findings) else "no run is possible until what is missing is there")
+    console.print(
+        "a run is possible" if possible(findings) else "no run is possible until what is missing is there"
+    )

@@ -81,8 +81,9 @@ class Balloon:
             properties.append("free-page-info=on")
             if self.hold:
                 properties.append(f"x-free-page-info-hold={','.join(self.hold)}")
-            if self.record is not None:
-                properties.append(f"x-free-page-info-record={self.record}")
+        if self.record is not None:
+            # Upstream's hints are recorded as well.
+            properties.append(f"x-free-page-info-record={self.record}")
         for text in properties:
             # -global takes the rest of its argument as the value: a comma needs no doubling.
             yield from ("-global", f"{_BALLOON}.{text}")

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""After the memory was judged: the guest goes on, and is asked what it thinks of it."""
+"""After the memory was compared: the guest goes on, and is asked what it thinks of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,11 +12,15 @@ import libvirt
 
 from harness.errors import MachineryError
 from harness.events import Deadline, EventStream
+from harness.guest import formula
 from harness.guest.control import GuestControl
+from harness.scenario import Resolved
 from harness.verdict import GuestChecks
 
 #: The guest looks at all of its memory, twice, and may be emulated.
 CHECK_SECONDS: Final = 600.0
+#: Its first answer on the new host; it only has to go on.
+FIRST_ANSWER_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,44 +31,68 @@ class Answers:
     verify: Mapping[str, object]
     exercise: Mapping[str, object]
     kernel_log: Mapping[str, object]
+    counters: Mapping[str, object]
 
 
-def check(domain: libvirt.virDomain, control: GuestControl, seed: int, events: EventStream) -> Answers:
+def check(
+    domain: libvirt.virDomain, control: GuestControl, resolved: Resolved, events: EventStream
+) -> Answers:
     """Resume the guest on the destination and have it check itself."""
     deadline = Deadline(CHECK_SECONDS, "the guest's own checks")
     with events.step("resume"):
         try:
             domain.resume()
         except libvirt.libvirtError as error:
-            raise MachineryError(f"the destination cannot resume the guest: {error.get_error_message()}") from error
-        control.call("ping", deadline=deadline.sub(60, "the guest's first answer after the migration"))
-    control.call("stop", deadline=deadline)
+            raise MachineryError(
+                f"the destination cannot resume the guest: {error.get_error_message()}"
+            ) from error
+        control.rebind("destination")
+        control.call(
+            "ping", deadline=deadline.sub(FIRST_ANSWER_SECONDS, "the guest's first answer after it moved")
+        )
     with events.step("verify") as step:
+        # The churn goes on until here: what it owns is known by the number of its steps.
+        control.call("stop", deadline=deadline)
         verify = control.call("verify", deadline=deadline)
-        step.note(pages=verify.get("pages"), bad=verify.get("bad"))
-    with events.step("exercise") as step:
-        exercise = control.call("exercise", str(seed), deadline=deadline)
-        step.note(pages=exercise.get("pages"), bad=exercise.get("bad"))
+        step.note(pages=verify["pages"], bad=verify["bad"])
+    with ThreadPoolExecutor(1, "formula") as pool, events.step("exercise") as step:
+        # The host computes what the guest must have found while the guest is busy.
+        expected = pool.submit(_expected, resolved, verify)
+        exercise = control.call("exercise", resolved.seed, deadline=deadline)
+        step.note(pages=exercise["pages"], bad=exercise["bad"])
+        found = formula.Expected(_number(verify, "pages"), str(verify["checksum"]))
+        matches = expected.result() == found
     kernel_log = control.call("kmsg", deadline=deadline)
+    counters = control.call("stats", deadline=deadline)
     checks = GuestChecks(
         # What the churn found while it ran counts as well: it covers its own tracks.
-        verify_bad=_number(verify, "bad") + _number(verify, "live_bad", 0),
+        verify_bad=_number(verify, "bad") + _number(verify, "live_bad"),
         # A fresh page that is not zero was given out by a kernel that believes it is.
-        exercise_bad=_number(exercise, "bad") + _number(exercise, "nonzero", 0),
-        kernel_warnings=_lines(kernel_log),
+        exercise_bad=_number(exercise, "bad") + _number(exercise, "nonzero"),
+        kernel_warnings=_trouble(kernel_log),
+        checksum_matches=matches,
     )
-    return Answers(checks, verify, exercise, kernel_log)
+    return Answers(checks, verify, exercise, kernel_log, counters)
 
 
-def _number(answer: Mapping[str, object], key: str, default: int | None = None) -> int:
-    value = answer.get(key, default)
+def _expected(resolved: Resolved, verify: Mapping[str, object]) -> formula.Expected:
+    workload = resolved.scenario.workload
+    keep = getattr(workload, "keep", None)
+    steps = _number(verify, "steps")
+    return formula.expected(workload.kind, resolved.seed, resolved.noise_bytes, keep=keep, steps=steps)
+
+
+def _number(answer: Mapping[str, object], key: str) -> int:
+    value = answer.get(key)
     if not isinstance(value, int):
         raise MachineryError(f"the guest's answer has no number {key!r}: {dict(answer)!r}")
     return value
 
 
-def _lines(answer: Mapping[str, object]) -> tuple[str, ...]:
-    lines, count = answer.get("lines", []), _number(answer, "count")
-    found = tuple(str(line) for line in lines) if isinstance(lines, list) else ()
-    # A warning that is counted but not quoted is a warning all the same.
-    return found or tuple("(not quoted)" for _ in range(count))
+def _trouble(log: Mapping[str, object]) -> tuple[str, ...]:
+    """The warnings; those that are counted and not quoted are warnings all the same."""
+    if not log.get("read"):
+        raise MachineryError("the guest cannot read its kernel's log")
+    lines = log.get("lines")
+    quoted = tuple(str(line) for line in lines) if isinstance(lines, list) else ()
+    return quoted + ("(not quoted)",) * (_number(log, "count") - len(quoted))

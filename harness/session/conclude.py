@@ -56,7 +56,16 @@ def replay_command(plan: RunPlan, folder: RunFolder) -> str:
 def build_result(plan: RunPlan, folder: RunFolder, events: EventStream, found: Findings) -> Result:
     """Judge, and put everything down."""
     from harness.floor import account_of
-    from harness.report.result import Bytes, FoundRule, NotCompared, Pages, Protocol, Result, Time, wrong_pages_of
+    from harness.report.result import (
+        Bytes,
+        FoundRule,
+        NotCompared,
+        Pages,
+        Protocol,
+        Result,
+        Time,
+        wrong_pages_of,
+    )
 
     scenario, numbers, evidence = plan.resolved.scenario, found.statistics, found.evidence
     account = account_of(
@@ -107,7 +116,9 @@ def build_result(plan: RunPlan, folder: RunFolder, events: EventStream, found: F
 
 
 def _reason(judgement: Judgement, found: Findings) -> str:
-    return judgement.reason + (f"; the guest was lost when it went on: {found.lost.message}" if found.lost else "")
+    return judgement.reason + (
+        f"; the guest was lost when it went on: {found.lost.message}" if found.lost else ""
+    )
 
 
 def _phases(plan: RunPlan, events: EventStream, found: Findings) -> dict[str, float]:

@@ -21,7 +21,7 @@ from harness.hosts.lab import Lab, LabHost
 from harness.hosts.netns import GUEST_ADDRESS, PREFIX
 from harness.report.folder import RunFolder
 from harness.session.plan import RunPlan
-from harness.toolchain import cpio
+from harness.toolchain import QemuBinary, cpio
 
 if TYPE_CHECKING:
     import libvirt
@@ -38,7 +38,7 @@ class Guest:
         self.plan = plan
         self.keys = Keys.generate()
         self.console = Console(events, folder.file("console.log"))
-        self.control = GuestControl(events)
+        self.control = GuestControl(events, last_lines=self.console.tail)
         self._lab = lab
         self._folder = folder
         self._uuid = uuid.uuid4()
@@ -106,11 +106,16 @@ class Guest:
             balloon=Balloon(
                 arm=scenario.arm,
                 hold=("request",) if held else (),
-                record=self.record_file(host) if qemu.has_free_page_info else None,
+                record=self._record(host, qemu),
             ),
             sockets=self._sockets[host.name],
             nic=host.nic,
         )
+
+    def _record(self, host: LabHost, qemu: QemuBinary) -> Path | None:
+        """A QEMU of anybody's may keep none; arm off is upstream's migration and nothing else."""
+        recorded = qemu.has_free_page_info and self.plan.resolved.scenario.arm != "off"
+        return self.record_file(host) if recorded else None
 
     def start(self) -> libvirt.virDomain:
         """Start it on the source; returns when its QEMU runs."""
@@ -131,7 +136,9 @@ class Guest:
         with self._initrd.open("xb") as file:
             file.write(self.plan.image.initrd.read_bytes())
             files = self.keys.guest_files()
-            cpio.write_cpio(file, cpio.with_parents([cpio.file(f"/{name}", files[name], 0o600) for name in files]))
+            cpio.write_cpio(
+                file, cpio.with_parents([cpio.file(f"/{name}", files[name], 0o600) for name in files])
+            )
 
     def wait_until_ready(self, deadline: Deadline) -> Mapping[str, object]:
         """Wait for the guest's own word; what it says of itself."""

@@ -78,7 +78,9 @@ def booted(plan: RunPlan, folder: RunFolder, events: EventStream) -> Iterator[Bo
             import harness.session.move  # noqa: F401
 
             ready = guest.wait_until_ready(Deadline(scenario.guest.boot_timeout_s, "the guest's ready word"))
-            step.note(kernel=ready.get("release"), driver=ready.get("driver"), guest_ms=ready.get("uptime_ms"))
+            step.note(
+                kernel=ready.get("release"), driver=ready.get("driver"), guest_ms=ready.get("uptime_ms")
+            )
         # Whatever comes after: what libvirt has learnt about this QEMU is not asked again.
         lab.source.keep_capabilities()
         yield Booted(plan, lab, guest, domain)
@@ -111,7 +113,7 @@ def migrate_and_judge(here: Booted, folder: RunFolder, events: EventStream) -> F
         answers, gone = None, None
         with events.step("check"):
             try:
-                answers = check(moved.domain, here.guest.control, resolved.seed, events)
+                answers = check(moved.domain, here.guest.control, resolved, events)
             except GuestLost as error:
                 # A guest with wrong memory may well die of it: that is the verdict, not its end.
                 if evidence.judge(None).verdict != "fail":

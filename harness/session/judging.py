@@ -60,7 +60,11 @@ def gather(moved: Moved, guest: Guest, resolved: Resolved, events: EventStream) 
                     sent=record.sent[name].flags() if name in record.sent else None,
                 )
             )
-        now = {name: page_digests(image) for name, image in moved.source.images.items()} if moved.holds.holds else {}
+        now = (
+            {name: page_digests(image) for name, image in moved.source.images.items()}
+            if moved.holds.holds
+            else {}
+        )
     case = JudgeInput(
         arm=scenario.arm,
         blocks=states,

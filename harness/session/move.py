@@ -180,4 +180,6 @@ class Move:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
         import shlex
 
-        self._folder.write_text(f"{side}.command", shlex.join(word.decode(errors="replace") for word in words))
+        self._folder.write_text(
+            f"{side}.command", shlex.join(word.decode(errors="replace") for word in words)
+        )

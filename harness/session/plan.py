@@ -57,7 +57,11 @@ class RunPlan:
         return {
             "source_qemu": _describe(self.source_qemu),
             "destination_qemu": _describe(self.destination_qemu),
-            "kernel": {"path": self.kernel.vmlinuz, "release": self.kernel.release, "digest": self.kernel.digest},
+            "kernel": {
+                "path": self.kernel.vmlinuz,
+                "release": self.kernel.release,
+                "digest": self.kernel.digest,
+            },
             "image": {"path": self.image.initrd, "sha256": self.image.sha256},
         }
 

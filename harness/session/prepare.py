@@ -59,7 +59,10 @@ def prepare(scenario: Scenario, tools: Tools, events: EventStream, began: float)
 
 def _qemus(toolchain: Toolchain, tools: Tools, arm: str) -> tuple[QemuBinary, QemuBinary]:
     # What the user names is looked at before anything of ours is built.
-    named = [toolchain.external_qemu(path) if path else None for path in (tools.source_qemu, tools.destination_qemu)]
+    named = [
+        toolchain.external_qemu(path) if path else None
+        for path in (tools.source_qemu, tools.destination_qemu)
+    ]
     for qemu in named:
         if qemu is not None:
             qemu.require_arm(arm)

@@ -54,9 +54,7 @@ def open_shell(name: str, changes: Sequence[str | Override], tools: Tools, *, ou
     return _in_lab(name, changes, tools, out, work)
 
 
-def _in_lab(
-    name: str, changes: Sequence[str | Override], tools: Tools, out: Path | None, work: Work
-) -> int:
+def _in_lab(name: str, changes: Sequence[str | Override], tools: Tools, out: Path | None, work: Work) -> int:
     began = now()
     scenario, tools = load(name, changes, tools)
     if out is not None and out.exists():
@@ -119,5 +117,3 @@ def _end(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
 
 def _say_where(folder: RunFolder) -> None:
     print_error(f"what there is of the run: {folder.path}")
-
-
