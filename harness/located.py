@@ -28,6 +28,8 @@ _FLOAT = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)([eE][-+]?[0-9]+)?")
 
 #: A scenario is a page of text. Anything larger is the wrong file.
 LARGEST_FILE = 1 << 20
+#: Nor is it a tree of this depth.
+DEEPEST = 16
 
 
 class WrittenInt(int):
@@ -186,9 +188,8 @@ def parse(text: str, source: str) -> LocatedTree:
         words = ", ".join(part for part in (error.context, error.problem) if part)
         raise LocatedError(Problem(_at(source, mark), "", f"not valid YAML: {words}")) from error
     except yaml.YAMLError as error:  # e.g. a control character
-        raise LocatedError(Problem(Place(source), "", f"not valid YAML: {error}")) from error
-    except RecursionError as error:
-        raise LocatedError(Problem(Place(source), "", "nested too deeply")) from error
+        words = " ".join(str(error).split())
+        raise LocatedError(Problem(Place(source), "", f"not valid YAML: {words}")) from error
     if root is None:
         raise LocatedError(Problem(Place(source, 1, 1), "", "the file is empty; expected a mapping of keys"))
     places: dict[Path, Place] = {}
@@ -211,7 +212,11 @@ def _at(source: str, mark: _Mark | None) -> Place:
 
 def _refuse_indirection(text: str, source: str) -> None:
     # Before composing: an alias can make a document refer to itself, or grow without bound.
+    depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise LocatedError(Problem(_at(source, event.start_mark), "", "nested too deeply"))
         if isinstance(event, yaml.AliasEvent):
             raise LocatedError(
                 Problem(_at(source, event.start_mark), "", "aliases (*name) are not supported")

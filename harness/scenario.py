@@ -218,7 +218,7 @@ def _problem(detail: ErrorDetails, tree: LocatedTree) -> Problem:
             text = f"expected true or false, got {given!r}"
         case "string_type":
             text = f"expected text, got {given!r}"
-        case "string_too_short":
+        case "string_too_short" | "too_short":
             text = "expected text, got nothing"
         case "string_pattern_mismatch":
             text = f"expected small letters, digits and dashes (at most 40), got {given!r}"

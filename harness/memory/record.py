@@ -215,7 +215,7 @@ def _block(raw: _Raw) -> Block:
     ranges = _json(raw).get("gpa", [])
     try:
         gpa = tuple((int(a), int(o), int(n)) for a, o, n in ranges)  # type: ignore[attr-defined]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise raw.fail("gpa is not a list of [address, offset, length]") from error
     # A block may be mapped with more than its used length: no page has a frame there.
     if any(a < 0 or o < 0 or n < 0 for a, o, n in gpa):
