@@ -8,6 +8,7 @@
  *   stats.c      the guest's memory statistics
  *   reporting.c  upstream's free page reporting
  *   info.c       free page info: requests come in, answers go out
+ *   buffers.c    free page info: what answers travel in
  *   walk.c       free page info: the walk over the free lists, and why it is right
  *   debugfs.c    counters
  */
@@ -127,9 +128,8 @@ struct fpb_info {
 	struct fpb_chunk *chunks[FPB_MAX_CHUNKS];
 	unsigned int nr_chunks;
 
-	/* See fpb_cursor_valid(). */
 	struct notifier_block memory;
-	spinlock_t offline_lock;
+	spinlock_t offline_lock;	/* offline_count; see fpb_cursor_valid() */
 	unsigned long offline_count;
 
 	struct fpb_counters counters;
@@ -192,6 +192,11 @@ void fpb_info_free(struct fpb_device *dev);
 int fpb_info_start(struct fpb_device *dev);
 void fpb_info_stop(struct fpb_device *dev);
 void fpb_info_returned(struct virtqueue *vq);
+
+void fpb_grow(struct fpb_info *info, unsigned long nr);
+bool fpb_get_chunks(struct fpb_info *info, const struct fpb_job *job, struct fpb_pass *pass,
+		    unsigned long wanted);
+void fpb_free_chunks(struct fpb_info *info);
 
 int fpb_walk_init(struct fpb_info *info);
 void fpb_walk_exit(struct fpb_info *info);

@@ -19,7 +19,7 @@
 
 #include "freepage.h"
 
-/* A chunk needs one descriptor for its header and one for its bitmap. */
+/* A chunk takes one descriptor for its header and one for its bitmap. */
 #define FPB_CHUNK_DESCRIPTORS	2
 
 /* Give the device the buffer for its next request.  Called with vq_lock held. */
@@ -62,7 +62,7 @@ void fpb_info_returned(struct virtqueue *vq)
 	struct fpb_device *dev = vq->vdev->priv;
 	struct fpb_info *info = &dev->info;
 	struct fpb_chunk *chunk;
-	bool notify, start;
+	bool posted = false, notify;
 	unsigned long flags;
 	unsigned int len;
 	void *buffer;
@@ -77,15 +77,15 @@ void fpb_info_returned(struct virtqueue *vq)
 		while ((buffer = virtqueue_get_buf(vq, &len))) {
 			if (buffer == info->request) {
 				fpb_take_request(info, len);
+				posted = true;
 			} else {
 				chunk = buffer;
 				chunk->with_host = false;
 			}
 		}
 	} while (!virtqueue_enable_cb(vq));
-	notify = virtqueue_kick_prepare(vq);
-	start = info->has_pending;
-	if (start)
+	notify = posted && virtqueue_kick_prepare(vq);
+	if (info->has_pending)
 		queue_work(info->workqueue, &info->work);
 	spin_unlock_irqrestore(&info->vq_lock, flags);
 	if (notify)
@@ -125,66 +125,6 @@ static bool fpb_next_job(struct fpb_info *info, struct fpb_job *job)
 		job->partial = true;
 	}
 	return true;
-}
-
-static void fpb_free_chunk(struct fpb_chunk *chunk)
-{
-	free_pages((unsigned long)chunk->bitmap, get_order(FPB_CHUNK_BYTES));
-	kfree(chunk);
-}
-
-/* Have as many buffers as the window takes, if memory allows.  Outside of locks. */
-static void fpb_grow(struct fpb_info *info, unsigned long nr)
-{
-	const gfp_t gfp = GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN;
-	struct fpb_chunk *chunk;
-
-	nr = min_t(unsigned long, nr, FPB_MAX_CHUNKS);
-	while (info->nr_chunks < nr) {
-		chunk = kzalloc(sizeof(*chunk), gfp);
-		if (!chunk)
-			return;
-		chunk->bitmap = (__le64 *)__get_free_pages(gfp, get_order(FPB_CHUNK_BYTES));
-		if (!chunk->bitmap) {
-			kfree(chunk);
-			return;
-		}
-		info->chunks[info->nr_chunks++] = chunk;
-	}
-}
-
-/* Collect up to nr buffers that the host does not hold. */
-static unsigned int fpb_collect(struct fpb_info *info, struct fpb_pass *pass, unsigned int nr)
-{
-	unsigned int i;
-
-	pass->nr_chunks = 0;
-	spin_lock_irq(&info->vq_lock);
-	for (i = 0; i < info->nr_chunks && pass->nr_chunks < nr; i++)
-		if (!info->chunks[i]->with_host)
-			pass->chunks[pass->nr_chunks++] = info->chunks[i];
-	spin_unlock_irq(&info->vq_lock);
-	return pass->nr_chunks;
-}
-
-/*
- * Buffers for the rest of the window.  The host may still hold some, from this
- * answer or from one that was given up; they are its until it returns them.
- * Waiting a moment for all of them saves walks; waiting for one is a must.
- */
-static bool fpb_get_chunks(struct fpb_info *info, const struct fpb_job *job,
-			   struct fpb_pass *pass, unsigned long wanted)
-{
-	unsigned int nr = min_t(unsigned long, wanted, info->nr_chunks);
-
-	if (fpb_collect(info, pass, nr) == nr)
-		return true;
-	info->counters.buffer_waits++;
-	wait_event_idle_timeout(info->returned, fpb_collect(info, pass, nr) == nr ||
-				fpb_superseded(info, job->generation), HZ / 10);
-	wait_event_idle(info->returned, pass->nr_chunks || fpb_collect(info, pass, nr) ||
-			fpb_superseded(info, job->generation));
-	return !fpb_superseded(info, job->generation);
 }
 
 /* Hand one chunk over.  False: the job is out of date, or the device is dead. */
@@ -278,7 +218,7 @@ static bool fpb_send_pass(struct fpb_info *info, struct fpb_job *job,
 static void fpb_answer(struct fpb_info *info, struct fpb_job *job)
 {
 	struct fpb_counters *counters = &info->counters;
-	unsigned long at = job->start, wanted;
+	unsigned long at = job->start, wanted, room;
 	struct fpb_pass *pass;
 	u64 began;
 
@@ -307,7 +247,8 @@ static void fpb_answer(struct fpb_info *info, struct fpb_job *job)
 		if (!fpb_get_chunks(info, job, pass, wanted))
 			break;
 		pass->start = at;
-		pass->end = min(job->end, pass->base + pass->nr_chunks * (unsigned long)VFPI_MAX_BITS);
+		room = (unsigned long)pass->nr_chunks * VFPI_MAX_BITS;
+		pass->end = min(job->end, pass->base + room);
 		began = ktime_get_ns();
 		fpb_walk(pass);
 		counters->last_walk_ns += ktime_get_ns() - began;
@@ -333,12 +274,6 @@ static void fpb_info_work(struct work_struct *work)
 
 	while (fpb_next_job(info, &job))
 		fpb_answer(info, &job);
-}
-
-static void fpb_free_chunks(struct fpb_info *info)
-{
-	while (info->nr_chunks)
-		fpb_free_chunk(info->chunks[--info->nr_chunks]);
 }
 
 int fpb_info_init(struct fpb_device *dev)

@@ -85,7 +85,7 @@ unsigned long fpb_end_pfn(void)
 	return end;
 }
 
-/* Set bits from (included) to to (excluded) of a chunk. */
+/* Set the bits of a chunk that [from, to) names. */
 static void fpb_set_bits(__le64 *bitmap, unsigned int from, unsigned int to)
 {
 	while (from < to) {
