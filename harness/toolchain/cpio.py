@@ -108,6 +108,8 @@ def read_cpio(data: bytes) -> Iterator[Entry]:
             continue
         if data[at : at + 6] != _MAGIC:
             raise ValueError(f"no cpio header at byte {at}")
+        if len(data) < at + 110:
+            raise ValueError("the archive ends inside a header")
         field = [int(data[at + 6 + 8 * i : at + 14 + 8 * i], 16) for i in range(13)]
         name_at = at + 110
         name = data[name_at : name_at + field[11] - 1].decode()

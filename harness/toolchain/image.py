@@ -183,6 +183,8 @@ def _binaries(recipe: Recipe, root: Path) -> list[cpio.Entry]:
         wanted.append(path)
     while wanted:
         interpreter, libraries = needed_by(wanted.pop())
+        # The interpreter is loaded already when a library asks for it by name.
+        libraries = [name for name in libraries if not name.startswith("ld-linux")]
         for target in (
             *([interpreter] if interpreter else []),
             *(f"/lib/x86_64-linux-gnu/{name}" for name in libraries),

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What identifies a QEMU, where its source comes from, and binaries that are none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from harness.errors import InputError, MachineryError
+from harness.events import EventStream
+from harness.toolchain import Toolchain
+from harness.toolchain.cache import Cache
+from harness.toolchain.probe import probe_binary, properties_of
+from harness.toolchain.qemu import QemuBuilder
+from harness.toolchain.run import run
+from harness.toolchain.source import LocalSource, QemuSource, find_source, source_files
+
+FAKE = """\
+#!/bin/sh
+case "$*" in
+-version) echo 'QEMU emulator version 10.0.99 (Debian)';;
+'-machine help') echo 'pc      Standard PC';;
+'-device virtio-balloon-pci,help') echo '  {properties}=<bool>        - (default: false)';;
+'-L help') echo /usr/share/qemu;;
+esac
+"""
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return Cache(tmp_path / "cache", EventStream())
+
+
+def program(path: Path, text: str) -> Path:
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+def tree(path: Path, version: str = "10.0.5") -> Path:
+    (path / "hw" / "virtio").mkdir(parents=True)
+    (path / "configure").touch()
+    (path / "VERSION").write_text(version + "\n")
+    (path / "hw" / "virtio" / "virtio-balloon.c").write_text("/* nothing */\n")
+    return path
+
+
+def series(path: Path, *names: str) -> Path:
+    (path / "10.0").mkdir(parents=True)
+    for name in names:
+        (path / "10.0" / name).write_text(name)
+    (path / "10.0" / "series").write_text("\n".join(names) + "\n")
+    return path
+
+
+class TestExternal:
+    def test_a_good_one(self, tmp_path: Path) -> None:
+        found = probe_binary(program(tmp_path / "qemu", FAKE.format(properties="free-page-info")))
+        assert (found.version, found.has_free_page_info, found.has_free_page_hint) == ("10.0.99", True, False)
+
+    def test_arm_that_it_cannot(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("harness.toolchain.toolchain.firmware", lambda _cache: ())
+        toolchain = Toolchain(tmp_path / "cache")
+        qemu = toolchain.external_qemu(program(tmp_path / "qemu", FAKE.format(properties="free-page-hint")))
+        qemu.require_arm("off")
+        qemu.require_arm("hint")
+        with pytest.raises(
+            InputError, match=r"no virtio-balloon property 'free-page-info', which the arm 'info' needs"
+        ):
+            qemu.require_arm("info")
+
+    def test_asked_again_when_the_file_changes(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("harness.toolchain.toolchain.firmware", lambda _cache: ())
+        path = program(tmp_path / "qemu", FAKE.format(properties="free-page-hint"))
+        toolchain = Toolchain(tmp_path / "cache")
+        first = toolchain.external_qemu(path)
+        assert toolchain.external_qemu(path) == first
+        program(path, FAKE.format(properties="free-page-info"))
+        second = toolchain.external_qemu(path)
+        assert second.has_free_page_info
+        assert second.sha256 != first.sha256
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("#!/bin/sh\necho 'Python 3.11'\n", "is not a QEMU system emulator"),
+            ("#!/bin/sh\necho oops; exit 7\n", "is not a QEMU that runs here: .*status 7"),
+            ("#!/nowhere/interpreter\n", "is not a QEMU that runs here|cannot be run"),
+            ("\x7fELFgarbage", "is not a QEMU that runs here|cannot be run"),
+            (FAKE.replace("pc ", "virt "), "does not emulate a PC"),
+        ],
+    )
+    def test_no_qemu(self, tmp_path: Path, text: str, message: str) -> None:
+        with pytest.raises(InputError, match=message):
+            probe_binary(program(tmp_path / "qemu", text))
+
+    def test_missing_folder_not_executable(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="there is no QEMU at"):
+            Toolchain(tmp_path / "cache").external_qemu(tmp_path / "none")
+        with pytest.raises(InputError, match="is not a file"):
+            probe_binary(tmp_path)
+        (tmp_path / "plain").touch()
+        with pytest.raises(InputError, match="is not executable"):
+            probe_binary(tmp_path / "plain")
+
+    def test_properties(self) -> None:
+        text = (
+            "virtio-balloon-pci options:\n  free-page-hint=<bool>  - on/off (default: false)\n  x-a.b=<str>\n"
+        )
+        assert properties_of(text) == {"free-page-hint", "x-a.b"}
+
+
+class TestKey:
+    def test_every_patch_counts(self, tmp_path: Path, cache: Cache) -> None:
+        source = find_source(cache, tree(tmp_path / "qemu"))
+        builder = QemuBuilder(cache, source, series(tmp_path / "patches", "a.patch", "b.patch"))
+        stock, patched = (builder.key(builder.patches(flavour, [])) for flavour in ("stock", "patched"))
+        fault = tmp_path / "fault.patch"
+        fault.write_text("fault")
+        faulty = builder.key(builder.patches("patched", [fault]))
+        (tmp_path / "patches" / "10.0" / "b.patch").write_text("changed")
+        changed = builder.key(builder.patches("patched", []))
+        assert len({stock, patched, faulty, changed}) == 4
+
+    def test_unknown_flavour(self, tmp_path: Path, cache: Cache) -> None:
+        builder = QemuBuilder(cache, find_source(cache, tree(tmp_path / "qemu")), tmp_path)
+        with pytest.raises(InputError, match="no QEMU flavour 'sour'"):
+            builder.patches("sour", [])
+
+    def test_no_series_for_this_version(self, tmp_path: Path, cache: Cache) -> None:
+        builder = QemuBuilder(
+            cache, find_source(cache, tree(tmp_path / "qemu", "9.1.0")), series(tmp_path / "patches")
+        )
+        with pytest.raises(InputError, match=r"no patch series for QEMU 9\.1\.0") as caught:
+            builder.patches("patched", [])
+        assert "10.0" in (caught.value.hint or "")
+
+
+class TestSource:
+    def test_local_tree(self, tmp_path: Path, cache: Cache) -> None:
+        path = tree(tmp_path / "qemu")
+        source = find_source(cache, path)
+        assert (source.version, source.series, source.has_feature) == ("10.0.5", "10.0", False)
+        assert find_source(cache, path) == source
+        (path / "hw" / "virtio" / "virtio-balloon.c").write_text('DEFINE("free-page-info")\n')
+        changed = find_source(cache, path)
+        assert changed.identity != source.identity
+        assert changed.tree == source.tree  # built on, not anew
+        assert changed.has_feature
+
+    def test_tree_with_the_feature_is_built_as_it_is(self, tmp_path: Path, cache: Cache) -> None:
+        path = tree(tmp_path / "qemu")
+        (path / "hw" / "virtio" / "virtio-balloon.c").write_text('DEFINE("free-page-info")\n')
+        builder = QemuBuilder(cache, find_source(cache, path), series(tmp_path / "patches", "a.patch"))
+        assert builder.patches("patched", []) == ()
+        with pytest.raises(InputError, match="cannot give a stock QEMU"):
+            builder.patches("stock", [])
+
+    def test_what_is_not_source_is_left_out(self, tmp_path: Path) -> None:
+        path = tree(tmp_path / "qemu")
+        for name in (".git/HEAD", "build/config.status", "build/x.o", "python/__pycache__/x.pyc"):
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).touch()
+        names = {name for name, _ in source_files(path)}
+        assert names == {"configure", "VERSION", "hw/virtio/virtio-balloon.c"}
+
+    def test_copied_and_copied_again(self, tmp_path: Path, cache: Cache) -> None:
+        from harness.toolchain.worktree import WorkTree
+
+        path = tree(tmp_path / "qemu")
+        source = find_source(cache, path)
+        assert isinstance(source, LocalSource)
+        work = WorkTree(cache.folder("work", source.tree))
+        source.prepare(work, cache)
+        assert (work.source / "VERSION").read_text() == "10.0.5\n"
+        (path / "VERSION").write_text("10.0.6\n")
+        (path / "configure").unlink()
+        source.prepare(work, cache)
+        assert (work.source / "VERSION").read_text() == "10.0.6\n"
+        assert not (work.source / "configure").exists()
+
+    def test_tarball(self, tmp_path: Path, cache: Cache) -> None:
+        from harness.toolchain.worktree import WorkTree
+
+        tree(tmp_path / "qemu-10.0.5")
+        tarball = tmp_path / "qemu.tar.gz"
+        subprocess.run(["tar", "-czf", tarball, "-C", tmp_path, "qemu-10.0.5"], check=True)
+        source = find_source(cache, tarball)
+        assert source.version == "10.0.5"
+        assert find_source(cache, tarball) == source
+        work = WorkTree(cache.folder("work", source.tree))
+        source.prepare(work, cache)
+        assert (work.source / "configure").exists()
+
+    @pytest.mark.parametrize("kind", ["missing", "folder", "file"])
+    def test_no_source(self, tmp_path: Path, cache: Cache, kind: str) -> None:
+        path = tmp_path / "thing"
+        if kind == "folder":
+            path.mkdir()
+        elif kind == "file":
+            path.write_text("text")
+        with pytest.raises((InputError, MachineryError)) as caught:
+            find_source(cache, path)
+        assert isinstance(caught.value, InputError), kind
+
+    def test_series_name(self) -> None:
+        assert isinstance(QemuSource.series, property)
+
+
+class TestRun:
+    def test_missing_program_is_named_with_its_package(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PATH", "/nowhere")
+        monkeypatch.setattr("harness.toolchain.run._EXTRA_PATH", ())
+        with pytest.raises(MachineryError, match="the program 'dpkg-source' is missing") as caught:
+            run(["dpkg-source", "-x"], what="unpack")
+        assert "dpkg-dev" in (caught.value.hint or "")
+
+    def test_failure_has_the_last_lines(self, tmp_path: Path) -> None:
+        log = tmp_path / "log"
+        with pytest.raises(
+            MachineryError, match=r"cannot count: sh failed with status 5\n  \| two\n"
+        ) as caught:
+            run(["sh", "-c", "echo two; exit 5"], what="count", log=log)
+        assert str(log) in str(caught.value)
+
+    def test_full_disk_is_recognised(self) -> None:
+        with pytest.raises(MachineryError, match="no disk space for compile"):
+            run(["sh", "-c", "echo 'ld: No space left on device'; exit 1"], what="compile")
+
+    def test_too_slow(self) -> None:
+        with pytest.raises(MachineryError, match=r"cannot wait: sleep took over 0\.2 s"):
+            run(["sleep", "60"], what="wait", seconds=0.2)
+
+    def test_interrupted_program_is_ended(self, tmp_path: Path) -> None:
+        seen: list[int] = []
+
+        def interrupt(line: str) -> None:
+            seen.append(int(line))
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            run(["sh", "-c", "echo $$; exec sleep 60"], what="wait", on_line=interrupt)
+        with pytest.raises(ProcessLookupError):
+            os.kill(seen[0], 0)
