@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.errors import InputError
+from harness.errors import InputError, MachineryError
 from harness.toolchain.apt import Apt, Source
 from harness.toolchain.cache import Cache, file_digest, key_of
 from harness.toolchain.run import run
@@ -171,9 +171,18 @@ def _tarball(cache: Cache, path: Path) -> TarballSource:
     known = cache.recall("tarball")
     if isinstance(known, dict) and known.get("mark") == mark:
         return _tarball_source(path, str(known["version"]), str(known["identity"]))
-    text = run(
-        ["tar", "-xOf", path, "--wildcards", "--no-wildcards-match-slash", "*/VERSION"], what=f"read {path}"
-    )
+    command: list[str | Path] = [
+        "tar",
+        "-xOf",
+        path,
+        "--wildcards",
+        "--no-wildcards-match-slash",
+        "*/VERSION",
+    ]
+    try:
+        text = run(command, what=f"read {path}")
+    except MachineryError as error:
+        raise InputError(f"{path} is not a QEMU source tarball: {error.message}", hint=error.hint) from error
     version = text.strip()
     if not re.fullmatch(r"\d+\.\d+[\w.+-]*", version):
         raise InputError(f"{path} is not a QEMU source tarball: no VERSION in its top folder")

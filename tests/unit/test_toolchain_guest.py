@@ -69,7 +69,7 @@ class TestKernel:
 
     def test_build_tree_without_symbols(self, tmp_path: Path) -> None:
         vmlinuz(tmp_path / "arch" / "x86" / "boot" / "bzImage")
-        with pytest.raises(InputError, match="without Module.symvers"):
+        with pytest.raises(InputError, match="without Module"):
             named_kernel(tmp_path)
 
     def test_folder_without_a_kernel(self, tmp_path: Path) -> None:

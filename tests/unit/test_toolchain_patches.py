@@ -121,7 +121,7 @@ class TestTouchedFiles:
     ("output", "where"),
     [
         (
-            "checking file migration/ram.c\nHunk #1 succeeded at 20.\nHunk #3 FAILED at 310.\n1 out of 3 hunks FAILED\n",
+            "patching file migration/ram.c\nHunk #1 succeeded at 20.\nHunk #3 FAILED at 310.\n",
             "file migration/ram.c, hunk 3, at line 310",
         ),
         (

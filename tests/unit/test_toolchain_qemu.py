@@ -16,7 +16,8 @@ from harness.toolchain.cache import Cache
 from harness.toolchain.probe import probe_binary, properties_of
 from harness.toolchain.qemu import QemuBuilder
 from harness.toolchain.run import run
-from harness.toolchain.source import LocalSource, QemuSource, find_source, source_files
+from harness.toolchain.source import LocalSource, find_source, source_files
+from harness.toolchain.worktree import WorkTree
 
 FAKE = """\
 #!/bin/sh
@@ -168,8 +169,6 @@ class TestSource:
         assert names == {"configure", "VERSION", "hw/virtio/virtio-balloon.c"}
 
     def test_copied_and_copied_again(self, tmp_path: Path, cache: Cache) -> None:
-        from harness.toolchain.worktree import WorkTree
-
         path = tree(tmp_path / "qemu")
         source = find_source(cache, path)
         assert isinstance(source, LocalSource)
@@ -183,8 +182,6 @@ class TestSource:
         assert not (work.source / "configure").exists()
 
     def test_tarball(self, tmp_path: Path, cache: Cache) -> None:
-        from harness.toolchain.worktree import WorkTree
-
         tree(tmp_path / "qemu-10.0.5")
         tarball = tmp_path / "qemu.tar.gz"
         subprocess.run(["tar", "-czf", tarball, "-C", tmp_path, "qemu-10.0.5"], check=True)
@@ -202,12 +199,8 @@ class TestSource:
             path.mkdir()
         elif kind == "file":
             path.write_text("text")
-        with pytest.raises((InputError, MachineryError)) as caught:
+        with pytest.raises(InputError, match="there is no QEMU source|is not a QEMU source"):
             find_source(cache, path)
-        assert isinstance(caught.value, InputError), kind
-
-    def test_series_name(self) -> None:
-        assert isinstance(QemuSource.series, property)
 
 
 class TestRun:
@@ -234,7 +227,7 @@ class TestRun:
         with pytest.raises(MachineryError, match=r"cannot wait: sleep took over 0\.2 s"):
             run(["sleep", "60"], what="wait", seconds=0.2)
 
-    def test_interrupted_program_is_ended(self, tmp_path: Path) -> None:
+    def test_interrupted_program_is_ended(self) -> None:
         seen: list[int] = []
 
         def interrupt(line: str) -> None:
