@@ -199,7 +199,7 @@ class TestSource:
             path.mkdir()
         elif kind == "file":
             path.write_text("text")
-        with pytest.raises(InputError, match="there is no QEMU source|is not a QEMU source"):
+        with pytest.raises(InputError, match=r"there is no QEMU source|is not a QEMU source"):
             find_source(cache, path)
 
 
