@@ -154,15 +154,8 @@ def _namespaces() -> Finding:
 
 
 def _subordinate_ids() -> Finding:
-    from harness.hosts.idmap import IdMaps
-
-    if os.geteuid() == 0:
-        return Finding("subuids", Level.OK, "not needed: running as root")
-    try:
-        maps = IdMaps.of_this_user()
-    except MachineryError as error:
-        return Finding("subuids", Level.MISSING, error.message, error.hint)
-    return Finding("subuids", Level.OK, f"{sum(part.count for part in maps.uids) - 1} subordinate user ids")
+    """Asked for again and again, so said: a lab has no ids in it but the user's own."""
+    return Finding("subuids", Level.OK, "not needed: a lab maps no ids but the user's own")
 
 
 def _tun() -> Finding:

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Puts a command into PID, mount, network, UTS, IPC (and user) namespaces of its own.
+"""Puts the command into PID, mount, network, UTS, IPC (and user) namespaces of its own.
 
-Four processes, each a child of the one before::
+Four processes, each a child of the one before, all forks of the command::
 
     outer    what the user started.  Forwards signals, waits, passes the exit status on.
     porter   makes the namespaces (and is in the old PID namespace itself)
     init     PID 1 in there: makes the mounts, reaps orphans
-    worker   the command
+    worker   does the work
 
 When the outer process ends, however it ends, the kernel kills the porter (its
 parent-death signal), then init, and with init everything in the PID namespace;
@@ -17,12 +17,15 @@ The porter leaves the terminal's session, so that Ctrl-C reaches the outer
 process alone and is forwarded once, like any other signal.  (Reading from the
 terminal still works: job control stops only processes of the terminal's session.)
 
-    raise SystemExit(enter_lab(sys.argv[1:]))      # outside
-    assert inside_lab()                            # in the re-executed command
+    status = enter(lambda: run(plan))      # outside; run() is called in a lab
+
+Forked, not executed anew: what was imported and resolved is there already.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import secrets
@@ -30,16 +33,17 @@ import select
 import signal
 import socket
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, NoReturn
 
 from harness.errors import MachineryError
 from harness.hosts import kernel
-from harness.hosts.idmap import IdMaps, restriction
 from harness.hosts.kernel import Namespace
 from harness.hosts.room import ROOM, furnish
+from harness.hosts.userns import leave_for_own, restriction
 
 #: Carries the run's token; believed only where the lab's private folder has the same one.
 MARK: Final = "FREEPAGE_LAB"
@@ -73,31 +77,14 @@ def inside_lab() -> bool:
         return False  # a mark inherited from somewhere; the lab it named is not here
 
 
-def enter_lab(argv: Sequence[str], *, keep: Iterable[Path] = ()) -> int:
-    """Run ``freepage ARGV`` in namespaces of its own; returns its exit status.
-
-    ``keep`` names folders that must stay visible inside even if they are in
-    memory (below /run or /dev/shm, which are private in a lab).
-    """
-    # -P: never from the folder that the user happens to be in.
-    command = [sys.executable, "-P", "-m", "harness", *argv]
-    package = Path(__file__).resolve().parents[2]
-
-    def execute() -> int:
-        paths = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-        os.execve(command[0], command, environment)  # noqa: S606 - this very command, and no shell
-
-    return enter(execute, keep=keep)
-
-
 def enter(work: Callable[[], int], *, keep: Iterable[Path] = ()) -> int:
     """Call ``work`` in a forked child in namespaces of its own; returns its exit status.
 
-    To be called from the main thread of a process without other threads: the
-    parent-death signal comes when the forking *thread* ends.
+    ``keep`` names existing files and folders that must stay visible inside even if
+    they are in memory (below /run or /dev/shm, which are private in a lab).
     """
-    maps = None if os.geteuid() == 0 else IdMaps.of_this_user()
+    # The parent-death signal comes when the forking *thread* ends.
+    assert threading.current_thread() is threading.main_thread(), "labs are entered from the main thread"
     wanted = _memory_folders(keep)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -105,20 +92,27 @@ def enter(work: Callable[[], int], *, keep: Iterable[Path] = ()) -> int:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
     handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
-        pid = _fork_porter(theirs, ours, before, work, wanted, user=maps is not None)
+        pid = _fork_porter(theirs, ours, before, work, wanted)
         theirs.close()
-        try:
-            _prepare(ours, pid, maps)
-        except BaseException:
-            ours.close()  # the porter stops waiting for us, if it does
-            os.waitpid(pid, 0)
-            raise
+        problem = _report(ours)
         status = _attend(pid)
     finally:
         ours.close()
         signal.signal(signal.SIGCHLD, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    if problem is not None:
+        raise problem
     return _translate(status)
+
+
+def _report(channel: socket.socket) -> MachineryError | None:
+    """What kept the lab from being made.  The channel is closed without a word when the worker runs."""
+    with channel.makefile("r", encoding="utf-8") as lines:
+        text = lines.read()
+    if not text:
+        return None
+    message = json.loads(text)
+    return MachineryError(message["error"], hint=message["hint"])
 
 
 def _memory_folders(keep: Iterable[Path]) -> tuple[Path, ...]:
@@ -162,21 +156,6 @@ def _attend(child: int, *, reap_all: bool = False) -> int:
                 break
 
 
-# --- what the outer process does until the worker runs
-
-
-def _prepare(channel: socket.socket, pid: int, maps: IdMaps | None) -> None:
-    """Write the id maps when the porter asks for them; raise what it reports."""
-    with channel.makefile("r", encoding="utf-8") as lines:
-        for line in lines:
-            message = json.loads(line)
-            if "error" in message:
-                raise MachineryError(message["error"], hint=message["hint"])
-            assert maps is not None
-            maps.write(pid)
-            channel.sendall(b"mapped\n")
-
-
 # --- the porter
 
 
@@ -186,8 +165,6 @@ def _fork_porter(
     mask: set[int | signal.Signals],
     work: Callable[[], int],
     keep: tuple[Path, ...],
-    *,
-    user: bool,
 ) -> int:
     outer = os.getpid()
     pid = os.fork()
@@ -195,12 +172,13 @@ def _fork_porter(
         return pid
     others.close()
     with _Last(channel):
+        os.setsid()
+        if os.geteuid() != 0:
+            leave_for_own()
+        # After the change of namespace: new credentials may clear it.
         kernel.die_with_parent()
         if os.getppid() != outer:
             os._exit(1)  # it ended before the kernel knew that we care
-        os.setsid()
-        if user:
-            _become_root(channel, outer)
         kernel.unshare(Namespace.MOUNT | Namespace.NET | Namespace.UTS | Namespace.IPC | Namespace.PID)
         # Nobody but the porter holds the writing end: hang-up means that it is gone.
         alive, porter_alive = os.pipe()
@@ -211,19 +189,6 @@ def _fork_porter(
         os.close(alive)
         channel.close()
         os._exit(_attend(child))
-
-
-def _become_root(channel: socket.socket, outer: int) -> None:
-    kernel.unshare(Namespace.USER)
-    channel.sendall(b'{"need": "maps"}\n')
-    if not channel.recv(64):
-        os._exit(1)  # the outer process has said why
-    os.setresgid(0, 0, 0)
-    os.setresuid(0, 0, 0)
-    # New credentials clear the parent-death signal.
-    kernel.die_with_parent()
-    if os.getppid() != outer:
-        os._exit(1)
 
 
 # --- init and the worker
@@ -267,8 +232,10 @@ def _work(mask: set[int | signal.Signals], work: Callable[[], int]) -> NoReturn:
     except BaseException:
         traceback.print_exc()
         code = MachineryError.exit_code
-    sys.stdout.flush()
-    sys.stderr.flush()
+    # A reader that has gone (a pipe into head, say) is no reason to change the status.
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(code)
 
 
@@ -282,28 +249,24 @@ class _Last:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> NoReturn:
-        text, hint = "a lab process returned", None
+        text, hint = "a process of the lab returned", None
         if isinstance(error, MachineryError):
             text, hint = error.message, error.hint
-        elif isinstance(error, PermissionError):
-            text, hint = _no_permission(error)
         elif isinstance(error, OSError):
-            text = f"cannot make the lab's namespaces: {error.filename}: {error.strerror}"
+            where = f"{error.filename}: " if error.filename else ""
+            text = f"cannot make the lab's namespaces: {where}{error.strerror}"
+            hint = _advice(error)
         elif error is not None:
             text = "".join(traceback.format_exception(error))
         try:
-            self._channel.sendall(json.dumps({"error": text, "hint": hint}).encode() + b"\n")
+            self._channel.sendall(json.dumps({"error": text, "hint": hint}).encode())
         finally:
             os._exit(MachineryError.exit_code)
 
 
-def _no_permission(error: OSError) -> tuple[str, str]:
-    text = f"cannot make the lab's namespaces: {error.filename}: {error.strerror}"
-    advice = restriction() if os.getuid() != 0 or not _is_initial_user_namespace() else None
-    if advice is None:
-        advice = "a container must be allowed to make namespaces and mounts (--privileged)"
-    return text, advice
-
-
-def _is_initial_user_namespace() -> bool:
-    return Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]
+def _advice(error: OSError) -> str | None:
+    # ENOSPC is how unshare() says that a limit on namespaces is reached.
+    if error.errno not in (errno.EPERM, errno.EACCES, errno.ENOSPC):
+        return None
+    lift = restriction() if os.geteuid() != 0 else None
+    return lift or "a container must be allowed to make namespaces and mounts (--privileged)"

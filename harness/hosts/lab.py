@@ -71,6 +71,7 @@ class LabHost:
         self._daemon = Daemon(program, self._space, folders.own / "libvirt", folders.memory, folders.logs)
         self._connection: Future[libvirt.virConnect] | None = None
         self._network: Future[netns.Nic] | None = None
+        self._relay_process: subprocess.Popen[bytes] | None = None
         self._ended: int | None = None
 
     @property
@@ -167,7 +168,7 @@ class LabHost:
         numbers = (packets.fileno(), datagrams.fileno())
         assert relay.__file__ is not None
         with packets, datagrams, (self.log_dir / "relay.log").open("wb") as log:
-            subprocess.Popen(
+            self._relay_process = subprocess.Popen(
                 [sys.executable, "-I", "-S", relay.__file__, *map(str, numbers)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -186,6 +187,8 @@ class LabHost:
         with contextlib.suppress(Exception):
             self.keep_capabilities()
         _kill_all_in(self._space.network)
+        if self._relay_process is not None:
+            self._relay_process.wait()
         self._space.close()
 
 

@@ -25,13 +25,27 @@ from harness.hosts import kernel, netns
 from harness.hosts.kernel import Mount
 from harness.hosts.space import Space
 
-#: Folders that libvirt has its own idea of, and where each is in a host's folder.
+#: An ordinary user's daemon cannot be anybody else, and fails if it is told to.
+_ROOT_CONFIG: Final = """\
+user = "root"
+group = "root"
+"""
+
+#: Folders of a host, by the place at which a daemon of root's looks for them.
 _PLACES: Final = {
     "etc": Path("/etc/libvirt"),
     "lib": Path("/var/lib/libvirt"),
     "cache": Path("/var/cache/libvirt"),
     "log": Path("/var/log/libvirt"),
     "run": Path("/run/libvirt"),
+}
+
+#: The same for a daemon of an ordinary user's, which is told by its environment.
+_VARIABLES: Final = {
+    "etc": "XDG_CONFIG_HOME",
+    "lib": "XDG_DATA_HOME",
+    "cache": "XDG_CACHE_HOME",
+    "run": "XDG_RUNTIME_DIR",
 }
 
 _PROGRAM_FOLDERS: Final = ("/usr/sbin", "/usr/local/sbin")
@@ -50,13 +64,11 @@ auth_unix_ro = "none"
 auth_unix_rw = "none"
 # A guest held at switch-over, or a stopped client, is no dead connection.
 keepalive_interval = -1
-log_outputs = "3:file:/var/log/libvirt/daemon.log"
+log_outputs = "3:file:{logs}/daemon.log"
 audit_level = 0
 """
 
 _QEMU_CONFIG: Final = """\
-user = "root"
-group = "root"
 dynamic_ownership = 0
 remember_owner = 0
 security_driver = "none"
@@ -76,7 +88,7 @@ class Program:
     """The daemon that this machine has: ``libvirtd``, or ``virtqemud`` where it is modular."""
 
     path: Path
-    driver: Path | None
+    driver: Path
 
     @property
     def name(self) -> str:
@@ -98,10 +110,14 @@ def find_program() -> Program:
         )
     drivers = [Path(folder, "libvirt_driver_qemu.so") for folder in _DRIVER_FOLDERS]
     driver = next((path for path in drivers if path.exists()), None)
-    missing = [path for path in _PLACES.values() if not path.is_dir() and path.parts[1] != "run"]
+    # Mounted over in a lab of root's, so they must be there; /run is the lab's own.
+    places = [_PLACES[name] for name in ("etc", "lib", "cache", "log")] if os.geteuid() == 0 else []
+    missing = [str(path) for path in places if not path.is_dir()]
+    if driver is None:
+        missing.append("its QEMU driver")
     if missing or driver is None:
         raise MachineryError(
-            f"libvirt is not installed whole: {missing[0] if missing else 'its QEMU driver'} is missing",
+            f"libvirt is not installed whole: {missing[0]} is missing",
             hint="install libvirt-daemon-driver-qemu and libvirt-daemon-system",
         )
     return Program(Path(found), driver)
@@ -117,7 +133,8 @@ class Daemon:
         self._memory = memory
         self.logs = logs
         self.socket = folder / "libvirt.sock"
-        self._process: subprocess.Popen[bytes] | None = None
+        #: libvirt has two minds: root's daemon and an ordinary user's look for things in different places.
+        self._root = os.geteuid() == 0
 
     @property
     def capabilities(self) -> Path:
@@ -128,7 +145,7 @@ class Daemon:
     def uri(self) -> str:
         """What a client connects to, from anywhere in the lab."""
         # A transport is named, so the client starts no daemon of its own.
-        return f"qemu+unix:///system?socket={self.socket}"
+        return f"qemu+unix:///{'system' if self._root else 'session'}?socket={self.socket}"
 
     def prepare(self) -> None:
         """Write folders and configuration."""
@@ -138,16 +155,23 @@ class Daemon:
         for folder in (self._folder / "empty", self._folder / "drivers"):
             folder.mkdir(mode=0o700)
         etc = self._folder / "etc"
-        (etc / f"{self._program.name}.conf").write_text(_DAEMON_CONFIG.format(uuid=uuid.uuid4()))
-        (etc / "qemu.conf").write_text(_QEMU_CONFIG.format(memory=self._memory))
-        if self._program.driver is not None:
-            # The QEMU driver alone: the others look at all devices, networks and storage of the machine.
-            (self._folder / "drivers" / self._program.driver.name).symlink_to(self._program.driver)
+        config = _DAEMON_CONFIG.format(uuid=uuid.uuid4(), logs=self.logs)
+        (etc / f"{self._program.name}.conf").write_text(config)
+        config = _QEMU_CONFIG.format(memory=self._memory) + (_ROOT_CONFIG if self._root else "")
+        (etc / "qemu.conf").write_text(config)
+        # The QEMU driver alone: the others look at all devices, networks and storage of the machine.
+        (self._folder / "drivers" / self._program.driver.name).symlink_to(self._program.driver)
+        (self.logs / "qemu").mkdir(exist_ok=True)
+        if not self._root:
+            (self._folder / "cache" / "qemu").mkdir()
+            (self._folder / "cache" / "qemu" / "log").symlink_to(self.logs / "qemu")
+            for name in _VARIABLES:
+                (self._folder / "user" / name).mkdir(parents=True)
+                (self._folder / "user" / name / "libvirt").symlink_to(self._folder / name)
 
     def start(self, ended: Callable[[int], None]) -> None:
         """Start it; ``ended`` is called, in a thread, with its exit status when it ends."""
-        self._process = self._space.run(self._start)
-        process = self._process
+        process = self._space.run(self._start)
         threading.Thread(target=lambda: ended(process.wait()), name="daemon-watch", daemon=True).start()
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -167,7 +191,7 @@ class Daemon:
                 )
 
     def _mount(self) -> None:
-        """Put the host's folders where the daemon looks for them."""
+        """Make the mounts of the host; root's daemon finds its folders by them."""
         # Refused in containers that hide parts of it.  The daemon then sees the outer network's
         # links in there, which it needs for none of what a lab does.
         with contextlib.suppress(PermissionError):
@@ -175,15 +199,18 @@ class Daemon:
         hosts = self._folder / "hosts"
         hosts.write_text(netns.HOSTS_FILE)
         kernel.bind(hosts, "/etc/hosts")
-        _PLACES["run"].mkdir(exist_ok=True)
-        for name, place in _PLACES.items():
-            kernel.bind(self.logs if name == "log" else self._folder / name, place)
+        if self._root:
+            _PLACES["run"].mkdir(exist_ok=True)
+            for name, place in _PLACES.items():
+                kernel.bind(self.logs if name == "log" else self._folder / name, place)
 
     def _command(self) -> list[str]:
         return [str(self._program.path), "-p", str(self._folder / "daemon.pid")]
 
     def _environment(self) -> Mapping[str, str]:
+        told = {} if self._root else _VARIABLES
         return {
+            **{variable: str(self._folder / "user" / name) for name, variable in told.items()},
             # Empty: no probing of QEMUs that are installed, no dmidecode, no numad.
             "PATH": str(self._folder / "empty"),
             "HOME": str(self._folder),
@@ -204,9 +231,3 @@ class Daemon:
                 continue
             found += [f"{path.name}: {line}" for line in text.splitlines()[-lines:]]
         return tuple(found)
-
-    def stop(self) -> None:
-        """End it.  QEMUs that it started stay; the lab's end takes them."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()

@@ -54,6 +54,7 @@ _PACKETS: Final = "nic0"
 _TUN: Final = Path("/dev/net/tun")
 _TUNSETIFF: Final = 0x400454CA
 _TUNSETPERSIST: Final = 0x400454CB
+_TUNSETOWNER: Final = 0x400454CC
 _IFF_TAP: Final = 0x0002
 _IFF_NO_PI: Final = 0x1000
 _IFF_VNET_HDR: Final = 0x4000
@@ -168,11 +169,13 @@ def _quiet() -> None:
 
 
 def _make_tap(name: str) -> None:
-    """A persistent tap in the calling thread's network, for QEMU to open by its name."""
+    """A persistent tap in the calling thread's network, for libvirt to open by its name."""
     flags = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR
     tun = os.open(_TUN, os.O_RDWR | os.O_CLOEXEC)
     try:
         fcntl.ioctl(tun, _TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
+        # An ordinary user's daemon has no capabilities, in no namespace; the owner needs none.
+        fcntl.ioctl(tun, _TUNSETOWNER, os.geteuid())
         fcntl.ioctl(tun, _TUNSETPERSIST, 1)
     finally:
         os.close(tun)
