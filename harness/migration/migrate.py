@@ -23,9 +23,10 @@ from typing import Final, TypeAlias
 
 import libvirt
 
-from harness.errors import DeadlineExceeded, LostError, MachineryError
+from harness.errors import DeadlineExceeded, LostError
 from harness.events import Deadline
 from harness.migration.qmp import CLOSED, QmpEvent
+from harness.migration.statistics import MigrationError
 
 MIB: Final = 1 << 20
 
@@ -34,10 +35,6 @@ CANCEL_SECONDS: Final = 30.0
 
 #: The source has stopped for good, or is about to say so: its RAM no longer changes by vCPUs.
 SWITCH_OVER: Final = frozenset({"pre-switchover", "device"})
-
-
-class MigrationError(MachineryError):
-    """libvirt or QEMU gave the migration up."""
 
 
 @dataclass(frozen=True, slots=True)

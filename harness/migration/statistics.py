@@ -17,6 +17,10 @@ from harness.errors import MachineryError
 Numbers: TypeAlias = Mapping[str, object]
 
 
+class MigrationError(MachineryError):
+    """Libvirt or QEMU gave the migration up."""
+
+
 @dataclass(frozen=True, slots=True)
 class MigrationStatistics:
     """What a completed migration cost.  ``sent`` is QEMU's ``ram.transferred``."""

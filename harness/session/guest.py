@@ -142,26 +142,29 @@ class Guest:
 
     def wait_until_ready(self, deadline: Deadline) -> Mapping[str, object]:
         """Wait for the guest's own word; what it says of itself."""
-        try:
-            return self.control.wait_ready(deadline)
-        except GuestLost as error:
-            raise self._never_ready(error) from error
+        return self.control.wait_ready(deadline)
 
-    def _never_ready(self, error: GuestLost) -> GuestLost:
-        source = self._lab.source
+    def explained(self, error: GuestLost) -> GuestLost:
+        """The same error with all that is left of the guest: its last lines, QEMU's, the command line."""
+        lines = [f"console: {line}" for line in self.console.tail(20)]
+        command: tuple[str, ...] = ()
+        for host in self._lab.hosts:
+            log = host.qemu_log(NAME)
+            lines += [f"{host.name} QEMU: {line}" for line in last_words(log)]
+            command = command or logged_command(log)
+        panic = self.console.panic
         return GuestLost(
-            error.message,
-            last_lines=self.console.tail(30) or source.last_words(),
-            command=logged_command(source.qemu_log(NAME)),
-            hint=f"the whole console: {self._folder.file('console.log')}",
+            f"the guest's kernel panicked: {panic}" if panic else error.message,
+            last_lines=lines,
+            command=error.command or command,
+            hint=error.hint or f"the whole console is in {self._folder.file('console.log')}",
         )
 
 
 def lost(host: LabHost, message: str) -> GuestLost:
-    """The error for a QEMU (or a daemon) of ``host`` that is gone: last words, command line."""
+    """The error for a QEMU of ``host`` that is gone; raises the daemon's, if that is gone too."""
     host.check()
-    log = host.qemu_log(NAME)
-    return GuestLost(message, last_lines=last_words(log) or host.last_words(), command=logged_command(log))
+    return GuestLost(message, command=logged_command(host.qemu_log(NAME)))
 
 
 def last_words(log: Path, lines: int = 15) -> tuple[str, ...]:
@@ -187,6 +190,7 @@ def _log_parts(log: Path) -> tuple[tuple[str, ...], list[str]]:
             words = shlex.split(line)
             command = tuple(words[next((i for i, word in enumerate(words) if "=" not in word), 0) :])
             said = []
-        elif command:
+        elif command and " is tainted: " not in line:
+            # (libvirt notes there that we pass arguments of our own, which we know.)
             said.append(line)
     return command, said

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from harness.errors import GuestLost
+from harness.errors import DeadlineExceeded, GuestLost, MachineryError
 from harness.events import Deadline, EventStream
 from harness.hosts.lab import Lab
-from harness.migration.statistics import MigrationStatistics
+from harness.migration.statistics import MigrationError, MigrationStatistics
 from harness.report.folder import RunFolder
 from harness.session.guest import Guest
 from harness.session.plan import RunPlan
@@ -29,6 +29,9 @@ LOAD_SECONDS_PER_MIB: Final = 0.2
 
 #: Beside the RAM of both sides in their file system: what libvirt itself puts there.
 MEMORY_SLACK: Final = 16 << 20
+
+#: How long the end of a daemon may take to be noticed, once its socket is closed.
+NOTICE_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,20 +73,43 @@ def booted(plan: RunPlan, folder: RunFolder, events: EventStream) -> Iterator[Bo
         with events.step("lab"):
             lab = stack.enter_context(Lab(events, memory=memory, logs=folder.file("hosts")))
             guest = stack.enter_context(Guest(plan, lab, folder, events))
-        with events.step("boot", memory=scenario.guest.memory, accelerator=plan.resolved.accelerator) as step:
-            domain = guest.start()
-            # While the guest boots on its CPU: what the rest of the run needs is loaded on ours.
-            import harness.session.checking
-            import harness.session.judging
-            import harness.session.move  # noqa: F401
+        import libvirt
 
-            ready = guest.wait_until_ready(Deadline(scenario.guest.boot_timeout_s, "the guest's ready word"))
-            step.note(
-                kernel=ready.get("release"), driver=ready.get("driver"), guest_ms=ready.get("uptime_ms")
-            )
-        # Whatever comes after: what libvirt has learnt about this QEMU is not asked again.
-        lab.source.keep_capabilities()
-        yield Booted(plan, lab, guest, domain)
+        try:
+            yield _boot(plan, lab, guest, events)
+        except GuestLost as error:
+            _demand_hosts(lab)
+            raise guest.explained(error) from error
+        except (MigrationError, libvirt.libvirtError) as error:
+            # A daemon that has just died may not have been noticed yet: its socket is quicker.
+            with contextlib.suppress(DeadlineExceeded):
+                events.wait(
+                    lambda event: event.kind == "host-ended", Deadline(NOTICE_SECONDS, "a daemon's end")
+                )
+            _demand_hosts(lab)
+            raise MachineryError(str(error)) from error
+
+
+def _demand_hosts(lab: Lab) -> None:
+    """Raise if a host's daemon has ended: then that is the reason of whatever else went wrong."""
+    for host in lab.hosts:
+        host.check()
+
+
+def _boot(plan: RunPlan, lab: Lab, guest: Guest, events: EventStream) -> Booted:
+    scenario = plan.resolved.scenario
+    with events.step("boot", memory=scenario.guest.memory, accelerator=plan.resolved.accelerator) as step:
+        domain = guest.start()
+        # While the guest boots on its CPU: what the rest of the run needs is loaded on ours.
+        import harness.session.checking
+        import harness.session.judging
+        import harness.session.move  # noqa: F401
+
+        ready = guest.wait_until_ready(Deadline(scenario.guest.boot_timeout_s, "the guest's ready word"))
+        step.note(kernel=ready.get("release"), driver=ready.get("driver"), guest_ms=ready.get("uptime_ms"))
+    # What libvirt has learnt about this QEMU is not asked again by the next run.
+    lab.source.keep_capabilities()
+    return Booted(plan, lab, guest, domain)
 
 
 def load(here: Booted, events: EventStream) -> None:

@@ -94,13 +94,13 @@ def _supervise(plan: RunPlan, folder: RunFolder, events: EventStream, work: Work
             return work(plan, folder, events, terminal)
     except FreepageError as error:
         events.emit("error", text=error.message, type=type(error).__name__)
-        folder.finish(f"This run ended without a verdict:\n\n{error.render()}")
+        folder.finish(f"This run ended without a verdict{_during(events)}:\n\n{error.render()}")
         print_error(f"freepage: {error.render()}")
         _say_where(folder)
         return error.exit_code
     except KeyboardInterrupt:
         events.emit("interrupted")
-        folder.finish("This run was interrupted; there is no verdict.")
+        folder.finish(f"This run was interrupted{_during(events)}; there is no verdict.")
         print_error("freepage: interrupted; nothing is left running")
         _say_where(folder)
         return INTERRUPTED
@@ -109,6 +109,12 @@ def _supervise(plan: RunPlan, folder: RunFolder, events: EventStream, work: Work
         folder.finish(f"This run ended with a fault of the testbed itself; there is no verdict.\n\n{error!r}")
         _say_where(folder)
         raise
+
+
+def _during(events: EventStream) -> str:
+    """In which step the run ended, as words."""
+    steps = [event.data["step"] for event in events.history() if event.kind == "step-start"]
+    return f" during step '{steps[-1]}'" if steps else ""
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
