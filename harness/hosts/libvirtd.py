@@ -139,7 +139,8 @@ class Daemon:
     @property
     def capabilities(self) -> Path:
         """Where the daemon keeps what it knows of QEMU binaries."""
-        return self._folder / "cache" / "qemu" / "capabilities"
+        place = self._folder / "cache" / "qemu"
+        return (place if self._root else place / "cache") / "capabilities"
 
     @property
     def uri(self) -> str:
@@ -163,7 +164,7 @@ class Daemon:
         (self._folder / "drivers" / self._program.driver.name).symlink_to(self._program.driver)
         (self.logs / "qemu").mkdir(exist_ok=True)
         if not self._root:
-            (self._folder / "cache" / "qemu").mkdir()
+            (self._folder / "cache" / "qemu").mkdir(exist_ok=True)
             (self._folder / "cache" / "qemu" / "log").symlink_to(self.logs / "qemu")
             for name in _VARIABLES:
                 (self._folder / "user" / name).mkdir(parents=True)
