@@ -23,6 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.memory.compare import PageNumbers
+from harness.memory.record import Accept, Request
 from harness.scenario_model import VerdictWord
 from harness.verdict_case import BlockState, GuestChecks, JudgeInput, demand_complete
 from harness.verdict_log import NEVER, Finding, Replay, replay
@@ -213,7 +214,7 @@ def _decide(case: JudgeInput, pages: PageCounts, findings: Sequence[Finding]) ->
     left_out = pages.skipped + pages.explained.get(HINTED, 0) + pages.explained.get(HINTED_AFTER_SENT, 0)
     wanted = case.expect.skipping if case.expect.skipping is not None else case.arm != "off"
     if wanted and not left_out:
-        return "inconclusive", f"memory is right, but nothing was skipped: arm {case.arm} was not exercised"
+        return "inconclusive", f"memory is right, but nothing was skipped: {_why_nothing(case)}"
     parts = [f"{pages.equal} equal"]
     if pages.skipped:
         parts.append(
@@ -221,3 +222,16 @@ def _decide(case: JudgeInput, pages: PageCounts, findings: Sequence[Finding]) ->
         )
     parts += [f"{count} {name}" for name, count in pages.explained.items()]
     return "pass", f"all {pages.total} pages are right: {', '.join(parts)}"
+
+
+def _why_nothing(case: JudgeInput) -> str:
+    """How far arm info (or hint) came before nothing came of it."""
+    if case.statistics and case.statistics.get("refused"):
+        return f"the device asked for nothing, as {case.statistics['refused']}"
+    if case.arm != "info":
+        return f"arm {case.arm} was not exercised"
+    if not any(isinstance(entry, Request) for entry in case.log):
+        return "no request left"
+    if not any(isinstance(entry, Accept) for entry in case.log):
+        return "no answer was accepted"
+    return "the answers that were accepted named no page that was still to be sent"

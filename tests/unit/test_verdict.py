@@ -154,6 +154,22 @@ def test_nothing_skipped_is_no_pass() -> None:
     assert judge(JudgeInput("off", ())).verdict == "inconclusive"
 
 
+def test_nothing_skipped_says_how_far_it_came() -> None:
+    nothing = info(blocks=(state([1, 2, 0], [1, 2, 0], sent=[1, 1, 1]),))
+    refused = {"refused": "postcopy-ram is enabled"}
+    for case, words in (
+        (nothing, "the answers that were accepted named no page that was still to be sent"),
+        (replace(nothing, log=nothing.log[:1]), "no answer was accepted"),
+        (replace(nothing, log=()), "no request left"),
+        (
+            replace(nothing, log=(), statistics=refused),
+            "the device asked for nothing, as postcopy-ram is enabled",
+        ),
+        (replace(nothing, arm="hint", log=()), "arm hint was not exercised"),
+    ):
+        assert judge(case).reason == f"memory is right, but nothing was skipped: {words}"
+
+
 def test_wrong_memory_comes_before_everything_else() -> None:
     judgement = judge(
         info(guest=replace(ALL_WELL, verify_bad=3), unchanged={5: {"pc.ram": np.zeros(3, np.bool_)}})
