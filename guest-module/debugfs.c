@@ -9,6 +9,7 @@
 #include <linux/stddef.h>
 
 #include "freepage.h"
+#include "test.h"
 
 #define COUNTER(name)	{ #name, offsetof(struct fpb_counters, name) }
 
@@ -88,6 +89,7 @@ void fpb_debugfs_add(struct fpb_device *dev)
 	debugfs_create_file("free_blocks", 0444, dir, info, &free_blocks_fops);
 	debugfs_create_file("hold_times", 0444, dir, info, &hold_times_fops);
 	debugfs_create_file("active", 0444, dir, info, &active_fops);
+	fpb_test_debugfs(info, dir);
 }
 
 void fpb_debugfs_remove(struct fpb_device *dev)

@@ -11,6 +11,7 @@
  *   buffers.c    free page info: what answers travel in
  *   walk.c       free page info: the walk over the free lists, and why it is right
  *   debugfs.c    counters
+ *   test.h       controls for tests, compiled out by default
  */
 #ifndef FREEPAGE_H
 #define FREEPAGE_H
@@ -132,6 +133,14 @@ struct fpb_info {
 	spinlock_t offline_lock;	/* offline_count; see fpb_cursor_valid() */
 	unsigned long offline_count;
 
+#ifdef FREEPAGE_TEST
+	struct {
+		u32 hold_entries;
+		u32 pause_before_us;	/* between the request and the walk */
+		u32 pause_between_us;	/* between two holds of the lock */
+		u32 pause_after_us;	/* between the walk and the answer */
+	} test;
+#endif
 	struct fpb_counters counters;
 	u64 free_blocks[FPB_NR_ORDERS];	/* visited by the last walk, by order */
 	u64 hold_times[FPB_HOLD_BUCKETS];

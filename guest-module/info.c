@@ -18,6 +18,7 @@
 #include <linux/slab.h>
 
 #include "freepage.h"
+#include "test.h"
 
 /* A chunk takes one descriptor for its header and one for its bitmap. */
 #define FPB_CHUNK_DESCRIPTORS	2
@@ -249,12 +250,14 @@ static void fpb_answer(struct fpb_info *info, struct fpb_job *job)
 		pass->start = at;
 		room = (unsigned long)pass->nr_chunks * VFPI_MAX_BITS;
 		pass->end = min(job->end, pass->base + room);
+		fpb_test_pause_at(info, job->generation, before);
 		began = ktime_get_ns();
 		fpb_walk(pass);
 		counters->last_walk_ns += ktime_get_ns() - began;
 		counters->max_walk_ns = max(counters->max_walk_ns, counters->last_walk_ns);
 		counters->passes++;
 		job->partial |= pass->partial;
+		fpb_test_pause_at(info, job->generation, after);
 		if (fpb_superseded(info, job->generation) || !fpb_send_pass(info, job, pass))
 			break;
 		at = pass->end;

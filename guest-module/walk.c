@@ -66,6 +66,7 @@
 #include <linux/sched.h>
 
 #include "freepage.h"
+#include "test.h"
 
 /* Where to go on in a list after the lock was dropped. */
 struct fpb_cursor {
@@ -176,8 +177,8 @@ static bool fpb_walk_hold(struct fpb_pass *pass, struct zone *zone, unsigned int
 {
 	struct free_area *area = &zone->free_area[order];
 	struct list_head *head = &area->free_list[type], *entry;
-	unsigned long max = min_t(unsigned long, *allowance, FPB_HOLD_ENTRIES);
 	struct fpb_info *info = pass->info;
+	unsigned long max = min(*allowance, fpb_hold_entries(info));
 	unsigned int visited = 0;
 	unsigned long flags;
 	u64 began;
@@ -239,6 +240,7 @@ static void fpb_walk_list(struct fpb_pass *pass, struct zone *zone, unsigned int
 			return;
 		}
 		cond_resched();
+		fpb_test_pause_at(info, pass->generation, between);
 	}
 }
 
