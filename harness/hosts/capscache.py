@@ -28,7 +28,8 @@ def capability_cache() -> Path:
     round, so each has a folder of its own.
     """
     kvm = "kvm" if os.access("/dev/kvm", os.R_OK | os.W_OK) else "no-kvm"
-    return Path(platformdirs.user_cache_dir("freepage-testbed")) / "libvirt" / kvm
+    root = os.environ.get("FREEPAGE_CACHE") or platformdirs.user_cache_dir("freepage-testbed")
+    return Path(root).absolute() / "libvirt" / kvm
 
 
 def load(kept: Path, private: Path) -> None:
@@ -41,7 +42,15 @@ def load(kept: Path, private: Path) -> None:
 
 
 def save(private: Path, kept: Path) -> None:
-    """Keep what a daemon has learnt that is not there yet, or that differs."""
+    """Keep what a daemon has learnt that is not there yet, or that differs.
+
+    A cache that cannot be written costs the next run some seconds, and this one nothing.
+    """
+    with contextlib.suppress(OSError):
+        _save(private, kept)
+
+
+def _save(private: Path, kept: Path) -> None:
     for file in private.glob(_PATTERN):
         content = file.read_bytes()
         target = kept / file.name

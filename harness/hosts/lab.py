@@ -184,9 +184,10 @@ class LabHost:
 
     def end(self) -> None:
         """Kill whatever runs in the host's network: daemon, QEMUs, relay."""
-        with contextlib.suppress(Exception):
-            self.keep_capabilities()
-        _kill_all_in(self._space.network)
+        self.keep_capabilities()
+        # Without namespaces of its own nothing was started.
+        with contextlib.suppress(OSError):
+            _kill_all_in(self._space.network)
         if self._relay_process is not None:
             self._relay_process.wait()
         self._space.close()

@@ -47,10 +47,11 @@ class Space:
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         # A daemon: namespaces end with the lab, an unfinished call in here must not hold it up.
         self._thread = threading.Thread(target=self._live, name=f"host-{name}", daemon=True)
+        self._network: Future[int] = Future()
         self._thread.start()
-        self._network: Future[int] = self.submit(self._enter)
 
     def _live(self) -> None:
+        _settle(self._network, self._enter)
         while (work := self._work.get()) is not None:
             work()
 
@@ -70,7 +71,13 @@ class Space:
     def submit(self, work: Callable[[], T]) -> Future[T]:
         """Have ``work`` done in the namespaces; calls are done one after the other."""
         future: Future[T] = Future()
-        self._work.put(lambda: _settle(future, work))
+
+        def inside() -> T:
+            # Where the namespaces could not be made, nothing is done in those of the lab instead.
+            self._network.result()
+            return work()
+
+        self._work.put(lambda: _settle(future, inside))
         return future
 
     def run(self, work: Callable[[], T]) -> T:
