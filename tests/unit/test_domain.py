@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The domain's XML: what QEMU must get, and what must survive a move to the other host."""
+
+from __future__ import annotations
+
+import dataclasses
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from harness.errors import MachineryError
+from harness.guest.domain import Balloon, Boot, DomainSpec, Sockets, destination_xml, domain_xml
+from harness.hosts.netns import GUEST_MAC, Nic
+
+QEMU = "{http://libvirt.org/schemas/domain/qemu/1.0}"
+TAP = Nic(GUEST_MAC, "tap0")
+RELAY = Nic(GUEST_MAC, None, (7001, 7002))
+
+
+def make(**changes: object) -> DomainSpec:
+    spec = DomainSpec(
+        name="guest",
+        uuid=UUID(int=7),
+        qemu=Path("/q/qemu"),
+        firmware=(Path("/fw/a"), Path("/fw/b")),
+        boot=Boot(Path("/k/vmlinuz"), Path("/k/initrd"), "console=ttyS0"),
+        memory=1 << 30,
+        vcpus=2,
+        machine="pc",
+        accelerator="tcg",
+        balloon=Balloon("off"),
+        sockets=Sockets.below(Path("/run/source")),
+        nic=TAP,
+    )
+    return dataclasses.replace(spec, **changes)
+
+
+def arguments(xml: str) -> list[str]:
+    return [arg.attrib["value"] for arg in ET.fromstring(xml).iter(f"{QEMU}arg")]
+
+
+def value(root: ET.Element, path: str, attribute: str | None = None) -> str | None:
+    element = root.find(path)
+    assert element is not None, path
+    return element.text if attribute is None else element.get(attribute)
+
+
+def test_ram_is_one_shared_file_of_the_asked_size() -> None:
+    root = ET.fromstring(domain_xml(make(memory=1536 << 20)))
+    assert (value(root, "memory"), value(root, "memory", "unit")) == (str(1536 << 20), "b")
+    assert value(root, "memoryBacking/source", "type") == "file"
+    assert value(root, "memoryBacking/access", "mode") == "shared"
+    # <discard/> would make QEMU punch the file empty when it ends, before anybody has compared it.
+    assert root.find("memoryBacking/discard") is None
+
+
+def test_nothing_with_memory_of_its_own_or_a_bus_to_enumerate() -> None:
+    root = ET.fromstring(domain_xml(make()))
+    assert root.find("devices/video") is None
+    assert root.find("devices/graphics") is None
+    assert value(root, "devices/controller[@type='usb']", "model") == "none"
+
+
+def test_serial_ports_connect_to_us() -> None:
+    root = ET.fromstring(domain_xml(make()))
+    paths = []
+    for serial in root.findall("devices/serial"):
+        assert value(serial, "source", "mode") == "connect"
+        paths.append((value(serial, "target", "port"), value(serial, "source", "path")))
+    assert paths == [("0", "/run/source/console.sock"), ("1", "/run/source/control.sock")]
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "kind", "mode"), [("tcg", "qemu", "custom"), ("kvm", "kvm", "host-passthrough")]
+)
+def test_accelerator(accelerator: str, kind: str, mode: str) -> None:
+    root = ET.fromstring(domain_xml(make(accelerator=accelerator)))
+    assert root.get("type") == kind
+    assert value(root, "cpu", "mode") == mode
+
+
+def test_a_guest_that_ends_stays_ended() -> None:
+    root = ET.fromstring(domain_xml(make()))
+    for event in ("on_poweroff", "on_reboot", "on_crash"):
+        assert value(root, event) == "destroy"
+
+
+def test_arm_off_leaves_the_balloon_alone() -> None:
+    assert "-global" not in arguments(domain_xml(make(balloon=Balloon("off"))))
+
+
+def test_arm_hint_has_an_iothread() -> None:
+    given = arguments(domain_xml(make(balloon=Balloon("hint"))))
+    assert "virtio-balloon-device.free-page-hint=on" in given
+    assert "iothread,id=freepage-hint" in given
+    assert "virtio-balloon-device.iothread=freepage-hint" in given
+
+
+def test_arm_info_with_hold_and_record() -> None:
+    balloon = Balloon("info", ("request", "answer"), Path("/run/a,b/record"))
+    given = arguments(domain_xml(make(balloon=balloon)))
+    assert "virtio-balloon-device.free-page-info=on" in given
+    assert "virtio-balloon-device.x-free-page-info-hold=request,answer" in given
+    # -global takes the rest of its argument as it is: no comma is doubled.
+    assert "virtio-balloon-device.x-free-page-info-record=/run/a,b/record" in given
+
+
+def test_firmware_and_monitor_and_extra_arguments_in_that_order() -> None:
+    sockets = Sockets(Path("/c"), Path("/d"), Path("/x,y"))
+    given = arguments(domain_xml(make(sockets=sockets, extra=("-trace", "x"))))
+    assert given[:4] == ["-L", "/fw/a", "-L", "/fw/b"]
+    assert "socket,id=freepage-monitor,path=/x,,y,server=on,wait=off" in given
+    assert given[-2:] == ["-trace", "x"]
+
+
+@pytest.mark.parametrize("text", ["a=\"<&>'b", "é → ü", "two  spaces"])
+def test_what_is_special_in_xml_arrives_as_it_was(text: str) -> None:
+    spec = make(boot=Boot(Path("/k/vm & linuz"), Path("/k/i<r>d"), text))
+    root = ET.fromstring(domain_xml(spec))
+    assert value(root, "os/cmdline") == text
+    assert value(root, "os/kernel") == "/k/vm & linuz"
+    assert value(root, "os/initrd") == "/k/i<r>d"
+
+
+def test_what_xml_cannot_hold_is_an_error() -> None:
+    with pytest.raises(MachineryError, match="cannot hold"):
+        domain_xml(make(boot=Boot(Path("/k"), Path("/i"), "a\x07b")))
+
+
+def test_tap_is_ours_and_without_vhost() -> None:
+    root = ET.fromstring(domain_xml(make(nic=TAP)))
+    interface = root.find("devices/interface")
+    assert interface is not None
+    assert interface.get("type") == "ethernet"
+    assert interface.find("target").attrib == {"dev": "tap0", "managed": "no"}  # type: ignore[union-attr]
+    assert value(interface, "driver", "name") == "qemu"
+    assert value(interface, "rom", "enabled") == "no"
+
+
+def test_relay_by_datagrams_on_the_loopback() -> None:
+    root = ET.fromstring(domain_xml(make(nic=RELAY)))
+    assert value(root, "devices/interface", "type") == "udp"
+    source = root.find("devices/interface/source")
+    assert source is not None
+    assert (source.get("address"), source.get("port")) == ("127.0.0.1", "7001")
+    assert value(source, "local", "port") == "7002"
+
+
+def as_libvirt_says(xml: str) -> str:
+    """The XML with what libvirt adds for a running guest: canonical machine, addresses, a console."""
+    root = ET.fromstring(xml)
+    root.find("os/type").set("machine", "pc-i440fx-10.0")  # type: ignore[union-attr]
+    devices = root.find("devices")
+    assert devices is not None
+    for number, device in enumerate((devices.find("interface"), devices.find("memballoon"))):
+        assert device is not None
+        ET.SubElement(device, "address", {"type": "pci", "slot": f"0x{number + 2:02x}"})
+    console = ET.SubElement(devices, "console", {"type": "unix"})
+    ET.SubElement(console, "source", {"mode": "connect", "path": "/run/source/console.sock"})
+    ET.SubElement(console, "target", {"type": "serial", "port": "0"})
+    return ET.tostring(root, encoding="unicode")
+
+
+@pytest.mark.parametrize(("there", "kind"), [(TAP, "ethernet"), (RELAY, "udp")])
+def test_the_destination_gets_its_own_paths_and_the_same_guest(there: Nic, kind: str) -> None:
+    info = Balloon("info", ("request",), Path("/run/source/record"))
+    running = as_libvirt_says(domain_xml(make(balloon=info)))
+    moved = make(
+        qemu=Path("/other/qemu"),
+        sockets=Sockets.below(Path("/run/destination")),
+        balloon=dataclasses.replace(info, record=Path("/run/destination/record")),
+        nic=there,
+    )
+    text = destination_xml(running, moved)
+    assert "/run/source" not in text
+    root = ET.fromstring(text)
+    assert value(root, "os/type", "machine") == "pc-i440fx-10.0"
+    assert value(root, "devices/emulator") == "/other/qemu"
+    assert value(root, "devices/interface", "type") == kind
+    assert value(root, "devices/interface/address", "slot") == "0x02"
+    assert value(root, "devices/memballoon/address", "slot") == "0x03"
+    assert value(root, "devices/console/source", "path") == "/run/destination/console.sock"
+    assert arguments(text) == arguments(domain_xml(moved))
+    assert len(root.findall(f"{QEMU}commandline")) == 1
+
+
+def test_xml_without_devices_is_an_error_and_no_crash() -> None:
+    with pytest.raises(MachineryError, match="no devices"):
+        destination_xml("<domain/>", make())
