@@ -72,9 +72,13 @@ class Pages(Reply):
 
 
 class KernelLog(Reply):
-    """``kmsg``: trouble in the kernel's log.  ``count`` may be more than the lines that fit."""
+    """``kmsg [AFTER]``: trouble in the kernel's log, from records after that sequence number.
+
+    ``count`` may be more than the lines that fit; ``sequence`` is of the newest record.
+    """
 
     read: bool
+    sequence: Annotated[int, Field(strict=True, ge=-1, le=_U64)] = -1
     warnings: Count
     count: Count
     lost: Count

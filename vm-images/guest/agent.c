@@ -21,7 +21,7 @@
  * answers always, and reports a child that dies.
  *
  * Verbs: ping; load KIND SEED BYTES [key=value..]; unload; verify; stop;
- * frames PATH; exercise SEED [limit=BYTES]; kmsg; stats; poweroff.
+ * frames PATH; exercise SEED [limit=BYTES]; kmsg [AFTER]; stats; poweroff.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -255,7 +255,7 @@ static void dispatch(uint64_t n, int argc, char **argv)
 	} else if (!strcmp(verb, "stats")) {
 		reply(n, "ok %s", observe_stats(text, sizeof(text)));
 	} else if (!strcmp(verb, "kmsg")) {
-		reply(n, "ok %s", observe_kmsg(text, sizeof(text)));
+		reply(n, "ok %s", observe_kmsg(text, sizeof(text), argc > 1 ? atoll(argv[1]) : -1));
 	} else if (!strcmp(verb, "load")) {
 		char *with_name[20] = { "workload" };
 

@@ -111,12 +111,17 @@ static int is_trouble(const char *message)
 	return 0;
 }
 
-/* One read of /dev/kmsg is one record: "prefix,sequence,time,flags;message\n". */
-static const char *observe_kmsg(char *text, size_t size)
+/*
+ * One read of /dev/kmsg is one record: "prefix,sequence,time,flags;message\n".
+ * Records up to sequence number `after` are left out; the answer has the newest
+ * number, so that whoever asks again can ask for what is new.
+ */
+static const char *observe_kmsg(char *text, size_t size, long long after)
 {
 	int fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	unsigned int warnings = 0, count = 0, lost = 0;
 	char lines[3600] = "", record[8192];
+	long long sequence = -1;
 
 	while (fd >= 0) {
 		ssize_t n = read(fd, record, sizeof(record) - 1);
@@ -132,8 +137,9 @@ static const char *observe_kmsg(char *text, size_t size)
 		record[n] = '\0';
 		record[strcspn(record, "\n")] = '\0';
 		level = strtol(record, &end, 10) & 7;
+		sequence = *end == ',' ? strtoll(end + 1, NULL, 10) : sequence;
 		message = strchr(record, ';');
-		if (!message || level > WARNING_LEVEL)
+		if (!message || level > WARNING_LEVEL || sequence <= after)
 			continue;
 		warnings++;
 		if (!is_trouble(++message))
@@ -147,8 +153,8 @@ static const char *observe_kmsg(char *text, size_t size)
 	if (fd >= 0)
 		close(fd);
 	*text = '\0';
-	append(text, size, "{\"read\":%s,\"warnings\":%u,\"count\":%u,\"lost\":%u,\"lines\":[%s]}",
-	       fd >= 0 ? "true" : "false", warnings, count, lost, lines);
+	append(text, size, "{\"read\":%s,\"sequence\":%lld,\"warnings\":%u,\"count\":%u,\"lost\":%u,"
+	       "\"lines\":[%s]}", fd >= 0 ? "true" : "false", sequence, warnings, count, lost, lines);
 	return text;
 }
 
