@@ -27,8 +27,10 @@ GREETING = {
 class FakeQemu:
     """Answers commands from a table; sends what it is told to."""
 
-    def __init__(self, path: Path, answers: dict[str, object]) -> None:
+    def __init__(self, path: Path, answers: dict[str, object], *, chatty: int = 0) -> None:
+        """``chatty``: how many connections are greeted with an event in the midst of their negotiation."""
         self._answers = answers
+        self._chatty = chatty
         self._server = socket.socket(socket.AF_UNIX)
         self._server.bind(str(path))
         self._server.listen(1)
@@ -37,8 +39,12 @@ class FakeQemu:
         self._thread.start()
 
     def _serve(self) -> None:
-        connection, _ = self._server.accept()
-        self.connection = connection
+        while True:
+            connection, _ = self._server.accept()
+            self.connection = connection
+            self._talk(connection)
+
+    def _talk(self, connection: socket.socket) -> None:
         self.send(GREETING)
         text = ""
         while piece := connection.recv(65536):
@@ -56,6 +62,9 @@ class FakeQemu:
         answer = self._answers.get(str(message["execute"]), {})
         if answer is None:
             return  # never answers
+        if message["execute"] == "qmp_capabilities" and self._chatty:
+            self._chatty -= 1
+            self.event("MIGRATION", status="active")
         key = "error" if isinstance(answer, dict) and "class" in answer else "return"
         self.send({key: answer, **({"id": message["id"]} if "id" in message else {})})
 
@@ -116,7 +125,7 @@ def test_a_command_and_its_answer(setup: Setup) -> None:
 
 
 def test_a_refusal_names_command_and_reason(setup: Setup) -> None:
-    with pytest.raises(CommandError, match="refused system_reset.*not today"):
+    with pytest.raises(CommandError, match=r"refused system_reset.*not today"):
         setup.monitor.execute("system_reset")
 
 
@@ -150,6 +159,15 @@ def test_a_qemu_that_dies_in_a_command_is_a_lost_guest(setup: Setup) -> None:
     killer.start()
     with pytest.raises(GuestLost, match="gone before it answered stop"):
         setup.monitor.execute("stop")
+
+
+def test_an_event_may_come_before_the_first_answer(tmp_path: Path) -> None:
+    FakeQemu(tmp_path / "qmp", ANSWERS, chatty=2)
+    with MonitorLoop() as loop, Transcript(tmp_path / "log") as transcript:
+        deadline = Deadline(10, "connect")
+        monitor = Monitor.connect(loop, "source", tmp_path / "qmp", EventStream(), transcript, deadline)
+        assert monitor.execute("query-status")
+        monitor.close()
 
 
 def test_nobody_listens(tmp_path: Path) -> None:

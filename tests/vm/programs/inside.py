@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Parts of a run put together otherwise than the command does; prints one JSON object.
+
+python -m tests.vm.programs.inside WHAT OUT [QEMU]
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from harness.events import Deadline, EventStream
+from harness.hosts.enter import enter
+from harness.hosts.netns import GUEST_ADDRESS
+from harness.report.folder import RunFolder
+from harness.session.inside import Booted, booted, load
+from harness.session.plan import RunPlan, Tools
+from harness.session.prepare import load as load_scenario
+from harness.session.prepare import now, prepare
+
+PAGE = 4096
+
+
+def ssh(here: Booted, folder: RunFolder, events: EventStream) -> dict[str, object]:
+    """A session that was opened before the migration is used after it."""
+    from harness.guest.ssh import Shell
+    from harness.session.move import Move
+
+    deadline = Deadline(120, "ssh")
+    boot_id = ["cat", "/proc/sys/kernel/random/boot_id"]
+    with Shell.connect(GUEST_ADDRESS, here.guest.keys, deadline) as shell:
+        before = shell.run(boot_id, deadline).check()
+        shell.run(["sh", "-c", "echo kept > /run/mark"], deadline).check()
+        with Move(here.guest, here.lab, folder, events) as move:
+            moved = move.run(here.domain, here.plan.resolved.scenario.migration)
+            moved.domain.resume()
+            after = shell.run(boot_id, deadline).check()
+            mark = shell.run(["cat", "/run/mark"], deadline).check()
+            where = {host.name: len(host.connect().listAllDomains()) for host in here.lab.hosts}
+    return {"before": before, "after": after, "mark": mark, "where": where}
+
+
+def corrupt(here: Booted, folder: RunFolder, events: EventStream) -> dict[str, object]:
+    """One bit of a page that was sent and one of a page that was skipped are changed on the destination."""
+    from harness.session.judging import gather
+    from harness.session.move import Move
+
+    load(here, events)
+    with Move(here.guest, here.lab, folder, events) as move:
+        moved = move.run(here.domain, here.plan.resolved.scenario.migration)
+        image = moved.destination.images["pc.ram"]
+        sent = next(first for first, count in image.extents() if count > 8) + 4
+        skipped = int(image.holes().nonzero()[0][1000])
+        (path,) = here.lab.destination.memory_dir.rglob("pc.ram")
+        descriptor = os.open(path, os.O_RDWR)
+        for page in (sent, skipped):
+            (byte,) = os.pread(descriptor, 1, page * PAGE + 123)
+            os.pwrite(descriptor, bytes([byte ^ 0x10]), page * PAGE + 123)
+        os.close(descriptor)
+        judgement = gather(moved, here.guest, here.plan.resolved, events).judge(None)
+    return {
+        "changed": sorted([sent, skipped]),
+        "verdict": judgement.verdict,
+        "reason": judgement.reason,
+        "wrong": [[page.page, page.rule] for page in judgement.wrong_pages()],
+    }
+
+
+PROGRAMS = {"ssh": (ssh, "idle"), "corrupt": (corrupt, "freed")}
+
+
+def main(what: str, out: str, qemu: str | None = None) -> int:
+    """Prepare, enter the lab, and do it."""
+    work, scenario_name = PROGRAMS[what]
+    path = Path(qemu) if qemu else None
+    began, events = now(), EventStream()
+    scenario, tools = load_scenario(scenario_name, ["guest.memory=512MiB"], Tools(path, path))
+    plan: RunPlan = prepare(scenario, tools, events, began)
+    folder = RunFolder.create(Path(out), scenario_name, scenario.arm)
+
+    def inside() -> int:
+        with booted(plan, folder, events) as here:
+            print(json.dumps(work(here, folder, events)))
+        return 0
+
+    return enter(inside, keep=[folder.path])
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What needs the pieces of a run in another order; see :mod:`tests.vm.programs.inside`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.vm.conftest import LONGEST, QEMU
+
+
+def inside(what: str, folder: Path, repository: Path) -> Any:
+    """What the program printed."""
+    command = [
+        sys.executable,
+        "-m",
+        "tests.vm.programs.inside",
+        what,
+        str(folder / "run"),
+        *([QEMU] if QEMU else []),
+    ]
+    done = subprocess.run(
+        command, cwd=repository, capture_output=True, text=True, timeout=LONGEST, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+def test_an_ssh_session_survives_the_migration(folder: Path, repository: Path) -> None:
+    seen = inside("ssh", folder, repository)
+    assert seen["before"] == seen["after"]
+    assert seen["mark"] == "kept\n"
+    assert seen["where"] == {"source": 0, "destination": 1}
+
+
+def test_a_changed_bit_is_found(folder: Path, repository: Path) -> None:
+    """A checker that nobody has seen fail is not a checker."""
+    seen = inside("corrupt", folder, repository)
+    assert seen["verdict"] == "fail"
+    assert [page for page, _ in seen["wrong"]] == seen["changed"]
+    assert {rule for _, rule in seen["wrong"]} == {
+        "differs-though-sent",
+        "skipped-but-not-zero-on-destination",
+    }

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Whole runs: two hosts, a guest that moves, and the verdict over its memory."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.report.folder import MARKER
+from harness.report.result import Result
+from harness.scenario import load_scenario
+from tests.vm.conftest import Ended, Start
+
+Run = Callable[..., Ended]
+
+
+def judged(ended: Ended, verdict: str = "pass") -> Result:
+    """The result, which has to be this verdict."""
+    status = {"pass": 0, "fail": 1, "inconclusive": 4}[verdict]
+    assert ended.status == status, str(ended)
+    result = ended.result
+    assert result.verdict == verdict, str(ended)
+    pages = result.pages
+    assert pages.total == pages.equal + pages.skipped + sum(pages.explained.values()) + pages.wrong
+    assert not result.not_compared
+    return result
+
+
+@pytest.mark.parametrize(
+    ("scenario", "arm", "machine", "least_skipped"),
+    [
+        ("idle", "off", "pc", 0),
+        ("idle", "info", "q35", 50),
+        ("freed", "info", "pc", 60),
+        ("fragmented", "info", "pc", 30),
+        ("churn", "info", "pc", 10),
+    ],
+    ids=lambda value: str(value),
+)
+def test_memory_is_right(run: Run, scenario: str, arm: str, machine: str, least_skipped: int) -> None:
+    result = judged(run(scenario, "--arm", arm, "--set", f"guest.machine={machine}"))
+    assert result.arm == arm
+    assert result.pages.skipped_percent >= least_skipped
+    assert (result.pages.skipped > 0) == (arm == "info")
+    # Used, not only negotiated.
+    assert (result.protocol.requests > 0) == (arm == "info")
+    assert result.protocol.invalid == 0
+    guest = result.guest
+    assert guest.checksum_matches
+    assert (guest.verify_bad, guest.exercise_bad, guest.kernel_warnings) == (0, 0, [])
+    assert guest.exercise_pages
+
+
+def test_the_peer_arm_runs_and_its_memory_is_right(run: Run) -> None:
+    ended = run("freed", "--arm", "hint")
+    # Under emulation upstream's driver may be too slow for its hints to save anything.
+    result = judged(ended, "pass" if ended.status == 0 else "inconclusive")
+    assert result.pages.wrong == 0
+    assert result.pages.skipped == 0
+    assert result.guest.checksum_matches
+
+
+def test_without_strict_nothing_is_held(run: Run) -> None:
+    result = judged(run("freed", "--no-strict"))
+    assert result.time.held_ms == 0
+    assert not result.strict
+    assert result.pages.skipped_percent >= 60
+
+
+def test_strict_holds_the_guest_at_each_request(run: Run) -> None:
+    ended = run("freed")
+    result = judged(ended)
+    assert result.time.held_ms > 0
+    events = [json.loads(line) for line in (ended.out / "events.jsonl").read_text().splitlines()]
+    kinds = [event["kind"] for event in events if event["source"] == "source.qmp"]
+    held = kinds.index("FREE_PAGE_INFO_HOLD")
+    assert "STOP" in kinds[:held]
+    assert kinds[held + 1] == "RESUME"
+
+
+def test_the_run_folder_tells_everything(run: Run) -> None:
+    ended = run("idle", "--arm", "off")
+    judged(ended)
+    out = ended.out
+    assert not (out / MARKER).exists()
+    assert Result.from_json((out / "result.json").read_text()) == ended.result
+    assert load_scenario(str(out / "scenario.yaml")).seed == ended.result.seed
+    assert "Linux version" in (out / "console.log").read_text()
+    for side in ("source", "destination"):
+        assert "<domain" in (out / f"{side}.xml").read_text()
+        assert "pc.ram" in (out / f"{side}.command").read_text()
+    assert shlex.split(ended.result.replay)[:2] == ["freepage", "run"]
+    for side in ("source_qemu", "destination_qemu"):
+        assert len(ended.result.versions[side]["sha256"]) == 64
+    assert '"execute"' in (out / "qmp.jsonl").read_text()
+
+
+def test_the_same_run_again_from_its_folder(run: Run, start: Start) -> None:
+    first = run("churn", "--seed", "7")
+    again = start("run", str(first.out / "scenario.yaml"), "--json").end()
+    assert judged(first).seed == judged(again).seed == 7
+
+
+def test_multifd(run: Run) -> None:
+    result = judged(run("freed", "--set", "migration.multifd=2"))
+    assert result.pages.skipped_percent >= 60
+
+
+def test_two_runs_at_once(start: Start) -> None:
+    both = [start("run", "idle", "--arm", "off", "--json"), start("run", "freed", "--json")]
+    for ended in [running.end() for running in both]:
+        judged(ended)
+
+
+def test_a_shell_runs_commands_from_stdin(start: Start) -> None:
+    ended = start("shell", "idle", "--arm", "off", stdin="uname -s; cat /proc/cmdline >&2; exit 7\n").end()
+    assert ended.stdout == "Linux\n", str(ended)
+    assert "freepage.driver=info" in ended.stderr
+    assert ended.status == 7
+
+
+def test_an_existing_folder_is_left_alone(start: Start, tmp_path: Path) -> None:
+    kept = tmp_path / "out"
+    kept.mkdir()
+    ended = start("run", "idle", "--out", str(kept)).end()
+    assert ended.status == 2
+    assert "exists already" in ended.stderr
+    assert not list(kept.iterdir())
