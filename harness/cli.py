@@ -192,16 +192,28 @@ def doctor(json: Json = False) -> None:
 def build(
     what: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[qemu|stock-qemu|kernel|module|image]...", help="Default: all."),
+        typer.Argument(metavar="[WHAT]...", help="qemu, kernel, module, image; default: all of them."),
     ] = None,
     kernel: KernelPath = None,
     qemu_source: QemuSource = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Look for newer packages in Debian's archive first.")
+    ] = False,
 ) -> None:
     """Build what a run needs, or find it in the cache, and say where it is."""
-    from harness.session.build import build as build_parts
+    from harness.events import EventStream
+    from harness.terminal import TerminalProgress
+    from harness.toolchain import PARTS, Toolchain, build_all
 
-    for line in build_parts(what or (), kernel=kernel, qemu_source=qemu_source):
-        typer.echo(line)
+    events = EventStream()
+    with TerminalProgress(events):
+        toolchain = Toolchain(events=events, qemu_source=qemu_source)
+        if update:
+            toolchain.update()
+        parts = PARTS if not what or what == ["all"] else what
+        built = build_all(toolchain, parts, kernel=kernel or "default")
+    for part in built:
+        typer.echo(f"{part.part:16} {part.detail:24} {part.path}")
 
 
 @scenarios.command("list")

@@ -87,7 +87,7 @@ def _kvm(cache: Cache, built: dict[str, list[Path]], events: EventStream) -> Fin
         advice = None
         if accel.DEVICE.exists() and not os.access(accel.DEVICE, os.R_OK | os.W_OK):
             advice = "sudo usermod --append --groups kvm $USER, and log in again"
-        return Finding("kvm", Level.NOTE, f"{problem}: {slower}", advice)
+        return Finding("kvm", Level.NOTE, f"{problem}; {slower}", advice)
     machine = _machine(built)
     if machine is None:
         return Finding(
@@ -99,7 +99,7 @@ def _kvm(cache: Cache, built: dict[str, list[Path]], events: EventStream) -> Fin
     answer = accel.probe(machine, cache, events)
     if answer.usable:
         return Finding("kvm", Level.OK, answer.reason)
-    return Finding("kvm", Level.NOTE, f"present and not usable: {answer.reason}: {slower}")
+    return Finding("kvm", Level.NOTE, f"present and not usable ({answer.reason}); {slower}")
 
 
 def _machine(built: dict[str, list[Path]]) -> accel.Machine | None:
