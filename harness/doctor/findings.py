@@ -128,15 +128,14 @@ def _nested() -> Finding:
 
 def _libvirt() -> Finding:
     from harness.hosts.libvirtd import find_program
+    from harness.session.plan import libvirt_version
 
     try:
         program = find_program()
-        import libvirt
+        version = libvirt_version()
     except (MachineryError, ImportError) as error:
         hint = error.hint if isinstance(error, MachineryError) else "install libvirt's Python binding"
         return Finding("libvirt", Level.MISSING, str(error), hint)
-    number: int = libvirt.getVersion()
-    version = f"{number // 1000000}.{number // 1000 % 1000}.{number % 1000}"
     return Finding("libvirt", Level.OK, f"{program.path}, library {version}")
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import time
 from typing import TYPE_CHECKING, Final
@@ -30,6 +31,8 @@ def carry_out(
         findings = migrate_and_judge(here, folder, events)
         with events.step("report"):
             result = build_result(plan, folder, events, findings)
+    if findings.answers is not None:
+        folder.write_whole("guest.json", json.dumps(jsonable(findings.answers), indent=2) + "\n")
     folder.write_whole("result.json", result.to_json())
     events.emit("verdict", verdict=result.verdict, reason=result.reason)
     folder.finish()

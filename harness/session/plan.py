@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from harness import __version__
+from harness.toolchain.cache import file_digest
 
 if TYPE_CHECKING:
     from harness.scenario import Resolved
@@ -60,10 +64,21 @@ class RunPlan:
             "kernel": {
                 "path": self.kernel.vmlinuz,
                 "release": self.kernel.release,
-                "digest": self.kernel.digest,
+                "sha256": file_digest(self.kernel.vmlinuz),
             },
             "image": {"path": self.image.initrd, "sha256": self.image.sha256},
+            "libvirt": libvirt_version(),
+            "host_kernel": os.uname().release,
+            "freepage": __version__,
         }
+
+
+def libvirt_version() -> str:
+    """Of the library; the daemons are from the same installation."""
+    import libvirt
+
+    number: int = libvirt.getVersion()
+    return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
 
 
 def _describe(qemu: QemuBinary) -> dict[str, object]:

@@ -21,7 +21,7 @@ from harness.hosts.enter import enter
 from harness.report.folder import RunFolder
 from harness.scenario import Override
 from harness.session.plan import RunPlan, Tools
-from harness.session.prepare import load, now, prepare
+from harness.session.prepare import command_start, load, prepare
 from harness.terminal import TerminalProgress, print_error
 
 INTERRUPTED: Final = 130
@@ -55,7 +55,7 @@ def open_shell(name: str, changes: Sequence[str | Override], tools: Tools, *, ou
 
 
 def _in_lab(name: str, changes: Sequence[str | Override], tools: Tools, out: Path | None, work: Work) -> int:
-    began = now()
+    began = command_start()
     scenario, tools = load(name, changes, tools)
     if out is not None and out.exists():
         # Said before minutes of building, not after.

@@ -17,8 +17,8 @@ from harness.hosts.netns import GUEST_ADDRESS
 from harness.report.folder import RunFolder
 from harness.session.inside import Booted, booted, load
 from harness.session.plan import RunPlan, Tools
+from harness.session.prepare import command_start, prepare
 from harness.session.prepare import load as load_scenario
-from harness.session.prepare import now, prepare
 
 PAGE = 4096
 
@@ -75,7 +75,7 @@ def main(what: str, out: str, qemu: str | None = None) -> int:
     """Prepare, enter the lab, and do it."""
     work, scenario_name = PROGRAMS[what]
     path = Path(qemu) if qemu else None
-    began, events = now(), EventStream()
+    began, events = command_start(), EventStream()
     scenario, tools = load_scenario(scenario_name, ["guest.memory=512MiB"], Tools(path, path))
     plan: RunPlan = prepare(scenario, tools, events, began)
     folder = RunFolder.create(Path(out), scenario_name, scenario.arm)
