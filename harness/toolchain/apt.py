@@ -21,7 +21,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from harness.errors import FreepageError, MachineryError
-from harness.toolchain.cache import MIB, Cache, file_digest, key_of
+from harness.toolchain.cache import Cache, file_digest, key_of
 from harness.toolchain.run import environment, run
 
 MIRROR_VARIABLE = "FREEPAGE_DEBIAN_MIRROR"
@@ -39,14 +39,14 @@ CONFIGURATION = """\
 // Made by freepage; apt reads this first, so the system's parts are left out.
 Dir "{root}";
 Dir::Etc "{root}/etc";
-Dir::Etc::main "none";
-Dir::Etc::parts "none";
-Dir::Etc::preferences "none";
-Dir::Etc::preferencesparts "none";
-Dir::Etc::sourcelist "none";
+Dir::Etc::main "/dev/null";
+Dir::Etc::parts "/dev/null";
+Dir::Etc::preferences "/dev/null";
+Dir::Etc::preferencesparts "/dev/null";
+Dir::Etc::sourcelist "/dev/null";
 Dir::Etc::sourceparts "{root}/etc/sources";
-Dir::Etc::trusted "none";
-Dir::Etc::trustedparts "none";
+Dir::Etc::trusted "/dev/null";
+Dir::Etc::trustedparts "/dev/null";
 Dir::State "{root}/state";
 Dir::State::lists "{root}/lists";
 Dir::State::status "{root}/state/status";
@@ -279,7 +279,6 @@ class Apt:
                 key_of(deb=package.sha256),
                 lambda folder, package=package: self._fetch_deb(package, folder),  # type: ignore[misc]
                 what=f"package {package.name}",
-                space=200 * MIB,
             )
             run(["dpkg-deb", "-x", next(deb.glob("*.deb")), into], what=f"unpack {package.name}", cwd=into)
 

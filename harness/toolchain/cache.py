@@ -180,7 +180,7 @@ class Cache:
         try:
             with _space_errors(self.root if self.root.exists() else Path("/"), "the cache"):
                 path.mkdir(parents=True, exist_ok=True)
-        except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        except OSError as error:
             raise self._unwritable(error) from error
 
     def _unwritable(self, error: OSError) -> MachineryError:
