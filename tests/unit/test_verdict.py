@@ -154,6 +154,15 @@ def test_nothing_skipped_is_no_pass() -> None:
     assert judge(JudgeInput("off", ())).verdict == "inconclusive"
 
 
+def test_a_hint_that_was_sent_later_was_exercised() -> None:
+    blocks = (state([1, 2, 0], [1, 2, 0], sent=[1, 1, 1]),)
+    case = JudgeInput("hint", blocks, log=(accept(HINT, [0, 1, 0]),), expect=Expect())
+    judgement = judge(case)
+    assert judge(replace(case, log=(accept(HINT, [0, 1, 0], cleared=[0, 0, 0]),))).verdict == "inconclusive"
+    assert judgement.verdict == "pass"
+    assert "sent later all the same" in judgement.reason
+
+
 def test_nothing_skipped_says_how_far_it_came() -> None:
     nothing = info(blocks=(state([1, 2, 0], [1, 2, 0], sent=[1, 1, 1]),))
     refused = {"refused": "postcopy-ram is enabled"}
