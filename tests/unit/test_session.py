@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The parts of a run that need no guest."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.errors import MachineryError
+from harness.events import EventStream
+from harness.memory.image import RamImage
+from harness.migration.blocks import layout, read_blocks
+from harness.migration.hold import HoldKeeper
+from harness.migration.statistics import RamBlock
+from harness.session.guest import last_words, logged_command
+from harness.session.plan import Tools
+from harness.session.prepare import command_start, load, memory_available
+
+LOG = """\
+2026-01-01 00:00:00.000+0000: starting up libvirt version: 9.0.0, qemu version: 10.0.0, kernel: 6.1
+LC_ALL=C \\
+PATH=/nothing \\
+XDG_CACHE_HOME=/x/.cache \\
+/opt/first/qemu -name guest=old
+2026-01-01 00:00:01.000+0000: shutting down, reason=failed
+LC_ALL=C \\
+PATH=/nothing \\
+/opt/second/qemu \\
+-name guest=guest,debug-threads=on \\
+-append 'console=ttyS0 a=b'
+2026-01-01 00:00:02.000+0000: Domain id=1 is tainted: custom-argv
+qemu: something terrible
+"""
+
+
+def test_qemus_command_and_last_words_are_found_in_libvirts_log(tmp_path: Path) -> None:
+    log = tmp_path / "guest.log"
+    log.write_text(LOG)
+    command = ("/opt/second/qemu", "-name", "guest=guest,debug-threads=on", "-append", "console=ttyS0 a=b")
+    assert logged_command(log) == command
+    assert last_words(log) == ("qemu: something terrible",)
+
+
+def test_no_log_no_words(tmp_path: Path) -> None:
+    assert logged_command(tmp_path / "none") == ()
+    assert last_words(tmp_path / "none") == ()
+
+
+def test_a_kernel_named_on_the_command_line_wins() -> None:
+    scenario, tools = load("idle", ["guest.kernel=/boot/one"], Tools(kernel=Path("/boot/two")))
+    assert (scenario.guest.kernel, tools.kernel) == ("/boot/two", Path("/boot/two"))
+    scenario, tools = load("idle", ["guest.kernel=/boot/one"], Tools())
+    assert tools.kernel == Path("/boot/one")
+    scenario, tools = load("idle", [], Tools())
+    assert tools.kernel is None
+
+
+def test_tools_are_named_again_for_the_replay(tmp_path: Path) -> None:
+    tools = Tools(source_qemu=tmp_path / "a", kernel=tmp_path / "k")
+    assert tools.options() == ["--source-qemu", str(tmp_path / "a"), "--kernel", str(tmp_path / "k")]
+
+
+def test_a_run_is_measured_from_its_process_start() -> None:
+    assert 0 < time.monotonic() - command_start() < 3600
+    assert memory_available() > 0
+
+
+def own_mapping(path: Path) -> tuple[int, int]:
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if line.endswith(f" {path}"):
+            start, end = line.split()[0].split("-")
+            return int(start, 16), int(end, 16) - int(start, 16)
+    raise AssertionError("not mapped")
+
+
+def test_blocks_in_files_are_told_from_others(tmp_path: Path) -> None:
+    """This process stands in for a QEMU: one block is a file that it has mapped, one is not."""
+    import mmap
+
+    file = tmp_path / "deep" / "pc.ram"
+    file.parent.mkdir()
+    file.write_bytes(bytes(1 << 16))
+    anonymous = np.arange(1024, dtype=np.uint64)
+    with file.open("r+b") as opened, mmap.mmap(opened.fileno(), 0):
+        address, size = own_mapping(file)
+        ram = RamBlock("pc.ram", size, size, address)
+        rom = RamBlock("pc.rom", anonymous.nbytes, anonymous.nbytes, anonymous.ctypes.data)
+        # Half of a file is no image of a block.
+        shifted = RamBlock("other", size // 2, size // 2, address + size // 2)
+        found = layout(os.getpid(), [ram, rom, shifted], tmp_path)
+    assert [(backing.block.name, backing.path) for backing in found.files] == [("pc.ram", file)]
+    assert [block.name for block in found.others] == ["pc.rom", "other"]
+    assert read_blocks(os.getpid(), [rom]) == {"pc.rom": anonymous.tobytes()}
+
+
+def test_a_block_that_cannot_be_read_is_an_error_of_its_own() -> None:
+    nowhere = RamBlock("pc.rom", 4096, 4096, 4096)
+    assert isinstance(read_blocks(os.getpid(), [nowhere])["pc.rom"], OSError)
+
+
+class FakeMonitor:
+    side = "source"
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def execute(self, command: str) -> None:
+        self.said.append(command)
+
+
+def test_a_hold_takes_digests_and_lets_the_guest_go_on(tmp_path: Path) -> None:
+    (tmp_path / "ram").write_bytes(b"\1" * 4096 + bytes(4096))
+    monitor = FakeMonitor()
+    with RamImage.open(tmp_path / "ram", 8192) as image:
+        keeper = HoldKeeper(monitor, {"pc.ram": image}, EventStream())  # type: ignore[arg-type]
+        keeper.handle({"id": 5, "point": "request"})
+        keeper.handle({"id": 5, "point": "answer"})
+    assert monitor.said == ["cont", "cont"]
+    assert keeper.requests.requests == keeper.answers.requests == (5,)
+    assert keeper.requests.zero_at(5)["pc.ram"].tolist() == [False, True]
+    assert [hold.point for hold in keeper.holds] == ["request", "answer"]
+    assert keeper.seconds >= 0
+
+
+def test_a_hold_that_fails_still_lets_the_guest_go_on(tmp_path: Path) -> None:
+    (tmp_path / "ram").write_bytes(bytes(8192))
+    monitor = FakeMonitor()
+    with RamImage.open(tmp_path / "ram", 8192) as image:
+        os.truncate(tmp_path / "ram", 0)
+        (tmp_path / "ram").write_bytes(b"\1" * 100)
+        keeper = HoldKeeper(monitor, {"pc.ram": image}, EventStream())  # type: ignore[arg-type]
+        with pytest.raises(MachineryError):
+            keeper.handle({"id": 5, "point": "request"})
+    assert monitor.said == ["cont"]
+
+
+@pytest.mark.parametrize("data", [{}, {"id": "5", "point": "request"}, {"id": 5, "point": "lunch"}])
+def test_a_hold_that_makes_no_sense(data: dict[str, object]) -> None:
+    keeper = HoldKeeper(FakeMonitor(), {}, EventStream())  # type: ignore[arg-type]
+    with pytest.raises(MachineryError, match="does not say"):
+        keeper.handle(data)
