@@ -220,12 +220,9 @@ static void fpb_answer(struct fpb_info *info, struct fpb_job *job)
 {
 	struct fpb_counters *counters = &info->counters;
 	unsigned long at = job->start, wanted, room;
-	struct fpb_pass *pass;
+	struct fpb_pass pass = { .info = info, .generation = job->generation };
 	u64 began;
 
-	pass = kzalloc(sizeof(*pass), GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN);
-	if (!pass)
-		return;
 	counters->last_id = job->id;
 	counters->last_pages = 0;
 	counters->last_entries = 0;
@@ -233,41 +230,37 @@ static void fpb_answer(struct fpb_info *info, struct fpb_job *job)
 	counters->last_hold_ns = 0;
 	counters->last_walk_ns = 0;
 	memset(info->free_blocks, 0, sizeof(info->free_blocks));
-	pass->info = info;
-	pass->generation = job->generation;
 	if (at == job->end) {
-		if (fpb_get_chunks(info, job, pass, 1))
-			fpb_send(info, job, pass->chunks[0], round_down(at, 64), 0,
+		if (fpb_get_chunks(info, job, &pass, 1))
+			fpb_send(info, job, pass.chunks[0], round_down(at, 64), 0,
 				 VFPI_RESP_DONE | (job->partial ? VFPI_RESP_PARTIAL : 0));
-		goto out;
+		return;
 	}
 	while (at < job->end) {
-		pass->base = round_down(at, 64);
-		wanted = DIV_ROUND_UP(job->end - pass->base, VFPI_MAX_BITS);
+		pass.base = round_down(at, 64);
+		wanted = DIV_ROUND_UP(job->end - pass.base, VFPI_MAX_BITS);
 		fpb_grow(info, wanted);
-		if (!fpb_get_chunks(info, job, pass, wanted))
+		if (!fpb_get_chunks(info, job, &pass, wanted))
 			break;
-		pass->start = at;
-		room = (unsigned long)pass->nr_chunks * VFPI_MAX_BITS;
-		pass->end = min(job->end, pass->base + room);
+		pass.start = at;
+		room = (unsigned long)pass.nr_chunks * VFPI_MAX_BITS;
+		pass.end = min(job->end, pass.base + room);
 		fpb_test_pause_at(info, job->generation, before);
 		began = ktime_get_ns();
-		fpb_walk(pass);
+		fpb_walk(&pass);
 		counters->last_walk_ns += ktime_get_ns() - began;
 		counters->max_walk_ns = max(counters->max_walk_ns, counters->last_walk_ns);
 		counters->passes++;
-		job->partial |= pass->partial;
+		job->partial |= pass.partial;
 		fpb_test_pause_at(info, job->generation, after);
-		if (fpb_superseded(info, job->generation) || !fpb_send_pass(info, job, pass))
+		if (fpb_superseded(info, job->generation) || !fpb_send_pass(info, job, &pass))
 			break;
-		at = pass->end;
+		at = pass.end;
 	}
 	if (at == job->end && job->partial)
 		counters->partial_answers++;
 	if (at < job->end && fpb_superseded(info, job->generation))
 		counters->superseded++;
-out:
-	kfree(pass);
 }
 
 static void fpb_info_work(struct work_struct *work)
