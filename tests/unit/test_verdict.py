@@ -280,13 +280,22 @@ def test_several_blocks_are_summed() -> None:
 
 
 def test_wrong_pages_show_some_of_each_rule() -> None:
-    source = list(range(1, 201))
-    there = [*source[:100], *([0] * 100)]
-    blocks = (state([9, *source], [8, *there], sent=[1] * 101 + [0] * 100),)
+    """One page in a hundred that breaks another rule must not be lost behind the others."""
+    source = list(range(1, 202))
+    there = [*([0] * 100), *source[100:200], 9]
+    blocks = (state(source, there, sent=[0] * 100 + [1] * 101),)
     listed = judge(info(blocks=blocks, log=())).wrong_pages(limit=10)
     assert len(listed) <= 10
     assert {page.rule for page in listed} == {"differs-though-sent", "neither-sent-nor-skipped"}
-    assert listed[0].page == 0
+    assert (listed[0].page, listed[-1].page) == (0, 200)
+
+
+def test_a_name_hides_no_other_page_and_no_equal_one() -> None:
+    block = state([1, 2, 3, 4], [1, 7, 8, 9], named={0: "steal time", 1: "kvmclock", 3: "kvmclock"})
+    judgement = judge(replace(PLAIN, blocks=(block,)))
+    assert judgement.pages.explained == {"kvmclock": 2}
+    assert (judgement.pages.equal, judgement.pages.wrong) == (1, 1)
+    assert judgement.wrong_pages()[0].page == 2
 
 
 def test_reached_maps_frames_over_a_hole() -> None:

@@ -8,12 +8,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from harness.memory.record import Accept, PackedFlags, Request
 from harness.verdict import JudgeInput, Judgement, judge
 from tests.unit.world import BLOCK, Faults, World, with_state
+
+# Playing a world counts as drawing it, and is slow on a busy machine: that is no fault of the test.
+_SLOW = (HealthCheck.too_slow, HealthCheck.filter_too_much)
+MANY = settings(max_examples=300, deadline=None, suppress_health_check=_SLOW)
+SOME = settings(max_examples=120, deadline=None, suppress_health_check=_SLOW)
+FEW = settings(max_examples=80, deadline=None, suppress_health_check=_SLOW)
 
 PAGES = st.integers(20, 300)
 SEEDS = st.integers(0, 2**32)
@@ -67,7 +73,7 @@ def only(case: JudgeInput, before: JudgeInput, page: int, rule: str) -> None:
 
 
 @given(worlds)
-@settings(max_examples=300, deadline=None)
+@MANY
 def test_a_device_that_obeys_always_passes(world: World) -> None:
     judgement = judge(world.case())
     assert judgement.verdict == "pass", judgement.findings
@@ -78,7 +84,7 @@ def test_a_device_that_obeys_always_passes(world: World) -> None:
 
 
 @given(worlds)
-@settings(max_examples=100, deadline=None)
+@SOME
 def test_skipped_is_what_was_cleared_and_never_sent(world: World) -> None:
     skipped = set(np.flatnonzero(judge(world.case()).blocks[0].skipped).tolist())
     given_back = {page for page in world.skipped_pages() if world.hole[page]}
@@ -87,7 +93,7 @@ def test_skipped_is_what_was_cleared_and_never_sent(world: World) -> None:
 
 
 @given(worlds, st.booleans(), st.booleans())
-@settings(max_examples=150, deadline=None)
+@SOME
 def test_a_sent_page_that_differs(world: World, zero_source: bool, zero_there: bool) -> None:
     assume(not (zero_source and zero_there))
     case, page = world.case(), pick(world, np.flatnonzero(world.sent))
@@ -95,14 +101,14 @@ def test_a_sent_page_that_differs(world: World, zero_source: bool, zero_there: b
 
 
 @given(worlds)
-@settings(max_examples=150, deadline=None)
+@SOME
 def test_a_skipped_page_that_is_not_zero_there(world: World) -> None:
     case, page = world.case(), pick(world, world.skipped_pages())
     only(changed(case, page, False, False), case, page, "skipped-but-not-zero-on-destination")
 
 
 @given(worlds)
-@settings(max_examples=150, deadline=None)
+@SOME
 def test_a_skipped_page_that_was_written_since(world: World) -> None:
     case, page = world.case(), pick(world, world.skipped_pages())
     broken = unproven(changed(case, page, False, True), page)
@@ -111,7 +117,7 @@ def test_a_skipped_page_that_was_written_since(world: World) -> None:
 
 
 @given(worlds)
-@settings(max_examples=150, deadline=None)
+@SOME
 def test_unchanged_since_an_older_request_is_no_excuse(world: World) -> None:
     """Cleared twice: only the request of the clearing that is in force counts."""
     case, page = world.case(), pick(world, world.skipped_pages())
@@ -124,7 +130,7 @@ def test_unchanged_since_an_older_request_is_no_excuse(world: World) -> None:
 
 
 @given(worlds)
-@settings(max_examples=150, deadline=None)
+@SOME
 def test_a_missed_write_of_zeros_is_luck_not_a_pass(world: World) -> None:
     case, page = world.case(), pick(world, world.skipped_pages())
     hole = case.blocks[0].hole_on_source
@@ -146,7 +152,7 @@ def test_a_missed_write_of_zeros_is_luck_not_a_pass(world: World) -> None:
 
 
 @given(worlds)
-@settings(max_examples=150, deadline=None)
+@SOME
 def test_no_digest_no_proof(world: World) -> None:
     pages = [page for page in world.skipped_pages() if world.content[page] != world.there[page]]
     case, page = world.case(), pick(world, pages)
@@ -173,7 +179,7 @@ def forget(world: World, page: int) -> tuple[Request | Accept, ...]:
 
 
 @given(worlds)
-@settings(max_examples=150, deadline=None)
+@SOME
 def test_a_page_that_was_forgotten(world: World) -> None:
     """Neither sent nor skipped: wrong if it differs, and a failure even if it happens to be equal."""
     case, page = world.case(), pick(world, world.skipped_pages())
@@ -188,7 +194,7 @@ def test_a_page_that_was_forgotten(world: World) -> None:
 
 
 @given(worlds)
-@settings(max_examples=150, deadline=None)
+@SOME
 def test_a_sent_bit_that_is_missing(world: World) -> None:
     never_skipped = world.sent.copy()
     for entry in world.log:
@@ -224,7 +230,7 @@ def tampered(world: World, change: Callable[[Accept], Accept]) -> tuple[JudgeInp
     ],
 )
 @given(world=worlds)
-@settings(max_examples=80, deadline=None)
+@FEW
 def test_an_answer_that_should_not_have_been_applied(
     rule: str, change: Callable[[Accept], Accept], world: World
 ) -> None:
@@ -256,7 +262,7 @@ def last_accept(world: World, page: int) -> Accept | None:
 
 
 @given(worlds)
-@settings(max_examples=100, deadline=None)
+@SOME
 def test_cleared_but_not_reported(world: World) -> None:
     chosen: list[int] = []
 
@@ -267,14 +273,18 @@ def test_cleared_but_not_reported(world: World) -> None:
         reported[page] = False
         return replace(accept, reported=PackedFlags.pack(reported))
 
-    broken, _ = tampered(world, change)
+    broken, accept = tampered(world, change)
     judgement = judge(replace(broken, statistics=None))
     assert rules(judgement) - {"skipped-by-unacceptable-answer"} == {"cleared-not-reported"}
-    assert set(wrong(judgement)) <= set(chosen)
+    # It is wrong if it was skipped by this very clearing and differs; a later one may have been proper.
+    page = chosen[0]
+    skipped = page in world.skipped_pages() and world.content[page] != world.there[page]
+    assert (page in wrong(judgement)) == (skipped and last_accept(world, page) is accept)
+    assert set(wrong(judgement)) <= {page}
 
 
 @given(worlds)
-@settings(max_examples=100, deadline=None)
+@SOME
 def test_an_answer_to_an_older_request(world: World) -> None:
     numbers = [n for n, entry in enumerate(world.log) if isinstance(entry, Accept)]
     number = pick(world, numbers)
@@ -288,7 +298,7 @@ def test_an_answer_to_an_older_request(world: World) -> None:
 
 
 @given(worlds)
-@settings(max_examples=100, deadline=None)
+@SOME
 def test_reported_outside_the_window(world: World) -> None:
     numbers = [n for n, e in enumerate(world.log) if isinstance(e, Accept) and e.reported.count()]
     number = pick(world, numbers)
@@ -304,7 +314,7 @@ def test_reported_outside_the_window(world: World) -> None:
 
 
 @given(worlds)
-@settings(max_examples=100, deadline=None)
+@SOME
 def test_a_name_explains_a_page_and_only_that_page(world: World) -> None:
     case, page = world.case(), pick(world, np.flatnonzero(world.sent))
     broken = changed(case, page, False, False)
@@ -316,7 +326,7 @@ def test_a_name_explains_a_page_and_only_that_page(world: World) -> None:
 
 
 @given(PAGES, SEEDS, st.integers(200, 600))
-@settings(max_examples=150, deadline=None)
+@SOME
 def test_a_device_that_ignores_the_generation(pages: int, seed: int, steps: int) -> None:
     world = World(pages, seed, Faults(ignore_generation=True)).play(steps).finish()
     generations = {entry.id: entry.generation for entry in world.log if isinstance(entry, Request)}
@@ -329,7 +339,7 @@ def test_a_device_that_ignores_the_generation(pages: int, seed: int, steps: int)
 
 
 @given(PAGES, SEEDS, st.integers(200, 600))
-@settings(max_examples=150, deadline=None)
+@SOME
 def test_a_log_that_is_armed_late(pages: int, seed: int, steps: int) -> None:
     """The trap of KVM's manual protection: the record is flawless, the memory is not."""
     world = World(pages, seed, Faults(log_armed_late=True)).play(steps).finish()
