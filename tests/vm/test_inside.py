@@ -45,3 +45,13 @@ def test_a_changed_bit_is_found(folder: Path, repository: Path) -> None:
         "differs-though-sent",
         "skipped-but-not-zero-on-destination",
     }
+
+
+def test_the_balloon_works_before_and_after_a_migration(folder: Path, repository: Path) -> None:
+    """Inflated on the source, deflated on the destination, and statistics on both."""
+    seen = inside("balloon", folder, repository)
+    before, after = seen["before"], seen["after"]
+    assert before["actual"] == 384 << 10
+    assert after["actual"] == 512 << 10
+    # What was given back can be used again; the statistics are the guest's own.
+    assert after["unused"] - before["unused"] > 100 << 10

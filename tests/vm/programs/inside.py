@@ -9,7 +9,11 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
+import time
 from pathlib import Path
+
+import libvirt
 
 from harness.events import Deadline, EventStream
 from harness.hosts.enter import enter
@@ -68,7 +72,48 @@ def corrupt(here: Booted, folder: RunFolder, events: EventStream) -> dict[str, o
     }
 
 
-PROGRAMS = {"ssh": (ssh, "idle"), "corrupt": (corrupt, "freed")}
+def balloon(here: Booted, folder: RunFolder, events: EventStream) -> dict[str, object]:
+    """What `virsh setmem` and `virsh dommemstat` do, before and after a migration of an inflated guest."""
+    from harness.migration.qmp import Monitor, MonitorLoop
+    from harness.migration.transcript import Transcript
+    from harness.session.move import Move
+
+    deadline = Deadline(180, "the balloon")
+    full, small = 512 << 20, 384 << 20
+
+    def resize(domain: libvirt.virDomain, size: int) -> dict[str, int]:
+        asked = events.emit("balloon-asked", size=size)
+        domain.setMemoryFlags(size >> 10, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        events.wait(
+            lambda event: event.kind == "BALLOON_CHANGE" and event.data["data"]["actual"] == size,  # type: ignore[index]
+            deadline,
+            after=asked.seq,
+        )
+        domain.setMemoryStatsPeriod(1, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        # QEMU has no event for statistics that have arrived; before, they have no "unused" in them.
+        while True:
+            statistics: dict[str, int] = domain.memoryStats()
+            if statistics.get("last_update", 0) > asked_at and "unused" in statistics:
+                return statistics
+            deadline.check()
+            pause.wait(0.2)
+
+    pause = threading.Event()
+    asked_at = int(time.time())
+    with MonitorLoop() as loop, Transcript(folder.file("qmp-balloon.jsonl")) as transcript:
+        socket = here.guest.monitor_socket(here.lab.source)
+        monitor = Monitor.connect(loop, "source", socket, events, transcript, deadline)
+        before = resize(here.domain, small)
+        monitor.close()
+    with Move(here.guest, here.lab, folder, events) as move:
+        moved = move.run(here.domain, here.plan.resolved.scenario.migration)
+        moved.domain.resume()
+        asked_at = int(time.time())
+        after = resize(moved.domain, full)
+    return {"before": before, "after": after}
+
+
+PROGRAMS = {"ssh": (ssh, "idle"), "corrupt": (corrupt, "freed"), "balloon": (balloon, "idle")}
 
 
 def main(what: str, out: str, qemu: str | None = None) -> int:
