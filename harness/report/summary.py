@@ -33,7 +33,7 @@ def _rows(result: Result) -> list[tuple[str, str]]:
         rows.append(("protocol", f"not asked: {told.refused}" if told.refused else asked))
     witness = {"none": "nobody says what is free", "module": "free by the guest's own answer"}
     by = witness.get(sent.floor_by, "free by the walk from outside")
-    head = f", {human_size(sent.head)} of them before the first answer" if sent.head else ""
+    head = f", of which {human_size(sent.head)} free pages before the first answer" if sent.head else ""
     rows.append(("sent", f"{human_size(sent.sent)}{head}"))
     times = "" if sent.sent_over_floor is None else f"; sent is {sent.sent_over_floor:.2f} times the floor"
     rows.append(("floor", f"{human_size(sent.floor)} ({by}){times}"))

@@ -64,7 +64,7 @@ def test_comparison_against_a_plain_read(kind: str, capsys: pytest.CaptureFixtur
         comparing = best(lambda: compare(source, destination))
         digesting = best(lambda: page_digests(source))
     with capsys.disabled():
-        print(  # noqa: T201 - a bench is for reading
+        print(
             f"\nfull and {kind}, 1 GiB a side: plain read {reading:.3f} s, compare {comparing:.3f} s "
             f"(reads {reading / comparing:.2f} times as fast as a plain read, goal at least 0.5), "
             f"digests of the source {digesting:.3f} s"
