@@ -101,6 +101,15 @@ class LabHost:
                 hint="\n".join(self.last_words()) or None,
             ) from None
 
+    def open(self) -> libvirt.virConnect:
+        """A further connection, of the caller's own: for a call that blocks.
+
+        Others on the same connection may have to wait for such a call to return:
+        libvirt 9.0's client loses a wake-up when an event arrives at the wrong time.
+        """
+        self.connect()
+        return self._open()
+
     def qemu_log(self, guest: str) -> Path:
         """QEMU's own log: its command line first, then what it had to say."""
         return self.log_dir / "qemu" / f"{guest}.log"
@@ -128,6 +137,11 @@ class LabHost:
         self._daemon.prepare()
         capscache.load(capscache.capability_cache(), self._daemon.capabilities)
         self._daemon.start(self._daemon_ended)
+        connection = self._open()
+        self._events.emit("host-ready", source=self.name, uri=self.uri)
+        return connection
+
+    def _open(self) -> libvirt.virConnect:
         # Imported while the daemon starts.
         import libvirt
 
@@ -135,11 +149,9 @@ class LabHost:
 
         ensure_event_loop()
         try:
-            connection = libvirt.open(self.uri)
+            return libvirt.open(self.uri)
         except libvirt.libvirtError as error:
             raise self._lost(str(error)) from error
-        self._events.emit("host-ready", source=self.name, uri=self.uri)
-        return connection
 
     def _daemon_ended(self, status: int) -> None:
         self._ended = status

@@ -107,15 +107,23 @@ class MigrationJob:
     def start(
         cls,
         domain: libvirt.virDomain,
+        own: libvirt.virConnect,
         destination: libvirt.virConnect,
         request: MigrationRequest,
         inbox: Inbox,
     ) -> MigrationJob:
-        """Begin; the end arrives in ``inbox`` as a :class:`JobEnd`."""
+        """Begin; the end arrives in ``inbox`` as a :class:`JobEnd`.
+
+        ``own`` is a connection to the source for this job alone.  A client of
+        libvirt 9.0 misses now and then that a second thread has something to send
+        while a first one waits for an answer; the second, a cancel for instance,
+        would then wait until the migration is over.
+        """
 
         def work() -> None:
             try:
-                moved = domain.migrate3(destination, request.parameters(), request.flags())
+                there = own.lookupByUUID(domain.UUID())
+                moved = there.migrate3(destination, request.parameters(), request.flags())
             except libvirt.libvirtError as error:
                 inbox.put(JobEnd(None, error))
             else:

@@ -113,10 +113,9 @@ class Move:
         )
         self._folder.write_text("destination.xml", xml)
         request = MigrationRequest(self._lab.destination.migrate_uri, xml, how.bandwidth, how.multifd)
-        connection = self._lab.destination.connect()
-        moved = follow(
-            MigrationJob.start(domain, connection, request, self._inbox), self._inbox, handlers, deadline
-        )
+        own, there = self._lab.source.open(), self._lab.destination.connect()
+        job = MigrationJob.start(domain, own, there, request, self._inbox)
+        moved = follow(job, self._inbox, handlers, deadline)
         return self._moved(moved, Side(images, self._seen.others), holds)
 
     def _connect(self, side: str, deadline: Deadline) -> Monitor:

@@ -268,6 +268,7 @@ def test_a_qemu_stopped_and_continued_in_its_migration(
     running, paused = 1, 3
     # libvirt takes note of each, and neither resumes the guest nor gives the migration up.
     assert seen["states"] == [paused, running] * 3
+    assert seen["meanwhile"]
     assert (seen["paused"], seen["running"]) == (paused, running)
     assert (seen["exists"], seen["complete"]) == (False, True)
     assert seen["answered"]

@@ -192,7 +192,9 @@ def move_with_stops(here: Any) -> dict[str, object]:
             "bandwidth": 16,
         }
         flags = libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PAUSED
-        moved.append(here.domain.migrate3(here.lab.destination.connect(), parameters, flags))
+        # On a connection of its own: other calls of a client may wait for one that blocks.
+        domain = here.lab.source.open().lookupByUUID(here.domain.UUID())
+        moved.append(domain.migrate3(here.lab.destination.connect(), parameters, flags))
 
     with ram.open("rb") as image:
         size = os.fstat(image.fileno()).st_size
@@ -204,6 +206,7 @@ def move_with_stops(here: Any) -> dict[str, object]:
                 monitor.execute(command)
                 monitor.wait_for(event)
                 states.append(wait_state(here.domain, event))
+        meanwhile = thread.is_alive()
         thread.join()
         # Its QEMU has ended and libvirt has removed the file; what is open stays.
         image.seek(0)
@@ -214,6 +217,7 @@ def move_with_stops(here: Any) -> dict[str, object]:
     deadline_answer = here.guest.control.call("ping", deadline=_minute())
     return {
         "states": states,
+        "meanwhile": meanwhile,
         "paused": paused,
         "running": domain.state()[0],
         "exists": ram.exists(),
