@@ -28,7 +28,7 @@ RAMBLOCKS = """\
               Block Name    PSize              Offset               Used              Total                HVA  RO
                   pc.ram    4 KiB  0x0000000000000000 0x0000000020000000 0x0000000020000000 0x00007f3bd7e00000  rw
     /rom@etc/acpi/tables    4 KiB  0x0000000020080000 0x0000000000020000 0x0000000000200000 0x00007f3bd7400000  ro
-"""
+"""  # noqa: E501
 
 
 def test_query_migrate() -> None:
