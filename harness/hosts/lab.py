@@ -20,6 +20,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
-from harness.errors import DeadlineExceeded, HostLost, MachineryError
+from harness.errors import FreepageError, HostLost, MachineryError
 from harness.events import EventStream
 from harness.hosts import capscache, kernel, netns, relay
 from harness.hosts.enter import inside_lab
@@ -88,17 +89,19 @@ class LabHost:
     def nic(self) -> netns.Nic:
         """How a guest's NIC is attached here; waits until the network is there."""
         assert self._network is not None
-        return self._network.result(START_SECONDS)
+        with _told(f"cannot make the {self.name}'s network"):
+            return self._network.result(START_SECONDS)
 
     def connect(self) -> libvirt.virConnect:
         """The connection to this host's daemon (one, shared); waits until it answers."""
         assert self._connection is not None
         try:
-            return self._connection.result(START_SECONDS)
+            with _told(f"cannot start the {self.name}"):
+                return self._connection.result(START_SECONDS)
         except FutureTimeout:
-            raise DeadlineExceeded(
+            raise HostLost(
                 f"the {self.name}'s libvirt daemon does not answer within {START_SECONDS:g} s",
-                hint="\n".join(self.last_words()) or None,
+                last_lines=self.last_words(),
             ) from None
 
     def open(self) -> libvirt.virConnect:
@@ -296,6 +299,17 @@ class Lab:
         import shutil
 
         shutil.rmtree(self.runtime_dir, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    """What the system or a library says, as an error of ours; ours and a timeout as they are."""
+    try:
+        yield
+    except (FreepageError, FutureTimeout):
+        raise
+    except Exception as error:  # pyroute2's have no common base
+        raise MachineryError(f"{what}: {error}", hint="freepage doctor looks for the reason") from error
 
 
 def _kill_all_in(network: int) -> None:

@@ -199,7 +199,9 @@ class Daemon:
             kernel.mount("sysfs", "/sys", "sysfs", Mount.NOSUID | Mount.NODEV | Mount.NOEXEC)
         hosts = self._folder / "hosts"
         hosts.write_text(netns.HOSTS_FILE)
-        kernel.bind(hosts, "/etc/hosts")
+        # Saves the daemon a moment of asking name servers that are not there.
+        with contextlib.suppress(FileNotFoundError):
+            kernel.bind(hosts, "/etc/hosts")
         if self._root:
             _PLACES["run"].mkdir(exist_ok=True)
             for name, place in _PLACES.items():

@@ -192,7 +192,9 @@ def _make_packet_port(route: Any) -> int:
             value = bytearray(struct.pack("II", command, 0))
             _ethtool(control, "guest0", value)
     # Without ARP: this end would answer for the host's own addresses.
-    route.link("set", index=packets, arp=False, state="up")
+    # (In two steps: given both, older versions of pyroute2 leave the link down.)
+    route.link("set", index=packets, arp=False)
+    route.link("set", index=packets, state="up")
     return int(port)
 
 
