@@ -53,7 +53,8 @@ class WorkTree:
             target = self._pristine / name if changed else self.source / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.unlink(missing_ok=True)
-            shutil.copy2(upstream / name, target, follow_symlinks=False)
+            # Not its time stamp: a file put back to what it was yesterday has changed now.
+            shutil.copy(upstream / name, target, follow_symlinks=False)
         for name in gone:
             (self.source / name).unlink(missing_ok=True)
             (self._pristine / name).unlink(missing_ok=True)

@@ -176,9 +176,12 @@ class TestSource:
         source.prepare(work, cache)
         assert (work.source / "VERSION").read_text() == "10.0.5\n"
         (path / "VERSION").write_text("10.0.6\n")
+        os.utime(path / "VERSION", (1, 1))
         (path / "configure").unlink()
         source.prepare(work, cache)
         assert (work.source / "VERSION").read_text() == "10.0.6\n"
+        # An older file of upstream's is a change here, and ninja has to see it as one.
+        assert (work.source / "VERSION").stat().st_mtime > 1
         assert not (work.source / "configure").exists()
 
     def test_tarball(self, tmp_path: Path, cache: Cache) -> None:
