@@ -66,10 +66,11 @@ def build_module(cache: Cache, kernel: Kernel, sources: Path) -> Path:
             hint=f"install linux-headers-{kernel.release}, or name its build tree, not {kernel.vmlinuz}",
         )
     headers, compiler = kernel.headers, kernel_compiler(kernel)
+    digests = tree_digest(files, sources)
     key = key_of(
         build=_BUILD,
         kernel=kernel.digest,
-        sources=tree_digest(files, sources),
+        sources=digests,
         compiler=_version(cache, compiler),
     )
 
@@ -99,6 +100,7 @@ def build_module(cache: Cache, kernel: Kernel, sources: Path) -> Path:
                 raise MachineryError(f"building {sources} made no {MODULE}.ko")
             run(["strip", "--strip-debug", "-o", folder / f"{MODULE}.ko", built], what="strip the module")
             shutil.rmtree(work)
+            _check_unchanged(digests, files, sources)
 
     return cache.get("module", key, build, what=f"the module for {kernel.release}") / f"{MODULE}.ko"
 
@@ -106,6 +108,7 @@ def build_module(cache: Cache, kernel: Kernel, sources: Path) -> Path:
 def build_image(cache: Cache, kernel: Kernel, module: Path, recipe: Recipe, sources: Path) -> Image:
     """The initramfs for this kernel; ``sources`` holds the guest's own programs."""
     programs = [path for pattern in ("*.c", "*.h") for path in sources.glob(pattern)]
+    digests = tree_digest(programs, sources)
     apt = Apt(cache, recipe.suite)
     packages = apt.packages(recipe.packages)
     key = key_of(
@@ -114,7 +117,7 @@ def build_image(cache: Cache, kernel: Kernel, module: Path, recipe: Recipe, sour
         kernel=kernel.digest,
         module=module.parent.name,  # the key of the module's own entry
         packages=[package.sha256 for package in packages],
-        sources=tree_digest(programs, sources),
+        sources=digests,
         compiler=_version(cache, str(find_program("gcc"))),
     )
 
@@ -140,11 +143,22 @@ def build_image(cache: Cache, kernel: Kernel, module: Path, recipe: Recipe, sour
             (folder / "sha256").write_text(file_digest(initrd), encoding="ascii")
             shutil.rmtree(root)
             shutil.rmtree(work)
+            _check_unchanged(digests, programs, sources)
             step.note(bytes=size)
 
     folder = cache.get("image", key, build, what="the guest's image", space=200 * MIB)
     initrd = folder / "initrd.cpio"
     return Image(initrd, (folder / "sha256").read_text("ascii"), initrd.stat().st_size)
+
+
+def _check_unchanged(digests: dict[str, str], files: Iterable[Path], sources: Path) -> None:
+    """What was built has to be what its key says, even if somebody edits it meanwhile."""
+    try:
+        same = tree_digest(files, sources) == digests
+    except FileNotFoundError:
+        same = False
+    if not same:
+        raise MachineryError(f"{sources} was changed while it was being built", hint="build it again")
 
 
 def _version(cache: Cache, compiler: str) -> str:

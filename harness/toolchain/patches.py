@@ -10,14 +10,15 @@ nothing else (:mod:`harness.toolchain.worktree`).
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 from harness.errors import InputError, MachineryError
-from harness.toolchain.cache import file_digest
 from harness.toolchain.run import run
 
 _HEADER = re.compile(r"^(?:---|\+\+\+) (?P<name>[^\t\n]+)")
@@ -27,10 +28,11 @@ _HUNK = re.compile(r"^Hunk #(?P<hunk>\d+) FAILED at (?P<line>\d+)")
 
 @dataclasses.dataclass(frozen=True)
 class Patch:
-    """One patch of a series."""
+    """One patch of a series, as it was when it was read: somebody may edit it during a build."""
 
     path: Path
     digest: str
+    content: bytes = dataclasses.field(repr=False)
 
     @property
     def name(self) -> str:
@@ -41,9 +43,10 @@ class Patch:
 def patch_at(path: Path) -> Patch:
     """A patch that is not (or not yet) in a series."""
     try:
-        return Patch(path, file_digest(path))
+        content = path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot read the patch {path}: {error.strerror}") from error
+    return Patch(path, hashlib.sha256(content).hexdigest(), content)
 
 
 def read_series(series: Path) -> tuple[Patch, ...]:
@@ -119,7 +122,7 @@ def apply_series(patches: Sequence[Patch], stage: Path, original: Callable[[str]
     """
     touched: set[str] = set()
     for patch in patches:
-        text = patch.path.read_text("utf-8", errors="surrogateescape")
+        text = patch.content.decode("utf-8", errors="replace")
         for name in touched_files(text, patch.name):
             if name not in touched:
                 touched.add(name)
@@ -132,22 +135,18 @@ def apply_series(patches: Sequence[Patch], stage: Path, original: Callable[[str]
 
 
 def _apply(patch: Patch, stage: Path) -> None:
+    with tempfile.NamedTemporaryFile(suffix=f".{patch.name}") as copy:
+        copy.write(patch.content)
+        copy.flush()
+        _run_patch(patch, Path(copy.name), stage)
+
+
+def _run_patch(patch: Patch, file: Path, stage: Path) -> None:
     # No fuzz: a hunk that fits only roughly is one that nobody looked at.
-    command: list[str | Path] = [
-        "patch",
-        "-p1",
-        "-F0",
-        "--batch",
-        "--forward",
-        "--no-backup-if-mismatch",
-        "-r",
-        "-",
-        "-i",
-        patch.path,
-    ]
+    options = ["-p1", "-F0", "--batch", "--forward", "--no-backup-if-mismatch", "-r", "-"]
     output: list[str] = []
     try:
-        run(command, what=f"apply {patch.name}", cwd=stage, on_line=output.append)
+        run(["patch", *options, "-i", file], what=f"apply {patch.name}", cwd=stage, on_line=output.append)
     except MachineryError as error:
         where = failed_hunk("\n".join(output))
         if where is None:

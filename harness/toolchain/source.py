@@ -110,6 +110,8 @@ class LocalSource(QemuSource):
         listing = tree.root / "copied.json"
         before: dict[str, list[int]] = json.loads(listing.read_text("utf-8")) if listing.exists() else {}
         now = dict(source_files(self.path))
+        if _identity(now) != self.identity:
+            raise MachineryError(f"the source {self.path} was changed meanwhile", hint="build it again")
         changed = [name for name, state in now.items() if before.get(name) != state]
         gone = [name for name in before if name not in now]
         if changed or gone:
@@ -131,6 +133,11 @@ def source_files(root: Path) -> Iterator[tuple[str, list[int]]]:
             path = here / name
             state = path.lstat()
             yield str(path.relative_to(root)), [state.st_size, state.st_mtime_ns]
+
+
+def _identity(files: dict[str, list[int]]) -> str:
+    # By size and time, as make sees it: reading all of QEMU's source takes seconds.
+    return key_of(files=files)
 
 
 def find_source(cache: Cache, path: Path | None) -> QemuSource:
@@ -156,7 +163,7 @@ def _local(path: Path) -> LocalSource:
     device = path / "hw" / "virtio" / "virtio-balloon.c"
     return LocalSource(
         version=(path / "VERSION").read_text("utf-8").strip(),
-        identity=key_of(files=list(source_files(path))),
+        identity=_identity(dict(source_files(path))),
         tree=f"local-{key_of(path=str(path))}",
         complete=False,
         # Somebody who works on the device itself has the patches in the tree.

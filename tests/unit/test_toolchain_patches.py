@@ -199,6 +199,13 @@ class TestWorkTree:
         with pytest.raises(InputError, match="does not apply"):
             tree.become([patch(folder, "1", roughly)])
 
+    def test_patch_edited_after_it_was_read(self, tree: WorkTree, folder: Path) -> None:
+        # Its digest is in the key of what is built: that has to be what was applied.
+        change = patch(folder, "1", diff("two.c", "two\n", "2\n"))
+        patch(folder, "1", diff("two.c", "two\n", "II\n"))
+        tree.become([change])
+        assert (tree.source / "two.c").read_text() == "2\n"
+
     def test_survives_a_kill_between_two_files(
         self, tree: WorkTree, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
