@@ -94,7 +94,11 @@ def summary(result: Result) -> RenderableType:
 def print_summary(result: Result, console: Console | None = None) -> None:
     """Print :func:`summary`; on standard output unless told otherwise."""
     console = console or Console()
-    if not console.is_terminal:
-        # A log has no width: do not fold lines at 80 columns for nobody.
-        console = Console(file=console.file, width=400, no_color=True)
-    console.print(summary(result))
+    if console.is_terminal:
+        console.print(summary(result))
+        return
+    # A log has no width: do not fold lines at 80 columns for nobody, nor fill them with blanks.
+    wide = Console(width=400, no_color=True, force_terminal=False)
+    with wide.capture() as capture:
+        wide.print(summary(result))
+    console.file.writelines(f"{line.rstrip()}\n" for line in capture.get().splitlines())

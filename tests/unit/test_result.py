@@ -83,6 +83,12 @@ def failing() -> Judgement:
     return judge(info(blocks=(broken,), unchanged={5: {"pc.ram": np.zeros(3, np.bool_)}}))
 
 
+def test_a_log_has_no_blanks_at_the_ends_of_its_lines() -> None:
+    lines = shown(result(passing())).splitlines()
+    assert len(lines) > 5
+    assert [line for line in lines if line != line.rstrip()] == []
+
+
 def test_round_trip() -> None:
     document = result(passing())
     assert Result.from_json(document.to_json()) == document
