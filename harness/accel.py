@@ -26,9 +26,9 @@ from harness.events import Deadline, EventStream
 
 DEVICE: Final = Path("/dev/kvm")
 
-#: What a Linux prints first, and how long it may take; a KVM that works needs a fraction of it.
+#: What a Linux prints first, and how long it may take: a second, or several where KVM itself is emulated.
 FIRST_WORD: Final = b"Linux version"
-PROBE_SECONDS: Final = 10.0
+PROBE_SECONDS: Final = 20.0
 
 _KVM_GET_API_VERSION: Final = 0xAE00
 _KVM_API: Final = 12

@@ -35,9 +35,12 @@ class Answers:
 
 
 def check(
-    domain: libvirt.virDomain, control: GuestControl, resolved: Resolved, events: EventStream
+    domain: libvirt.virDomain, control: GuestControl, resolved: Resolved, since: int, events: EventStream
 ) -> Answers:
-    """Resume the guest on the destination and have it check itself."""
+    """Resume the guest on the destination and have it check itself.
+
+    ``since``: the last record of its kernel's log that came before the migration.
+    """
     deadline = Deadline(CHECK_SECONDS, "the guest's own checks")
     with events.step("resume"):
         try:
@@ -62,7 +65,7 @@ def check(
         step.note(pages=exercise["pages"], bad=exercise["bad"])
         found = formula.Expected(_number(verify, "pages"), str(verify["checksum"]))
         matches = expected.result() == found
-    kernel_log = control.call("kmsg", deadline=deadline)
+    kernel_log = control.call("kmsg", since, deadline=deadline)
     counters = control.call("stats", deadline=deadline)
     checks = GuestChecks(
         # What the churn found while it ran counts as well: it covers its own tracks.

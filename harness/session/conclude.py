@@ -27,8 +27,8 @@ def carry_out(
 ) -> int:
     """The run itself, in the lab; returns the exit status."""
     with booted(plan, folder, events) as here:
-        load(here, events)
-        findings = migrate_and_judge(here, folder, events)
+        since = load(here, events)
+        findings = migrate_and_judge(here, folder, events, since)
         with events.step("report"):
             result = build_result(plan, folder, events, findings)
     if findings.answers is not None:

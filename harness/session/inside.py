@@ -112,20 +112,28 @@ def _boot(plan: RunPlan, lab: Lab, guest: Guest, events: EventStream) -> Booted:
     return Booted(plan, lab, guest, domain)
 
 
-def load(here: Booted, events: EventStream) -> None:
-    """Step 5: the workload."""
+def load(here: Booted, events: EventStream) -> int:
+    """Step 5: the workload.  Returns the number of the last record in the guest's kernel log.
+
+    What the kernel warned of until then (a mitigation that the CPU lacks, say) is
+    no consequence of the migration.
+    """
     resolved = here.plan.resolved
     words = resolved.load_words()
     seconds = LOAD_SECONDS + LOAD_SECONDS_PER_MIB * resolved.noise_bytes / (1 << 20)
+    deadline = Deadline(seconds, "the workload's loading")
     with events.step("load", workload=words[0]) as step:
-        answer = here.guest.control.call("load", *words, deadline=Deadline(seconds, "the workload's loading"))
-        step.note(pages=answer.get("pages"), freed=answer.get("freed"))
+        answer = here.guest.control.call("load", *words, deadline=deadline)
+        step.note(pages=answer["pages"], freed=answer["freed"])
+        sequence = here.guest.control.call("kmsg", deadline=deadline)["sequence"]
+    assert isinstance(sequence, int)
+    return sequence
 
 
-def migrate_and_judge(here: Booted, folder: RunFolder, events: EventStream) -> Findings:
-    """Steps 6 to 9."""
+def migrate_and_judge(here: Booted, folder: RunFolder, events: EventStream, since: int) -> Findings:
+    """Steps 6 to 9; ``since`` is what :func:`load` returned."""
     from harness.session.checking import check
-    from harness.session.judging import gather
+    from harness.session.judging import gather, keep_wrong_pages
     from harness.session.move import Move
 
     resolved = here.plan.resolved
@@ -136,13 +144,16 @@ def migrate_and_judge(here: Booted, folder: RunFolder, events: EventStream) -> F
             step.note(sent=numbers.sent, total_ms=numbers.total_ms, downtime_ms=numbers.downtime_ms)
         with events.step("judge"):
             evidence = gather(moved, here.guest, resolved, events)
+            memory = evidence.judge(None)
+            # The guest that goes on writes to its pages.
+            keep_wrong_pages(memory, moved, folder)
         answers, gone = None, None
         with events.step("check"):
             try:
-                answers = check(moved.domain, here.guest.control, resolved, events)
+                answers = check(moved.domain, here.guest.control, resolved, since, events)
             except GuestLost as error:
                 # A guest with wrong memory may well die of it: that is the verdict, not its end.
-                if evidence.judge(None).verdict != "fail":
+                if memory.verdict != "fail":
                     raise
                 gone = error
         return Findings(

@@ -15,6 +15,7 @@ from harness.memory.compare import compare
 from harness.memory.digest import RequestDigests, page_digests
 from harness.memory.image import RamImage
 from harness.memory.record import Block, MigrationRecord, read_record
+from harness.report.folder import RunFolder
 from harness.scenario import Resolved
 from harness.session.guest import Guest
 from harness.session.move import Moved
@@ -22,6 +23,9 @@ from harness.units import PAGE_SIZE
 from harness.verdict import BlockState, GuestChecks, JudgeInput, Judgement, judge
 
 _NO_RECORD: Final = MigrationRecord()
+
+#: Of so many wrong pages the contents are kept.
+KEPT_PAGES: Final = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +79,18 @@ def gather(moved: Moved, guest: Guest, resolved: Resolved, events: EventStream) 
         expect=scenario.expect,
     )
     return Evidence(case, record, moved.holds.requests, not_compared)
+
+
+def keep_wrong_pages(judgement: Judgement, moved: Moved, folder: RunFolder) -> None:
+    """What both sides held in the first wrong pages, as files: nobody can ask for it later."""
+    wrong = [page for page in judgement.wrong_pages(KEPT_PAGES) if page.block in moved.source.images]
+    if not wrong:
+        return
+    place = folder.file("wrong")
+    place.mkdir()
+    for page in wrong:
+        for side, images in (("source", moved.source.images), ("destination", moved.destination.images)):
+            (place / f"{page.block}-{page.page:#x}.{side}").write_bytes(images[page.block].page(page.page))
 
 
 def _read_record(guest: Guest) -> MigrationRecord:
