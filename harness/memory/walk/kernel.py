@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The kernel in a guest's memory: its own description, and its address space.
+
+    kernel = find_kernel(memory)             # looks for the note
+    kernel.space.read(kernel.info.symbol("node_data"), 8, "node_data")
+
+What is found is checked against itself before anything is built on it: the page
+tables must map the place that they are said to be at, and the running kernel
+must call itself what the note calls it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from harness.memory.walk.errors import WalkError
+from harness.memory.walk.extras import Extras, learn_extras
+from harness.memory.walk.kinds import Marks
+from harness.memory.walk.layout import Layout
+from harness.memory.walk.pagetables import AddressSpace
+from harness.memory.walk.physical import GuestMemory
+from harness.memory.walk.vmcoreinfo import Note, VmcoreInfo, find_notes, note_at, parse
+from harness.units import PAGE_SIZE
+
+#: __START_KERNEL_map of x86-64: the image's addresses count from here, wherever KASLR put it.
+_IMAGE = 0xFFFF_FFFF_8000_0000
+#: struct new_utsname: fields of 65 bytes, the release is the third.
+_UTS_FIELD = 65
+#: All zones that there are on x86-64; with fewer, which one is missing depends on the configuration.
+_ALL_ZONES = ("DMA", "DMA32", "Normal", "Movable", "Device")
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """One kernel, as far as it does not change while it runs: learn once, walk often."""
+
+    note: Note
+    layout: Layout
+    root: int
+    """The physical address of its page tables."""
+    levels: int
+    encryption_mask: int
+    extras: Extras = field(default_factory=Extras)
+    """What its symbols and types tell on top of that."""
+
+    @property
+    def info(self) -> VmcoreInfo:
+        """Its VMCOREINFO."""
+        return self.note.info
+
+    @property
+    def marks(self) -> Marks:
+        """How it writes down what a page is."""
+        return Marks.of(self.info, self.extras.page_types, self.extras.reserved)
+
+    def zone_name(self, index: int) -> str:
+        """What a zone is called, as far as its number tells."""
+        names = self.extras.zones or _ALL_ZONES
+        return names[index] if len(names) == self.layout.node.room else f"{index}"
+
+    def space(self, memory: GuestMemory) -> AddressSpace:
+        """Its address space.  New for each look: page tables change while a guest runs."""
+        return AddressSpace(memory, self.root, self.levels, self.encryption_mask)
+
+
+def find_kernel(memory: GuestMemory) -> Kernel:
+    """The kernel that this memory belongs to; that there is exactly one is part of the answer."""
+    notes = list(find_notes(memory))
+    if not notes:
+        raise WalkError(
+            "no-vmcoreinfo",
+            "the guest's memory",
+            "no VMCOREINFO note was found in it",
+            hint="is a Linux kernel with CONFIG_VMCORE_INFO (or CONFIG_CRASH_CORE) running in it?",
+        )
+    found: dict[str, Kernel] = {}
+    problems: list[WalkError] = []
+    for note in notes:
+        try:
+            found.setdefault(note.info.text, learn(memory, note))
+        except WalkError as error:
+            # Left behind by a kernel that ran before: its pages hold something else by now.
+            problems.append(error)
+    if not found:
+        raise problems[0]
+    if len(found) > 1:
+        places = ", ".join(f"{kernel.info.release} at {kernel.note.address:#x}" for kernel in found.values())
+        raise WalkError(
+            "two-kernels",
+            "the guest's memory",
+            f"more than one kernel's VMCOREINFO holds: {places}",
+            hint="name the address of the right note",
+        )
+    return next(iter(found.values()))
+
+
+def kernel_from(memory: GuestMemory, source: int | str) -> Kernel:
+    """The kernel whose note is at an address, or whose VMCOREINFO is this text."""
+    note = note_at(memory, source) if isinstance(source, int) else Note(parse(source))
+    return learn(memory, note)
+
+
+def learn(memory: GuestMemory, note: Note) -> Kernel:
+    """Check that a note describes the kernel in this memory."""
+    info = note.info
+    top = _symbol(info, ("init_top_pgt", "swapper_pg_dir"))
+    root = top - _IMAGE + info.number("phys_base")
+    levels = 5 if info.get("NUMBER", "pgtable_l5_enabled") else 4
+    # A positive power of two below the 52nd bit, or none.
+    mask = info.get("NUMBER", "sme_mask") or 0
+    if mask < 0 or mask & (mask - 1) or mask >> 52 or 0 < mask < PAGE_SIZE:
+        raise WalkError("vmcoreinfo", f"VMCOREINFO of {info.release}", f"NUMBER(sme_mask) is {mask:#x}")
+    where = f"the kernel {info.release}"
+    if root % PAGE_SIZE or root < 0 or not memory.holds(root, PAGE_SIZE):
+        raise WalkError("page-table", where, f"its page tables are said to be at {root:#x}, no known memory")
+    kernel = Kernel(note, Layout.of(info), root, levels, mask)
+    space = kernel.space(memory)
+    if space.translate(top) != root:
+        raise WalkError(
+            "other-kernel", where, f"its page tables, said to be at {root:#x}, do not map themselves there"
+        )
+    running = _release(space, info, where)
+    if running != info.release:
+        raise WalkError("other-kernel", where, f"the kernel in this memory calls itself {running!r}")
+    return replace(kernel, extras=learn_extras(space, info))
+
+
+def _symbol(info: VmcoreInfo, names: Sequence[str]) -> int:
+    given = next((name for name in names if info.get("SYMBOL", name) is not None), names[0])
+    return info.symbol(given)
+
+
+def _release(space: AddressSpace, info: VmcoreInfo, where: str) -> str:
+    address = info.symbol("init_uts_ns") + (info.get("OFFSET", "uts_namespace.name") or 0)
+    names = space.read(address, 3 * _UTS_FIELD, f"init_uts_ns of {where}")
+    return names[2 * _UTS_FIELD :].split(b"\0", 1)[0].decode("ascii", "replace")

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The ``struct page`` of some neighbouring frames, member by member."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.memory.image import Flags
+from harness.memory.walk.physical import Bytes
+
+Words = npt.NDArray[np.uint64]
+Ints = npt.NDArray[np.uint32]
+
+
+class Pages:
+    """Views of a buffer: valid until it is used again."""
+
+    def __init__(self, first: int, content: Bytes, missing: Flags) -> None:
+        self.first = first
+        """The first frame."""
+        self.missing = missing
+        """There is no struct page for these."""
+        self._content = content
+
+    def __len__(self) -> int:
+        return len(self._content)
+
+    def word(self, offset: int) -> Words:
+        """The 64-bit member at an offset, of every page."""
+        return self._content.view("<u8")[:, offset // 8]
+
+    def int(self, offset: int) -> Ints:
+        """The 32-bit member at an offset, of every page."""
+        return self._content.view("<u4")[:, offset // 4]

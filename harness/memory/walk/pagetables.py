@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Kernel virtual addresses, by the kernel's own page tables.
+
+    space = AddressSpace(memory, root, levels=4)
+    space.translate(0xffffffff81000000)
+    space.read(address, length)
+
+Nothing is known in advance about where the kernel put what: the direct map, the
+memmap and the kernel's image are all found the way the processor finds them.
+Page tables are the guest's: a table outside of its memory is an error, and what
+a walk reads is bounded by what it asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.memory.walk.errors import WalkError
+from harness.memory.walk.physical import Bytes, GuestMemory
+from harness.units import PAGE_SIZE
+
+_PRESENT = 1 << 0
+_LARGE = 1 << 7
+_ADDRESS = 0x000F_FFFF_FFFF_F000
+#: Tables that are remembered: the image, the memmap and some of the direct map of a large guest.
+_REMEMBERED = 2048
+#: At these levels an entry may map memory itself: 4 KiB, 2 MiB, 1 GiB.
+_LARGEST_LEAF = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """``length`` bytes from ``virtual`` on are at ``physical``; None: nothing is mapped there."""
+
+    virtual: int
+    physical: int | None
+    length: int
+
+
+class AddressSpace:
+    """What the page tables below ``root`` map."""
+
+    def __init__(self, memory: GuestMemory, root: int, levels: int, encryption_mask: int = 0) -> None:
+        if levels not in (4, 5):
+            raise ValueError(f"page tables of {levels} levels")
+        self.memory = memory
+        self.levels = levels
+        self._root = root
+        # With memory encryption one bit of each entry is no part of the address.
+        self._address = _ADDRESS & ~encryption_mask
+        self._tables: dict[int, list[int]] = {}
+
+    def canonical(self, virtual: int) -> bool:
+        """Whether the processor accepts this as an address."""
+        top = virtual >> (9 * self.levels + 11)
+        return top in (0, (1 << (53 - 9 * self.levels)) - 1)
+
+    def translate(self, virtual: int) -> int | None:
+        """The physical address, or None if nothing is mapped there."""
+        return self._step(virtual).physical
+
+    def runs(self, virtual: int, length: int) -> Iterator[Run]:
+        """What lies behind a stretch of addresses, neighbours joined."""
+        end, pending = virtual + length, Run(virtual, None, 0)
+        while virtual < end:
+            step = self._step(virtual)
+            size = min(step.length, end - virtual)
+            follows = None if pending.physical is None else pending.physical + pending.length
+            if pending.length and step.physical == follows:
+                pending = Run(pending.virtual, pending.physical, pending.length + size)
+            else:
+                if pending.length:
+                    yield pending
+                pending = Run(virtual, step.physical, size)
+            virtual += size
+        if pending.length:
+            yield pending
+
+    def read(self, virtual: int, length: int, what: str) -> bytes:
+        """Bytes from a virtual address; ``what`` they are, for the error if they cannot be had."""
+        parts = []
+        for run in self.runs(virtual, length):
+            if run.physical is None:
+                raise WalkError("unmapped", what, f"the kernel maps nothing at {run.virtual:#x}")
+            self._demand(run.virtual, run.physical, run.length, what)
+            parts.append(self.memory.read(run.physical, run.length))
+        return b"".join(parts)
+
+    def read_pages(self, virtual: int, out: Bytes, what: str) -> list[tuple[int, int]]:
+        """Fill ``out``, rows of a page each, from a page's address on.
+
+        What is not mapped is zeroed, and returned as (first row, end row).
+        """
+        missing = []
+        for run in self.runs(virtual, len(out) * PAGE_SIZE):
+            first = (run.virtual - virtual) // PAGE_SIZE
+            rows = slice(first, first + run.length // PAGE_SIZE)
+            if run.physical is None:
+                out[rows] = 0
+                missing.append((rows.start, rows.stop))
+            else:
+                self._demand(run.virtual, run.physical, run.length, what)
+                self.memory.read_frames(run.physical // PAGE_SIZE, out[rows])
+        return missing
+
+    def _demand(self, virtual: int, physical: int, length: int, what: str) -> None:
+        if not self.memory.holds(physical, length):
+            raise WalkError(
+                "outside-memory",
+                what,
+                f"{virtual:#x} is mapped to {physical:#x}, where there is no known memory",
+            )
+
+    def words(self, virtual: int, count: int, what: str) -> list[int]:
+        """64-bit numbers from a virtual address."""
+        content = self.read(virtual, 8 * count, what)
+        return _words(content)
+
+    def _step(self, virtual: int) -> Run:
+        """The one mapping that ``virtual`` lies in, from there to its end."""
+        if virtual < 0 or virtual >> 64 or not self.canonical(virtual):
+            raise WalkError("address", "the guest's kernel", f"{virtual:#x} is no address of its memory")
+        table, level = self._root, self.levels
+        while True:
+            shift = 12 + 9 * (level - 1)
+            left = (1 << shift) - (virtual & ((1 << shift) - 1))
+            entry = self._table(table, virtual)[virtual >> shift & 511]
+            if not entry & _PRESENT:
+                return Run(virtual, None, left)
+            if level == 1 or (entry & _LARGE and level <= _LARGEST_LEAF):
+                # Bit 12 of a large page's entry is an attribute, not address.
+                base = entry & self._address & ~((1 << shift) - 1)
+                return Run(virtual, base | (virtual & ((1 << shift) - 1)), left)
+            table, level = entry & self._address, level - 1
+
+    def _table(self, physical: int, virtual: int) -> list[int]:
+        table = self._tables.get(physical)
+        if table is None:
+            if not self.memory.holds(physical, PAGE_SIZE):
+                raise WalkError(
+                    "page-table",
+                    f"the page tables of {virtual:#x}",
+                    f"a table is said to be at {physical:#x}, which is no known memory",
+                )
+            if len(self._tables) >= _REMEMBERED:
+                self._tables.clear()
+            content = self.memory.read(physical, PAGE_SIZE)
+            table = self._tables[physical] = _words(content)
+        return table
+
+
+def _words(content: bytes) -> list[int]:
+    words: list[int] = np.frombuffer(content, dtype="<u8").tolist()
+    return words

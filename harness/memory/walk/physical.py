@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The guest's physical memory: which file, and where in it, holds which address.
+
+    memory = GuestMemory.of([(image, block.gpa)])       # one entry a RAMBlock
+    memory.read(0x1000, 64)
+
+The map is the machine's own (the device's record has it, in BLOCKS), never
+arithmetic on a PCI hole: 5 GiB are one file and two stretches of addresses on
+one machine type and two other ones on the next, and each NUMA node is a file of
+its own.
+
+Reading is preadv() by way of the image: holes of the file stay holes.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.errors import MachineryError
+from harness.memory.image import BLOCK_PAGES, Flags, Words
+from harness.memory.walk.errors import WalkError
+from harness.units import PAGE_SIZE
+
+Bytes = npt.NDArray[np.uint8]
+
+#: (guest address, offset in the image, length), in bytes; as in the device's record.
+GpaRange = tuple[int, int, int]
+
+#: x86-64 has no more physical address bits.
+_HIGHEST = 1 << 52
+
+
+class PageReader(Protocol):
+    """What a walk needs of an image; :class:`harness.memory.image.RamImage` is one."""
+
+    name: str
+    pages: int
+
+    def read(self, first: int, count: int) -> Words:
+        """``count`` pages (at most BLOCK_PAGES) as rows of words, valid until the next read."""
+
+    def blocks(self) -> Iterator[tuple[int, Words]]:
+        """(first page, words) of all that is not a hole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Frames ``first`` to ``end`` (exclusive) are the pages of ``image`` from ``page`` on."""
+
+    first: int
+    end: int
+    image: PageReader
+    page: int
+
+
+class GuestMemory:
+    """Guest-physical memory, read by address.  The guest must stand still."""
+
+    def __init__(self, stretches: Iterable[Stretch]) -> None:
+        self.stretches: Sequence[Stretch] = sorted(stretches, key=lambda stretch: stretch.first)
+        if not self.stretches:
+            raise MachineryError("no guest memory to walk")
+        for stretch in self.stretches:
+            last = stretch.page + stretch.end - stretch.first
+            if stretch.page < 0 or last > stretch.image.pages:
+                raise MachineryError(
+                    f"{stretch.image.name}: has {stretch.image.pages} pages, "
+                    f"but is said to hold guest memory up to its page {last}"
+                )
+        for one, two in zip(self.stretches, self.stretches[1:], strict=False):
+            if one.end > two.first:
+                raise MachineryError(
+                    f"guest frame {two.first:#x} is said to be in both {one.image.name} and {two.image.name}"
+                )
+        self._starts = [stretch.first for stretch in self.stretches]
+        #: One more than the highest frame.
+        self.frames = max(stretch.end for stretch in self.stretches)
+
+    @classmethod
+    def of(cls, images: Iterable[tuple[PageReader, Iterable[GpaRange]]]) -> GuestMemory:
+        """From images and the guest addresses that each is mapped at."""
+        return cls(_stretches(images))
+
+    def present(self) -> Flags:
+        """For each frame, whether there is memory behind it."""
+        flags = np.zeros(self.frames, dtype=np.bool_)
+        for stretch in self.stretches:
+            flags[stretch.first : stretch.end] = True
+        return flags
+
+    def holds(self, address: int, length: int) -> bool:
+        """Whether all of this lies in known memory."""
+        frame, end = address // PAGE_SIZE, -(-(address + length) // PAGE_SIZE)
+        while frame < end:
+            stretch = self._find(frame)
+            if stretch is None:
+                return False
+            frame = stretch.end
+        return True
+
+    def read(self, address: int, length: int) -> bytes:
+        """Bytes from a physical address."""
+        first = address // PAGE_SIZE
+        pages = np.empty((-(-(address + length) // PAGE_SIZE) - first, PAGE_SIZE), dtype=np.uint8)
+        self.read_frames(first, pages)
+        start = address % PAGE_SIZE
+        return pages.tobytes()[start : start + length]
+
+    def read_frames(self, frame: int, out: Bytes) -> None:
+        """Fill ``out``, an array of rows of a page each, from ``frame`` on."""
+        done, count = 0, len(out)
+        while done < count:
+            stretch = self._find(frame + done)
+            if stretch is None:
+                raise WalkError(
+                    "outside-memory",
+                    f"guest frame {frame + done:#x}",
+                    "there is no known memory behind it",
+                    hint="a guest with memory in no file of its own cannot be walked",
+                )
+            here = min(count - done, stretch.end - frame - done, BLOCK_PAGES)
+            words = stretch.image.read(stretch.page + frame + done - stretch.first, here)
+            out[done : done + here] = words.view(np.uint8)
+            done += here
+
+    def blocks(self) -> Iterator[tuple[int, Words]]:
+        """(first frame, words) of all that is not a hole of its file, in no order."""
+        for image in {id(s.image): s.image for s in self.stretches}.values():
+            mine = [stretch for stretch in self.stretches if stretch.image is image]
+            for first, words in image.blocks():
+                for stretch in mine:
+                    low = max(first, stretch.page)
+                    high = min(first + len(words), stretch.page + stretch.end - stretch.first)
+                    if low < high:
+                        yield stretch.first + low - stretch.page, words[low - first : high - first]
+
+    def _find(self, frame: int) -> Stretch | None:
+        number = bisect.bisect_right(self._starts, frame) - 1
+        if number < 0 or frame >= self.stretches[number].end:
+            return None
+        return self.stretches[number]
+
+
+def _stretches(images: Iterable[tuple[PageReader, Iterable[GpaRange]]]) -> Iterator[Stretch]:
+    for image, ranges in images:
+        for address, offset, length in ranges:
+            if min(address, offset, length) < 0 or address + length > _HIGHEST:
+                raise MachineryError(
+                    f"{image.name}: is said to lie at {address:#x}+{length:#x}, where no memory can be"
+                )
+            if (address - offset) % PAGE_SIZE:
+                raise MachineryError(f"{image.name}: its pages are not pages of the guest ({address:#x})")
+            # Inwards to whole pages; a block may be mapped with more than its used length.
+            first = -(-address // PAGE_SIZE)
+            page = first - (address - offset) // PAGE_SIZE
+            end = min((address + length) // PAGE_SIZE, first + image.pages - page)
+            if first < end:
+                yield Stretch(first, end, image, page)
