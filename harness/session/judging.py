@@ -11,7 +11,8 @@ from typing import Final
 
 from harness.errors import MachineryError
 from harness.events import EventStream
-from harness.memory.compare import compare
+from harness.memory import host_written
+from harness.memory.compare import Comparison, compare
 from harness.memory.digest import RequestDigests, page_digests
 from harness.memory.image import RamImage
 from harness.memory.record import Block, MigrationRecord, read_record
@@ -54,6 +55,7 @@ def gather(moved: Moved, guest: Guest, resolved: Resolved, events: EventStream) 
             with events.step("compare", block=name, bytes=source.size) as step:
                 found = compare(source, destination)
                 step.note(differing=int(found.differing.size))
+            named = _named(found, source, destination, resolved)
             states.append(
                 BlockState(
                     block=record.blocks.get(name) or Block(name, source.pages),
@@ -62,6 +64,7 @@ def gather(moved: Moved, guest: Guest, resolved: Resolved, events: EventStream) 
                     zero_on_destination=found.zero_on_destination,
                     hole_on_source=found.hole_on_source,
                     sent=record.sent[name].flags() if name in record.sent else None,
+                    named=named,
                 )
             )
         now = (
@@ -79,6 +82,20 @@ def gather(moved: Moved, guest: Guest, resolved: Resolved, events: EventStream) 
         expect=scenario.expect,
     )
     return Evidence(case, record, moved.holds.requests, not_compared)
+
+
+def _named(
+    found: Comparison, source: RamImage, destination: RamImage, resolved: Resolved
+) -> Mapping[int, str]:
+    """Pages that differ because the host wrote them; emulated guests have none."""
+    if resolved.accelerator != "kvm":
+        return {}
+    # What was left behind is zero over there, and is no clock.
+    candidates = found.differing[~found.zero_on_destination[found.differing]].tolist()
+    if len(candidates) > host_written.MOST_CANDIDATES:
+        return {}
+    pages = ((number, source.page(number), destination.page(number)) for number in candidates)
+    return host_written.named_pages(pages, resolved.scenario.guest.vcpus)
 
 
 def keep_wrong_pages(judgement: Judgement, moved: Moved, folder: RunFolder) -> None:
