@@ -10,6 +10,7 @@
  *   info.c       free page info: requests come in, answers go out
  *   buffers.c    free page info: what answers travel in
  *   walk.c       free page info: the walk over the free lists, and why it is right
+ *   window.h     free page info: from a block of frames to bits
  *   debugfs.c    counters
  *   test.h       controls for tests, compiled out by default
  */

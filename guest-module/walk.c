@@ -67,6 +67,7 @@
 
 #include "freepage.h"
 #include "test.h"
+#include "window.h"
 
 /* Where to go on in a list after the lock was dropped. */
 struct fpb_cursor {
@@ -84,33 +85,6 @@ unsigned long fpb_end_pfn(void)
 	for_each_online_node(nid)
 		end = max(end, (unsigned long)node_end_pfn(nid));
 	return end;
-}
-
-/* Set the bits of a chunk that [from, to) names. */
-static void fpb_set_bits(__le64 *bitmap, unsigned int from, unsigned int to)
-{
-	while (from < to) {
-		unsigned int bit = from % 64, nr = min(64 - bit, to - from);
-
-		bitmap[from / 64] |= cpu_to_le64((~0ULL >> (64 - nr)) << bit);
-		from += nr;
-	}
-}
-
-/* Note a free block, or what of it is inside of the pass. */
-static void fpb_mark(struct fpb_pass *pass, unsigned long pfn, unsigned int order)
-{
-	unsigned long from = max(pfn, pass->start);
-	unsigned long to = min(pfn + (1UL << order), pass->end);
-
-	while (from < to) {
-		unsigned long i = (from - pass->base) / VFPI_MAX_BITS;
-		unsigned long first = pass->base + i * VFPI_MAX_BITS;
-		unsigned long end = min(to, first + VFPI_MAX_BITS);
-
-		fpb_set_bits(pass->chunks[i]->bitmap, from - first, end - first);
-		from = end;
-	}
 }
 
 /*

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * From a block of frames to bits of chunks.  Apart from the rest so that a unit
+ * test can compile it, with types of its own, outside of any kernel.
+ */
+#ifndef FREEPAGE_WINDOW_H
+#define FREEPAGE_WINDOW_H
+
+/* Set the bits of a chunk that [from, to) names. */
+static inline void fpb_set_bits(__le64 *bitmap, unsigned int from, unsigned int to)
+{
+	while (from < to) {
+		unsigned int bit = from % 64, nr = min(64 - bit, to - from);
+
+		bitmap[from / 64] |= cpu_to_le64((~0ULL >> (64 - nr)) << bit);
+		from += nr;
+	}
+}
+
+/* Note a free block, or what of it is inside of the pass. */
+static inline void fpb_mark(struct fpb_pass *pass, unsigned long pfn, unsigned int order)
+{
+	unsigned long from = max(pfn, pass->start);
+	unsigned long to = min(pfn + (1UL << order), pass->end);
+
+	while (from < to) {
+		unsigned long i = (from - pass->base) / VFPI_MAX_BITS;
+		unsigned long first = pass->base + i * VFPI_MAX_BITS;
+		unsigned long end = min(to, first + VFPI_MAX_BITS);
+
+		fpb_set_bits(pass->chunks[i]->bitmap, from - first, end - first);
+		from = end;
+	}
+}
+
+#endif /* FREEPAGE_WINDOW_H */

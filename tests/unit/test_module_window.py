@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The module's clipping of free blocks to a window, compiled here, against sets of frames."""
+
+from __future__ import annotations
+
+import ctypes
+import random
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+MODULE = Path(__file__).parents[2] / "guest-module"
+CHUNK_BITS = 1 << 18
+CHUNKS = 3
+
+SHIM = r"""
+#include <stdint.h>
+typedef uint64_t __le64;
+#define cpu_to_le64(x) (x)
+#define min(a, b) ((a) < (b) ? (a) : (b))
+#define max(a, b) ((a) > (b) ? (a) : (b))
+#define VFPI_MAX_BITS (1U << 18)
+struct fpb_chunk { __le64 *bitmap; };
+struct fpb_pass { unsigned long start, end, base; struct fpb_chunk *chunks[3]; };
+#include "window.h"
+
+/* Marks blocks in three chunks that lie side by side in bits. */
+void mark(unsigned long start, unsigned long end, unsigned long base, __le64 *bits,
+    unsigned int nr, const unsigned long *pfns, const unsigned int *orders)
+{
+    struct fpb_chunk chunks[3] = {
+        { bits }, { bits + VFPI_MAX_BITS / 64 }, { bits + 2 * (VFPI_MAX_BITS / 64) }
+    };
+    struct fpb_pass pass = { start, end, base, { &chunks[0], &chunks[1], &chunks[2] } };
+
+    for (unsigned int i = 0; i < nr; i++)
+        fpb_mark(&pass, pfns[i], orders[i]);
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    compiler = shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no gcc")
+    folder = tmp_path_factory.mktemp("window")
+    (folder / "shim.c").write_text(SHIM)
+    # The sanitizer's runtime cannot be loaded into Python; its trap needs none.
+    flags = ["-shared", "-fPIC", "-O1", "-Wall", "-fsanitize=undefined", "-fsanitize-undefined-trap-on-error"]
+    command = [compiler, *flags, "-I", str(MODULE), "-o", str(folder / "window.so"), str(folder / "shim.c")]
+    subprocess.run(command, check=True)
+    return ctypes.CDLL(str(folder / "window.so"))
+
+
+def marked(library: ctypes.CDLL, start: int, end: int, blocks: list[tuple[int, int]]) -> set[int]:
+    """The frames whose bits are set after these blocks were seen."""
+    base = start - start % 64
+    guard = 64  # bytes behind the last chunk that must stay untouched
+    buffer = ctypes.create_string_buffer(CHUNKS * CHUNK_BITS // 8 + guard)
+    pfns = (ctypes.c_ulong * len(blocks))(*[pfn for pfn, _ in blocks])
+    orders = (ctypes.c_uint * len(blocks))(*[order for _, order in blocks])
+    limits = (ctypes.c_ulong(limit) for limit in (start, end, base))
+    library.mark(*limits, buffer, len(blocks), pfns, orders)
+    assert not any(buffer.raw[-guard:])
+    bits = int.from_bytes(buffer.raw, "little")
+    frames: set[int] = set()
+    at = 0
+    while bits:
+        skip = (bits & -bits).bit_length() - 1
+        run = (~(bits >> skip) & ((bits >> skip) + 1)).bit_length() - 1
+        frames.update(range(base + at + skip, base + at + skip + run))
+        bits >>= skip + run
+        at += skip + run
+    return frames
+
+
+def expected(start: int, end: int, blocks: list[tuple[int, int]]) -> set[int]:
+    return {f for pfn, order in blocks for f in range(max(pfn, start), min(pfn + (1 << order), end))}
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "block"),
+    [
+        (0, 1024, (0, 10)),
+        (100, 612, (0, 10)),  # larger than the window, on both sides
+        (100, 612, (96, 3)),  # begins below: the part inside is not lost
+        (100, 612, (608, 3)),  # ends above
+        (100, 612, (612, 0)),  # the first frame behind the window
+        (100, 612, (99, 0)),
+        (100, 612, (611, 0)),
+        (100, 612, (0, 2)),
+        (100, 100 + 2 * CHUNK_BITS, (CHUNK_BITS, 10)),  # across two chunks, as the base is 64
+        (63, 64, (0, 6)),
+        (64, 65, (64, 6)),
+        (0, CHUNKS * CHUNK_BITS, (CHUNKS * CHUNK_BITS - 1024, 10)),
+    ],
+)
+def test_edges(library: ctypes.CDLL, start: int, end: int, block: tuple[int, int]) -> None:
+    assert marked(library, start, end, [block]) == expected(start, end, [block])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_blocks_in_any_window(library: ctypes.CDLL, seed: int) -> None:
+    rng = random.Random(seed)
+    origin = rng.choice([0, 1 << 20, (1 << 40) + 4096])
+    start = origin + rng.randrange(4096)
+    end = min(start + rng.randrange(1, CHUNKS * CHUNK_BITS), start - start % 64 + CHUNKS * CHUNK_BITS)
+    orders = [rng.randrange(11) for _ in range(200)]
+    frames = [rng.randrange(origin, end + 2048) for _ in orders]
+    blocks = [(frame >> order << order, order) for frame, order in zip(frames, orders, strict=True)]
+    assert marked(library, start, end, blocks + blocks[:50]) == expected(start, end, blocks)
