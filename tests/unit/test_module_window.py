@@ -26,12 +26,12 @@ struct fpb_chunk { __le64 *bitmap; };
 struct fpb_pass { unsigned long start, end, base; struct fpb_chunk *chunks[3]; };
 #include "window.h"
 
-/* Marks blocks in three chunks that lie side by side in bits. */
+/* Marks blocks in three chunks, each with one untouchable word behind it. */
 void mark(unsigned long start, unsigned long end, unsigned long base, __le64 *bits,
     unsigned int nr, const unsigned long *pfns, const unsigned int *orders)
 {
     struct fpb_chunk chunks[3] = {
-        { bits }, { bits + VFPI_MAX_BITS / 64 }, { bits + 2 * (VFPI_MAX_BITS / 64) }
+        { bits }, { bits + (VFPI_MAX_BITS / 64 + 1) }, { bits + 2 * (VFPI_MAX_BITS / 64 + 1) }
     };
     struct fpb_pass pass = { start, end, base, { &chunks[0], &chunks[1], &chunks[2] } };
 
@@ -58,14 +58,15 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
 def marked(library: ctypes.CDLL, start: int, end: int, blocks: list[tuple[int, int]]) -> set[int]:
     """The frames whose bits are set after these blocks were seen."""
     base = start - start % 64
-    guard = 64  # bytes behind the last chunk that must stay untouched
-    buffer = ctypes.create_string_buffer(CHUNKS * CHUNK_BITS // 8 + guard)
+    stride = CHUNK_BITS // 8 + 8
+    buffer = ctypes.create_string_buffer(CHUNKS * stride)
     pfns = (ctypes.c_ulong * len(blocks))(*[pfn for pfn, _ in blocks])
     orders = (ctypes.c_uint * len(blocks))(*[order for _, order in blocks])
     limits = (ctypes.c_ulong(limit) for limit in (start, end, base))
     library.mark(*limits, buffer, len(blocks), pfns, orders)
-    assert not any(buffer.raw[-guard:])
-    bits = int.from_bytes(buffer.raw, "little")
+    parts = [buffer.raw[i * stride : (i + 1) * stride] for i in range(CHUNKS)]
+    assert not any(any(part[-8:]) for part in parts)
+    bits = int.from_bytes(b"".join(part[:-8] for part in parts), "little")
     frames: set[int] = set()
     at = 0
     while bits:
