@@ -90,6 +90,10 @@ def _connect(path: Path) -> tuple[socket.socket, int]:
     return connection, pid
 
 
+def _unreachable(side: str, path: Path, error: Exception) -> GuestLost:
+    return GuestLost(f"the {side} QEMU's monitor at {path} does not answer: {error}")
+
+
 async def _cancel_others() -> None:
     """Cancel every task of the running loop but this one, and see them end."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -163,14 +167,17 @@ class Monitor:
             monitor = cls(loop, side, QMPClient(f"freepage.{side}"), events, transcript)
             try:
                 connection, monitor.pid = _connect(path)
+            except OSError as error:
+                raise _unreachable(side, path, error) from error
+            try:
                 loop.run(monitor._open(connection), deadline.timeout(30), f"the {side} QEMU's monitor")
-            except (OSError, ConnectError) as error:
-                if isinstance(error, ConnectError) and isinstance(error.exc, NegotiationError):
+            except ConnectError as error:
+                if isinstance(error.exc, NegotiationError):
                     # An event came before the answer to qmp_capabilities, which QEMU may do
                     # and qemu.qmp (0.0.6) does not expect.  QEMU begins anew with a new connection.
                     deadline.check()
                     continue
-                raise GuestLost(f"the {side} QEMU's monitor at {path} does not answer: {error}") from error
+                raise _unreachable(side, path, error) from error
             return monitor
 
     async def _open(self, connection: socket.socket) -> None:

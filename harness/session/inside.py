@@ -54,14 +54,14 @@ class Findings:
         return self.answers.checks if self.answers is not None else None
 
 
+@dataclass(frozen=True, slots=True)
 class Booted:
     """A guest that is ready on the source, and everything around it."""
 
-    def __init__(self, plan: RunPlan, lab: Lab, guest: Guest, domain: libvirt.virDomain) -> None:
-        self.plan = plan
-        self.lab = lab
-        self.guest = guest
-        self.domain = domain
+    plan: RunPlan
+    lab: Lab
+    guest: Guest
+    domain: libvirt.virDomain
 
 
 @contextlib.contextmanager

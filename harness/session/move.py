@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -177,8 +178,6 @@ class Move:
 
     def _write_command(self, side: str, pid: int) -> None:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
-        import shlex
-
         self._folder.write_text(
             f"{side}.command", shlex.join(word.decode(errors="replace") for word in words)
         )

@@ -9,13 +9,14 @@ left but its folder.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
 
-from harness.errors import FreepageError, InputError
+from harness.errors import FreepageError, InputError, MachineryError
 from harness.events import EventStream, JsonLinesFile
 from harness.hosts.enter import enter
 from harness.report.folder import RunFolder
@@ -93,11 +94,11 @@ def _supervise(plan: RunPlan, folder: RunFolder, events: EventStream, work: Work
         with TerminalProgress(events) as terminal:
             return work(plan, folder, events, terminal)
     except FreepageError as error:
-        events.emit("error", text=error.message, type=type(error).__name__)
-        folder.finish(f"This run ended without a verdict{_during(events)}:\n\n{error.render()}")
-        print_error(f"freepage: {error.render()}")
-        _say_where(folder)
-        return error.exit_code
+        return _failed(error, folder, events)
+    except OSError as error:
+        # No space in the run folder, say: an error of the machine, not a fault of the testbed.
+        where = f"{error.filename}: " if error.filename else ""
+        return _failed(MachineryError(f"{where}{error.strerror or error}"), folder, events)
     except KeyboardInterrupt:
         events.emit("interrupted")
         folder.finish(f"This run was interrupted{_during(events)}; there is no verdict.")
@@ -109,6 +110,15 @@ def _supervise(plan: RunPlan, folder: RunFolder, events: EventStream, work: Work
         folder.finish(f"This run ended with a fault of the testbed itself; there is no verdict.\n\n{error!r}")
         _say_where(folder)
         raise
+
+
+def _failed(error: FreepageError, folder: RunFolder, events: EventStream) -> int:
+    events.emit("error", text=error.message, type=type(error).__name__)
+    print_error(f"freepage: {error.render()}")
+    _say_where(folder)
+    with contextlib.suppress(OSError):
+        folder.finish(f"This run ended without a verdict{_during(events)}:\n\n{error.render()}")
+    return error.exit_code
 
 
 def _during(events: EventStream) -> str:
