@@ -35,7 +35,8 @@ def _rows(result: Result) -> list[tuple[str, str]]:
     by = witness.get(sent.floor_by, "free by the walk from outside")
     head = f", of which {human_size(sent.head)} free pages before the first answer" if sent.head else ""
     rows.append(("sent", f"{human_size(sent.sent)}{head}"))
-    times = "" if sent.sent_over_floor is None else f"; sent is {sent.sent_over_floor:.2f} times the floor"
+    what = "sent less those" if sent.head else "sent"
+    times = "" if sent.sent_over_floor is None else f"; {what} is {sent.sent_over_floor:.2f} times the floor"
     rows.append(("floor", f"{human_size(sent.floor)} ({by}){times}"))
     held = f", of which {time.held_ms} ms held for digests" if time.held_ms else ""
     rows.append(

@@ -138,7 +138,7 @@ def test_summary_of_a_pass() -> None:
     for words in (
         "3: 2 equal, 1 skipped (33.3 %), 0 wrong",
         "2 requests, 1 answers, 1 stale, 0 invalid",
-        "sent is 1.12 times the floor",
+        "sent less those is 1.12 times the floor",
         "1200 ms in 3 rounds, of which 100 ms held for digests; down for 40 ms",
         "0 of its 10 pages wrong, 0 of 20 exercised pages wrong, 0 kernel warnings",
         "pc.bios (anonymous memory)",
