@@ -41,7 +41,8 @@ def test_sigkill_leaves_nothing(start: Start, step: str) -> None:
     running = start("run", "churn", "--json")
     running.wait_for_step(step)
     family = running.family()
-    assert len(family) > 3
+    # At least the porter, the lab's init and the worker.
+    assert len(family) >= 3
     running.process.kill()
     ended = running.end()
     assert ended.status == -signal.SIGKILL
