@@ -7,6 +7,15 @@
 docs/walk.md says how it is done, what it proves, and how to call it.
 """
 
+from harness.memory.walk.compare import (
+    ReportedPages,
+    Standing,
+    Witnesses,
+    compare_witnesses,
+    judge_reported,
+    to_frames,
+    to_pages,
+)
 from harness.memory.walk.errors import TornError, WalkError
 from harness.memory.walk.kernel import Kernel, find_kernel, kernel_from
 from harness.memory.walk.kinds import Kind
@@ -21,10 +30,17 @@ __all__ = [
     "GuestMemory",
     "Kernel",
     "Kind",
+    "ReportedPages",
+    "Standing",
     "TornError",
     "WalkError",
+    "Witnesses",
+    "compare_witnesses",
     "find_kernel",
+    "judge_reported",
     "kernel_from",
+    "to_frames",
+    "to_pages",
     "walk_memory",
     "walk_source",
 ]

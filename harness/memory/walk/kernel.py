@@ -66,24 +66,23 @@ class Kernel:
 
 def find_kernel(memory: GuestMemory) -> Kernel:
     """The kernel that this memory belongs to; that there is exactly one is part of the answer."""
-    notes = list(find_notes(memory))
-    if not notes:
-        raise WalkError(
+    found: dict[str, Kernel] = {}
+    problem: WalkError | None = None
+    for address in find_notes(memory):
+        try:
+            note = note_at(memory, address)
+            if note.info.text not in found:
+                found[note.info.text] = learn(memory, note)
+        except WalkError as error:
+            # No note; or left behind by a kernel that ran before, whose pages hold something else by now.
+            problem = problem or error
+    if not found:
+        raise problem or WalkError(
             "no-vmcoreinfo",
             "the guest's memory",
             "no VMCOREINFO note was found in it",
             hint="is a Linux kernel with CONFIG_VMCORE_INFO (or CONFIG_CRASH_CORE) running in it?",
         )
-    found: dict[str, Kernel] = {}
-    problems: list[WalkError] = []
-    for note in notes:
-        try:
-            found.setdefault(note.info.text, learn(memory, note))
-        except WalkError as error:
-            # Left behind by a kernel that ran before: its pages hold something else by now.
-            problems.append(error)
-    if not found:
-        raise problems[0]
     if len(found) > 1:
         places = ", ".join(f"{kernel.info.release} at {kernel.note.address:#x}" for kernel in found.values())
         raise WalkError(

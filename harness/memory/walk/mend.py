@@ -7,19 +7,21 @@ Such a block is neither free nor lost: it is *in transit*, and left out.  What
 remains must be sound, by the same proof as ever; where it is not, or where no
 lock is held, the list is corrupt.
 
-The states, from list_del() and list_add(), with ``e`` the block on its way,
-``a`` before and ``b`` after it:
+The states, from list_del(), list_add() and list_move(), with ``e`` the block on
+its way, ``a`` before and ``b`` after it:
 
-- taken off, first store done: a.next is e, b.prev is a;
-- taken off: nobody points to e, whose own links are old or poison;
-- put on, first store done: b.prev is e, a.next is b;
-- on the list, but not marked as a free block yet: both point to it, and it is
-  no node of the graph.
+- half off: a.next is e, b.prev is a already;
+- half on, or half off with the stores in the other order: b.prev is e, a.next is b;
+- off, or not yet on: nobody points to e, whose own links are old or poison;
+- any of these, or on the list, but not marked as a free block (a block that is
+  split is marked last): e is no node of the graph.
+
+Other states have other explanations, one of which is wrong: in particular, a
+block that both its neighbours point to is on the list, whatever else is odd.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -44,22 +46,27 @@ class Mended:
     """(frame, order); order 0 where it is not known."""
 
 
-def mend(graph: Graph, lists: FreeLists, locked: frozenset[int], zone_of: Nodes, error: WalkError) -> Mended:
-    """Leave out at most one block of each zone whose lock is held; ``zone_of`` each block."""
+def mend(graph: Graph, lists: FreeLists, locked: frozenset[int], said: Nodes, error: WalkError) -> Mended:
+    """Leave out at most one block of each zone whose lock is held.
+
+    ``said``: the zone that each block says it is in.  ``error``: what is wrong with the graph.
+    """
+    each = lists.orders * len(lists.types)
+    zone_of = np.concatenate((said, np.repeat(np.arange(len(lists.zones), dtype=np.int32), each)))
+    odd = _odd(graph)
+    if not odd or not {int(zone_of[node]) for node in odd} <= locked:
+        raise error  # no operation leaves this
     transit: list[tuple[int, int]] = []
     for _ in locked:
-        step = next(_removals(graph, locked, zone_of), None)
+        step = _best_removal(graph, odd)
         if step is None:
             break
         frame, node, without = step
         transit.append((frame, 0 if node is None else int(graph.blocks.orders[node])))
         graph = without
-        if node is not None:
-            zone_of = np.delete(zone_of, node)
-        try:
+        odd = _odd(graph)
+        if not odd:
             return Mended(graph, prove_links(graph), tuple(transit))
-        except WalkError:
-            continue
     names = ", ".join(str(lists.zones[zone]) for zone in sorted(locked))
     raise TornError(
         "torn",
@@ -69,28 +76,22 @@ def mend(graph: Graph, lists: FreeLists, locked: frozenset[int], zone_of: Nodes,
     ) from error
 
 
-def _removals(
-    graph: Graph, locked: frozenset[int], zone_of: Nodes
-) -> Iterator[tuple[int, int | None, Graph]]:
-    """Graphs with fewer odd links than this one, the best first: (frame left out, its node, graph)."""
-    odd = _odd(graph)
-    if not 0 < len(odd) <= _MOST_ODD:
-        return
+def _best_removal(graph: Graph, odd: list[int]) -> tuple[int, int | None, Graph] | None:
+    """The graph with the fewest odd links without one block: (frame left out, its node, graph)."""
+    if len(odd) > _MOST_ODD:
+        return None
     found: list[tuple[int, int, int | None, Graph]] = []
     for node in _suspects(graph, odd):
-        if int(zone_of[node]) in locked:
-            without = _without(graph, node)
-            if without is not None:
-                found.append((len(_odd(without)), int(graph.blocks.frames[node]), node, without))
-    for address in {graph.address(n, backward=False) for n in odd if graph.next[n] == NOBODY}:
+        without = _without(graph, node)
+        if without is not None:
+            found.append((len(_odd(without)), int(graph.blocks.frames[node]), node, without))
+    for address in sorted({graph.address(n, backward=True) for n in odd if graph.prev[n] == NOBODY}):
         frame = int(graph.places.frame(np.array([address], dtype=np.uint64))[0])
         around = _around(graph, address)
         if frame != NOBODY and around is not None:
             found.append((len(_odd(around)), frame, None, around))
-    found.sort(key=lambda entry: (entry[0], entry[1]))
-    for left, frame, removed, without in found:
-        if left < len(odd):
-            yield frame, removed, without
+    left, frame, removed, best = min(found, key=lambda entry: entry[:2], default=(len(odd), 0, None, graph))
+    return (frame, removed, best) if left < len(odd) else None
 
 
 def _odd(graph: Graph) -> list[int]:
@@ -114,16 +115,17 @@ def _suspects(graph: Graph, odd: list[int]) -> list[int]:
 
 def _without(graph: Graph, node: int) -> Graph | None:
     """The graph without a block, its neighbours joined; None if it is not clear how."""
-    before, after = (_pointing(links, node) for links in (graph.next, graph.prev))
-    if len(before) > 1 or len(after) > 1:
+    before, after = (_pointing(links, node, but=node) for links in (graph.next, graph.prev))
+    if len(before) + len(after) > 1:
         return None
     forward, backward = graph.next.copy(), graph.prev.copy()
-    if before and after:
-        forward[before[0]], backward[after[0]] = after[0], before[0]
-    elif before:
-        forward[before[0]] = graph.next[node]
+    if before:
+        follower = graph.next[node]
+        if follower == NOBODY or graph.prev[follower] != before[0]:
+            return None
+        forward[before[0]] = follower
     elif after:
-        ahead = [one for one in np.flatnonzero(graph.next == after[0]).tolist() if one != node]
+        ahead = _pointing(graph.next, after[0], but=node)
         if len(ahead) != 1:
             return None
         backward[after[0]] = ahead[0]
@@ -142,8 +144,8 @@ def _without(graph: Graph, node: int) -> Graph | None:
     return Graph(fewer, graph.heads, graph.places, forward, backward)
 
 
-def _pointing(links: Nodes, node: int) -> list[int]:
-    return [one for one in np.flatnonzero(links == node).tolist() if one != node]
+def _pointing(links: Nodes, node: int, *, but: int) -> list[int]:
+    return [one for one in np.flatnonzero(links == node).tolist() if one != but]
 
 
 def _renumber(links: Nodes, node: int) -> Nodes:
@@ -153,10 +155,12 @@ def _renumber(links: Nodes, node: int) -> Nodes:
 
 
 def _around(graph: Graph, address: int) -> Graph | None:
-    """The graph with the neighbours of a page that is on a list, but no node, joined."""
+    """The graph with the neighbours of a page joined that is on a list, or half on one, but no node."""
     lost_next, lost_prev = (np.flatnonzero(links == NOBODY).tolist() for links in (graph.next, graph.prev))
     before = [node for node in lost_next if graph.address(node) == address]
     after = [node for node in lost_prev if graph.address(node, backward=True) == address]
+    if len(after) == 1 and not before:
+        before = _pointing(graph.next, after[0], but=NOBODY)
     if len(before) != 1 or len(after) != 1:
         return None
     forward, backward = graph.next.copy(), graph.prev.copy()

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """VMCOREINFO: the kernel's own description of its structures, in its memory.
 
-    for note in find_notes(memory):
-        note.info.symbol("init_top_pgt"), note.info.offset("page.lru")
+    for address in find_notes(memory):
+        info = note_at(memory, address).info
+        info.symbol("init_top_pgt"), info.offset("page.lru")
 
 The kernel keeps it for crash dumps, as an ELF note in a page of its own, whether
 or not anybody registers it.  With ``-device vmcoreinfo`` and a guest that loads
@@ -14,7 +15,6 @@ it leads to is checked by whoever follows it.
 
 from __future__ import annotations
 
-import contextlib
 import re
 import struct
 from collections.abc import Iterator, Mapping
@@ -143,11 +143,11 @@ def note_at(memory: GuestMemory, address: int) -> Note:
     return Note(parse(text, where), address)
 
 
-def find_notes(memory: GuestMemory) -> Iterator[Note]:
-    """Every VMCOREINFO note in memory, by looking at all of it.
+def find_notes(memory: GuestMemory) -> Iterator[int]:
+    """The address of whatever looks like a VMCOREINFO note, by looking at all of memory.
 
     There may be several: a crash kernel's, or what a kernel that ran before a
-    reboot left behind.  What is no proper note is passed over.
+    reboot left behind.
     """
     before, end = b"", -1
     for frame, words in memory.blocks():
@@ -156,9 +156,7 @@ def find_notes(memory: GuestMemory) -> Iterator[Note]:
         content = tail + words.tobytes()
         place = content.find(_NEEDLE)
         while place >= 0:
-            address = frame * PAGE_SIZE - len(tail) + place - _HEAD.size + len(_NAME)
-            with contextlib.suppress(WalkError):
-                yield note_at(memory, address)
+            yield frame * PAGE_SIZE - len(tail) + place - _HEAD.size + len(_NAME)
             place = content.find(_NEEDLE, place + 1)
         # One byte less than a needle: none is found twice.
         before, end = content[1 - len(_NEEDLE) :], frame + len(words)
