@@ -134,6 +134,7 @@ def domain_xml(spec: DomainSpec) -> str:
         _text(root, event, "destroy")
     _devices(root, spec)
     _command_line(root, spec)
+    _fewer_questions(root)
     return _serialise(root)
 
 
@@ -159,6 +160,8 @@ def destination_xml(source_xml: str, spec: DomainSpec) -> str:
     for old in root.findall(f"{{{_QEMU}}}commandline"):
         root.remove(old)
     _command_line(root, spec)
+    if root.find(f"{{{_QEMU}}}capabilities") is None:
+        _fewer_questions(root)
     return _serialise(root)
 
 
@@ -233,6 +236,16 @@ def _redirect(element: ET.Element, sockets: dict[str, Path]) -> None:
     source, target = element.find("source"), element.find("target")
     if source is not None and target is not None:
         source.set("path", str(sockets[target.get("port", "0")]))
+
+
+def _fewer_questions(root: ET.Element) -> None:
+    """Have libvirt ask for the guest's CPU features in words, not one by one.
+
+    With this capability it asks QEMU some 1,400 questions whenever a guest starts,
+    on either side: 0.2 s each time, a tenth of what an emulated guest needs to boot.
+    """
+    capabilities = ET.SubElement(root, f"{{{_QEMU}}}capabilities")
+    ET.SubElement(capabilities, f"{{{_QEMU}}}del", {"capability": "cpu-unavailable-features"})
 
 
 def _command_line(root: ET.Element, spec: DomainSpec) -> None:
