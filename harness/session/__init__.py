@@ -2,8 +2,8 @@
 """One run: resolve, prepare, lab, boot, load, migrate, hold, judge, resume, report.
 
 The first two steps happen in the process that the user started, where there is
-a network to fetch from and nothing to clean up.  Then it re-executes into the
-lab (:mod:`harness.session.inner`), and all that can hang, leak or die is in there.
+a network to fetch from and nothing to clean up.  Then it forks into the lab
+(:mod:`harness.session.inside`), and all that can hang, leak or die is in there.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from harness.errors import ExitCode, MachineryError
 from harness.memory.image import RamImage
+from harness.memory.record import Block
 from harness.memory.walk import (
     NONE,
     FreeWalk,
@@ -156,6 +157,35 @@ def test_pages_that_are_not_free_have_a_name(numbered: bool) -> None:
     assert found.describe(0x901).kind == "reserved"
     assert found.describe(1 << 40).kind == "absent"
     assert found.kinds["absent"] == (HOLE_END - LOW) // PAGE_SIZE
+
+
+def test_huge_pages_of_kernels_that_have_no_type_for_them() -> None:
+    say = {
+        "NUMBER(PG_head_mask)": "65536",
+        "NUMBER(HUGETLB_PAGE_DTOR)": "2",
+        "OFFSET(page.compound_dtor)": "16",
+    }
+    fake = FakeKernel(say=say)
+    for head, marked in ((0xA00, 2), (0xC00, 1)):
+        fake.page(head, refcount=0, flags=1 << 16)
+        for tail in range(head + 1, head + 0x200):
+            fake.page(tail, refcount=0)
+            fake.word(fake.memmap(tail) + LRU, fake.vmemmap + head * PAGE + 1)
+        fake.word(fake.memmap(head + 1) + 16, marked, 1)
+    found = walk(fake)
+    assert set(found.kind[0xA00:0xC00].tolist()) == {Kind.HUGETLB}
+    assert set(found.kind[0xC00:0xE00].tolist()) == {Kind.LOOSE}
+
+
+def test_memory_by_what_the_record_says_of_blocks() -> None:
+    fake = FakeKernel()
+    fake.free(FIRST_HIGH, 4)
+    blocks = {
+        "pc.ram": Block("pc.ram", (LOW + HIGH) // PAGE_SIZE, tuple(fake.gpa)),
+        "pc.rom": Block("pc.rom", 1),
+    }
+    memory = GuestMemory.of_blocks({"pc.ram": fake.image(), "of no block": fake.image()}, blocks)
+    assert int(walk_memory(memory).free.sum()) == 16
 
 
 def test_a_section_that_is_offline_has_no_free_pages() -> None:

@@ -99,6 +99,26 @@ _ANONYMOUS, _MOVABLE = 1, 2
 _TAIL = 1
 
 
+@dataclass(frozen=True, slots=True)
+class HugeMark:
+    """How kernels up to 6.8 mark a huge page: a byte in the page after its head says who frees it."""
+
+    head: int
+    offset: int
+    value: int
+
+    @classmethod
+    def of(cls, info: VmcoreInfo) -> HugeMark | None:
+        """From VMCOREINFO, if this kernel does it so."""
+        head, value = info.get("NUMBER", "PG_head_mask"), info.get("NUMBER", "HUGETLB_PAGE_DTOR")
+        offset = info.get("OFFSET", "page.compound_dtor")
+        if head is None or value is None or offset is None:
+            return None
+        if not (0 < head < 1 << 64 and 0 <= value < 256 and 0 <= offset < info.size("page")):
+            return None
+        return cls(head, offset, value)
+
+
 @dataclass(frozen=True)
 class Marks:
     """How this kernel writes down what a page is."""
@@ -113,6 +133,8 @@ class Marks:
     poisoned: int
     slab: int
     swapbacked: int
+    huge: HugeMark | None = None
+    """Where huge pages are not a type of their own."""
 
     @classmethod
     def of(
@@ -144,6 +166,7 @@ class Marks:
             _bit(info.get("NUMBER", "PG_hwpoison")),
             _bit(info.get("NUMBER", "PG_slab")),
             _bit(info.get("NUMBER", "PG_swapbacked")),
+            HugeMark.of(info),
         )
 
 
@@ -169,7 +192,7 @@ def _page_table_bit(buddy: int, offline: int | None) -> dict[int, Kind]:
 
 def buddies(pages: Pages, marks: Marks, layout: PageLayout) -> Rows:
     """Which pages of a section say that they begin a free block."""
-    return np.flatnonzero(pages.int(layout.type) == np.uint32(marks.buddy))
+    return np.flatnonzero(pages.u32(layout.type) == np.uint32(marks.buddy))
 
 
 def classify(pages: Pages, rows: Rows, marks: Marks, layout: PageLayout) -> tuple[Kinds, Flags]:
@@ -177,17 +200,19 @@ def classify(pages: Pages, rows: Rows, marks: Marks, layout: PageLayout) -> tupl
 
     The last assignment wins, so the strongest sign comes last.
     """
-    flags, mapping = pages.word(layout.flags)[rows], pages.word(layout.mapping)[rows]
+    flags, mapping = pages.u64(layout.flags)[rows], pages.u64(layout.mapping)[rows]
     kinds = np.full(len(rows), Kind.KERNEL, dtype=np.uint8)
     mapped = np.flatnonzero(mapping >> np.uint64(63))
     kinds[mapped] = _mapped(mapping[mapped], flags[mapped], marks)
-    kinds[pages.int(layout.refcount)[rows] == 0] = Kind.LOOSE
+    kinds[pages.u32(layout.refcount)[rows] == 0] = Kind.LOOSE
     tails = np.zeros(len(rows), dtype=np.bool_)
     if layout.compound is not None:
-        tails = (pages.word(layout.compound)[rows] & np.uint64(_TAIL)).astype(np.bool_)
+        tails = (pages.u64(layout.compound)[rows] & np.uint64(_TAIL)).astype(np.bool_)
     _flagged(kinds, flags, marks.slab, Kind.SLAB)
+    if marks.huge is not None:
+        kinds[_huge(pages, rows, flags, marks.huge)] = Kind.HUGETLB
     _flagged(kinds, flags, marks.reserved, Kind.RESERVED)
-    of_type = _typed(pages.int(layout.type)[rows], marks)
+    of_type = _typed(pages.u32(layout.type)[rows], marks)
     typed = of_type != 0
     kinds[typed] = of_type[typed]
     _flagged(kinds, flags, marks.poisoned, Kind.POISONED)
@@ -203,6 +228,14 @@ def _mapped(mapping: Words, flags: Words, marks: Marks) -> Kinds:
     kinds[(mapping & np.uint64(_MOVABLE)) != 0] = Kind.KERNEL
     kinds[(mapping & np.uint64(_ANONYMOUS)) != 0] = Kind.ANONYMOUS
     return kinds
+
+
+def _huge(pages: Pages, rows: Rows, flags: Words, mark: HugeMark) -> Rows:
+    """Indices into ``rows`` of the heads of huge pages."""
+    heads = np.flatnonzero((flags & np.uint64(mark.head)) != 0)
+    heads = heads[rows[heads] < len(pages) - 1]
+    marked: Rows = heads[pages.u8(mark.offset)[rows[heads] + 1] == np.uint8(mark.value)]
+    return marked
 
 
 def _flagged(kinds: Kinds, flags: Words, mask: int, kind: Kind) -> None:

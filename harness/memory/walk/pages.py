@@ -26,10 +26,14 @@ class Pages:
     def __len__(self) -> int:
         return len(self._content)
 
-    def word(self, offset: int) -> Words:
+    def u64(self, offset: int) -> Words:
         """The 64-bit member at an offset, of every page."""
         return self._content.view("<u8")[:, offset // 8]
 
-    def int(self, offset: int) -> Ints:
+    def u32(self, offset: int) -> Ints:
         """The 32-bit member at an offset, of every page."""
         return self._content.view("<u4")[:, offset // 4]
+
+    def u8(self, offset: int) -> Bytes:
+        """The member of one byte at an offset, of every page."""
+        return self._content[:, offset]

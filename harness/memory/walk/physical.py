@@ -15,7 +15,7 @@ Reading is preadv() by way of the image: holes of the file stay holes.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from harness.errors import MachineryError
 from harness.memory.image import BLOCK_PAGES, Flags, Words
+from harness.memory.record import Block
 from harness.memory.walk.errors import WalkError
 from harness.units import PAGE_SIZE
 
@@ -86,6 +87,11 @@ class GuestMemory:
     def of(cls, images: Iterable[tuple[PageReader, Iterable[GpaRange]]]) -> GuestMemory:
         """From images and the guest addresses that each is mapped at."""
         return cls(_stretches(images))
+
+    @classmethod
+    def of_blocks(cls, images: Mapping[str, PageReader], blocks: Mapping[str, Block]) -> GuestMemory:
+        """From images by RAMBlock, and what the device's record says about each block."""
+        return cls.of((image, blocks[name].gpa) for name, image in images.items() if name in blocks)
 
     def present(self) -> Flags:
         """For each frame, whether there is memory behind it."""

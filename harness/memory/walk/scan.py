@@ -56,7 +56,7 @@ def scan(memory: GuestMemory, space: AddressSpace, kernel: Kernel, memmap: MemMa
         kinds[here][rest] = found
         loose.add(pages, rest[(found == np.uint8(Kind.LOOSE)) & ~are_tails])
         if layout.compound is not None and are_tails.any():
-            tails.add(section.first + rest[are_tails], pages.word(layout.compound)[rest[are_tails]])
+            tails.add(section.first + rest[are_tails], pages.u64(layout.compound)[rest[are_tails]])
     tails.name(kinds, memmap)
     kinds[~present] = Kind.ABSENT
     return Scan(kinds, blocks.blocks(), loose.blocks())
@@ -65,7 +65,7 @@ def scan(memory: GuestMemory, space: AddressSpace, kernel: Kernel, memmap: MemMa
 def _covered(pages: Pages, rows: npt.NDArray[np.int64], layout: PageLayout, orders: int) -> Flags:
     """Which pages lie in a block, as far as the blocks' own orders say."""
     edges = np.zeros(len(pages) + 1, dtype=np.int32)
-    order = pages.word(layout.private)[rows]
+    order = pages.u64(layout.private)[rows]
     sane = order < np.uint64(orders)
     first = rows[sane]
     end = np.minimum(first + (np.int64(1) << order[sane].astype(np.int64)), len(pages))
@@ -88,7 +88,7 @@ class _Collector:
         if rows.size:
             self._frames.append(rows + pages.first)
             for words, offset in zip(self._words, self._offsets, strict=True):
-                words.append(pages.word(offset)[rows])
+                words.append(pages.u64(offset)[rows])
 
     def blocks(self) -> Blocks:
         if not self._frames:
