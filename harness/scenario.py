@@ -29,22 +29,17 @@ from harness.errors import InputError
 from harness.located import LocatedError, LocatedTree, Override, Problem, dotted
 from harness.scenario_model import (
     LEAST_MEMORY,
-    MIB,
-    WORKLOADS,
     Accelerator,
     Arm,
-    Churn,
     Expect,
-    Fragmented,
-    Freed,
     Guest,
-    Idle,
     Migration,
     Scenario,
     VerdictWord,
-    Workload,
     noise_bytes,
 )
+from harness.scenario_types import MIB
+from harness.scenario_workload import WORKLOADS, Churn, Fragmented, Freed, Idle, Workload
 from harness.units import format_size
 
 __all__ = [

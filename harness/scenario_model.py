@@ -8,101 +8,25 @@ docs/scenario.md is checked against them.  :mod:`harness.scenario` loads files.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from decimal import Decimal
 from typing import Annotated, Literal, TypeAlias
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from harness.located import WrittenFloat, WrittenInt
-from harness.units import (
-    PAGE_SIZE,
-    PERCENT_PATTERN,
-    RATE_PATTERN,
-    SIZE_PATTERN,
-    Percent,
-    format_rate,
-    format_size,
-    parse_rate,
-    parse_size,
-    parse_size_or_percent,
-)
+from harness.scenario_types import MIB, Rate, Section, Size, Text
+from harness.scenario_workload import Idle, Workload
+from harness.units import PAGE_SIZE, Percent, format_size
 
 Arm: TypeAlias = Literal["off", "hint", "info"]
 Accelerator: TypeAlias = Literal["auto", "kvm", "tcg"]
 VerdictWord: TypeAlias = Literal["pass", "fail", "inconclusive"]
 
-MIB = 2**20
 #: A kernel with our image does not come up in less.
 LEAST_MEMORY = 128 * MIB
 #: What a guest needs beside the noise: kernel, image, agent, page tables.
 NOISE_MARGIN = 96 * MIB
 
-
-def _written(value: object) -> object:
-    """The text of a number where text is wanted: ``kernel: 6.10`` stays 6.10."""
-    return value.text if isinstance(value, WrittenInt | WrittenFloat) else value
-
-
-def _size(value: object) -> object:
-    value = _written(value)
-    return parse_size(value) if isinstance(value, str) else _no_plain_number(value, "'2GiB'")
-
-
-def _rate(value: object) -> object:
-    value = _written(value)
-    return parse_rate(value) if isinstance(value, str) else _no_plain_number(value, "'32MiB/s'")
-
-
-def _share(value: object) -> object:
-    value = _written(value)
-    if isinstance(value, str):
-        return parse_size_or_percent(value)
-    return value if isinstance(value, Percent) else _no_plain_number(value, "'1500MiB' or '73%'")
-
-
-def _no_plain_number(value: object, example: str) -> object:
-    # An int comes from code (a resolved scenario, a test), never from a file.
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-        return value
-    raise ValueError(f"expected a size such as {example}, got {value!r}")
-
-
-def _show_share(value: int | Percent) -> str:
-    return str(value) if isinstance(value, Percent) else format_size(value)
-
-
-def _schema(*patterns: str, example: str) -> WithJsonSchema:
-    text: dict[str, object] = {"type": "string", "examples": [example]}
-    if len(patterns) == 1:
-        return WithJsonSchema({**text, "pattern": patterns[0]})
-    return WithJsonSchema({**text, "anyOf": [{"pattern": pattern} for pattern in patterns]})
-
-
-Text: TypeAlias = Annotated[str, BeforeValidator(_written)]
-Size: TypeAlias = Annotated[
-    int, BeforeValidator(_size), PlainSerializer(format_size), _schema(SIZE_PATTERN, example="2GiB")
-]
-Rate: TypeAlias = Annotated[
-    int, BeforeValidator(_rate), PlainSerializer(format_rate), _schema(RATE_PATTERN, example="32MiB/s")
-]
-Share: TypeAlias = Annotated[
-    int | Percent,
-    BeforeValidator(_share),
-    PlainSerializer(_show_share),
-    _schema(SIZE_PATTERN, PERCENT_PATTERN, example="73%"),
-]
 
 _CMDLINE = re.compile(r"[A-Za-z0-9 ._,:;=/@+*%^~!\[\]()\"-]*")
 #: The harness says these itself; a second one would win or confuse without a word.
@@ -131,11 +55,7 @@ def _memory(size: int) -> int:
     return size
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
-
-
-class Guest(_Model):
+class Guest(Section):
     """The virtual machine under test."""
 
     memory: Annotated[Size, AfterValidator(_memory)] = 1024 * MIB
@@ -152,56 +72,7 @@ class Guest(_Model):
     """Seconds until the guest must have said that it is ready."""
 
 
-class Idle(_Model):
-    """The guest has booted and does nothing."""
-
-    kind: Literal["idle"] = "idle"
-    """Which workload."""
-    keep: Size | None = None
-    """Memory with known content that it owns and verifies afterwards."""
-
-
-class Freed(_Model):
-    """Memory was filled with noise and freed again: free, but not zero."""
-
-    kind: Literal["freed"] = "freed"
-    """Which workload."""
-    noise: Share = Percent(Decimal(73))
-    """How much is filled: a size, or a share of the guest's memory."""
-    keep: Size = 16 * MIB
-    """Memory with known content that it owns and verifies afterwards."""
-
-
-class Fragmented(_Model):
-    """As freed, but only every other page: free memory is single pages between pages in use."""
-
-    kind: Literal["fragmented"] = "fragmented"
-    """Which workload."""
-    noise: Share = Percent(Decimal(73))
-    """How much is filled: a size, or a share of the guest's memory. Half of it stays in use."""
-
-
-class Churn(_Model):
-    """Pages are written, freed and allocated again for as long as the migration runs."""
-
-    kind: Literal["churn"] = "churn"
-    """Which workload."""
-    noise: Share = Percent(Decimal(40))
-    """How much memory it works on: a size, or a share of the guest's memory."""
-    rate: Annotated[int, Field(ge=1, le=10_000_000)] = 4000
-    """Pages a second that it writes, frees or allocates."""
-
-
-Workload: TypeAlias = Annotated[Idle | Freed | Fragmented | Churn, Field(discriminator="kind")]
-WORKLOADS: Mapping[str, type[_Model]] = {
-    "idle": Idle,
-    "freed": Freed,
-    "fragmented": Fragmented,
-    "churn": Churn,
-}
-
-
-class Migration(_Model):
+class Migration(Section):
     """How the guest is moved."""
 
     bandwidth: Rate | None = None
@@ -214,7 +85,7 @@ class Migration(_Model):
     """Seconds until the migration must have completed."""
 
 
-class Expect(_Model):
+class Expect(Section):
     """What must come out. An expectation that is not met is a failure."""
 
     verdict: VerdictWord = "pass"
@@ -230,7 +101,7 @@ class Expect(_Model):
     """Arm info: (bytes sent - head) / floor may be at most this."""
 
 
-class Scenario(_Model):
+class Scenario(Section):
     """One scenario. Only ``name`` must be given; everything else has a default."""
 
     name: Annotated[Text, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``freepage doctor`` and ``freepage build``: what this machine can do, and what is built on it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from harness.cli.options import Json, KernelPath, QemuSource, app, print_json
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """Say what this machine has, what it lacks for a run, and what to do about it."""
+    from harness.doctor import examine, possible
+    from harness.doctor.show import as_document, print_findings
+    from harness.events import EventStream
+    from harness.terminal import TerminalProgress
+
+    events = EventStream()
+    with TerminalProgress(events):
+        findings = examine(events)
+    if json:
+        print_json(as_document(findings))
+    else:
+        print_findings(findings)
+    raise typer.Exit(0 if possible(findings) else 3)
+
+
+@app.command()
+def build(
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[WHAT]...", help="qemu, kernel, module, image; default: all of them."),
+    ] = None,
+    kernel: KernelPath = None,
+    qemu_source: QemuSource = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Look for newer packages in Debian's archive first.")
+    ] = False,
+) -> None:
+    """Build what a run needs, or find it in the cache, and say where it is."""
+    from harness.events import EventStream
+    from harness.terminal import TerminalProgress
+    from harness.toolchain import PARTS, Toolchain, build_all
+
+    events = EventStream()
+    with TerminalProgress(events):
+        toolchain = Toolchain(events=events, qemu_source=qemu_source)
+        if update:
+            toolchain.update()
+        parts = PARTS if not what or what == ["all"] else what
+        built = build_all(toolchain, parts, kernel=kernel or "default")
+    for part in built:
+        typer.echo(f"{part.part:16} {part.detail:24} {part.path}")

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Options that several commands share, what they make of a scenario, and the application itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.errors import InputError
+
+if TYPE_CHECKING:
+    from harness.scenario import Override
+    from harness.session.plan import Tools
+
+app = typer.Typer(
+    name="freepage",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Proves that live migration may leave a guest's free pages behind, and measures what that saves.",
+)
+
+Arm = Annotated[
+    str | None, typer.Option(metavar="off|hint|info", help="Which of the three a migration uses.")
+]
+Accel = Annotated[str | None, typer.Option(metavar="auto|kvm|tcg", help="How the guest's CPU is run.")]
+Memory = Annotated[str | None, typer.Option(metavar="SIZE", help="The guest's memory, such as 2GiB.")]
+Seed = Annotated[int | None, typer.Option(metavar="N", help="What all random choices start from.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change any key of the scenario; repeatable."),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, and nothing else there.")]
+Qemu = Annotated[
+    Path | None, typer.Option(metavar="PATH", help="A QEMU binary for both sides, instead of the built one.")
+]
+SourceQemu = Annotated[Path | None, typer.Option(metavar="PATH", help="A QEMU binary for the source.")]
+DestinationQemu = Annotated[
+    Path | None, typer.Option(metavar="PATH", help="A QEMU binary for the destination.")
+]
+KernelPath = Annotated[Path | None, typer.Option("--kernel", metavar="PATH", help="Another guest kernel.")]
+QemuSource = Annotated[
+    Path | None,
+    typer.Option(metavar="PATH", help="A QEMU source tree or tarball to build, instead of Debian's."),
+]
+Strict = Annotated[
+    bool | None,
+    typer.Option(
+        "--strict/--no-strict",
+        help="Hold the guest at each request, to prove that skipped pages did not change.",
+    ),
+]
+
+
+def overrides(
+    arm: str | None = None,
+    accel: str | None = None,
+    memory: str | None = None,
+    seed: int | None = None,
+    strict: bool | None = None,
+    settings: list[str] | None = None,
+) -> list[str | Override]:
+    """The options as changes of the scenario; ``--set`` comes last and wins."""
+    from harness.scenario import Override
+
+    given = (
+        ("arm", "--arm", arm),
+        ("accelerator", "--accel", accel),
+        ("guest.memory", "--memory", memory),
+        ("seed", "--seed", seed),
+    )
+    # As the user wrote it, so that an error can quote it.
+    changes: list[str | Override] = [
+        Override.parse(f"{key}={value}", f"{option} {value}")
+        for key, option, value in given
+        if value is not None
+    ]
+    if strict is not None:
+        changes.append(
+            Override.parse(f"strict={str(strict).lower()}", "--strict" if strict else "--no-strict")
+        )
+    return [*changes, *(settings or ())]
+
+
+def tools_of(
+    qemu: Path | None, source: Path | None, destination: Path | None, kernel: Path | None, tree: Path | None
+) -> Tools:
+    """What the user names instead of what would be built.
+
+    Raises :class:`InputError` if one option leaves another nothing to name.
+    """
+    from harness.session.plan import Tools
+
+    if qemu is not None and source is not None and destination is not None:
+        raise InputError("--qemu has nothing left to name beside --source-qemu and --destination-qemu")
+    return Tools(
+        source_qemu=source or qemu, destination_qemu=destination or qemu, kernel=kernel, qemu_source=tree
+    )
+
+
+def print_json(value: object) -> None:
+    """One document on stdout."""
+    import json
+
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``freepage run`` and ``freepage shell``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.options import (
+    Accel,
+    Arm,
+    DestinationQemu,
+    Json,
+    KernelPath,
+    Memory,
+    Qemu,
+    QemuSource,
+    Seed,
+    Settings,
+    SourceQemu,
+    Strict,
+    app,
+    overrides,
+    tools_of,
+)
+
+
+@app.command()
+def run(
+    scenario: Annotated[
+        str, typer.Argument(metavar="SCENARIO", help="A name (see 'scenario list') or a file.")
+    ],
+    arm: Arm = None,
+    accel: Accel = None,
+    memory: Memory = None,
+    seed: Seed = None,
+    settings: Settings = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The run folder; must not exist yet.")
+    ] = None,
+    json: Json = False,
+    qemu: Qemu = None,
+    source_qemu: SourceQemu = None,
+    destination_qemu: DestinationQemu = None,
+    kernel: KernelPath = None,
+    qemu_source: QemuSource = None,
+    strict: Strict = None,
+) -> None:
+    """Migrate a guest between two hosts, and prove or disprove that its memory is right."""
+    from harness.session.run import run_scenario
+
+    changes = overrides(arm, accel, memory, seed, strict, settings)
+    tools = tools_of(qemu, source_qemu, destination_qemu, kernel, qemu_source)
+    raise typer.Exit(run_scenario(scenario, changes, tools, out=out, as_json=json))
+
+
+@app.command()
+def shell(
+    scenario: Annotated[
+        str, typer.Argument(metavar="SCENARIO", help="A name (see 'scenario list') or a file.")
+    ],
+    arm: Arm = None,
+    accel: Accel = None,
+    memory: Memory = None,
+    seed: Seed = None,
+    settings: Settings = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The run folder; must not exist yet.")
+    ] = None,
+    qemu: Qemu = None,
+    kernel: KernelPath = None,
+    qemu_source: QemuSource = None,
+) -> None:
+    """Boot the scenario's guest on the source, with everything in place, and give a shell in it.
+
+    On a terminal the shell is interactive; otherwise it reads commands from stdin.
+    """
+    from harness.session.run import open_shell
+
+    changes = overrides(arm, accel, memory, seed, None, settings)
+    raise typer.Exit(open_shell(scenario, changes, tools_of(qemu, None, None, kernel, qemu_source), out=out))

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The workloads of a scenario: what the guest does with its memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field
+
+from harness.scenario_types import MIB, Section, Share, Size
+from harness.units import Percent
+
+
+class Idle(Section):
+    """The guest has booted and does nothing."""
+
+    kind: Literal["idle"] = "idle"
+    """Which workload."""
+    keep: Size | None = None
+    """Memory with known content that it owns and verifies afterwards."""
+
+
+class Freed(Section):
+    """Memory was filled with noise and freed again: free, but not zero."""
+
+    kind: Literal["freed"] = "freed"
+    """Which workload."""
+    noise: Share = Percent(Decimal(73))
+    """How much is filled: a size, or a share of the guest's memory."""
+    keep: Size = 16 * MIB
+    """Memory with known content that it owns and verifies afterwards."""
+
+
+class Fragmented(Section):
+    """As freed, but only every other page: free memory is single pages between pages in use."""
+
+    kind: Literal["fragmented"] = "fragmented"
+    """Which workload."""
+    noise: Share = Percent(Decimal(73))
+    """How much is filled: a size, or a share of the guest's memory. Half of it stays in use."""
+
+
+class Churn(Section):
+    """Pages are written, freed and allocated again for as long as the migration runs."""
+
+    kind: Literal["churn"] = "churn"
+    """Which workload."""
+    noise: Share = Percent(Decimal(40))
+    """How much memory it works on: a size, or a share of the guest's memory."""
+    rate: Annotated[int, Field(ge=1, le=10_000_000)] = 4000
+    """Pages a second that it writes, frees or allocates."""
+
+
+Workload: TypeAlias = Annotated[Idle | Freed | Fragmented | Churn, Field(discriminator="kind")]
+WORKLOADS: Mapping[str, type[Section]] = {
+    "idle": Idle,
+    "freed": Freed,
+    "fragmented": Fragmented,
+    "churn": Churn,
+}
