@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The guest's serial ports, seen from outside.
-
-Each port is a socket of *ours* that QEMU connects to, so the guest's first byte
-cannot be missed and every byte is an event: nobody polls a file.
+"""The guest's console, seen from outside: every byte is an event, nobody polls a file.
 
     with Console(events, folder / "console.log") as console:
         console.listen("source", sockets.console)
@@ -17,18 +14,16 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import os
 import re
-import selectors
 import socket
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from harness.errors import DeadlineExceeded, GuestLost
+from harness.errors import GuestLost
 from harness.events import Deadline, EventStream
+from harness.guest.ports import PortReader
 
 _PANIC: Final = re.compile(r"Kernel panic - not syncing|---\[ end Kernel panic")
 _ESCAPES: Final = re.compile(r"\x1b(\[[0-9;?]*[ -/]*[@-~]|[@-Z\\-_])")
@@ -36,29 +31,6 @@ _CHUNK: Final = 65536
 
 #: Longest line kept; a guest gone mad may never end one.
 _LONGEST: Final = 4096
-
-
-def listen(path: Path) -> socket.socket:
-    """A unix socket that listens at ``path``, for a serial port of a QEMU not yet started."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        listener.bind(str(path))
-        listener.listen(1)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
-
-
-def accept(listener: socket.socket, deadline: Deadline) -> socket.socket:
-    """The connection of QEMU to ``listener``; waits until it starts."""
-    listener.settimeout(deadline.timeout())
-    try:
-        connection, _ = listener.accept()
-    except TimeoutError:
-        raise DeadlineExceeded(f"{deadline.what}: QEMU has not opened its serial port") from None
-    connection.settimeout(None)
-    return connection
 
 
 class Console:
@@ -74,42 +46,26 @@ class Console:
         self._partial = b""
         self._panic: str | None = None
         self._connections = 0
-        self._selector = selectors.DefaultSelector()
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC)
-        self._selector.register(self._wake, selectors.EVENT_READ, None)
-        self._thread = threading.Thread(target=self._follow, name="console", daemon=True)
+        self._ports = PortReader("console")
 
     def __enter__(self) -> Console:
-        self._thread.start()
+        self._ports.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.eventfd_write(self._wake, 1)
-        self._thread.join()
-        for key in list(self._selector.get_map().values()):
-            if isinstance(key.fileobj, socket.socket):
-                key.fileobj.close()
-        self._selector.close()
-        os.close(self._wake)
+        self._ports.__exit__(kind, value, trace)
         self._log.close()
 
     def listen(self, host: str, path: Path) -> None:
         """Take the console of the QEMU on ``host`` too, which will connect to ``path``."""
-        listener = listen(path)
 
-        def connected() -> None:
-            connection, _ = listener.accept()
-            self._selector.unregister(listener)
-            listener.close()
+        def connected(connection: socket.socket) -> None:
             self._connections += 1
-            self._selector.register(
-                connection, selectors.EVENT_READ, lambda: self._read(connection, f"{host}.console")
-            )
+            self._ports.watch(connection, lambda: self._read(connection, f"{host}.console"))
 
-        # epoll notices a registration from another thread while it waits.
-        self._selector.register(listener, selectors.EVENT_READ, connected)
+        self._ports.listen(path, connected)
 
     def tail(self, lines: int = 20) -> tuple[str, ...]:
         """The last lines, the unfinished one included."""
@@ -151,21 +107,12 @@ class Console:
 
     # --- in the thread
 
-    def _follow(self) -> None:
-        while True:
-            for key, _ in self._selector.select():
-                if key.data is None:
-                    return
-                call: Callable[[], None] = key.data
-                call()
-
     def _read(self, connection: socket.socket, source: str) -> None:
         data = b""
         with contextlib.suppress(ConnectionError):
             data = connection.recv(_CHUNK)
         if not data:
-            self._selector.unregister(connection)
-            connection.close()
+            self._ports.forget(connection)
             self._end(source)
             return
         self._log.write(data)

@@ -23,9 +23,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
-import selectors
 import socket
 import threading
 import time
@@ -39,7 +37,7 @@ from pydantic import ValidationError
 
 from harness.errors import GuestLost, MachineryError
 from harness.events import Deadline, EventStream
-from harness.guest.console import listen
+from harness.guest.ports import PortReader
 from harness.guest.replies import REPLIES, Hello, Reply
 
 #: Longest line in either direction, without its end.
@@ -87,38 +85,20 @@ class GuestControl:
         self._calls: dict[int, _Call] = {}
         # Grows from one process to the next as well: the agent keeps its last answers.
         self._number = time.time_ns() // 1_000_000
-        self._selector = selectors.DefaultSelector()
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC)
-        self._selector.register(self._wake, selectors.EVENT_READ, None)
-        self._thread = threading.Thread(target=self._follow, name="control", daemon=True)
+        self._ports = PortReader("control")
 
     def __enter__(self) -> GuestControl:
-        self._thread.start()
+        self._ports.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.eventfd_write(self._wake, 1)
-        self._thread.join()
-        for key in list(self._selector.get_map().values()):
-            if isinstance(key.fileobj, socket.socket):
-                key.fileobj.close()
-        self._selector.close()
-        os.close(self._wake)
+        self._ports.__exit__(kind, value, trace)
 
     def listen(self, host: str, path: Path) -> None:
         """Wait for the QEMU on ``host``, which will connect to ``path``."""
-        listener = listen(path)
-
-        def connected() -> None:
-            connection, _ = listener.accept()
-            self._selector.unregister(listener)
-            listener.close()
-            self.attach(host, connection)
-
-        # epoll notices a registration from another thread while it waits.
-        self._selector.register(listener, selectors.EVENT_READ, connected)
+        self._ports.listen(path, lambda connection: self.attach(host, connection))
 
     def attach(self, host: str, connected: socket.socket) -> None:
         """Take over a connection to the QEMU on ``host``."""
@@ -131,7 +111,7 @@ class GuestControl:
             if self._active is None:
                 self._active = connection
             self._changed.notify_all()
-        self._selector.register(connected, selectors.EVENT_READ, lambda: self._read(connection))
+        self._ports.watch(connected, lambda: self._read(connection))
 
     def rebind(self, host: str) -> None:
         """The guest runs on ``host`` now: what waits for an answer is sent there at once."""
@@ -212,14 +192,6 @@ class GuestControl:
 
     # --- in the thread
 
-    def _follow(self) -> None:
-        while True:
-            for key, _ in self._selector.select():
-                if key.data is None:
-                    return
-                call: Callable[[], None] = key.data
-                call()
-
     def _read(self, connection: _Connection) -> None:
         data = b""
         try:
@@ -243,10 +215,9 @@ class GuestControl:
         connection.partial = rest[: LONGEST + 1]
 
     def _closed(self, connection: _Connection) -> None:
-        self._selector.unregister(connection.socket)
         self._events.emit("control-closed", source=f"{connection.host}.control")
         with self._changed:
-            connection.socket.close()
+            self._ports.forget(connection.socket)
             self._connections.remove(connection)
             if self._active is connection:
                 self._active = self._connections[-1] if self._connections else None

@@ -14,7 +14,7 @@ import pytest
 
 from harness.errors import GuestLost, MachineryError
 from harness.events import Deadline, Event, EventStream
-from harness.guest.console import Console, accept, listen
+from harness.guest.console import Console
 from harness.guest.ssh import HOST_KEY, Keys, dropbear_key, public_blob
 from harness.hosts import capscache, enter, netns, relay
 from harness.hosts.libvirtd import find_program
@@ -233,16 +233,6 @@ def test_only_the_last_lines_are_kept_but_all_are_waited_for(tmp_path: Path) -> 
             guest.sendall(b"".join(b"line %d\n" % n for n in range(100)))
             assert it.wait_for("line 99", soon())
         assert it.tail(100) == tuple(f"line {n}" for n in range(95, 100))
-
-
-def test_a_serial_port_is_accepted_once_qemu_connects(tmp_path: Path) -> None:
-    with listen(tmp_path / "s") as listener:
-        peer = connect(tmp_path / "s")
-        with peer, accept(listener, soon()) as port:
-            peer.sendall(b"x")
-            assert port.recv(1) == b"x"
-    with listen(tmp_path / "t") as listener, pytest.raises(MachineryError, match="has not opened"):
-        accept(listener, Deadline(0.01, "boot"))
 
 
 # --- keys
