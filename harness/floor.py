@@ -17,9 +17,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from harness.memory.digest import RequestDigests
 from harness.memory.image import Flags
-from harness.memory.record import MigrationRecord
+from harness.memory.record import Accept, MigrationRecord
+from harness.memory.walk import FreeWalk, to_pages
 from harness.verdict_case import JudgeInput
 from harness.verdict_log import replay
 
@@ -39,7 +42,8 @@ class BlockPages:
     ``zero``: which pages held nothing at the instant; None for a block that
     nobody looked into.  ``free``: which were free by the witness.  ``reported``
     and ``cleared``: the guest's first accepted answer, and what of it was still
-    unsent.  ``sent``: sent at least once.
+    unsent.  ``sent``: sent at least once.  ``ever_reported``: in any answer, or
+    hinted.
     """
 
     pages: int
@@ -48,6 +52,7 @@ class BlockPages:
     reported: Flags | None = None
     cleared: Flags | None = None
     sent: Flags | None = None
+    ever_reported: Flags | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +107,16 @@ def head_of(blocks: Sequence[BlockPages], *, multifd: bool = False) -> int:
     """The bytes of free pages that had been sent when the first answer was applied.
 
     Those are the pages that it reported and did not clear: their dirty bit was
-    down already, as they had been sent.
+    down already, as they had been sent.  What the witness does not call free is
+    in the floor, and is not counted twice.
     """
     zero_page = ZERO_PAGE_MULTIFD if multifd else ZERO_PAGE
     total = 0
     for block in blocks:
         if block.reported is not None and block.cleared is not None and block.zero is not None:
             early = block.reported & ~block.cleared
+            if block.free is not None:
+                early = early & block.free
             total += _cost(int(early.sum()), int((early & block.zero).sum()), zero_page)
     return total
 
@@ -138,8 +146,9 @@ def split(
         zero_page = ZERO_PAGE_MULTIFD if multifd else ZERO_PAGE
         unreported = 0
         for block in blocks:
-            if block.free is not None and block.reported is not None and block.zero is not None:
-                missed = block.free & ~block.reported
+            if block.free is not None and block.zero is not None:
+                known = block.ever_reported if block.ever_reported is not None else block.reported
+                missed = block.free if known is None else block.free & ~known
                 unreported += _cost(int(missed.sum()), int((missed & block.zero).sum()), zero_page)
     rest = sent - floor - head - (again or 0) - (unreported or 0)
     return Account(sent, floor, floor_by, floor_at, head, again, unreported, rest)
@@ -153,36 +162,57 @@ def account_of(
     sent: int,
     pages_sent: int | None = None,
     multifd: bool = False,
+    walk: FreeWalk | None = None,
+    walk_at: int | None = None,
 ) -> Account:
     """Account for one migration with what the run knows.
 
-    In arm info the witness is the guest's own first answer (``module``), and the
-    instant its request, where digests were taken at it.  Otherwise there is no
-    witness (``none``): every page that is not zero at switch-over counts.
+    ``walk`` is the outside walk at the request ``walk_at`` (0: before the
+    migration began), and then says what was free.  Without it, in arm info, the
+    guest's own first answer does (``module``); otherwise nobody (``none``).
+    Pages are looked at where digests were taken: at that request, else at
+    switch-over.
     """
     history = replay(case.log, {state.block.name: state.block for state in case.blocks}, case.arm)
     first = history.first if case.arm == "info" else None
-    zero_then = digests.zero_at(first) if digests is not None and first is not None else {}
+    instant = walk_at if walk is not None else first
+    zero_then = digests.zero_at(instant) if digests is not None and instant is not None else {}
+    ever = _ever_reported(case)
     parts = []
     for state in case.blocks:
-        name = state.block.name
+        name, block = state.block.name, state.block
         zero = zero_then.get(name, state.zero_on_source)
-        if first is None:
-            parts.append(BlockPages(state.block.pages, zero, sent=state.sent))
-        else:
-            seen = history.clearings[name]
-            free, cleared = seen.first_reported, seen.first_cleared
-            parts.append(BlockPages(state.block.pages, zero, free, free, cleared, state.sent))
+        seen = history.clearings[name] if first is not None else None
+        free = None if seen is None else seen.first_reported
+        if walk is not None:
+            free = to_pages(walk.free, block.gpa, block.pages)
+        parts.append(
+            BlockPages(
+                block.pages,
+                zero,
+                free,
+                None if seen is None else seen.first_reported,
+                None if seen is None else seen.first_cleared,
+                state.sent,
+                ever.get(name),
+            )
+        )
     compared = {state.block.name for state in case.blocks}
     for name, block in (record.blocks if record is not None else {}).items():
         if record is not None and name not in compared:
             bits = record.sent.get(name)
             parts.append(BlockPages(block.pages, None, sent=None if bits is None else bits.flags()))
-    return split(
-        sent,
-        parts,
-        floor_by="none" if first is None else "module",
-        floor_at="request" if zero_then else "switch-over",
-        pages_sent=pages_sent,
-        multifd=multifd,
-    )
+    by: Witness = "walk" if walk is not None else "none" if first is None else "module"
+    at: Instant = "switch-over" if not zero_then else "start" if instant == 0 else "request"
+    return split(sent, parts, floor_by=by, floor_at=at, pages_sent=pages_sent, multifd=multifd)
+
+
+def _ever_reported(case: JudgeInput) -> dict[str, Flags]:
+    """By block, what was in any answer that was applied, or in any hint."""
+    sizes = {state.block.name: state.block.pages for state in case.blocks}
+    found: dict[str, Flags] = {}
+    for entry in case.log:
+        if isinstance(entry, Accept) and entry.block in sizes:
+            flags = found.setdefault(entry.block, np.zeros(sizes[entry.block], dtype=np.bool_))
+            flags[entry.first : entry.first + entry.reported.pages] |= entry.reported.flags()
+    return found

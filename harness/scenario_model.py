@@ -121,6 +121,9 @@ class Scenario(Section):
     strict: bool = True
     """Hold the guest at every request and take digests, so that "unchanged since the
     request" is a fact. Without: inferred from the device's own dirty log."""
+    walk: bool = True
+    """Walk the guest's free lists from outside: the second witness of what is free, and what
+    the floor counts by. false: for a kernel that cannot be walked, see docs/walk.md."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     """Of the workload's contents and everything else that is random; null: a new one each run."""
     expect: Expect = Expect()

@@ -24,10 +24,12 @@ from dataclasses import dataclass
 
 from harness.memory.compare import PageNumbers
 from harness.memory.record import Accept, Request
+from harness.memory.walk import Standing
 from harness.scenario_model import VerdictWord
-from harness.verdict_case import BlockState, GuestChecks, JudgeInput, demand_complete
+from harness.verdict_case import BlockState, GuestChecks, JudgeInput, RequestWitness, demand_complete
 from harness.verdict_log import NEVER, Finding, Replay, replay
 from harness.verdict_pages import HINTED, HINTED_AFTER_SENT, PAGE_RULES, BlockJudgement, judge_block
+from harness.verdict_witness import Testimony, hear
 
 __all__ = [
     "HINTED",
@@ -40,9 +42,15 @@ __all__ = [
     "JudgeInput",
     "Judgement",
     "PageCounts",
+    "RequestWitness",
+    "Testimony",
     "WrongPage",
     "judge",
 ]
+
+
+#: Of findings, the gravest first.
+_KINDS = ("memory", "witness", "record", "guest", "expectation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +96,8 @@ class Judgement:
     """Counted, harmless, worth knowing; docs/oracle.md explains each."""
     blocks: tuple[BlockJudgement, ...]
     requests: tuple[int, ...]
+    testimony: Testimony
+    """What the outside walk says to the guest's answers."""
 
     def wrong_pages(self, limit: int | None = None) -> list[WrongPage]:
         """The first wrong pages, of each rule some, in order of block and page."""
@@ -117,9 +127,13 @@ def judge(case: JudgeInput) -> Judgement:
     """Decide."""
     demand_complete(case)
     history = replay(case.log, {state.block.name: state.block for state in case.blocks}, case.arm)
-    blocks = tuple(judge_block(state, history, case) for state in case.blocks)
+    heard = hear(case)
+    blocks = tuple(
+        judge_block(state, history, case, heard.owned.get(state.block.name)) for state in case.blocks
+    )
     pages = _count(blocks)
     findings = [finding for judged in blocks for finding in judged.findings]
+    findings += heard.findings
     findings += history.findings
     findings += _statistics(history, case)
     findings += _guest(case.guest)
@@ -128,8 +142,11 @@ def judge(case: JudgeInput) -> Judgement:
     for judged in blocks:
         for name, count in judged.observed.items():
             observed[name] = observed.get(name, 0) + count
+    undecided = heard.standing.get(Standing.UNDECIDED.label, 0)
+    if undecided:
+        observed["reported-undecided"] = undecided
     verdict, reason = _decide(case, pages, findings)
-    return Judgement(verdict, reason, pages, tuple(findings), observed, blocks, history.requests)
+    return Judgement(verdict, reason, pages, tuple(findings), observed, blocks, history.requests, heard)
 
 
 def _statistics(history: Replay, case: JudgeInput) -> list[Finding]:
@@ -203,7 +220,7 @@ def _count(blocks: Sequence[BlockJudgement]) -> PageCounts:
 
 def _decide(case: JudgeInput, pages: PageCounts, findings: Sequence[Finding]) -> tuple[VerdictWord, str]:
     if findings:
-        worst = min(findings, key=lambda f: ("memory", "record", "guest", "expectation").index(f.kind))
+        worst = min(findings, key=lambda f: _KINDS.index(f.kind))
         more = f" (and {len(findings) - 1} more findings)" if len(findings) > 1 else ""
         return "fail", worst.text + more
     if not pages.total:

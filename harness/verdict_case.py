@@ -10,6 +10,7 @@ from harness.errors import MachineryError
 from harness.memory.compare import PageNumbers
 from harness.memory.image import Flags
 from harness.memory.record import Accept, Block, Request
+from harness.memory.walk import FreeWalk
 from harness.scenario_model import Arm, Expect
 
 
@@ -44,6 +45,23 @@ class GuestChecks:
 
 
 @dataclass(frozen=True, eq=False)
+class RequestWitness:
+    """What was seen from outside at one request and at its answer."""
+
+    at_request: FreeWalk | None
+    """None: the walk was torn; see ``missing``."""
+    at_answer: FreeWalk | None = None
+    """None: the whole answer never came, or the walk was torn."""
+    unchanged: Mapping[str, Flags] | None = None
+    """By block: held the same at the answer as at the request; None: nobody looked at the answer."""
+    owned: Mapping[str, Flags] = field(default_factory=dict)
+    """By block: belonged to the workload from the request to the answer, with the content
+    that the formula gives, as the host computed it."""
+    missing: tuple[str, ...] = ()
+    """Why a walk is not there."""
+
+
+@dataclass(frozen=True, eq=False)
 class JudgeInput:
     """All that a verdict rests on."""
 
@@ -60,6 +78,11 @@ class JudgeInput:
     """None: the guest's own checks are no part of this verdict."""
     expect: Expect = field(default_factory=Expect)
     sent_over_floor: float | None = None
+    witnesses: Mapping[int, RequestWitness] = field(default_factory=dict)
+    """By request id: what the outside walk saw; empty: there is no second witness."""
+    quiet: bool = False
+    """Nothing in the guest allocated or freed during the migration: then two witnesses have to
+    agree, and no reported page may stay undecided."""
 
 
 def demand_complete(case: JudgeInput) -> None:

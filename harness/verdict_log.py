@@ -30,8 +30,9 @@ NEVER = -1
 class Finding:
     """Something that makes a run fail: which rule, how often, and in words.
 
-    ``kind``: memory (a page is wrong), record (the device's record contradicts
-    itself or the protocol), guest (the guest's own checks), expectation.
+    ``kind``: memory (a page is wrong), witness (the outside walk contradicts the
+    guest's answer), record (the device's record contradicts itself or the
+    protocol), guest (the guest's own checks), expectation.
     """
 
     rule: str

@@ -26,6 +26,7 @@ PAGE_RULES = {
     "differs-though-sent": "were sent, and differ",
     "skipped-by-unacceptable-answer": "were skipped because of an answer that should not have been applied",
     "skipped-but-not-zero-on-destination": "were skipped, and are not zero on the destination",
+    "skipped-though-owned": "were skipped, though the workload owned them from the request to the answer",
     "skipped-without-digest": "were skipped, but nothing is known of what they held at the request",
     "skipped-but-changed-since-request": "were skipped, though they were written after the request",
     "neither-sent-nor-skipped": "were neither sent nor skipped",
@@ -46,8 +47,13 @@ class BlockJudgement:
     findings: Sequence[Finding]
 
 
-def judge_block(state: BlockState, history: Replay, case: JudgeInput) -> BlockJudgement:
-    """Sort every page of one block, and say of each wrong one which rule it breaks."""
+def judge_block(
+    state: BlockState, history: Replay, case: JudgeInput, owned: Flags | None = None
+) -> BlockJudgement:
+    """Sort every page of one block, and say of each wrong one which rule it breaks.
+
+    ``owned``: pages that some answer reported though they were in use all the while.
+    """
     pages, zero_there = state.block.pages, state.zero_on_destination
     clearings = history.clearings[state.block.name]
     differs = np.zeros(pages, dtype=np.bool_)
@@ -59,7 +65,8 @@ def judge_block(state: BlockState, history: Replay, case: JudgeInput) -> BlockJu
     believed = skip & ~known if not case.strict else np.zeros(pages, dtype=np.bool_)
     known |= believed
     unchanged |= believed
-    proven = skip & clearings.allowed & zero_there & known & unchanged
+    stolen = np.zeros(pages, dtype=np.bool_) if owned is None else owned
+    proven = skip & clearings.allowed & zero_there & known & unchanged & ~stolen
 
     explained: dict[str, PageNumbers] = {}
     if case.arm == "hint":
@@ -82,6 +89,7 @@ def judge_block(state: BlockState, history: Replay, case: JudgeInput) -> BlockJu
         sent,
         skip & ~clearings.allowed,
         skip & ~zero_there,
+        skip & stolen,
         skip & ~known,
         skip & ~unchanged,
         np.full(pages, state.sent is not None),

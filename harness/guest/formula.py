@@ -15,6 +15,7 @@ is needed to know which pages it owns, and in which generation each is.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -66,6 +67,53 @@ def page_words(seed: int, page: int, generation: int) -> Words:
     """The 512 words of one page."""
     key = _keys(seed, np.array([page], np.uint64), np.array([generation], np.uint64))
     return _mix(key[0] + _STRIDES)
+
+
+def _unmix(z: Words) -> Words:
+    """The opposite of :func:`_mix`, which loses nothing."""
+    z = z ^ (z >> np.uint64(31)) ^ (z >> np.uint64(62))
+    for shift, factor in reversed(_MIX):
+        z = z * np.uint64(pow(factor, -1, 1 << 64))
+        z = z ^ (z >> np.uint64(shift)) ^ (z >> np.uint64(2 * shift))
+    return z
+
+
+def keys_of(first_words: Words) -> Words:
+    """The key of each page that begins with one of these words, if the formula wrote it."""
+    return _unmix(first_words) - np.uint64(_GOLDEN)
+
+
+def recognise(first_words: Words, digests: Words, digest: Callable[[bytes], int]) -> npt.NDArray[np.bool_]:
+    """Which pages hold what the formula gives, all of it.
+
+    A page's first word leads back to its key, the key to all of its words, and
+    those must have the digest that the page had.
+    """
+    found = np.zeros(len(first_words), np.bool_)
+    keys = keys_of(first_words)
+    for start in range(0, len(keys), _PAGES_AT_ONCE):
+        some = keys[start : start + _PAGES_AT_ONCE]
+        content = _mix(some[:, np.newaxis] + _STRIDES)
+        found[start : start + len(some)] = [
+            digest(page.tobytes()) == int(said)
+            for page, said in zip(content, digests[start : start + len(some)], strict=True)
+        ]
+    return found
+
+
+def first_generation(seed: int, keys: Words) -> Words:
+    """The number of each page, if it is of generation 0 under this seed; else any number."""
+    return (keys ^ np.uint64(seed & _MASK)) * np.uint64(pow(_GOLDEN, -1, 1 << 64))
+
+
+def owns(kind: str, noise_bytes: int, keep: int | None, numbers: Words) -> npt.NDArray[np.bool_]:
+    """Which of these pages of generation 0 belong to a workload that stands still."""
+    kept = KEEP.get(kind, 0) if keep is None else keep
+    table = _owned(kind, 0, noise_bytes // PAGE, kept // PAGE, 0)
+    known = numbers < np.uint64(len(table))
+    found = np.zeros(len(numbers), np.bool_)
+    found[known] = table[numbers[known].astype(np.int64)] != _FREED
+    return found
 
 
 def page_sums(seed: int, pages: Words, generations: Words) -> Words:

@@ -13,13 +13,13 @@ changed and changed back has held its content; docs/oracle.md argues about it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from harness.memory.image import BLOCK_PAGES, Flags, RamImage
+from harness.memory.image import BLOCK_PAGES, Flags, RamImage, Words, block_runs
 from harness.units import PAGE_SIZE
 
 Digests = npt.NDArray[np.uint64]
@@ -30,16 +30,43 @@ ZERO_DIGEST = np.uint64(xxhash.xxh3_64_intdigest(bytes(PAGE_SIZE)))
 _STARTS = tuple(range(0, BLOCK_PAGES * PAGE_SIZE, PAGE_SIZE))
 
 
-def page_digests(image: RamImage) -> Digests:
-    """One digest a page; a hole costs nothing."""
+def page_digests(image: RamImage, wanted: Flags | None = None) -> Digests:
+    """One digest a page; a hole costs nothing.  The digest of a page that is not wanted means nothing."""
     digests = np.full(image.pages, ZERO_DIGEST, dtype=np.uint64)
-    digest = xxhash.xxh3_64_intdigest
-    for first, words in image.blocks():
-        count = len(words)
-        view = words.data.cast("B")
-        pages = (digest(view[start : start + PAGE_SIZE]) for start in _STARTS[:count])
-        digests[first : first + count] = np.fromiter(pages, dtype=np.uint64, count=count)
+    for first, words in _blocks(image, wanted):
+        _digest(words, digests[first : first + len(words)], None if wanted is None else wanted[first:])
     return digests
+
+
+def _blocks(image: RamImage, wanted: Flags | None) -> Iterator[tuple[int, Words]]:
+    if wanted is None:
+        yield from image.blocks()
+        return
+    for first, count in block_runs(~image.holes(coarse=True) & wanted):
+        yield first, image.read(first, count)
+
+
+def _digest(words: Words, into: Digests, wanted: Flags | None = None) -> None:
+    digest = xxhash.xxh3_64_intdigest
+    count = len(words)
+    view = words.data.cast("B")
+    if wanted is None:
+        pages = (digest(view[start : start + PAGE_SIZE]) for start in _STARTS[:count])
+        into[:] = np.fromiter(pages, dtype=np.uint64, count=count)
+        return
+    for row in np.flatnonzero(wanted[:count]).tolist():
+        into[row] = digest(view[row * PAGE_SIZE : (row + 1) * PAGE_SIZE])
+
+
+def page_marks(image: RamImage) -> tuple[Digests, Digests]:
+    """The digest of every page, and its first word: what a formula's content is recognised by."""
+    digests = np.full(image.pages, ZERO_DIGEST, dtype=np.uint64)
+    firsts = np.zeros(image.pages, dtype=np.uint64)
+    for first, words in image.blocks():
+        here = slice(first, first + len(words))
+        _digest(words, digests[here])
+        firsts[here] = words[:, 0]
+    return digests, firsts
 
 
 def zero_flags(digests: Digests) -> Flags:
@@ -57,15 +84,23 @@ class RequestDigests:
 
     def __init__(self) -> None:
         self._taken: dict[int, dict[str, Digests]] = {}
+        self._firsts: dict[int, dict[str, Digests]] = {}
 
     def take(self, request: int, images: Mapping[str, RamImage]) -> None:
         """Digest every image; the guest is held at the request with this id."""
-        self._taken[request] = {block: page_digests(image) for block, image in images.items()}
+        marks = {block: page_marks(image) for block, image in images.items()}
+        self._taken[request] = {block: digests for block, (digests, _) in marks.items()}
+        self._firsts[request] = {block: firsts for block, (_, firsts) in marks.items()}
+
+    def firsts(self, request: int) -> Mapping[str, Digests]:
+        """The first word of every page at this request, by block; empty if nothing was taken."""
+        return self._firsts.get(request, {})
 
     def keep(self, requests: Iterable[int]) -> None:
         """Forget the digests of all other requests."""
         wanted = set(requests)
         self._taken = {request: taken for request, taken in self._taken.items() if request in wanted}
+        self._firsts = {request: firsts for request, firsts in self._firsts.items() if request in wanted}
 
     @property
     def requests(self) -> tuple[int, ...]:

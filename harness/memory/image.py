@@ -89,6 +89,10 @@ class RamImage:
             written += os.pwrite(fd, memoryview(content)[written:], written)
         return cls(fd, len(content), name)
 
+    def again(self) -> RamImage:
+        """The same file with a buffer of its own, for another thread."""
+        return RamImage(os.dup(self._fd), self.size, self.name)
+
     def close(self) -> None:
         """Close the file; may be called twice."""
         if self._fd >= 0:

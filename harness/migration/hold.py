@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The device's test-only hold: the VM stands still while the harness looks at its memory.
+"""The device's holds: the guest stands still while the oracle looks at its memory.
 
-"Unchanged since the request" cannot be decided afterwards: somebody must have
-looked at the moment of the request.  With ``x-free-page-info-hold=request`` the
-device stops the VM once the dirty log is armed and before the request leaves,
-says ``FREE_PAGE_INFO_HOLD`` and makes the migration wait.  The harness takes a
-digest of every page of the source's RAM and says ``cont``; then the request
-leaves.  ``point=answer`` is the same after an answer, before it is applied.
+"Unchanged since the request" cannot be decided afterwards, nor can "free at the
+request": somebody must have looked at that moment.  With
+``x-free-page-info-hold=request,answer`` the device stops the VM once the dirty
+log is armed and before the request leaves, and again when the last chunk of an
+answer has come, says ``FREE_PAGE_INFO_HOLD`` and makes the migration wait.  The
+harness walks the guest's free lists, takes digests of its pages, and says
+``cont``.
 
 libvirt blocks resume while a migration job runs; ``cont`` goes by our own monitor.
 """
@@ -18,14 +19,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from harness.errors import MachineryError
 from harness.events import EventStream
-from harness.memory.digest import RequestDigests
-from harness.memory.image import RamImage
+from harness.memory.digest import Digests, RequestDigests, page_digests
+from harness.memory.image import Flags, RamImage
+from harness.memory.walk import FreeWalk
+from harness.migration.outside import Look, OutsideWalk
 from harness.migration.qmp import Monitor
 
 REQUEST: Final = "request"
 ANSWER: Final = "answer"
+
+#: No request has this id: what was looked at before the migration began.
+START: Final = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +46,28 @@ class Hold:
 
 
 class HoldKeeper:
-    """Answers holds.  ``requests`` and ``answers`` are the digests that were taken in them."""
+    """Answers holds, and keeps what was seen in them.
 
-    def __init__(self, monitor: Monitor, images: Mapping[str, RamImage], events: EventStream) -> None:
+    ``requests`` are the digests that were taken at each request; ``looks`` the
+    walks by request and point; ``unchanged`` says of each answer which pages held
+    then what they held at its request (true as well of pages that were free at
+    the request, which nobody looks at again).
+    """
+
+    def __init__(
+        self,
+        monitor: Monitor,
+        images: Mapping[str, RamImage],
+        events: EventStream,
+        outside: OutsideWalk | None = None,
+    ) -> None:
         self.requests = RequestDigests()
-        self.answers = RequestDigests()
+        self.unchanged: dict[int, dict[str, Flags]] = {}
+        self.looks: dict[tuple[int, str], Look] = {}
         self._monitor = monitor
         self._images = images
         self._events = events
+        self._outside = outside
         self._holds: list[Hold] = []
 
     @property
@@ -59,9 +81,9 @@ class HoldKeeper:
         return sum(hold.seconds for hold in self._holds)
 
     def handle(self, data: Mapping[str, object]) -> None:
-        """Work off one ``FREE_PAGE_INFO_HOLD``: digests, then ``cont``.
+        """Work off one ``FREE_PAGE_INFO_HOLD``: look, then ``cont``.
 
-        ``cont`` is said whatever happens to the digests: a VM left standing would
+        ``cont`` is said whatever becomes of the look: a VM left standing would
         turn a failure of the harness into a hang of the migration.
         """
         request, point = data.get("id"), data.get("point")
@@ -69,9 +91,43 @@ class HoldKeeper:
             raise MachineryError(f"a hold that does not say what it is about: {dict(data)!r}")
         began = time.monotonic()
         try:
-            (self.requests if point == REQUEST else self.answers).take(request, self._images)
+            self._look(request, str(point))
         finally:
             self._monitor.execute("cont")
-        hold = Hold(request, point, time.monotonic() - began)
+        hold = Hold(request, str(point), time.monotonic() - began)
         self._holds.append(hold)
-        self._events.emit("hold", request=request, point=point, seconds=hold.seconds)
+        self._events.emit(
+            "hold", request=request, point=point, seconds=hold.seconds, walk=self._walked(request, str(point))
+        )
+
+    def start(self) -> None:
+        """Look at a guest that stands still before its migration begins."""
+        self._look(START, REQUEST)
+
+    def _look(self, request: int, point: str) -> None:
+        if self._outside is not None:
+            self.looks[request, point] = self._outside.look()
+        if point == REQUEST:
+            self.requests.take(request, self._images)
+            return
+        then = self.requests.at(request) or {}
+        self.unchanged[request] = {
+            name: self._same(request, name, then[name], image)
+            for name, image in self._images.items()
+            if name in then
+        }
+
+    def _same(self, request: int, name: str, then: Digests, image: RamImage) -> Flags:
+        before = self.looks.get((request, REQUEST))
+        if self._outside is None or not isinstance(before, FreeWalk):
+            everywhere: Flags = page_digests(image) == then
+            return everywhere
+        wanted = ~self._outside.pages(before.free, name, image.pages)
+        same: Flags = page_digests(image, wanted) == then
+        return same | ~wanted
+
+    def _walked(self, request: int, point: str) -> object:
+        look = self.looks.get((request, point))
+        if isinstance(look, FreeWalk):
+            return {"free": int(np.count_nonzero(look.free)), "in_transit": len(look.in_transit)}
+        return None if look is None else str(look)

@@ -18,8 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.errors import InputError
 from harness.floor import Account
+from harness.memory.walk import FreeWalk, Standing, WalkError
 from harness.scenario_model import Arm, VerdictWord
-from harness.verdict import Finding, Judgement, PageCounts
+from harness.verdict import Finding, Judgement, PageCounts, Testimony
 
 VERSION = 1
 #: How many wrong pages are listed with all that is known of each.
@@ -86,7 +87,7 @@ class FoundRule(_Part):
     rule: str
     """Its name, see docs/oracle.md."""
     kind: str
-    """memory, record, guest or expectation."""
+    """memory, witness, record, guest or expectation."""
     text: str
     """In words."""
     count: int
@@ -107,6 +108,27 @@ class FoundRule(_Part):
             block=finding.block,
             pages=list(finding.pages),
         )
+
+
+class Witnesses(_Part):
+    """What the outside walk says to the guest's answers."""
+
+    kernel: str | None
+    """The release of the kernel that was walked at switch-over; null: that walk was not made."""
+    answered: int
+    """Requests of which an answer was accepted."""
+    judged: int
+    """Of those, requests for which there is a walk."""
+    missing: list[str]
+    """Why there is none for the others."""
+    standing: dict[str, int]
+    """Reported pages by what is known of each, see docs/walk.md; a page counts for each request."""
+    owned: int
+    """Of those, pages that the workload owned all the while: a failure."""
+    undecided: int
+    """Of those, pages on no list at both ends and unchanged: on a quiet guest a failure."""
+    agreement: dict[str, int]
+    """On a quiet guest: pages that both witnesses call free, or only one of them, and why."""
 
 
 class NotCompared(_Part):
@@ -276,6 +298,8 @@ class Result(_Part):
     """The first 100 wrong pages."""
     observed: dict[str, int]
     """Counted, and harmless; docs/oracle.md says what each means."""
+    witnesses: Witnesses | None = None
+    """null: there was no second witness."""
     not_compared: list[NotCompared]
     """Migrated blocks that nobody looked into."""
     protocol: Protocol
@@ -313,6 +337,22 @@ class Result(_Part):
             raise InputError(
                 f"{name} is not a result of version {VERSION}: {where}: {first['msg']}"
             ) from error
+
+
+def witnesses_of(heard: Testimony, at_end: FreeWalk | WalkError | None) -> Witnesses | None:
+    """From what the judge heard, and the walk at switch-over."""
+    if at_end is None:
+        return None
+    return Witnesses(
+        kernel=at_end.release if isinstance(at_end, FreeWalk) else None,
+        answered=heard.answered,
+        judged=heard.judged,
+        missing=[*heard.missing, *([str(at_end)] if isinstance(at_end, WalkError) else [])],
+        standing=dict(heard.standing),
+        owned=heard.standing.get(Standing.OWNED.label, 0),
+        undecided=heard.standing.get(Standing.UNDECIDED.label, 0),
+        agreement=dict(heard.differences),
+    )
 
 
 def wrong_pages_of(judgement: Judgement, limit: int = WRONG_PAGES) -> list[WrongPage]:

@@ -31,6 +31,8 @@ def _rows(result: Result) -> list[tuple[str, str]]:
             f"{told.requests} requests, {told.responses} answers, {told.stale} stale, {told.invalid} invalid"
         )
         rows.append(("protocol", f"not asked: {told.refused}" if told.refused else asked))
+    if (words := _witnesses(result)) is not None:
+        rows.append(("witnesses", words))
     witness = {"none": "nobody says what is free", "module": "free by the guest's own answer"}
     by = witness.get(sent.floor_by, "free by the walk from outside")
     head = f", of which {human_size(sent.head)} free pages before the first answer" if sent.head else ""
@@ -52,6 +54,21 @@ def _rows(result: Result) -> list[tuple[str, str]]:
     if result.folder:
         rows.append(("run folder", result.folder))
     return rows
+
+
+def _witnesses(result: Result) -> str | None:
+    """What the outside walk says to the guest's answers."""
+    heard = result.witnesses
+    if heard is None or result.arm != "info":
+        return None
+    if not heard.judged:
+        return f"no walk at any of {heard.answered} answered requests" if heard.answered else None
+    parts = [f"{count} {name}" for name, count in heard.standing.items()]
+    words = f"of the reported pages, by the walk from outside: {', '.join(parts)}"
+    if heard.agreement:
+        apart = sum(count for name, count in heard.agreement.items() if name != "both")
+        words += f"; both agree on {heard.agreement.get('both', 0)} and differ in {apart}"
+    return words + (f"; no walk at {len(heard.missing)} requests" if heard.missing else "")
 
 
 def _guest(result: Result) -> str:

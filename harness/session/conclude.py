@@ -67,6 +67,7 @@ def build_result(plan: RunPlan, folder: RunFolder, events: EventStream, found: F
         Protocol,
         Result,
         Time,
+        witnesses_of,
         wrong_pages_of,
     )
 
@@ -78,6 +79,8 @@ def build_result(plan: RunPlan, folder: RunFolder, events: EventStream, found: F
         sent=numbers.sent,
         pages_sent=numbers.normal_pages + numbers.zero_pages,
         multifd=scenario.migration.multifd > 0,
+        walk=evidence.free.walk if evidence.free else None,
+        walk_at=evidence.free.request if evidence.free else None,
     )
     judgement = evidence.judge(found.checks, account.sent_over_floor)
     versions = jsonable(plan.versions())
@@ -97,6 +100,7 @@ def build_result(plan: RunPlan, folder: RunFolder, events: EventStream, found: F
         findings=[FoundRule.of(finding) for finding in judgement.findings],
         wrong_pages=wrong_pages_of(judgement),
         observed=dict(judgement.observed),
+        witnesses=witnesses_of(judgement.testimony, evidence.at_end),
         not_compared=[
             NotCompared(name=name, bytes=size, reason=reason)
             for name, (size, reason) in evidence.not_compared.items()

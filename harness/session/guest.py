@@ -66,6 +66,12 @@ class Guest:
         """The host that it starts on."""
         return self._lab.source
 
+    @property
+    def held(self) -> bool:
+        """Whether the device holds the migration for the oracle."""
+        scenario = self.plan.resolved.scenario
+        return scenario.arm == "info" and scenario.strict
+
     def monitor_socket(self, host: LabHost) -> Path:
         """Where the QEMU on ``host`` listens for us."""
         return self._sockets[host.name].monitor
@@ -92,7 +98,7 @@ class Guest:
         """The domain for ``host``."""
         plan, scenario = self.plan, self.plan.resolved.scenario
         qemu = plan.source_qemu if host is self._lab.source else plan.destination_qemu
-        held = scenario.arm == "info" and scenario.strict
+        points = ("request", "answer") if scenario.walk else ("request",)
         return DomainSpec(
             name=NAME,
             uuid=self._uuid,
@@ -105,7 +111,7 @@ class Guest:
             accelerator=plan.resolved.accelerator,
             balloon=Balloon(
                 arm=scenario.arm,
-                hold=("request",) if held else (),
+                hold=points if self.held else (),
                 record=self._record(host, qemu),
             ),
             sockets=self._sockets[host.name],

@@ -16,17 +16,30 @@ from harness.memory.compare import Comparison, compare
 from harness.memory.digest import RequestDigests, page_digests
 from harness.memory.image import RamImage
 from harness.memory.record import Block, MigrationRecord, read_record
+from harness.memory.walk import FreeWalk
+from harness.migration.hold import REQUEST, START
+from harness.migration.outside import Look
 from harness.report.folder import RunFolder
 from harness.scenario import Resolved
 from harness.session.guest import Guest
 from harness.session.move import Moved
+from harness.session.witness import is_quiet, witnesses_of
 from harness.units import PAGE_SIZE
 from harness.verdict import BlockState, GuestChecks, JudgeInput, Judgement, judge
+from harness.verdict_log import replay
 
 _NO_RECORD: Final = MigrationRecord()
 
 #: Of so many wrong pages the contents are kept.
 KEPT_PAGES: Final = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Free:
+    """What was free when the floor is counted, by the outside walk: at a request, or at the start."""
+
+    request: int
+    walk: FreeWalk
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +51,10 @@ class Evidence:
     digests: RequestDigests
     #: Blocks that could not be compared: their size, and why.
     not_compared: Mapping[str, tuple[int | None, str]]
+    #: The walk by which the floor counts what is free, and the digests of the same instant.
+    free: Free | None
+    #: The walk at switch-over, or why there is none; None: nobody walked.
+    at_end: Look | None
 
     def judge(self, checks: GuestChecks | None, sent_over_floor: float | None = None) -> Judgement:
         """The verdict, with the guest's own checks where they were made."""
@@ -58,7 +75,7 @@ def gather(moved: Moved, guest: Guest, resolved: Resolved, events: EventStream) 
             named = _named(found, source, destination, resolved)
             states.append(
                 BlockState(
-                    block=record.blocks.get(name) or Block(name, source.pages),
+                    block=record.blocks.get(name) or _block(name, source.pages, moved),
                     differing=found.differing,
                     zero_on_source=found.zero_on_source,
                     zero_on_destination=found.zero_on_destination,
@@ -72,16 +89,37 @@ def gather(moved: Moved, guest: Guest, resolved: Resolved, events: EventStream) 
             if moved.holds.holds
             else {}
         )
+    unchanged = moved.holds.requests.unchanged(now)
+    at_end = moved.outside.look() if moved.outside is not None else None
     case = JudgeInput(
         arm=scenario.arm,
         blocks=states,
         log=record.log,
-        unchanged=moved.holds.requests.unchanged(now),
+        unchanged=unchanged,
         strict=scenario.strict,
         statistics=record.statistics,
         expect=scenario.expect,
+        witnesses=witnesses_of(record, moved.holds, at_end, unchanged, resolved),
+        quiet=is_quiet(resolved),
     )
-    return Evidence(case, record, moved.holds.requests, not_compared)
+    return Evidence(case, record, moved.holds.requests, not_compared, _free(case, moved), at_end)
+
+
+def _free(case: JudgeInput, moved: Moved) -> Free | None:
+    """The walk at the first accepted answer's request; in the other arms, the one before the migration."""
+    blocks = {state.block.name: state.block for state in case.blocks}
+    request = replay(case.log, blocks, case.arm).first if case.arm == "info" else START
+    for instant in (request, START):
+        look = moved.holds.looks.get((instant, REQUEST)) if instant is not None else None
+        if instant is not None and isinstance(look, FreeWalk):
+            return Free(instant, look)
+    return None
+
+
+def _block(name: str, pages: int, moved: Moved) -> Block:
+    """A block of which no record tells where the guest sees it: by the source's own map."""
+    ranges = moved.outside.ranges(name) if moved.outside is not None else ()
+    return Block(name, pages, tuple(ranges))
 
 
 def _named(

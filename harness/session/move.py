@@ -19,7 +19,9 @@ from harness.hosts.lab import Lab
 from harness.memory.image import RamImage
 from harness.migration import blocks, device
 from harness.migration.hold import HoldKeeper
+from harness.migration.memory_map import query_map
 from harness.migration.migrate import Handlers, Inbox, MigrationJob, MigrationRequest, follow
+from harness.migration.outside import OutsideWalk
 from harness.migration.qmp import Monitor, MonitorLoop
 from harness.migration.statistics import MigrationStatistics, from_job_stats, from_query_migrate
 from harness.migration.transcript import Transcript
@@ -62,6 +64,8 @@ class Moved:
     source: Side
     destination: Side
     holds: HoldKeeper
+    #: Walks the source's memory, which stands still for good; None: not asked for.
+    outside: OutsideWalk | None
     statistics: MigrationStatistics
     counters: Mapping[str, object]
     completed_at: float
@@ -100,7 +104,8 @@ class Move:
         self._write_command("source", source.pid)
         # Opened while QEMU has them: the files' names go with it, their contents stay with us.
         images = self._open(layout)
-        holds = HoldKeeper(source, images, self._events)
+        outside = self._outside(source, images)
+        holds = HoldKeeper(source, images, self._events, outside)
         handlers = Handlers(
             begun=lambda: self._begun(deadline),
             hold=holds.handle,
@@ -109,6 +114,8 @@ class Move:
             lost=self._lost,
         )
         source.execute("migrate-set-parameters", {"downtime-limit": how.downtime_limit_ms})
+        if outside is not None and not self._guest.held:
+            self._look_first(domain, holds)
         xml = destination_xml(
             domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE), self._guest.spec(self._lab.destination)
         )
@@ -117,7 +124,22 @@ class Move:
         own, there = self._lab.source.open(), self._lab.destination.connect()
         job = MigrationJob.start(domain, own, there, request, self._inbox)
         moved = follow(job, self._inbox, handlers, deadline)
-        return self._moved(moved, Side(images, self._seen.others), holds)
+        return self._moved(moved, Side(images, self._seen.others), holds, outside)
+
+    def _outside(self, source: Monitor, images: Mapping[str, RamImage]) -> OutsideWalk | None:
+        """The second witness, unless the scenario does without."""
+        if not self._guest.plan.resolved.scenario.walk:
+            return None
+        return self._stack.enter_context(OutsideWalk.begin(images, query_map(source, images)))
+
+    def _look_first(self, domain: libvirt.virDomain, holds: HoldKeeper) -> None:
+        """Without holds, what is free is looked at before the migration begins."""
+        with self._events.step("look"):
+            domain.suspend()
+            try:
+                holds.start()
+            finally:
+                domain.resume()
 
     def _connect(self, side: str, deadline: Deadline) -> Monitor:
         host = self._lab.source if side == "source" else self._lab.destination
@@ -157,7 +179,9 @@ class Move:
             raise MachineryError("the guest's RAM is in no file: there is nothing to compare")
         return images
 
-    def _moved(self, domain: libvirt.virDomain, source: Side, holds: HoldKeeper) -> Moved:
+    def _moved(
+        self, domain: libvirt.virDomain, source: Side, holds: HoldKeeper, outside: OutsideWalk | None
+    ) -> Moved:
         monitor = self._destination
         if monitor is None:
             raise MachineryError("the migration ended without ever having begun")
@@ -171,6 +195,7 @@ class Move:
             source=source,
             destination=destination,
             holds=holds,
+            outside=outside,
             statistics=seen.numbers or from_job_stats(stats),
             counters=seen.counters,
             completed_at=seen.completed_at if seen.completed_at is not None else self._events.now(),

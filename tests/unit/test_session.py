@@ -120,7 +120,10 @@ def test_a_hold_takes_digests_and_lets_the_guest_go_on(tmp_path: Path) -> None:
         keeper.handle({"id": 5, "point": "request"})
         keeper.handle({"id": 5, "point": "answer"})
     assert monitor.said == ["cont", "cont"]
-    assert keeper.requests.requests == keeper.answers.requests == (5,)
+    assert keeper.requests.requests == (5,)
+    assert keeper.requests.firsts(5)["pc.ram"].tolist() == [0x0101010101010101, 0]
+    assert keeper.unchanged[5]["pc.ram"].all()
+    assert keeper.looks == {}
     assert keeper.requests.zero_at(5)["pc.ram"].tolist() == [False, True]
     assert [hold.point for hold in keeper.holds] == ["request", "answer"]
     assert keeper.seconds >= 0

@@ -36,7 +36,14 @@ _NEARLY_FREE = (Kind.PER_CPU, Kind.IN_TRANSIT)
 
 #: Labels of differences that say why there is one.
 _SAYS_WHY = frozenset(
-    {*(kind.label for kind in _NEARLY_FREE), "freed-since", "taken-since", "isolated", "not-asked-for"}
+    {
+        *(kind.label for kind in _NEARLY_FREE),
+        "freed-since",
+        "taken-since",
+        "moved-since",
+        "isolated",
+        "not-asked-for",
+    }
 )
 
 
@@ -98,6 +105,12 @@ def compare_witnesses(
             label: flags & ~freed for label, flags in by_kind.items()
         }
         reasons["taken-since"] = taken
+        # Split or merged: whoever walks one list after the other can miss what changes lists.
+        reasons["moved-since"] = (
+            (later.order != walk.order)
+            | (later.zone != walk.zone)
+            | (later.migrate_type != walk.migrate_type)
+        )
     return Witnesses(
         int(np.count_nonzero(reported & free)), _numbers(by_kind), _numbers(_first_of(only_walked, reasons))
     )

@@ -21,22 +21,17 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import GuestLost, MachineryError
+from harness.errors import GuestLost
 from harness.events import Deadline, EventStream
 from harness.memory.image import RamImage
 from harness.memory.walk import GuestMemory
+from harness.migration.memory_map import query_map
 from harness.migration.qmp import Monitor, MonitorLoop
 from harness.migration.transcript import Transcript
 from harness.toolchain import QemuBinary
 
 MIB = 1 << 20
 MONITOR = "monitor"
-
-_RANGE = re.compile(
-    r"^ +(?P<first>[0-9a-f]{16})-(?P<last>[0-9a-f]{16}) \(prio -?\d+, (?:ram|rom)\): "
-    r"(?P<name>m\d+)(?: @(?P<offset>[0-9a-f]+))?",
-    re.MULTILINE,
-)
 
 
 @dataclass(frozen=True)
@@ -109,18 +104,7 @@ class PlainGuest:
 
     def ranges(self) -> Mapping[str, list[tuple[int, int, int]]]:
         """(guest address, offset, length) of each piece of each memory file, as QEMU maps it."""
-        text = self.monitor.execute("human-monitor-command", {"command-line": "info mtree -f"})
-        views = re.split(r"^FlatView", str(text), flags=re.MULTILINE)
-        view = next((view for view in views if 'AS "memory"' in view), None)
-        if view is None:
-            raise MachineryError(f"QEMU does not tell its memory map: {text!r}")
-        found: dict[str, list[tuple[int, int, int]]] = {}
-        for match in _RANGE.finditer(view):
-            first, last = int(match["first"], 16), int(match["last"], 16)
-            found.setdefault(match["name"], []).append(
-                (first, int(match["offset"] or "0", 16), last + 1 - first)
-            )
-        return found
+        return query_map(self.monitor, [f"m{node}" for node in range(self._machine.nodes)])
 
     def memory(self) -> GuestMemory:
         """The guest's memory, through its files."""
