@@ -12,12 +12,13 @@
  *   walk.c       free page info: the walk over the free lists, and why it is right
  *   window.h     free page info: from a block of frames to bits
  *   debugfs.c    counters
- *   test.h       controls for tests, compiled out by default
+ *   test.h, .c   controls for tests, compiled out by default
  */
 #ifndef FREEPAGE_H
 #define FREEPAGE_H
 
 #include <linux/atomic.h>
+#include <linux/completion.h>
 #include <linux/list.h>
 #include <linux/mutex.h>
 #include <linux/notifier.h>
@@ -111,6 +112,74 @@ struct fpb_counters {
 
 #define FPB_HOLD_BUCKETS	24	/* of 2^n to 2^(n+1) microseconds; the first from 0 */
 
+/* Where a test can make the worker stand. */
+enum fpb_point {
+	FPB_BEFORE_WALK,
+	FPB_MID_WALK,
+	FPB_AFTER_WALK,
+	FPB_NR_POINTS
+};
+
+/* Ways for a test to make the driver go wrong; test.c has their names. */
+enum fpb_misbehaviour {
+	FPB_BEHAVE,
+	FPB_REPORT_OWNED,
+	FPB_REPORT_ALL,
+	FPB_REPORT_PERCPU,
+	FPB_WRONG_ORDER,
+	FPB_PAST_END,
+	FPB_DROP_EDGE,
+	FPB_KEEP_BITS,
+	FPB_OLDER_WALK,
+	FPB_TRUST_CURSOR,
+	FPB_REUSE_BUFFER,
+	FPB_STALE_ID,
+	FPB_HEADER,
+	FPB_HIDE_CONTENT,
+	FPB_DROP_LAST,
+	FPB_NO_ANSWER,
+	FPB_DUPLICATE,
+	FPB_BACKWARDS,
+	FPB_IGNORE_NEWER,
+	FPB_KEEP_REQUEST,
+	FPB_LONG_HOLD,
+	FPB_SLEEP_IN_HOLD,
+	FPB_LEAK,
+	FPB_NR_MISBEHAVIOURS
+};
+
+#ifdef FREEPAGE_TEST
+#define FPB_TEST_ARGS	64
+
+struct fpb_test_point {
+	struct fpb_info *info;
+	enum fpb_point point;
+};
+
+struct fpb_test {
+	struct fpb_test_point points[FPB_NR_POINTS];
+	unsigned long holds;		/* points to stand at, a bit each */
+	unsigned long standing;		/* where the worker stands now, likewise */
+	bool released;
+	u64 stood;			/* how often it stood */
+	u32 hold_entries;		/* entries that one hold may visit; 0: all that it may */
+	u32 mid_entries;		/* entries of a walk before it stands midway */
+	u32 chunk_bits;			/* frames of a chunk; 0: all that it may */
+
+	struct mutex lock;		/* what follows, but for the count */
+	enum fpb_misbehaviour misbehave;
+	u64 args[FPB_TEST_ARGS];
+	unsigned int nr_args;
+	u64 misbehaved;			/* how often it made a difference */
+
+	u64 ids[2];			/* of this request and the one before */
+	bool older_wanted;
+	struct completion older_done;
+	struct fpb_chunk *older;	/* a walk made when it was asked for, not at a request */
+	unsigned int nr_older;
+};
+#endif
+
 struct fpb_info {
 	struct virtio_device *vdev;
 	struct virtqueue *vq;
@@ -135,12 +204,7 @@ struct fpb_info {
 	unsigned long offline_count;
 
 #ifdef FREEPAGE_TEST
-	struct {
-		u32 hold_entries;
-		u32 pause_before_us;	/* between the request and the walk */
-		u32 pause_between_us;	/* between two holds of the lock */
-		u32 pause_after_us;	/* between the walk and the answer */
-	} test;
+	struct fpb_test test;
 #endif
 	struct fpb_counters counters;
 	u64 free_blocks[FPB_NR_ORDERS];	/* visited by the last walk, by order */
@@ -176,8 +240,10 @@ struct fpb_pass {
 	int generation;
 	unsigned long start, end;	/* only frames in here are set */
 	unsigned long base;		/* the frame of the first chunk's first bit */
+	unsigned int chunk_bits;	/* frames that a chunk stands for */
 	struct fpb_chunk *chunks[FPB_MAX_CHUNKS];
 	unsigned int nr_chunks;
+	unsigned long entries;		/* visited so far */
 	bool partial;			/* something was left out */
 };
 

@@ -53,7 +53,10 @@ static void fpb_take_request(struct fpb_info *info, unsigned int len)
 		info->pending_since = ktime_get_ns();
 		info->has_pending = true;
 		info->counters.requests++;
-		atomic_inc(&info->generation);
+		if (!fpb_misbehaves(info, FPB_IGNORE_NEWER))
+			atomic_inc(&info->generation);
+		if (fpb_misbehaves(info, FPB_KEEP_REQUEST))
+			return;
 	}
 	fpb_post_request(info);
 }
@@ -146,10 +149,12 @@ static bool fpb_send(struct fpb_info *info, struct fpb_job *job, struct fpb_chun
 	header->page_shift = cpu_to_le16(PAGE_SHIFT);
 	header->flags = cpu_to_le16(flags);
 	header->seq = cpu_to_le64(job->seq++);
+	fpb_test_header(info, header);
 	sg_init_table(sg, nr_sg);
 	sg_set_buf(&sg[0], header, sizeof(*header));
 	if (nr_bits)
-		sg_set_buf(&sg[1], chunk->bitmap, DIV_ROUND_UP(nr_bits, 64) * sizeof(__le64));
+		sg_set_buf(&sg[1], fpb_test_bitmap(info, chunk),
+			   DIV_ROUND_UP(nr_bits, 64) * sizeof(__le64));
 
 	for (;;) {
 		if (fpb_superseded(info, job->generation))
@@ -160,7 +165,8 @@ static bool fpb_send(struct fpb_info *info, struct fpb_job *job, struct fpb_chun
 			chunk->with_host = true;
 		notify = !err && virtqueue_kick_prepare(info->vq);
 		spin_unlock_irq(&info->vq_lock);
-		if (notify)
+		if (notify && !(fpb_misbehaves(info, FPB_REUSE_BUFFER) &&
+				!(flags & VFPI_RESP_DONE)))
 			virtqueue_notify(info->vq);
 		if (!err)
 			break;
@@ -191,27 +197,42 @@ static unsigned long fpb_count(const struct fpb_chunk *chunk, unsigned int nr_bi
 	return nr;
 }
 
-/* Send what a pass has found.  Chunks without a bit stay here, but for the last. */
+/* Send one of a pass's chunks: its bits of [start, start + nr_bits), and whether it is the last. */
+static bool fpb_send_chunk(struct fpb_info *info, struct fpb_job *job, struct fpb_chunk *chunk,
+			   unsigned long start, unsigned int nr_bits)
+{
+	unsigned long nr = fpb_count(chunk, nr_bits);
+	bool last = start + nr_bits == job->end;
+	u16 flags = 0;
+
+	/* A chunk without a bit stays here, but for the last. */
+	if (!nr && !last)
+		return true;
+	if (last)
+		flags |= VFPI_RESP_DONE | (job->partial ? VFPI_RESP_PARTIAL : 0);
+	if (fpb_misbehaves(info, FPB_NO_ANSWER) || (last && fpb_misbehaves(info, FPB_DROP_LAST)))
+		return true;
+	if (!fpb_send(info, job, chunk, start, nr ? nr_bits : 0, flags))
+		return false;
+	if (fpb_misbehaves(info, FPB_DUPLICATE))
+		fpb_send(info, job, chunk, start, nr ? nr_bits : 0, flags);
+	info->counters.pages_reported += nr;
+	info->counters.last_pages += nr;
+	return true;
+}
+
 static bool fpb_send_pass(struct fpb_info *info, struct fpb_job *job,
 			  const struct fpb_pass *pass)
 {
-	unsigned long start = pass->base, nr;
-	unsigned int i, nr_bits;
-	u16 flags = 0;
-	bool last;
+	unsigned int i, nr = DIV_ROUND_UP(pass->end - pass->base, pass->chunk_bits);
 
-	for (i = 0; i < pass->nr_chunks && start < pass->end; i++, start += VFPI_MAX_BITS) {
-		nr_bits = min_t(unsigned long, pass->end - start, VFPI_MAX_BITS);
-		last = start + nr_bits == job->end;
-		nr = fpb_count(pass->chunks[i], nr_bits);
-		if (!nr && !last)
-			continue;
-		if (last)
-			flags |= VFPI_RESP_DONE | (job->partial ? VFPI_RESP_PARTIAL : 0);
-		if (!fpb_send(info, job, pass->chunks[i], start, nr ? nr_bits : 0, flags))
+	for (i = 0; i < nr; i++) {
+		unsigned int n = fpb_misbehaves(info, FPB_BACKWARDS) ? nr - 1 - i : i;
+		unsigned long start = pass->base + (unsigned long)n * pass->chunk_bits;
+
+		if (!fpb_send_chunk(info, job, pass->chunks[n], start,
+				    min_t(unsigned long, pass->end - start, pass->chunk_bits)))
 			return false;
-		info->counters.pages_reported += nr;
-		info->counters.last_pages += nr;
 	}
 	return true;
 }
@@ -220,9 +241,14 @@ static void fpb_answer(struct fpb_info *info, struct fpb_job *job)
 {
 	struct fpb_counters *counters = &info->counters;
 	unsigned long at = job->start, wanted, room;
-	struct fpb_pass pass = { .info = info, .generation = job->generation };
+	struct fpb_pass pass = {
+		.info = info,
+		.generation = job->generation,
+		.chunk_bits = fpb_chunk_bits(info),
+	};
 	u64 began;
 
+	fpb_test_begin(info, job);
 	counters->last_id = job->id;
 	counters->last_pages = 0;
 	counters->last_entries = 0;
@@ -238,21 +264,21 @@ static void fpb_answer(struct fpb_info *info, struct fpb_job *job)
 	}
 	while (at < job->end) {
 		pass.base = round_down(at, 64);
-		wanted = DIV_ROUND_UP(job->end - pass.base, VFPI_MAX_BITS);
+		wanted = DIV_ROUND_UP(job->end - pass.base, pass.chunk_bits);
 		fpb_grow(info, wanted);
 		if (!fpb_get_chunks(info, job, &pass, wanted))
 			break;
 		pass.start = at;
-		room = (unsigned long)pass.nr_chunks * VFPI_MAX_BITS;
+		room = (unsigned long)pass.nr_chunks * pass.chunk_bits;
 		pass.end = min(job->end, pass.base + room);
-		fpb_test_pause_at(info, job->generation, before);
+		fpb_test_stand(info, job->generation, FPB_BEFORE_WALK);
 		began = ktime_get_ns();
 		fpb_walk(&pass);
 		counters->last_walk_ns += ktime_get_ns() - began;
 		counters->max_walk_ns = max(counters->max_walk_ns, counters->last_walk_ns);
 		counters->passes++;
 		job->partial |= pass.partial;
-		fpb_test_pause_at(info, job->generation, after);
+		fpb_test_stand(info, job->generation, FPB_AFTER_WALK);
 		if (fpb_superseded(info, job->generation) || !fpb_send_pass(info, job, &pass))
 			break;
 		at = pass.end;
@@ -268,6 +294,7 @@ static void fpb_info_work(struct work_struct *work)
 	struct fpb_info *info = container_of(work, struct fpb_info, work);
 	struct fpb_job job;
 
+	fpb_test_work(info);
 	while (fpb_next_job(info, &job))
 		fpb_answer(info, &job);
 }
@@ -281,6 +308,7 @@ int fpb_info_init(struct fpb_device *dev)
 	spin_lock_init(&info->vq_lock);
 	init_waitqueue_head(&info->returned);
 	INIT_WORK(&info->work, fpb_info_work);
+	fpb_test_init(info);
 	info->stopping = true;
 	info->request = kzalloc(sizeof(*info->request), GFP_KERNEL);
 	/*
@@ -307,6 +335,7 @@ void fpb_info_free(struct fpb_device *dev)
 
 	fpb_walk_exit(info);
 	destroy_workqueue(info->workqueue);
+	fpb_test_exit(info);
 	fpb_free_chunks(info);
 	kfree(info->request);
 }

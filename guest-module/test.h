@@ -1,60 +1,100 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * Controls for tests, in debugfs under test/.  Compiled in by FREEPAGE_TEST=1
- * only: they stretch the moments in which something could go wrong until a test
- * can hit them.  A newer request, or the end of the driver, ends every pause.
+ * only.  Two kinds:
+ *
+ *  - A hold makes the worker stand at a point of its way until a test lets it go
+ *    on, so that a race's window can be entered at leisure.  A newer request, or
+ *    the end of the driver, ends it.
+ *  - A misbehaviour makes the driver break the contract, or the protocol, in one
+ *    way that somebody might really get wrong.  Whoever checks an answer has to
+ *    notice each of them; docs/module.md says what each amounts to.
+ *
+ * Without FREEPAGE_TEST all of it is nothing: the compiler sees constants.
  */
 #ifndef FREEPAGE_TEST_H
 #define FREEPAGE_TEST_H
-
-#include <linux/debugfs.h>
-#include <linux/delay.h>
 
 #include "freepage.h"
 
 #ifdef FREEPAGE_TEST
 
-/* Entries that one hold of the lock may visit. */
-static inline unsigned long fpb_hold_entries(const struct fpb_info *info)
-{
-	u32 entries = READ_ONCE(info->test.hold_entries);
+void fpb_test_init(struct fpb_info *info);
+void fpb_test_exit(struct fpb_info *info);
+void fpb_test_debugfs(struct fpb_info *info, struct dentry *parent);
 
-	return entries ? min_t(u32, entries, FPB_HOLD_ENTRIES) : FPB_HOLD_ENTRIES;
-}
-
-static inline void fpb_test_pause(struct fpb_info *info, int generation, u32 us)
-{
-	if (us >= 10000)
-		wait_event_idle_timeout(info->returned, fpb_superseded(info, generation),
-					usecs_to_jiffies(us));
-	else if (us)
-		usleep_range(us, us + us / 4);
-}
-
-#define fpb_test_pause_at(info, generation, where) \
-	fpb_test_pause(info, generation, READ_ONCE((info)->test.pause_ ## where ## _us))
-
-static inline void fpb_test_debugfs(struct fpb_info *info, struct dentry *parent)
-{
-	struct dentry *dir = debugfs_create_dir("test", parent);
-
-	debugfs_create_u32("hold_entries", 0600, dir, &info->test.hold_entries);
-	debugfs_create_u32("pause_before_us", 0600, dir, &info->test.pause_before_us);
-	debugfs_create_u32("pause_between_us", 0600, dir, &info->test.pause_between_us);
-	debugfs_create_u32("pause_after_us", 0600, dir, &info->test.pause_after_us);
-}
+bool fpb_misbehaves(struct fpb_info *info, enum fpb_misbehaviour what);
+void fpb_test_stand(struct fpb_info *info, int generation, enum fpb_point point);
+void fpb_test_work(struct fpb_info *info);
+void fpb_test_begin(struct fpb_info *info, const struct fpb_job *job);
+unsigned long fpb_hold_entries(struct fpb_pass *pass);
+unsigned int fpb_chunk_bits(struct fpb_info *info);
+void fpb_test_stand_midway(struct fpb_pass *pass);
+void fpb_test_block(struct fpb_pass *pass, unsigned long pfn, unsigned int order);
+void fpb_test_walked(struct fpb_pass *pass);
+void fpb_test_header(struct fpb_info *info, struct vfpi_response *header);
+__le64 *fpb_test_bitmap(struct fpb_info *info, struct fpb_chunk *chunk);
 
 #else
 
-static inline unsigned long fpb_hold_entries(const struct fpb_info *info)
+static inline void fpb_test_init(struct fpb_info *info)
+{
+}
+
+static inline void fpb_test_exit(struct fpb_info *info)
+{
+}
+
+static inline void fpb_test_debugfs(struct fpb_info *info, struct dentry *parent)
+{
+}
+
+static inline bool fpb_misbehaves(struct fpb_info *info, enum fpb_misbehaviour what)
+{
+	return false;
+}
+
+static inline void fpb_test_stand(struct fpb_info *info, int generation, enum fpb_point point)
+{
+}
+
+static inline void fpb_test_work(struct fpb_info *info)
+{
+}
+
+static inline void fpb_test_begin(struct fpb_info *info, const struct fpb_job *job)
+{
+}
+
+static inline unsigned long fpb_hold_entries(struct fpb_pass *pass)
 {
 	return FPB_HOLD_ENTRIES;
 }
 
-#define fpb_test_pause_at(info, generation, where)	do { } while (0)
-
-static inline void fpb_test_debugfs(struct fpb_info *info, struct dentry *parent)
+static inline unsigned int fpb_chunk_bits(struct fpb_info *info)
 {
+	return VFPI_MAX_BITS;
+}
+
+static inline void fpb_test_stand_midway(struct fpb_pass *pass)
+{
+}
+
+static inline void fpb_test_block(struct fpb_pass *pass, unsigned long pfn, unsigned int order)
+{
+}
+
+static inline void fpb_test_walked(struct fpb_pass *pass)
+{
+}
+
+static inline void fpb_test_header(struct fpb_info *info, struct vfpi_response *header)
+{
+}
+
+static inline __le64 *fpb_test_bitmap(struct fpb_info *info, struct fpb_chunk *chunk)
+{
+	return chunk->bitmap;
 }
 
 #endif

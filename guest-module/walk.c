@@ -152,7 +152,7 @@ static bool fpb_walk_hold(struct fpb_pass *pass, struct zone *zone, unsigned int
 	struct free_area *area = &zone->free_area[order];
 	struct list_head *head = &area->free_list[type], *entry;
 	struct fpb_info *info = pass->info;
-	unsigned long max = min(*allowance, fpb_hold_entries(info));
+	unsigned long max = min(*allowance, fpb_hold_entries(pass));
 	unsigned int visited = 0;
 	unsigned long flags;
 	u64 began;
@@ -162,7 +162,8 @@ static bool fpb_walk_hold(struct fpb_pass *pass, struct zone *zone, unsigned int
 	began = ktime_get_ns();
 	entry = head->next;
 	if (cursor->page) {
-		if (fpb_cursor_valid(info, zone, order, cursor))
+		if (fpb_cursor_valid(info, zone, order, cursor) ||
+		    fpb_misbehaves(info, FPB_TRUST_CURSOR))
 			entry = cursor->page->fpb_buddy_link.next;
 		else
 			info->counters.restarts++;
@@ -173,6 +174,7 @@ static bool fpb_walk_hold(struct fpb_pass *pass, struct zone *zone, unsigned int
 		cursor->page = list_entry(entry, struct page, fpb_buddy_link);
 		cursor->pfn = page_to_pfn(cursor->page);
 		fpb_mark(pass, cursor->pfn, order);
+		fpb_test_block(pass, cursor->pfn, order);
 		visited++;
 	}
 	/* Strayed to the end of another list: this one starts over. */
@@ -184,6 +186,7 @@ static bool fpb_walk_hold(struct fpb_pass *pass, struct zone *zone, unsigned int
 	spin_unlock(&zone->lock);
 	spin_unlock_irqrestore(&info->offline_lock, flags);
 
+	pass->entries += visited;
 	info->free_blocks[order] += visited;
 	*allowance -= visited;
 	return entry == head;
@@ -213,8 +216,8 @@ static void fpb_walk_list(struct fpb_pass *pass, struct zone *zone, unsigned int
 			pass->partial = true;
 			return;
 		}
+		fpb_test_stand_midway(pass);
 		cond_resched();
-		fpb_test_pause_at(info, pass->generation, between);
 	}
 }
 
@@ -245,8 +248,10 @@ void fpb_walk(struct fpb_pass *pass)
 	int nid;
 
 	pass->partial = false;
+	pass->entries = 0;
 	for (i = 0; i < pass->nr_chunks; i++)
-		memset(pass->chunks[i]->bitmap, 0, FPB_CHUNK_BYTES);
+		if (!fpb_misbehaves(pass->info, FPB_KEEP_BITS))
+			memset(pass->chunks[i]->bitmap, 0, FPB_CHUNK_BYTES);
 	for_each_online_node(nid) {
 		zone = NODE_DATA(nid)->node_zones;
 		for (i = 0; i < MAX_NR_ZONES; i++, zone++) {
@@ -256,6 +261,7 @@ void fpb_walk(struct fpb_pass *pass)
 			fpb_walk_zone(pass, zone);
 		}
 	}
+	fpb_test_walked(pass);
 }
 
 static int fpb_memory_event(struct notifier_block *nb, unsigned long action, void *unused)

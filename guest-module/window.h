@@ -24,9 +24,9 @@ static inline void fpb_mark(struct fpb_pass *pass, unsigned long pfn, unsigned i
 	unsigned long to = min(pfn + (1UL << order), pass->end);
 
 	while (from < to) {
-		unsigned long i = (from - pass->base) / VFPI_MAX_BITS;
-		unsigned long first = pass->base + i * VFPI_MAX_BITS;
-		unsigned long end = min(to, first + VFPI_MAX_BITS);
+		unsigned long i = (from - pass->base) / pass->chunk_bits;
+		unsigned long first = pass->base + i * pass->chunk_bits;
+		unsigned long end = min(to, first + pass->chunk_bits);
 
 		fpb_set_bits(pass->chunks[i]->bitmap, from - first, end - first);
 		from = end;

@@ -66,6 +66,8 @@ class Guest(Section):
     """Machine type: i440FX or Q35."""
     kernel: Annotated[Text, Field(min_length=1)] = "default"
     """A kernel that the toolchain knows by name, or the path (with a slash) of a vmlinuz."""
+    module: Literal["shipped", "test"] = "shipped"
+    """The balloon driver as it ships, or the build with controls for tests."""
     cmdline: Annotated[Text, AfterValidator(_cmdline)] = ""
     """Words appended to the kernel's command line."""
     boot_timeout_s: Annotated[int, Field(ge=1, le=86400)] = 180

@@ -101,6 +101,20 @@ class Frames(Reply):
     pages: Count
 
 
+class Standing(Reply):
+    """``held POINT``: the module stands there, on the request ``id``, after so many entries of its walk."""
+
+    point: Text
+    id: Count
+    entries: Count
+
+
+class Released(Reply):
+    """``release``: whether anything stood, and goes on now."""
+
+    released: bool
+
+
 REPLIES: Final[dict[str, type[Reply]]] = {
     "ping": Hello,
     "load": Pages,
@@ -112,4 +126,10 @@ REPLIES: Final[dict[str, type[Reply]]] = {
     "kmsg": KernelLog,
     "stats": Stats,
     "poweroff": Nothing,
+    "hold": Nothing,
+    "unhold": Nothing,
+    "held": Standing,
+    "release": Released,
+    "misbehave": Nothing,
+    "behave": Nothing,
 }

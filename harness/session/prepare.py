@@ -52,7 +52,7 @@ def prepare(scenario: Scenario, tools: Tools, events: EventStream, began: float)
     with events.step("prepare") as step:
         source, destination = _qemus(toolchain, tools, scenario.arm)
         kernel = toolchain.kernel(tools.kernel or "default")
-        image = toolchain.image(kernel)
+        image = toolchain.image(kernel, scenario.guest.module)
         resolved, reason = _resolve(scenario, toolchain, source, kernel, events)
         step.note(accelerator=resolved.accelerator, reason=reason)
     return RunPlan(resolved, tools, reason, source, destination, kernel, image, began)

@@ -19,6 +19,9 @@ from harness.toolchain.recipe import Recipe
 from harness.toolchain.run import find_program, run, search_path
 
 MODULE = "freepage_balloon"
+#: Builds of the module: as it ships, and with controls for tests in debugfs.
+SHIPPED, TEST = "shipped", "test"
+VARIANTS = (SHIPPED, TEST)
 PROGRAM_FLAGS = ("-Os", "-static", "-Wall", "-Wextra", "-s")
 
 _MODULE_SOURCES = ("*.c", "*.h", "Makefile", "Kbuild")
@@ -54,8 +57,9 @@ def kernel_compiler(kernel: Kernel) -> str:
     return str(find_program("gcc"))
 
 
-def build_module(cache: Cache, kernel: Kernel, sources: Path) -> Path:
+def build_module(cache: Cache, kernel: Kernel, sources: Path, variant: str = SHIPPED) -> Path:
     """``freepage_balloon.ko`` for this kernel, built out of tree, warnings switched on."""
+    assert variant in VARIANTS
     files = [path for pattern in _MODULE_SOURCES for path in sources.rglob(pattern)]
     files = [path for path in files if not path.name.endswith(".mod.c")]  # of a build in place
     if not any(path.name in ("Makefile", "Kbuild") for path in files):
@@ -72,10 +76,11 @@ def build_module(cache: Cache, kernel: Kernel, sources: Path) -> Path:
         kernel=kernel.digest,
         sources=digests,
         compiler=_version(cache, compiler),
+        variant=variant,
     )
 
     def build(folder: Path) -> None:
-        with cache.events.step("module", kernel=kernel.release):
+        with cache.events.step("module", kernel=kernel.release, variant=variant):
             check_compiler_files(headers)
             work = folder / "build"
             work.mkdir()
@@ -90,6 +95,7 @@ def build_module(cache: Cache, kernel: Kernel, sources: Path) -> Path:
                 f"M={work}",
                 f"CC={compiler}",
                 "W=1",
+                *(["FREEPAGE_TEST=1"] if variant == TEST else []),
                 f"-j{os.cpu_count() or 1}",
                 "modules",
             ]

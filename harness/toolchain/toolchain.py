@@ -14,7 +14,7 @@ from harness.events import EventStream
 from harness.toolchain.apt import Apt
 from harness.toolchain.cache import Cache, file_digest
 from harness.toolchain.firmware import NEEDED, firmware
-from harness.toolchain.image import Image, build_image, build_module
+from harness.toolchain.image import SHIPPED, Image, build_image, build_module
 from harness.toolchain.kernel import Kernel, default_kernel, named_kernel
 from harness.toolchain.probe import Probe, probe_binary
 from harness.toolchain.qemu import FLAVOURS, PATCHED, QemuBinary, QemuBuilder
@@ -80,13 +80,13 @@ class Toolchain:
         """Debian's cloud kernel, or the one at a path."""
         return default_kernel(self.cache, self.recipe) if name == "default" else named_kernel(Path(name))
 
-    def module(self, kernel: Kernel) -> Path:
-        """The balloon driver with free page info, for this kernel."""
-        return build_module(self.cache, kernel, checkout() / "guest-module")
+    def module(self, kernel: Kernel, variant: str = SHIPPED) -> Path:
+        """The balloon driver with free page info, for this kernel: ``shipped``, or ``test`` with controls."""
+        return build_module(self.cache, kernel, checkout() / "guest-module", variant)
 
-    def image(self, kernel: Kernel) -> Image:
-        """The initramfs for this kernel, module included."""
-        module = self.module(kernel)
+    def image(self, kernel: Kernel, variant: str = SHIPPED) -> Image:
+        """The initramfs for this kernel, with that build of the module in it."""
+        module = self.module(kernel, variant)
         return build_image(self.cache, kernel, module, self.recipe, checkout() / "vm-images" / "guest")
 
     def update(self) -> None:

@@ -23,7 +23,7 @@ typedef uint64_t __le64;
 #define max(a, b) ((a) > (b) ? (a) : (b))
 #define VFPI_MAX_BITS (1U << 18)
 struct fpb_chunk { __le64 *bitmap; };
-struct fpb_pass { unsigned long start, end, base; struct fpb_chunk *chunks[3]; };
+struct fpb_pass { unsigned long start, end, base; unsigned int chunk_bits; struct fpb_chunk *chunks[3]; };
 #include "window.h"
 
 /* Marks blocks in three chunks, each with one untouchable word behind it. */
@@ -33,7 +33,7 @@ void mark(unsigned long start, unsigned long end, unsigned long base, __le64 *bi
     struct fpb_chunk chunks[3] = {
         { bits }, { bits + (VFPI_MAX_BITS / 64 + 1) }, { bits + 2 * (VFPI_MAX_BITS / 64 + 1) }
     };
-    struct fpb_pass pass = { start, end, base, { &chunks[0], &chunks[1], &chunks[2] } };
+    struct fpb_pass pass = { start, end, base, VFPI_MAX_BITS, { &chunks[0], &chunks[1], &chunks[2] } };
 
     for (unsigned int i = 0; i < nr; i++)
         fpb_mark(&pass, pfns[i], orders[i]);

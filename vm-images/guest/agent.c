@@ -22,6 +22,8 @@
  *
  * Verbs: ping; load KIND SEED BYTES [key=value..]; unload; verify; stop;
  * frames PATH; exercise SEED [limit=BYTES]; kmsg [AFTER]; stats; poweroff.
+ * For a module with controls for tests (controls.h): hold POINT [ENTRIES];
+ * unhold [POINT]; held POINT; release; misbehave NAME [NUMBER..]; behave.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -35,6 +37,7 @@
 #include <termios.h>
 #include <time.h>
 
+#include "controls.h"
 #include "meminfo.h"
 #include "observe.h"
 
@@ -68,8 +71,9 @@ static struct {
 	struct answer kept[KEPT_ANSWERS];
 	unsigned int next_kept;
 	struct worker load, exercise;
+	struct standing held;
 } agent = {
-	.driver = "none", .programs = "/bin",
+	.driver = "none", .programs = "/bin", .held = { .fd = -1 },
 	.load = { .name = "workload", .fd = -1 },
 	.exercise = { .name = "exercise", .fd = -1, .once = 1 },
 };
@@ -244,6 +248,41 @@ static void describe(char *text, size_t size)
 		 meminfo("MemFree"), agent.load.fd < 0 ? "false" : "true");
 }
 
+/* Wait until the module stands at a point.  Who waited before gives way. */
+static void await_standing(uint64_t n, const char *point)
+{
+	char text[256];
+
+	if (agent.held.n)
+		reply(agent.held.n, "error call %" PRIu64 " waits instead", n);
+	standing_end(&agent.held);
+	if (standing_begin(&agent.held, n, point, text, sizeof(text)))
+		reply(n, "error %s", text);
+}
+
+static void standing_changed(void)
+{
+	uint64_t n = agent.held.n;
+	char text[256];
+	int found = standing_read(&agent.held, text, sizeof(text));
+
+	if (!found)
+		return;
+	standing_end(&agent.held);
+	reply(n, "%s %s", found > 0 ? "ok" : "error", text);
+}
+
+/* Verbs that are one write to a file of the module's. */
+static int control(uint64_t n, int argc, char **argv)
+{
+	char text[LINE_BYTES];
+	int failed = controls_do(argc, argv, text, sizeof(text));
+
+	if (failed >= 0)
+		reply(n, "%s %s", failed ? "error" : "ok", text);
+	return failed >= 0;
+}
+
 static void dispatch(uint64_t n, int argc, char **argv)
 {
 	char text[LINE_BYTES - 64];
@@ -276,7 +315,9 @@ static void dispatch(uint64_t n, int argc, char **argv)
 	} else if (!strcmp(verb, "poweroff")) {
 		agent.poweroff = 1;
 		reply(n, "ok {}");
-	} else {
+	} else if (!strcmp(verb, "held") && argc == 2) {
+		await_standing(n, argv[1]);
+	} else if (!control(n, argc, argv)) {
 		reply(n, "error unknown verb or wrong arguments");
 	}
 }
@@ -295,7 +336,7 @@ static void line_received(char *line)
 		send_line("! a line without a number and a verb");
 		return;
 	}
-	if (n == agent.load.n || n == agent.exercise.n)
+	if (n == agent.load.n || n == agent.exercise.n || n == agent.held.n)
 		return;
 	for (i = 0; i < KEPT_ANSWERS; i++)
 		if (agent.kept[i].n == n) {
@@ -374,13 +415,14 @@ int main(int argc, char **argv)
 	snprintf(ready, sizeof(ready), "ready %s", text);
 	send_line(ready);
 	while (!agent.poweroff || agent.out_used) {
-		struct pollfd wait[3] = {
+		struct pollfd wait[4] = {
 			{ agent.tty, POLLIN | (agent.out_used ? POLLOUT : 0), 0 },
 			{ agent.load.fd, POLLIN, 0 },
 			{ agent.exercise.fd, POLLIN, 0 },
+			{ agent.held.fd, POLLIN, 0 },
 		};
 
-		if (poll(wait, 3, -1) < 0)
+		if (poll(wait, 4, -1) < 0)
 			continue;
 		if (wait[0].revents & POLLOUT)
 			flush();
@@ -393,6 +435,8 @@ int main(int argc, char **argv)
 			worker_read(&agent.load);
 		if (wait[2].revents && agent.exercise.fd == wait[2].fd)
 			worker_read(&agent.exercise);
+		if (wait[3].revents && agent.held.fd == wait[3].fd)
+			standing_changed();
 	}
 	tcdrain(agent.tty);
 	return STATUS_POWEROFF;

@@ -17,6 +17,7 @@
  *
  * Words of the kernel command line:
  *   freepage.driver=info|stock|none  which balloon driver; default info
+ *   freepage.params=P=V[,P=V]        parameters of the driver's module
  *   freepage.ip=A.B.C.D/N            address of eth0
  *   freepage.gw=A.B.C.D              default route
  *   freepage.init=nothing            ready at once, and nothing else: the
@@ -126,7 +127,7 @@ static void mount_one(const char *type, const char *where, const char *data)
 		fatal("cannot mount %s on %s: %s", type, where, strerror(errno));
 }
 
-static void load_module(const char *name)
+static void load_module(const char *name, const char *parameters)
 {
 	char path[PATH_MAX];
 	int fd;
@@ -135,7 +136,7 @@ static void load_module(const char *name)
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		fatal("module %s: %s: %s", name, path, strerror(errno));
-	if (syscall(SYS_finit_module, fd, "", 0) && errno != EEXIST)
+	if (syscall(SYS_finit_module, fd, parameters, 0) && errno != EEXIST)
 		fatal("module %s: %s", name, strerror(errno));
 	close(fd);
 }
@@ -151,17 +152,23 @@ static void load_modules(void)
 	while (fgets(line, sizeof(line), list)) {
 		line[strcspn(line, " \t\r\n")] = '\0';
 		if (line[0] && line[0] != '#')
-			load_module(line);
+			load_module(line, "");
 	}
 	fclose(list);
 }
 
 static void load_driver(const char *driver)
 {
+	char parameters[256] = "", *comma = parameters;
+
+	/* The kernel wants blanks between them, which a word cannot have. */
+	option("freepage.params", parameters, sizeof(parameters));
+	while ((comma = strchr(comma, ',')))
+		*comma = ' ';
 	if (!strcmp(driver, "info"))
-		load_module("freepage_balloon");
+		load_module("freepage_balloon", parameters);
 	else if (!strcmp(driver, "stock"))
-		load_module("virtio_balloon");
+		load_module("virtio_balloon", parameters);
 	else if (strcmp(driver, "none"))
 		fatal("freepage.driver=%s: expected info, stock or none", driver);
 }

@@ -6,7 +6,8 @@
         plain.monitor.execute("stop")
         walk_memory(plain.memory())
 
-RAM is in files, below /dev/shm; the guest's second serial port is QEMU's standard output.
+RAM is in files, below /dev/shm; the guest's second serial port is QEMU's standard output,
+or, for who wants to speak as well, a socket (:attr:`Machine.port`).
 """
 
 from __future__ import annotations
@@ -44,6 +45,9 @@ class Machine:
     machine: str = "pc"
     cpu: str = "qemu64,+rdrand,+rdseed"
     more: Sequence[str] = ()
+    cpus: int | None = None
+    port: socket.socket | None = None
+    """What the guest's second serial port leads to, instead of QEMU's standard output."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,8 @@ class PlainGuest:
         with ExitStack() as stack:
             folder = Path(tempfile.mkdtemp(prefix="freepage-walk-", dir="/dev/shm"))
             stack.callback(shutil.rmtree, folder)
-            process = stack.enter_context(_qemu(_command(machine, software, folder, console), folder))
+            command = _command(machine, software, folder, console)
+            process = stack.enter_context(_qemu(command, folder, machine.port))
             stack.callback(process.kill)
             loop = stack.enter_context(MonitorLoop())
             transcript = stack.enter_context(Transcript(results / "qmp.jsonl"))
@@ -99,8 +104,11 @@ class PlainGuest:
             match = re.match(pattern, raw.decode("ascii", "replace").strip("\r\n"))
             if match:
                 return match
-        last = self._console.read_text("utf-8", errors="replace").splitlines()[-20:]
-        raise GuestLost(f"the guest was gone before it said {pattern!r}", last_lines=last)
+        raise GuestLost(f"the guest was gone before it said {pattern!r}", last_lines=self.last_lines())
+
+    def last_lines(self) -> list[str]:
+        """The end of the guest's console."""
+        return self._console.read_text("utf-8", errors="replace").splitlines()[-20:]
 
     def ranges(self) -> Mapping[str, list[tuple[int, int, int]]]:
         """(guest address, offset, length) of each piece of each memory file, as QEMU maps it."""
@@ -115,7 +123,7 @@ class PlainGuest:
         )
 
 
-def _qemu(command: Sequence[str], folder: Path) -> subprocess.Popen[bytes]:
+def _qemu(command: Sequence[str], folder: Path, port: socket.socket | None = None) -> subprocess.Popen[bytes]:
     """Start QEMU; its monitor listens before it does, so that nobody has to wait for it."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
         listening.bind(str(folder / MONITOR))
@@ -126,7 +134,7 @@ def _qemu(command: Sequence[str], folder: Path) -> subprocess.Popen[bytes]:
             ["setpriv", "--pdeathsig=KILL", "--", *command, *monitor, "-mon", "chardev=monitor,mode=control"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            pass_fds=(number,),
+            pass_fds=(number,) if port is None else (number, port.fileno()),
         )
 
 
@@ -136,7 +144,14 @@ def _command(machine: Machine, software: Software, folder: Path, console: Path) 
     for place in machine.qemu.firmware:
         command += ["-L", str(place)]
     command += ["-accel", "tcg", "-nodefaults", "-display", "none", "-no-reboot", "-cpu", machine.cpu]
-    command += ["-m", f"{machine.memory // MIB}M", "-smp", str(machine.nodes), "-device", "vmcoreinfo"]
+    command += [
+        "-m",
+        f"{machine.memory // MIB}M",
+        "-smp",
+        str(machine.cpus or machine.nodes),
+        "-device",
+        "vmcoreinfo",
+    ]
     options = f"{machine.machine},memory-backend=m0" if machine.nodes == 1 else machine.machine
     command += ["-machine", options]
     for node in range(machine.nodes):
@@ -146,4 +161,8 @@ def _command(machine: Machine, software: Software, folder: Path, console: Path) 
             command += ["-numa", f"node,nodeid={node},cpus={node},memdev=m{node}"]
     command += ["-kernel", str(software.kernel), "-initrd", str(software.initrd)]
     command += ["-append", f"console=ttyS0 panic=-1 {software.cmdline}"]
-    return [*command, "-serial", f"file:{console}", "-serial", "stdio", *machine.more]
+    command += ["-serial", f"file:{console}"]
+    if machine.port is None:
+        return [*command, "-serial", "stdio", *machine.more]
+    port = f"socket,id=port,fd={machine.port.fileno()}"
+    return [*command, "-chardev", port, "-serial", "chardev:port", *machine.more]

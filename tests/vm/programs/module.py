@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One guest with the module, its agent, and a host that migrates it to nowhere as often as one likes.
+
+    with ModuleGuest.boot(setup, folder) as guest:
+        guest.call("hold", "after-walk")
+        with guest.migration():
+            guest.call("held", "after-walk")
+            ...
+            guest.call("release")
+        guest.stats()["answers"]
+
+What the device accepted, request by request, is in its record (:meth:`ModuleGuest.record`).
+"""
+
+from __future__ import annotations
+
+import queue
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.events import Deadline, EventStream
+from harness.guest.control import GuestControl
+from harness.memory.record import MigrationRecord, read_record
+from harness.migration.qmp import QmpEvent
+from harness.toolchain import Kernel, QemuBinary, Toolchain
+from tests.vm.programs.plain import MIB, Machine, PlainGuest, Software
+
+#: For anything that a guest is asked, on a slow machine under emulation.
+PATIENCE = 240
+
+#: Bytes a second: what a guest has in its memory takes minutes.
+SLOW = 1 << 18
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What to boot."""
+
+    toolchain: Toolchain
+    qemu: QemuBinary
+    kernel: Kernel
+    variant: str = "test"
+    memory: int = 256 * MIB
+    nodes: int = 1
+    cpus: int | None = None
+    cmdline: str = ""
+    driver: str = "info"
+    device: Sequence[str] = ("free-page-info=on",)
+    more: Sequence[str] = field(default=())
+
+
+class ModuleGuest:
+    """A running guest; see the module."""
+
+    def __init__(self, plain: PlainGuest, control: GuestControl, record: Path) -> None:
+        self.plain = plain
+        self.monitor = plain.monitor
+        self.control = control
+        self._record = record
+        self._events: queue.SimpleQueue[QmpEvent] = queue.SimpleQueue()
+        self.monitor.listen(self._events.put)
+        on = [{"capability": "events", "state": True}]
+        self.monitor.execute("migrate-set-capabilities", {"capabilities": on})
+
+    @classmethod
+    @contextmanager
+    def boot(cls, setup: Setup, results: Path) -> Iterator[ModuleGuest]:
+        """Boot it, and wait for its own word."""
+        image = setup.toolchain.image(setup.kernel, setup.variant)
+        record = results / "record"
+        with ExitStack() as stack:
+            ours, theirs = socket.socketpair()
+            stack.callback(ours.close)
+            options = ["virtio-balloon-pci", "id=balloon", *setup.device]
+            if any(option.startswith("free-page-info=") for option in setup.device):
+                options.append(f"x-free-page-info-record={record}")
+            machine = Machine(
+                setup.qemu,
+                setup.memory,
+                setup.nodes,
+                more=("-device", ",".join(options), *setup.more),
+                cpus=setup.cpus,
+                port=theirs,
+            )
+            cmdline = f"freepage.driver={setup.driver} {setup.cmdline}"
+            software = Software(setup.kernel.vmlinuz, image.initrd, cmdline)
+            plain = stack.enter_context(PlainGuest.boot(machine, software, results))
+            theirs.close()
+            control = stack.enter_context(GuestControl(EventStream(), last_lines=plain.last_lines))
+            control.attach("source", ours)
+            control.wait_ready(Deadline(PATIENCE, "the guest's ready word"))
+            yield cls(plain, control, record)
+
+    def call(self, verb: str, *words: str | int) -> Mapping[str, Any]:
+        """Have the agent do something."""
+        return self.control.call(verb, *words, deadline=Deadline(PATIENCE, verb))
+
+    def stats(self) -> Mapping[str, Any]:
+        """The module's counters."""
+        module = self.call("stats")["module"]
+        assert isinstance(module, Mapping), "the module is not loaded"
+        return module
+
+    def begin_migration(self) -> None:
+        """Start to migrate to nowhere, and so slowly that it does not end before :meth:`hurry`."""
+        self.monitor.execute("migrate-set-parameters", {"max-bandwidth": SLOW})
+        self.monitor.execute("migrate", {"uri": "exec:cat > /dev/null"})
+
+    def hurry(self) -> None:
+        """Let the migration come to its end, and see it there; the guest runs on."""
+        self.monitor.execute("migrate-set-parameters", {"max-bandwidth": 0})
+        assert self.wait_for_migration("completed", "failed") == "completed"
+        self.monitor.execute("cont")
+
+    def wait_for_migration(self, *status: str) -> str:
+        """Wait until the migration is one of these; returns which."""
+        while True:
+            event = self.next_event("MIGRATION")
+            if event.data["status"] in status:
+                return str(event.data["status"])
+
+    def next_event(self, name: str) -> QmpEvent:
+        """The next event of that name."""
+        while True:
+            event = self._events.get(timeout=PATIENCE)
+            if event.name == name:
+                return event
+
+    @contextmanager
+    def migration(self) -> Iterator[None]:
+        """A migration that completes, but not before what is done meanwhile."""
+        self.begin_migration()
+        yield
+        self.hurry()
+
+    def migrate(self) -> MigrationRecord:
+        """Migrate to nowhere; what the device recorded of it."""
+        with self.migration():
+            pass
+        return self.record()[-1]
+
+    def record(self) -> list[MigrationRecord]:
+        """What the device recorded, migration by migration."""
+        return read_record(self._record)
