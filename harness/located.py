@@ -143,9 +143,13 @@ class LocatedTree:
         """What is at ``path``, or None."""
         found: object = self.data
         for part in path:
-            if not isinstance(found, Mapping) or part not in found:
+            if isinstance(found, list):
+                known = isinstance(part, int) and part < len(found)
+            else:
+                known = isinstance(found, Mapping) and part in found
+            if not known:
                 return None
-            found = found[part]
+            found = found[part]  # type: ignore[index]
         return found
 
     def with_overrides(self, overrides: Sequence[Override]) -> LocatedTree:

@@ -13,20 +13,18 @@ errors, and every error says where, which key, and what was expected.
 
 from __future__ import annotations
 
-import difflib
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from harness import located
 from harness.errors import InputError
-from harness.located import LocatedError, LocatedTree, Override, Problem, dotted
+from harness.located import LocatedError, Override
 from harness.scenario_model import (
     LEAST_MEMORY,
     Accelerator,
@@ -38,6 +36,7 @@ from harness.scenario_model import (
     VerdictWord,
     noise_bytes,
 )
+from harness.scenario_problems import did_you_mean, problem_of
 from harness.scenario_types import MIB
 from harness.scenario_workload import WORKLOADS, Churn, Fragmented, Freed, Idle, Workload
 from harness.units import format_size
@@ -103,7 +102,7 @@ def scenario_text(name_or_path: str) -> tuple[str, str]:
     if "/" not in name_or_path and not name_or_path.endswith((".yaml", ".yml")) and not path.exists():
         raise InputError(
             f"no such scenario: {name_or_path!r}",
-            hint=f"{_did_you_mean(name_or_path, shipped)}there are {', '.join(sorted(shipped))}; "
+            hint=f"{did_you_mean(name_or_path, shipped)}there are {', '.join(sorted(shipped))}; "
             "a file of your own is given by its path",
         )
     try:
@@ -133,7 +132,7 @@ def load_scenario(name_or_path: str, overrides: Sequence[str | Override] = ()) -
     try:
         return Scenario.model_validate(tree.data)
     except ValidationError as error:
-        problems = [_problem(detail, tree) for detail in error.errors(include_url=False)]
+        problems = [problem_of(detail, tree) for detail in error.errors(include_url=False)]
         problems.sort(key=lambda problem: (problem.place.line or 0, problem.place.column or 0))
         raise InputError("\n".join(str(problem) for problem in problems)) from error
 
@@ -149,90 +148,6 @@ def scenario_schema() -> dict[str, object]:
             if "default" in part["properties"][key]:
                 part["properties"][key]["default"] = value
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-
-
-def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"did you mean {close[0]!r}? " if close else ""
-
-
-def _models(tree: LocatedTree) -> dict[located.Path, type[BaseModel]]:
-    """Which keys exist where, for suggestions."""
-    models: dict[located.Path, type[BaseModel]] = {
-        (): Scenario,
-        ("guest",): Guest,
-        ("migration",): Migration,
-        ("expect",): Expect,
-    }
-    kind = tree.value(("workload", "kind"))
-    if isinstance(kind, str) and kind in WORKLOADS:
-        models["workload",] = WORKLOADS[kind]
-    return models
-
-
-def _unknown_key(path: located.Path, tree: LocatedTree) -> str:
-    models = _models(tree)
-    key = str(path[-1])
-    known = list(models[path[:-1]].model_fields) if path[:-1] in models else []
-    elsewhere = [(*where, key) for where, model in models.items() if key in model.model_fields]
-    kind = f" of workload {tree.value(('workload', 'kind'))!r}" if path[:-1] == ("workload",) else ""
-    advice = f"did you mean {dotted(elsewhere[0])!r}? " if elsewhere else _did_you_mean(key, known)
-    return f"unknown key; {advice}the keys{kind} here are {', '.join(known)}"
-
-
-def _literal(value: object, expected: str) -> str:
-    words = expected.replace(" or ", ", ").replace("'", "").split(", ")
-    advice = _did_you_mean(value, words).strip() if isinstance(value, str) else ""
-    return f"expected {expected}, got {value!r}" + (f"; {advice}" if advice else "")
-
-
-def _problem(detail: ErrorDetails, tree: LocatedTree) -> Problem:
-    """One of pydantic's errors in our words, with its place."""
-    context: Mapping[str, object] = detail.get("ctx", {})
-    path: located.Path = detail["loc"]
-    if path[:1] == ("workload",) and len(path) > 1 and path[1] in WORKLOADS:
-        path = (path[0], *path[2:])  # pydantic puts the kind in between
-    given = detail["input"]
-    match detail["type"]:
-        case "extra_forbidden":
-            text = _unknown_key(path, tree)
-        case "missing":
-            text = "missing"
-            if path == ("name",):
-                text = "missing; expected a name of small letters, digits and dashes"
-        case "literal_error":
-            text = _literal(given, str(context["expected"]))
-        case "union_tag_invalid" | "union_tag_not_found":
-            path = (*path, "kind")
-            text = _literal(tree.value(path), ", ".join(repr(kind) for kind in WORKLOADS))
-        case "int_type" | "int_from_float":
-            text = f"expected a whole number, got {given!r}"
-        case "float_type":
-            text = f"expected a number, got {given!r}"
-        case "bool_type":
-            text = f"expected true or false, got {given!r}"
-        case "string_type":
-            text = f"expected text, got {given!r}"
-        case "string_too_short" | "too_short":
-            text = "expected text, got nothing"
-        case "string_pattern_mismatch":
-            text = f"expected small letters, digits and dashes (at most 40), got {given!r}"
-        case "model_type" | "model_attributes_type":
-            text = f"expected keys of its own, got {given!r}"
-        case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
-            limit = next(iter(context.values()))
-            words = {"greater_than": "more than", "less_than": "less than"}
-            at = {"greater_than_equal": "at least", "less_than_equal": "at most"}
-            text = f"expected {(words | at)[detail['type']]} {limit}, got {given!r}"
-        case "value_error":
-            text = str(context["error"])
-        case "at":
-            found = context["path"]
-            path = found if isinstance(found, tuple) else ()
-            text = detail["msg"]
-        case _:
-            text = f"{detail['msg']}, got {given!r}"
-    return Problem(tree.place(path), dotted(path), text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,10 @@ import re
 from typing import Annotated, Literal, TypeAlias
 
 import yaml
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from harness.scenario_script import Script, as_tuple, needs_controls
 from harness.scenario_types import MIB, Rate, Section, Size, Text
 from harness.scenario_workload import Idle, Workload
 from harness.units import PAGE_SIZE, Percent, format_size
@@ -103,6 +104,20 @@ class Expect(Section):
     """Arm info: (bytes sent - head) / floor may be at most this."""
 
 
+class Leg(Section):
+    """One of several migrations of the same guest. Each that completes takes it to the other host."""
+
+    ends: Literal["completed", "cancelled", "failed"] = "completed"
+    """How it has to end. failed: refused by QEMU or libvirt, or given up."""
+    reason: Annotated[Text, Field(min_length=1)] | None = None
+    """failed: words that must be in the reason which the user is given."""
+    check: bool = True
+    """Whether the guest is asked for its pages before the next one begins; after the last it always is."""
+
+
+Legs: TypeAlias = Annotated[tuple[Leg, ...], BeforeValidator(as_tuple), Field(min_length=1, max_length=16)]
+
+
 class Scenario(Section):
     """One scenario. Only ``name`` must be given; everything else has a default."""
 
@@ -120,6 +135,12 @@ class Scenario(Section):
     """What the guest does with its memory."""
     migration: Migration = Migration()
     """How it is moved."""
+    moves: Annotated[tuple[Leg, ...], BeforeValidator(as_tuple), Field(min_length=1, max_length=16)] = (
+        Leg(),
+    )
+    """The migrations, one after the other: there and back, cancelled and tried again."""
+    script: Script = ()
+    """What happens during them; see harness/scenario_script.py."""
     strict: bool = True
     """Hold the guest at every request and take digests, so that "unchanged since the
     request" is a fact. Without: inferred from the device's own dirty log."""
@@ -149,6 +170,32 @@ class Scenario(Section):
         if least is not None and most is not None and least > most:
             path = {"path": ("expect", "skipped_percent_min")}
             raise PydanticCustomError("at", "expected at most skipped_percent_max", path)
+        return self
+
+    @model_validator(mode="after")
+    def _moves_fit(self) -> Scenario:
+        if self.moves[-1].ends != "completed":
+            path = {"path": ("moves", len(self.moves) - 1, "ends")}
+            raise PydanticCustomError(
+                "at", "expected the last one to be completed: it is what is judged", path
+            )
+        for index, leg in enumerate(self.moves):
+            if leg.reason is not None and leg.ends != "failed":
+                path = {"path": ("moves", index, "reason")}
+                raise PydanticCustomError("at", "expected only with ends: failed", path)
+        if needs_controls(self.script) and self.guest.module != "test":
+            where = {"path": ("guest", "module")}
+            raise PydanticCustomError("at", "expected test: the script holds the module's walk", where)
+        for index, entry in enumerate(self.script):
+            if entry.move > len(self.moves):
+                raise PydanticCustomError(
+                    "at",
+                    "there is no move {move}, only {moves}",
+                    {"path": ("script", index, "move"), "move": entry.move, "moves": len(self.moves)},
+                )
+            if index and entry.move < self.script[index - 1].move:
+                path = {"path": ("script", index, "move")}
+                raise PydanticCustomError("at", "expected entries in the order of the moves", path)
         return self
 
     def to_yaml(self) -> str:

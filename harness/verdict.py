@@ -27,7 +27,8 @@ from harness.memory.record import Accept, Request
 from harness.memory.walk import Standing
 from harness.scenario_model import VerdictWord
 from harness.verdict_case import BlockState, GuestChecks, JudgeInput, RequestWitness, demand_complete
-from harness.verdict_log import NEVER, Finding, Replay, replay
+from harness.verdict_finding import Finding
+from harness.verdict_log import NEVER, Replay, replay
 from harness.verdict_pages import HINTED, HINTED_AFTER_SENT, PAGE_RULES, BlockJudgement, judge_block
 from harness.verdict_witness import Testimony, hear
 
@@ -138,6 +139,7 @@ def judge(case: JudgeInput) -> Judgement:
     findings += _statistics(history, case)
     findings += _guest(case.guest)
     findings += _expectations(case, pages)
+    findings += case.found
     observed: dict[str, int] = {}
     for judged in blocks:
         for name, count in judged.observed.items():
@@ -233,6 +235,8 @@ def _decide(case: JudgeInput, pages: PageCounts, findings: Sequence[Finding]) ->
     sent_later = _hinted(case) if case.arm == "hint" and not left_out else 0
     if wanted and not left_out and not sent_later:
         return "inconclusive", f"memory is right, but nothing was skipped: {_why_nothing(case)}"
+    if case.unexercised:
+        return "inconclusive", f"memory is right, but {'; '.join(case.unexercised)}"
     parts = [f"{pages.equal} equal"]
     if sent_later:
         parts.append(f"{sent_later} times a page was left out by a hint, and sent later all the same")

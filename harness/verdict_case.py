@@ -12,6 +12,7 @@ from harness.memory.image import Flags
 from harness.memory.record import Accept, Block, Request
 from harness.memory.walk import FreeWalk
 from harness.scenario_model import Arm, Expect
+from harness.verdict_finding import Finding
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +84,10 @@ class JudgeInput:
     quiet: bool = False
     """Nothing in the guest allocated or freed during the migration: then two witnesses have to
     agree, and no reported page may stay undecided."""
+    found: Sequence[Finding] = ()
+    """What else was found to be wrong: by the script, or in an earlier one of several migrations."""
+    unexercised: Sequence[str] = ()
+    """What the scenario is about and did not happen, in words."""
 
 
 def demand_complete(case: JudgeInput) -> None:

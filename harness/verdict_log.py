@@ -21,27 +21,10 @@ from harness.memory.image import Flags
 from harness.memory.record import Accept, Block, Request
 from harness.scenario_model import Arm
 from harness.units import PAGE_SIZE
+from harness.verdict_finding import Finding
 
 #: In :attr:`Clearings.answer`: no answer ever cleared this page.
 NEVER = -1
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that makes a run fail: which rule, how often, and in words.
-
-    ``kind``: memory (a page is wrong), witness (the outside walk contradicts the
-    guest's answer), record (the device's record contradicts itself or the
-    protocol), guest (the guest's own checks), expectation.
-    """
-
-    rule: str
-    kind: str
-    text: str
-    count: int = 1
-    block: str | None = None
-    pages: tuple[int, ...] = ()
-    """The first pages that it is about, by number in the block."""
 
 
 @dataclass(eq=False)

@@ -15,7 +15,8 @@ import numpy.typing as npt
 from harness.memory.compare import PageNumbers
 from harness.memory.image import Flags
 from harness.verdict_case import BlockState, JudgeInput
-from harness.verdict_log import NEVER, Clearings, Finding, Replay
+from harness.verdict_finding import Finding
+from harness.verdict_log import NEVER, Clearings, Replay
 
 #: The names under which what upstream's hints left out is explained, in arm hint.
 HINTED = "hinted"

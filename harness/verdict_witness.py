@@ -20,7 +20,7 @@ from harness.memory.image import Flags
 from harness.memory.record import Accept, Block, Request
 from harness.memory.walk import FreeWalk, Standing, compare_witnesses, judge_reported, to_frames, to_pages
 from harness.verdict_case import JudgeInput, RequestWitness
-from harness.verdict_log import Finding
+from harness.verdict_finding import Finding
 
 
 @dataclass(eq=False)

@@ -121,6 +121,11 @@ class GuestControl:
                     self._active = connection
             self._changed.notify_all()
 
+    def forget_ready(self) -> None:
+        """The guest is about to boot again: :meth:`wait_ready` waits for its next word."""
+        with self._changed:
+            self._ready = None
+
     def wait_ready(self, deadline: Deadline) -> Mapping[str, object]:
         """Wait for the guest's own word; returns what it says of itself."""
         with self._changed:

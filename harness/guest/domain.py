@@ -105,6 +105,8 @@ class DomainSpec:
     balloon: Balloon
     sockets: Sockets
     nic: Nic
+    #: The guest restarts where it reboots; else that is its end.
+    restarts: bool = False
     #: More QEMU arguments, after all others.
     extra: tuple[str, ...] = ()
 
@@ -131,7 +133,7 @@ def domain_xml(spec: DomainSpec) -> str:
     ET.SubElement(root, "clock", {"offset": "utc"})
     # A guest that panics or reboots is lost at once, and not again and again until a deadline.
     for event in ("on_poweroff", "on_reboot", "on_crash"):
-        _text(root, event, "destroy")
+        _text(root, event, "restart" if event == "on_reboot" and spec.restarts else "destroy")
     _devices(root, spec)
     _command_line(root, spec)
     _fewer_questions(root)

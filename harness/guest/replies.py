@@ -71,6 +71,21 @@ class Pages(Reply):
     nonzero: Count = 0
 
 
+class Owned(Pages):
+    """``pages-alloc``, ``pages-write``, ``pages-read``, ``pages-free``: the script's own pages.
+
+    ``frames``: where the first of them are in the guest's memory.
+    """
+
+    frames: list[Count] = Field(default=[], max_length=512)
+
+
+class Blocks(Reply):
+    """``memory-offline``, ``memory-online``: memory blocks that changed, by number."""
+
+    blocks: list[Count] = Field(max_length=1024)
+
+
 class KernelLog(Reply):
     """``kmsg [AFTER]``: trouble in the kernel's log, from records after that sequence number.
 
@@ -132,4 +147,14 @@ REPLIES: Final[dict[str, type[Reply]]] = {
     "release": Released,
     "misbehave": Nothing,
     "behave": Nothing,
+    "pages-alloc": Owned,
+    "pages-write": Owned,
+    "pages-read": Owned,
+    "pages-free": Owned,
+    "driver-unbind": Nothing,
+    "driver-bind": Nothing,
+    "memory-offline": Blocks,
+    "memory-online": Blocks,
+    "reboot": Nothing,
+    "kexec": Nothing,
 }

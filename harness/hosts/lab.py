@@ -121,6 +121,11 @@ class LabHost:
         """The ends of the daemon's and QEMU's logs, for an error message."""
         return self._daemon.last_words(lines)
 
+    def set_wire(self, *, up: bool) -> None:
+        """Take this host's end of the migration wire down, or bring it up again."""
+        with _told(f"cannot switch the {self.name}'s end of the migration wire"):
+            self._space.run(lambda: netns.set_wire(up=up))
+
     def check(self) -> None:
         """Raise :class:`HostLost` if the daemon has ended."""
         if self._ended is not None:

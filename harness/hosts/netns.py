@@ -145,6 +145,15 @@ def _inside(route_type: Any, address: str, bandwidth: int | None, *, tap: bool) 
     return work
 
 
+def set_wire(*, up: bool) -> None:
+    """Switch the migration wire's end of the calling thread's network; addresses stay."""
+    from pyroute2.iproute.linux import IPRoute
+
+    with IPRoute() as route:
+        (wire,) = route.link_lookup(ifname="mig0")
+        route.link("set", index=wire, state="up" if up else "down")
+
+
 def _add(route: Any, name: str, **what: object) -> int:
     try:
         route.link("add", ifname=name, **what)

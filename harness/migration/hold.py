@@ -15,9 +15,9 @@ libvirt blocks resume while a migration job runs; ``cont`` goes by our own monit
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from harness.migration.qmp import Monitor
 
 REQUEST: Final = "request"
 ANSWER: Final = "answer"
+APPLIED: Final = "applied"
 
 #: No request has this id: what was looked at before the migration began.
 START: Final = 0
@@ -45,6 +46,14 @@ class Hold:
     seconds: float
 
 
+#: What is done in a hold; it calls what it is given when it is done, now or later.
+Meanwhile: TypeAlias = Callable[[str, Callable[[], None]], None]
+
+
+def _at_once(_point: str, go_on: Callable[[], None]) -> None:
+    go_on()
+
+
 class HoldKeeper:
     """Answers holds, and keeps what was seen in them.
 
@@ -52,6 +61,9 @@ class HoldKeeper:
     walks by request and point; ``unchanged`` says of each answer which pages held
     then what they held at its request (true as well of pages that were free at
     the request, which nobody looks at again).
+
+    ``meanwhile`` is given the point, and what to call when the hold is over: a
+    script has things to do while guest and migration stand still.
     """
 
     def __init__(
@@ -60,6 +72,7 @@ class HoldKeeper:
         images: Mapping[str, RamImage],
         events: EventStream,
         outside: OutsideWalk | None = None,
+        meanwhile: Meanwhile = _at_once,
     ) -> None:
         self.requests = RequestDigests()
         self.unchanged: dict[int, dict[str, Flags]] = {}
@@ -68,6 +81,7 @@ class HoldKeeper:
         self._images = images
         self._events = events
         self._outside = outside
+        self._meanwhile = meanwhile
         self._holds: list[Hold] = []
 
     @property
@@ -81,24 +95,31 @@ class HoldKeeper:
         return sum(hold.seconds for hold in self._holds)
 
     def handle(self, data: Mapping[str, object]) -> None:
-        """Work off one ``FREE_PAGE_INFO_HOLD``: look, then ``cont``.
+        """Work off one ``FREE_PAGE_INFO_HOLD``: look, what is to be done meanwhile, then ``cont``.
 
         ``cont`` is said whatever becomes of the look: a VM left standing would
         turn a failure of the harness into a hang of the migration.
         """
         request, point = data.get("id"), data.get("point")
-        if not isinstance(request, int) or point not in (REQUEST, ANSWER):
+        if not isinstance(request, int) or point not in (REQUEST, ANSWER, APPLIED):
             raise MachineryError(f"a hold that does not say what it is about: {dict(data)!r}")
         began = time.monotonic()
-        try:
-            self._look(request, str(point))
-        finally:
+
+        def end() -> None:
             self._monitor.execute("cont")
-        hold = Hold(request, str(point), time.monotonic() - began)
-        self._holds.append(hold)
-        self._events.emit(
-            "hold", request=request, point=point, seconds=hold.seconds, walk=self._walked(request, str(point))
-        )
+            hold = Hold(request, str(point), time.monotonic() - began)
+            self._holds.append(hold)
+            walked = self._walked(request, str(point))
+            self._events.emit("hold", request=request, point=point, seconds=hold.seconds, walk=walked)
+
+        try:
+            # What there is to see at an applied answer was seen when it came.
+            if point != APPLIED:
+                self._look(request, str(point))
+        except BaseException:
+            self._monitor.execute("cont")
+            raise
+        self._meanwhile(str(point), end)
 
     def start(self) -> None:
         """Look at a guest that stands still before its migration begins."""

@@ -75,7 +75,15 @@ class JobEnd:
     error: libvirt.libvirtError | None
 
 
-Incoming: TypeAlias = QmpEvent | JobEnd
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Something that a script waits for in a thread has come, or has failed."""
+
+    number: int
+    error: Exception | None = None
+
+
+Incoming: TypeAlias = QmpEvent | JobEnd | Answered
 
 
 class Inbox:
@@ -158,6 +166,12 @@ class Handlers:
     completed: Callable[[], None]
     #: Builds the error for a QEMU that is gone.
     lost: Callable[[str], LostError]
+    #: Each event of the source, after what is done about it above.
+    event: Callable[[QmpEvent], None] = lambda _: None
+    #: What a script has waited for.
+    answered: Callable[[Answered], None] = lambda _: None
+    #: The destination's QEMU is gone.  True: that is nothing unusual.
+    destination_gone: Callable[[], bool] = lambda: False
 
 
 @dataclass(slots=True)
@@ -176,7 +190,10 @@ def follow(job: MigrationJob, inbox: Inbox, handlers: Handlers, deadline: Deadli
             item = inbox.get(deadline)
             if isinstance(item, JobEnd):
                 return _ended(item, progress, handlers)
-            _step(item, progress, handlers)
+            if isinstance(item, Answered):
+                handlers.answered(item)
+            else:
+                _step(item, progress, handlers)
     except DeadlineExceeded as error:
         job.cancel(inbox)
         raise DeadlineExceeded(
@@ -191,7 +208,8 @@ def follow(job: MigrationJob, inbox: Inbox, handlers: Handlers, deadline: Deadli
 def _step(event: QmpEvent, progress: _Progress, handlers: Handlers) -> None:
     if event.name == CLOSED:
         # libvirt ends the source's QEMU when the guest has moved.
-        if not (event.side == "source" and progress.completed):
+        expected = progress.completed if event.side == "source" else handlers.destination_gone()
+        if not expected:
             progress.gone.append(event.side)
         return
     if event.side != "source":
@@ -210,6 +228,7 @@ def _step(event: QmpEvent, progress: _Progress, handlers: Handlers) -> None:
             handlers.completed()
         elif status == "failed":
             progress.failure = str(event.data.get("error-desc", "")) or "QEMU reports a failed migration"
+    handlers.event(event)
 
 
 def _ended(end: JobEnd, progress: _Progress, handlers: Handlers) -> libvirt.virDomain:

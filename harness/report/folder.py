@@ -67,6 +67,12 @@ class RunFolder:
         (self.path / MARKER).write_text(_MARKER_TEXT, encoding="utf-8")
         return self
 
+    def below(self, name: str) -> RunFolder:
+        """A new folder in it, for a part of the run."""
+        path = self.path / name
+        path.mkdir()
+        return RunFolder(path)
+
     def file(self, name: str) -> Path:
         """The path of one file in the folder."""
         return self.path / name

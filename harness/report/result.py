@@ -266,6 +266,21 @@ class GuestReport(_Part):
     """Warnings in its kernel's log."""
 
 
+class MoveEnd(_Part):
+    """How one of the run's migrations ended."""
+
+    ended: str
+    """completed, cancelled or failed."""
+    reason: str
+    """The verdict's, in one sentence; of one that was given up, the words that the user is given."""
+    verdict: VerdictWord | None = None
+    """Over the memory; null: it was given up."""
+    skipped: int = 0
+    """Pages left behind."""
+    requests: int = 0
+    """Requests that left for the guest."""
+
+
 class Result(_Part):
     """One run."""
 
@@ -307,6 +322,8 @@ class Result(_Part):
     time: Time
     rounds: int
     """Passes over memory (QEMU's dirty-sync-count)."""
+    moves: list[MoveEnd] = Field(default=[])
+    """The run's migrations in order; everything above is of the last one."""
     guest: GuestReport
     phases: dict[str, float]
     """Seconds by phase of the run."""

@@ -44,6 +44,9 @@ def _rows(result: Result) -> list[tuple[str, str]]:
     rows.append(
         ("time", f"{time.total_ms} ms in {result.rounds} rounds{held}; down for {time.downtime_ms} ms")
     )
+    if len(result.moves) > 1:
+        ends = (f"{end.ended}, {end.skipped} skipped" if end.verdict else end.ended for end in result.moves)
+        rows.append(("moves", "; ".join(ends)))
     rows.append(("guest", _guest(result)))
     if result.not_compared:
         named = ", ".join(f"{block.name} ({block.reason})" for block in result.not_compared)

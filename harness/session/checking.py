@@ -34,25 +34,35 @@ class Answers:
     counters: Mapping[str, object]
 
 
-def check(
-    domain: libvirt.virDomain, control: GuestControl, resolved: Resolved, since: int, events: EventStream
-) -> Answers:
-    """Resume the guest on the destination and have it check itself.
-
-    ``since``: the last record of its kernel's log that came before the migration.
-    """
-    deadline = Deadline(CHECK_SECONDS, "the guest's own checks")
+def resume(domain: libvirt.virDomain, control: GuestControl, host: str, events: EventStream) -> None:
+    """Resume the guest on ``host``, and wait for its first answer there."""
+    deadline = Deadline(FIRST_ANSWER_SECONDS, "the guest's first answer after it moved")
     with events.step("resume"):
         try:
             domain.resume()
         except libvirt.libvirtError as error:
             raise MachineryError(
-                f"the destination cannot resume the guest: {error.get_error_message()}"
+                f"the {host} cannot resume the guest: {error.get_error_message()}"
             ) from error
-        control.rebind("destination")
-        control.call(
-            "ping", deadline=deadline.sub(FIRST_ANSWER_SECONDS, "the guest's first answer after it moved")
-        )
+        control.rebind(host)
+        control.call("ping", deadline=deadline)
+
+
+def look(control: GuestControl, events: EventStream) -> int:
+    """Have a guest that goes on migrating look at the pages that it owns: how many are wrong."""
+    deadline = Deadline(CHECK_SECONDS, "the guest's look at its pages")
+    with events.step("verify") as step:
+        verify = control.call("verify", deadline=deadline)
+        step.note(pages=verify["pages"], bad=verify["bad"])
+    return _number(verify, "bad")
+
+
+def check(control: GuestControl, resolved: Resolved, since: int, events: EventStream) -> Answers:
+    """Have the guest check itself.
+
+    ``since``: the last record of its kernel's log that came before the migration.
+    """
+    deadline = Deadline(CHECK_SECONDS, "the guest's own checks")
     with events.step("verify") as step:
         # The churn goes on until here: what it owns is known by the number of its steps.
         control.call("stop", deadline=deadline)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 import time
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from harness.errors import ExitCode
 from harness.events import EventStream, jsonable, step_seconds
 from harness.report.folder import RunFolder
-from harness.session.inside import Findings, booted, load, migrate_and_judge
+from harness.session.inside import Findings, booted, load
 from harness.session.plan import RunPlan
 from harness.terminal import TerminalProgress
 
@@ -28,6 +29,8 @@ def carry_out(
     """The run itself, in the lab; returns the exit status."""
     with booted(plan, folder, events) as here:
         since = load(here, events)
+        from harness.session.moves import migrate_and_judge
+
         findings = migrate_and_judge(here, folder, events, since)
         with events.step("report"):
             result = build_result(plan, folder, events, findings)
@@ -62,6 +65,7 @@ def build_result(plan: RunPlan, folder: RunFolder, events: EventStream, found: F
     from harness.report.result import (
         Bytes,
         FoundRule,
+        MoveEnd,
         NotCompared,
         Pages,
         Protocol,
@@ -82,7 +86,9 @@ def build_result(plan: RunPlan, folder: RunFolder, events: EventStream, found: F
         walk=evidence.free.walk if evidence.free else None,
         walk_at=evidence.free.request if evidence.free else None,
     )
-    judgement = evidence.judge(found.checks, account.sent_over_floor)
+    judgement = evidence.judge(
+        found.checks, account.sent_over_floor, found=found.found, unexercised=found.unexercised
+    )
     versions = jsonable(plan.versions())
     assert isinstance(versions, dict)
     return Result(
@@ -114,6 +120,7 @@ def build_result(plan: RunPlan, folder: RunFolder, events: EventStream, found: F
             held_ms=round(1000 * found.held_seconds),
         ),
         rounds=numbers.rounds,
+        moves=[MoveEnd(**dataclasses.asdict(leg)) for leg in found.legs],
         guest=_guest_report(found),
         phases=_phases(plan, events, found),
         versions=versions,

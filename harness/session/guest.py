@@ -20,6 +20,7 @@ from harness.guest.ssh import Keys
 from harness.hosts.lab import Lab, LabHost
 from harness.hosts.netns import GUEST_ADDRESS, PREFIX
 from harness.report.folder import RunFolder
+from harness.scenario_script import DEVICE_HOLDS, RESTARTS, Kexec, holds_needed, uses
 from harness.session.plan import RunPlan
 from harness.toolchain import QemuBinary, cpio
 
@@ -42,17 +43,14 @@ class Guest:
         self._lab = lab
         self._folder = folder
         self._uuid = uuid.uuid4()
-        self._sockets = {host.name: Sockets.below(host.runtime_dir) for host in lab.hosts}
+        self._sockets: dict[str, Sockets] = {}
+        self._arrivals = 0
         self._initrd = lab.runtime_dir / "initrd"
 
     def __enter__(self) -> Guest:
         self.console.__enter__()
         self.control.__enter__()
-        # Before any QEMU: console and control are sockets of ours, which it connects to.
-        for host in self._lab.hosts:
-            sockets = self._sockets[host.name]
-            self.console.listen(host.name, sockets.console)
-            self.control.listen(host.name, sockets.control)
+        self.arrive(self._lab.source)
         return self
 
     def __exit__(
@@ -60,6 +58,19 @@ class Guest:
     ) -> None:
         self.control.__exit__(kind, value, trace)
         self.console.__exit__(kind, value, trace)
+
+    def arrive(self, host: LabHost) -> None:
+        """A new QEMU is about to start on ``host``: sockets for it.
+
+        Console and control are ours, which it connects to, once; so they listen
+        before there is any QEMU, and each has new ones.
+        """
+        self._arrivals += 1
+        folder = host.runtime_dir / f"qemu-{self._arrivals}"
+        folder.mkdir(mode=0o700)
+        sockets = self._sockets[host.name] = Sockets.below(folder)
+        self.console.listen(host.name, sockets.console)
+        self.control.listen(host.name, sockets.control)
 
     @property
     def source(self) -> LabHost:
@@ -98,7 +109,11 @@ class Guest:
         """The domain for ``host``."""
         plan, scenario = self.plan, self.plan.resolved.scenario
         qemu = plan.source_qemu if host is self._lab.source else plan.destination_qemu
-        points = ("request", "answer") if scenario.walk else ("request",)
+        # In the order in which the device comes to them.
+        wanted = {*holds_needed(scenario.script)}
+        if self.held:
+            wanted |= {"request", "answer"} if scenario.walk else {"request"}
+        holds = tuple(point for point in DEVICE_HOLDS if point in wanted) if scenario.arm == "info" else ()
         return DomainSpec(
             name=NAME,
             uuid=self._uuid,
@@ -111,11 +126,12 @@ class Guest:
             accelerator=plan.resolved.accelerator,
             balloon=Balloon(
                 arm=scenario.arm,
-                hold=points if self.held else (),
+                hold=holds,
                 record=self._record(host, qemu),
             ),
             sockets=self._sockets[host.name],
             nic=host.nic,
+            restarts=uses(scenario.script, RESTARTS),
         )
 
     def _record(self, host: LabHost, qemu: QemuBinary) -> Path | None:
@@ -142,9 +158,16 @@ class Guest:
         with self._initrd.open("xb") as file:
             file.write(self.plan.image.initrd.read_bytes())
             files = self.keys.guest_files()
-            cpio.write_cpio(
-                file, cpio.with_parents([cpio.file(f"/{name}", files[name], 0o600) for name in files])
-            )
+            entries = [cpio.file(f"/{name}", files[name], 0o600) for name in files]
+            if uses(self.plan.resolved.scenario.script, (Kexec,)):
+                # The kernel has unpacked, and thrown away, what it was started from.
+                entries.append(cpio.file("/kexec/vmlinuz", self.plan.kernel.vmlinuz.read_bytes(), 0o600))
+                entries.append(cpio.file("/kexec/initrd", self.plan.image.initrd.read_bytes(), 0o600))
+            cpio.write_cpio(file, cpio.with_parents(entries))
+
+    def load(self, deadline: Deadline) -> Mapping[str, object]:
+        """Have it load the scenario's workload."""
+        return self.control.call("load", *self.plan.resolved.load_words(), deadline=deadline)
 
     def wait_until_ready(self, deadline: Deadline) -> Mapping[str, object]:
         """Wait for the guest's own word; what it says of itself."""

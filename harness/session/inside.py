@@ -19,9 +19,10 @@ from harness.session.plan import RunPlan
 if TYPE_CHECKING:
     import libvirt
 
+    from harness.scenario_model import VerdictWord
     from harness.session.checking import Answers
     from harness.session.judging import Evidence
-    from harness.verdict import GuestChecks
+    from harness.verdict import Finding, GuestChecks
 
 #: Filling memory takes a moment under emulation: seconds, and more for each MiB.
 LOAD_SECONDS: Final = 60.0
@@ -32,6 +33,18 @@ MEMORY_SLACK: Final = 16 << 20
 
 #: How long the end of a daemon may take to be noticed, once its socket is closed.
 NOTICE_SECONDS: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class LegEnd:
+    """How one of a run's migrations ended."""
+
+    ended: str
+    #: The reason that the user is given for one that was given up, or the verdict's.
+    reason: str
+    verdict: VerdictWord | None = None
+    skipped: int = 0
+    requests: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +60,11 @@ class Findings:
     answers: Answers | None
     #: Why the guest's own checks were not made.
     lost: GuestLost | None
+    #: How each of the migrations ended.
+    legs: tuple[LegEnd, ...] = ()
+    #: What was found around the migration that is judged, and what did not come about.
+    found: tuple[Finding, ...] = ()
+    unexercised: tuple[str, ...] = ()
 
     @property
     def checks(self) -> GuestChecks | None:
@@ -103,7 +121,7 @@ def _boot(plan: RunPlan, lab: Lab, guest: Guest, events: EventStream) -> Booted:
         # While the guest boots on its CPU: what the rest of the run needs is loaded on ours.
         import harness.session.checking
         import harness.session.judging
-        import harness.session.move  # noqa: F401
+        import harness.session.moves  # noqa: F401
 
         ready = guest.wait_until_ready(Deadline(scenario.guest.boot_timeout_s, "the guest's ready word"))
         step.note(kernel=ready.get("release"), driver=ready.get("driver"), guest_ms=ready.get("uptime_ms"))
@@ -123,45 +141,8 @@ def load(here: Booted, events: EventStream) -> int:
     seconds = LOAD_SECONDS + LOAD_SECONDS_PER_MIB * resolved.noise_bytes / (1 << 20)
     deadline = Deadline(seconds, "the workload's loading")
     with events.step("load", workload=words[0]) as step:
-        answer = here.guest.control.call("load", *words, deadline=deadline)
+        answer = here.guest.load(deadline)
         step.note(pages=answer["pages"], freed=answer["freed"])
         sequence = here.guest.control.call("kmsg", deadline=deadline)["sequence"]
     assert isinstance(sequence, int)
     return sequence
-
-
-def migrate_and_judge(here: Booted, folder: RunFolder, events: EventStream, since: int) -> Findings:
-    """Steps 6 to 9; ``since`` is what :func:`load` returned."""
-    from harness.session.checking import check
-    from harness.session.judging import gather, keep_wrong_pages
-    from harness.session.move import Move
-
-    resolved = here.plan.resolved
-    with Move(here.guest, here.lab, folder, events) as move:
-        with events.step("migrate", arm=resolved.scenario.arm) as step:
-            moved = move.run(here.domain, resolved.scenario.migration)
-            numbers = moved.statistics
-            step.note(sent=numbers.sent, total_ms=numbers.total_ms, downtime_ms=numbers.downtime_ms)
-        with events.step("judge"):
-            evidence = gather(moved, here.guest, resolved, events)
-            memory = evidence.judge(None)
-            # The guest that goes on writes to its pages.
-            keep_wrong_pages(memory, moved, folder)
-        answers, gone = None, None
-        with events.step("check"):
-            try:
-                answers = check(moved.domain, here.guest.control, resolved, since, events)
-            except GuestLost as error:
-                # A guest with wrong memory may well die of it: that is the verdict, not its end.
-                if memory.verdict != "fail":
-                    raise
-                gone = error
-        return Findings(
-            evidence,
-            numbers,
-            moved.counters,
-            moved.completed_at,
-            moved.holds.seconds,
-            answers,
-            gone,
-        )

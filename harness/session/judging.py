@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 from harness.errors import MachineryError
@@ -21,11 +22,11 @@ from harness.migration.hold import REQUEST, START
 from harness.migration.outside import Look
 from harness.report.folder import RunFolder
 from harness.scenario import Resolved
-from harness.session.guest import Guest
 from harness.session.move import Moved
 from harness.session.witness import is_quiet, witnesses_of
 from harness.units import PAGE_SIZE
 from harness.verdict import BlockState, GuestChecks, JudgeInput, Judgement, judge
+from harness.verdict_finding import Finding
 from harness.verdict_log import replay
 
 _NO_RECORD: Final = MigrationRecord()
@@ -56,14 +57,25 @@ class Evidence:
     #: The walk at switch-over, or why there is none; None: nobody walked.
     at_end: Look | None
 
-    def judge(self, checks: GuestChecks | None, sent_over_floor: float | None = None) -> Judgement:
-        """The verdict, with the guest's own checks where they were made."""
-        return judge(replace(self.case, guest=checks, sent_over_floor=sent_over_floor))
+    def judge(
+        self,
+        checks: GuestChecks | None,
+        sent_over_floor: float | None = None,
+        *,
+        found: Sequence[Finding] = (),
+        unexercised: Sequence[str] = (),
+    ) -> Judgement:
+        """The verdict, with the guest's own checks where they were made.
+
+        ``found`` and ``unexercised`` are of the run around this migration.
+        """
+        case = replace(self.case, guest=checks, sent_over_floor=sent_over_floor)
+        return judge(replace(case, found=tuple(found), unexercised=tuple(unexercised)))
 
 
-def gather(moved: Moved, guest: Guest, resolved: Resolved, events: EventStream) -> Evidence:
+def gather(moved: Moved, resolved: Resolved, events: EventStream) -> Evidence:
     """Compare the two memories, and read what the device says that it did."""
-    record = _read_record(guest)
+    record = _read_record(moved.record)
     scenario = resolved.scenario
     not_compared: dict[str, tuple[int | None, str]] = {}
     states = []
@@ -148,9 +160,8 @@ def keep_wrong_pages(judgement: Judgement, moved: Moved, folder: RunFolder) -> N
             (place / f"{page.block}-{page.page:#x}.{side}").write_bytes(images[page.block].page(page.page))
 
 
-def _read_record(guest: Guest) -> MigrationRecord:
+def _read_record(path: Path) -> MigrationRecord:
     """What the source's device recorded of this migration; nothing where it keeps no record."""
-    path = guest.record_file(guest.source)
     if not path.exists():
         return _NO_RECORD
     migrations = read_record(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,21 +15,29 @@ import libvirt
 from harness.errors import FreepageError, LostError, MachineryError
 from harness.events import Deadline, EventStream
 from harness.guest.domain import destination_xml
-from harness.hosts.lab import Lab
+from harness.hosts.lab import LabHost
 from harness.memory.image import RamImage
 from harness.migration import blocks, device
 from harness.migration.hold import HoldKeeper
 from harness.migration.memory_map import query_map
 from harness.migration.migrate import Handlers, Inbox, MigrationJob, MigrationRequest, follow
 from harness.migration.outside import OutsideWalk
-from harness.migration.qmp import Monitor, MonitorLoop
-from harness.migration.statistics import MigrationStatistics, from_job_stats, from_query_migrate
+from harness.migration.qmp import Monitor, MonitorLoop, QmpEvent
+from harness.migration.statistics import (
+    MigrationError,
+    MigrationStatistics,
+    from_job_stats,
+    from_query_migrate,
+)
 from harness.migration.transcript import Transcript
 from harness.report.folder import RunFolder
+from harness.session.actions import Actor
 from harness.session.guest import Guest, lost
+from harness.session.script import ScriptRunner
 
 if TYPE_CHECKING:
     from harness.scenario import Migration
+    from harness.scenario_script import Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +61,16 @@ class _Seen:
     counters: dict[str, object] = field(default_factory=dict)
     others: dict[str, bytes | OSError] = field(default_factory=dict)
     completed_at: float | None = None
+    #: QEMU's own reason for a migration that failed.
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A migration that was given up: by whom, and the reason that the user is given."""
+
+    ended: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +87,26 @@ class Moved:
     statistics: MigrationStatistics
     counters: Mapping[str, object]
     completed_at: float
+    #: The source's device's record of its migrations.
+    record: Path
 
 
 class Move:
-    """One migration from source to destination.  ``close()`` when the memory was judged."""
+    """One migration from one host to the other.  ``close()`` when the memory was judged.
 
-    def __init__(self, guest: Guest, lab: Lab, folder: RunFolder, events: EventStream) -> None:
+    ``folder`` is for this migration alone; ``script`` for what happens meanwhile.
+    """
+
+    def __init__(
+        self,
+        guest: Guest,
+        hosts: tuple[LabHost, LabHost],
+        folder: RunFolder,
+        events: EventStream,
+        script: Sequence[Entry] = (),
+    ) -> None:
         self._guest = guest
-        self._lab = lab
+        self._origin, self._target = hosts
         self._folder = folder
         self._events = events
         self._inbox = Inbox()
@@ -85,6 +115,8 @@ class Move:
         self._loop = self._stack.enter_context(MonitorLoop())
         self._transcript = self._stack.enter_context(Transcript(folder.file("qmp.jsonl")))
         self._destination: Monitor | None = None
+        self.actor = Actor(guest, self._target, events)
+        self.script = ScriptRunner(script, self.actor, events, self._inbox.put)
 
     def close(self) -> None:
         """Close monitors and images."""
@@ -97,31 +129,38 @@ class Move:
         self.close()
 
     def run(self, domain: libvirt.virDomain, how: Migration) -> Moved:
-        """Migrate; both sides stand still when this returns."""
+        """Migrate; both sides stand still when this returns.  Raises MigrationError if it is given up."""
         deadline = Deadline(how.timeout_s, "the migration")
-        source = self._connect("source", deadline)
-        layout = blocks.layout(source.pid, blocks.query_ramblocks(source), self._lab.source.memory_dir)
+        source = self.actor.source = self._connect("source", deadline)
+        layout = blocks.layout(source.pid, blocks.query_ramblocks(source), self._origin.memory_dir)
         self._write_command("source", source.pid)
         # Opened while QEMU has them: the files' names go with it, their contents stay with us.
         images = self._open(layout)
         outside = self._outside(source, images)
-        holds = HoldKeeper(source, images, self._events, outside)
+        holds = HoldKeeper(source, images, self._events, outside, self._held)
         handlers = Handlers(
             begun=lambda: self._begun(deadline),
             hold=holds.handle,
             stopped=lambda: self._seen.others.update(blocks.read_blocks(source.pid, layout.others)),
             completed=lambda: self._completed(source),
             lost=self._lost,
+            event=self._event,
+            answered=self.script.answered,
+            destination_gone=lambda: self.actor.killed,
         )
+        self._guest.arrive(self._target)
         source.execute("migrate-set-parameters", {"downtime-limit": how.downtime_limit_ms})
         if outside is not None and not self._guest.held:
             self._look_first(domain, holds)
         xml = destination_xml(
-            domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE), self._guest.spec(self._lab.destination)
+            domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE), self._guest.spec(self._target)
         )
         self._folder.write_text("destination.xml", xml)
-        request = MigrationRequest(self._lab.destination.migrate_uri, xml, how.bandwidth, how.multifd)
-        own, there = self._lab.source.open(), self._lab.destination.connect()
+        self.script.begin()
+        self.script.happened("start")
+        self.script.settle(self._inbox.get, deadline)
+        request = MigrationRequest(self._target.migrate_uri, xml, how.bandwidth, how.multifd)
+        own, there = self._origin.open(), self._target.connect()
         job = MigrationJob.start(domain, own, there, request, self._inbox)
         moved = follow(job, self._inbox, handlers, deadline)
         return self._moved(moved, Side(images, self._seen.others), holds, outside)
@@ -141,8 +180,37 @@ class Move:
             finally:
                 domain.resume()
 
+    def resumed(self, deadline: Deadline) -> None:
+        """The guest runs on its new host: the rest of the script."""
+        # An action that the switch-over came upon is done here.
+        self.script.settle(self._inbox.get, deadline)
+        self.script.happened("resumed")
+        self.script.settle(self._inbox.get, deadline)
+
+    def given_up(self, error: MigrationError) -> Given:
+        """What became of a migration that did not complete."""
+        reason = f"{error.message} ({self._seen.reason})" if self._seen.reason else error.message
+        return Given("cancelled" if self.actor.cancelled else "failed", reason)
+
+    def _held(self, point: str, go_on: Callable[[], None]) -> None:
+        self.script.happened(point, then=go_on)
+
+    def _event(self, event: QmpEvent) -> None:
+        if event.name == "MIGRATION_PASS":
+            number = event.data.get("pass")
+            self.script.happened("pass", number=number if isinstance(number, int) else None)
+        elif event.name == "MIGRATION":
+            status = str(event.data.get("status"))
+            if status == "failed" and self.actor.source is not None:
+                with contextlib.suppress(FreepageError):
+                    answer = self.actor.source.execute("query-migrate")
+                    self._seen.reason = (
+                        str(answer.get("error-desc", "")) if isinstance(answer, Mapping) else ""
+                    )
+            self.script.happened(status)
+
     def _connect(self, side: str, deadline: Deadline) -> Monitor:
-        host = self._lab.source if side == "source" else self._lab.destination
+        host = self._origin if side == "source" else self._target
         path = self._guest.monitor_socket(host)
         monitor = Monitor.connect(self._loop, side, path, self._events, self._transcript, deadline)
         self._stack.callback(monitor.close)
@@ -152,7 +220,7 @@ class Move:
     def _begun(self, deadline: Deadline) -> None:
         # libvirt has started the destination's QEMU before it starts the migration.
         if self._destination is None:
-            self._destination = self._connect("destination", deadline)
+            self._destination = self.actor.destination = self._connect("destination", deadline)
             self._write_command("destination", self._destination.pid)
 
     def _completed(self, source: Monitor) -> None:
@@ -165,7 +233,7 @@ class Move:
             self._seen.counters = device.read_counters(source, device.find_balloon(source))
 
     def _lost(self, side: str) -> LostError:
-        host = self._lab.source if side == "source" else self._lab.destination
+        host = self._origin if side == "source" else self._target
         return lost(host, f"the {side}'s QEMU ended during the migration")
 
     def _open(self, layout: blocks.Layout) -> dict[str, RamImage]:
@@ -185,7 +253,7 @@ class Move:
         monitor = self._destination
         if monitor is None:
             raise MachineryError("the migration ended without ever having begun")
-        layout = blocks.layout(monitor.pid, blocks.query_ramblocks(monitor), self._lab.destination.memory_dir)
+        layout = blocks.layout(monitor.pid, blocks.query_ramblocks(monitor), self._target.memory_dir)
         destination = Side(self._open(layout), blocks.read_blocks(monitor.pid, layout.others))
         seen = self._seen
         stats: Mapping[str, Any] = domain.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)
@@ -199,6 +267,7 @@ class Move:
             statistics=seen.numbers or from_job_stats(stats),
             counters=seen.counters,
             completed_at=seen.completed_at if seen.completed_at is not None else self._events.now(),
+            record=self._guest.record_file(self._origin),
         )
 
     def _write_command(self, side: str, pid: int) -> None:

@@ -16,6 +16,7 @@ from harness.memory.walk import FreeWalk, Kind, TornError, WalkError, to_pages
 from harness.migration.hold import ANSWER, REQUEST, HoldKeeper
 from harness.migration.outside import Look
 from harness.scenario import Resolved
+from harness.scenario_script import NEEDS_GUEST, uses
 from harness.verdict import RequestWitness
 from harness.verdict_witness import reported_by_request
 
@@ -103,5 +104,10 @@ def _formula(firsts: formula.Words, digests: formula.Words, resolved: Resolved) 
 
 
 def is_quiet(resolved: Resolved) -> bool:
-    """Whether nothing in the guest allocates or frees while it is migrated."""
-    return resolved.scenario.workload.kind != "churn"
+    """Whether nothing in the guest allocates or frees while it is migrated.
+
+    What a script does before the migration begins is over by then.
+    """
+    scenario = resolved.scenario
+    meanwhile = (entry for entry in scenario.script if entry.at != "start")
+    return scenario.workload.kind != "churn" and not uses(meanwhile, NEEDS_GUEST)

@@ -21,7 +21,9 @@
  * answers always, and reports a child that dies.
  *
  * Verbs: ping; load KIND SEED BYTES [key=value..]; unload; verify; stop;
- * frames PATH; exercise SEED [limit=BYTES]; kmsg [AFTER]; stats; poweroff.
+ * frames PATH; exercise SEED [limit=BYTES]; kmsg [AFTER]; stats; poweroff;
+ * pages-alloc SEED COUNT; pages-free COUNT; pages-write; pages-read;
+ * driver-unbind; driver-bind; memory-offline COUNT; memory-online; reboot; kexec.
  * For a module with controls for tests (controls.h): hold POINT [ENTRIES];
  * unhold [POINT]; held POINT; release; misbehave NAME [NUMBER..]; behave.
  */
@@ -38,6 +40,7 @@
 #include <time.h>
 
 #include "controls.h"
+#include "machine.h"
 #include "meminfo.h"
 #include "observe.h"
 
@@ -68,14 +71,16 @@ static struct {
 	char in[LINE_BYTES], out[16 * LINE_BYTES];
 	size_t in_used, out_used;
 	int overlong, poweroff;
+	int restart;		/* for reboot(2), instead of switching off */
 	struct answer kept[KEPT_ANSWERS];
 	unsigned int next_kept;
-	struct worker load, exercise;
+	struct worker load, exercise, pages;
 	struct standing held;
 } agent = {
 	.driver = "none", .programs = "/bin", .held = { .fd = -1 },
 	.load = { .name = "workload", .fd = -1 },
 	.exercise = { .name = "exercise", .fd = -1, .once = 1 },
+	.pages = { .name = "pages", .fd = -1 },
 };
 
 static void flush(void)
@@ -216,22 +221,79 @@ static void worker_read(struct worker *w)
 	}
 }
 
-static void ask_workload(uint64_t n, const char *verb, const char *argument)
+static void ask(struct worker *w, uint64_t n, const char *verb, const char *argument)
 {
 	char line[512];
 	int length = snprintf(line, sizeof(line), "%s%s%s\n", verb, argument ? " " : "",
 			      argument ? argument : "");
 
-	if (agent.load.fd < 0) {
+	if (w->fd < 0) {
 		reply(n, "error nothing is loaded");
-	} else if (agent.load.n) {
-		reply(n, "error the workload is busy with call %" PRIu64, agent.load.n);
-	} else if (length >= (int)sizeof(line) ||
-		   write(agent.load.fd, line, length) != length) {
-		reply(n, "error the workload does not listen");
+	} else if (w->n) {
+		reply(n, "error the %s is busy with call %" PRIu64, w->name, w->n);
+	} else if (length >= (int)sizeof(line) || write(w->fd, line, length) != length) {
+		reply(n, "error the %s does not listen", w->name);
 	} else {
-		agent.load.n = n;
+		w->n = n;
 	}
+}
+
+/* pages-VERB: the script's own pages, in a process that the first call starts. */
+static void pages(uint64_t n, int argc, char **argv)
+{
+	const char *verb = argv[0] + strlen("pages-");
+
+	if (!strcmp(verb, "alloc") && argc == 3) {
+		char *words[] = { "pages", argv[1], argv[2], NULL };
+
+		if (agent.pages.fd < 0)
+			worker_start(&agent.pages, n, words);
+		else
+			ask(&agent.pages, n, verb, argv[2]);
+	} else if ((!strcmp(verb, "write") || !strcmp(verb, "read")) && argc == 1) {
+		ask(&agent.pages, n, verb, NULL);
+	} else if (!strcmp(verb, "free") && argc == 2) {
+		ask(&agent.pages, n, verb, argv[1]);
+	} else {
+		reply(n, "error unknown verb or wrong arguments");
+	}
+}
+
+static void driver(uint64_t n, const char *what)
+{
+	const char *name = !strcmp(agent.driver, "info") ? "freepage_balloon" : "virtio_balloon";
+
+	if (machine_driver(name, what))
+		reply(n, "error %s: %s", name, strerror(errno));
+	else
+		reply(n, "ok {}");
+}
+
+static void memory(uint64_t n, const char *state, int most)
+{
+	int changed[1024], count, i;
+	char text[LINE_BYTES - 64] = "{\"blocks\":[";
+
+	count = machine_memory(state, most < 1024 ? most : 1024, changed);
+	if (!count) {
+		reply(n, "error no memory block could be taken %s: %s", state, strerror(errno));
+		return;
+	}
+	for (i = 0; i < count; i++)
+		append(text, sizeof(text) - 3, "%s%d", i ? "," : "", changed[i]);
+	reply(n, "ok %s]}", text);
+}
+
+/* The answer leaves first: see the end of main(). */
+static void restart(uint64_t n, int how)
+{
+	if (how == (int)LINUX_REBOOT_CMD_KEXEC && machine_load_kernel()) {
+		reply(n, "error the kernel cannot be loaded: %s", strerror(errno));
+		return;
+	}
+	agent.restart = how;
+	agent.poweroff = 1;
+	reply(n, "ok {}");
 }
 
 static void describe(char *text, size_t size)
@@ -309,9 +371,21 @@ static void dispatch(uint64_t n, int argc, char **argv)
 		else
 			worker_start(&agent.exercise, n, argv);
 	} else if (!strcmp(verb, "verify") || !strcmp(verb, "stop")) {
-		ask_workload(n, verb, NULL);
+		ask(&agent.load, n, verb, NULL);
 	} else if (!strcmp(verb, "frames") && argc == 2) {
-		ask_workload(n, verb, argv[1]);
+		ask(&agent.load, n, verb, argv[1]);
+	} else if (!strncmp(verb, "pages-", strlen("pages-"))) {
+		pages(n, argc, argv);
+	} else if (!strcmp(verb, "driver-unbind") || !strcmp(verb, "driver-bind")) {
+		driver(n, verb + strlen("driver-"));
+	} else if (!strcmp(verb, "memory-offline") && argc == 2) {
+		memory(n, "offline", atoi(argv[1]));
+	} else if (!strcmp(verb, "memory-online")) {
+		memory(n, "online", 1024);
+	} else if (!strcmp(verb, "reboot")) {
+		restart(n, LINUX_REBOOT_CMD_RESTART);
+	} else if (!strcmp(verb, "kexec")) {
+		restart(n, LINUX_REBOOT_CMD_KEXEC);
 	} else if (!strcmp(verb, "poweroff")) {
 		agent.poweroff = 1;
 		reply(n, "ok {}");
@@ -336,7 +410,8 @@ static void line_received(char *line)
 		send_line("! a line without a number and a verb");
 		return;
 	}
-	if (n == agent.load.n || n == agent.exercise.n || n == agent.held.n)
+	if (n == agent.load.n || n == agent.exercise.n || n == agent.pages.n ||
+	    n == agent.held.n)
 		return;
 	for (i = 0; i < KEPT_ANSWERS; i++)
 		if (agent.kept[i].n == n) {
@@ -415,14 +490,15 @@ int main(int argc, char **argv)
 	snprintf(ready, sizeof(ready), "ready %s", text);
 	send_line(ready);
 	while (!agent.poweroff || agent.out_used) {
-		struct pollfd wait[4] = {
+		struct pollfd wait[5] = {
 			{ agent.tty, POLLIN | (agent.out_used ? POLLOUT : 0), 0 },
 			{ agent.load.fd, POLLIN, 0 },
 			{ agent.exercise.fd, POLLIN, 0 },
 			{ agent.held.fd, POLLIN, 0 },
+			{ agent.pages.fd, POLLIN, 0 },
 		};
 
-		if (poll(wait, 4, -1) < 0)
+		if (poll(wait, 5, -1) < 0)
 			continue;
 		if (wait[0].revents & POLLOUT)
 			flush();
@@ -437,7 +513,11 @@ int main(int argc, char **argv)
 			worker_read(&agent.exercise);
 		if (wait[3].revents && agent.held.fd == wait[3].fd)
 			standing_changed();
+		if (wait[4].revents && agent.pages.fd == wait[4].fd)
+			worker_read(&agent.pages);
 	}
 	tcdrain(agent.tty);
+	if (agent.restart && reboot(agent.restart))
+		return 1;
 	return STATUS_POWEROFF;
 }

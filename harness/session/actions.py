@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The actions of a scenario's script: what each of them does to QEMU, the network and the guest."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from harness import scenario_script as script
+from harness.errors import DeadlineExceeded, MachineryError
+from harness.events import Deadline, EventStream
+from harness.migration.qmp import Monitor
+from harness.session.guest import Guest
+from harness.verdict_finding import Finding
+
+if TYPE_CHECKING:
+    from harness.hosts.lab import LabHost
+    from harness.scenario import Resolved
+    from harness.scenario_script import Action
+
+#: One action of the guest: it may be emulated, and have memory to move.
+GUEST_SECONDS: Final = 180.0
+#: As good as no limit; QEMU takes no zero for it.
+NO_LIMIT: Final = 1 << 50
+#: How long QEMU may take to answer a simple question.  Far more than it ever needs: what is
+#: looked for is a monitor that hangs for as long as the network does.
+QMP_SECONDS: Final = 60.0
+#: How long a source with nobody to send to may take until it blocks.
+BLOCK_SECONDS: Final = 60.0
+
+#: poll, select, ppoll: where QEMU's migration thread waits for a socket, on x86-64.
+_WAITS: Final = ("7", "23", "270", "271")
+
+
+@dataclass(slots=True)
+class Owned:
+    """What the script's own pages have come to, for the verdict and for the oracle."""
+
+    alive: bool = False
+    bad: int = 0
+    frames: list[int] = field(default_factory=list)
+
+
+class Actor:
+    """Carries out the actions of one migration; the :class:`~harness.session.script.Stage` of a run."""
+
+    def __init__(self, guest: Guest, target: LabHost, events: EventStream) -> None:
+        self.owned = Owned()
+        #: What actions have found to be wrong.
+        self.findings: list[Finding] = []
+        #: Set by the move, once they are there.
+        self.source: Monitor | None = None
+        self.destination: Monitor | None = None
+        #: What the script did to the migration itself.
+        self.cancelled = False
+        self.killed = False
+        self._guest = guest
+        self._target = target
+        self._events = events
+
+    @property
+    def _resolved(self) -> Resolved:
+        return self._guest.plan.resolved
+
+    def at_once(self, action: Action) -> None:
+        """Do what waits for nobody but QEMU."""
+        match action:
+            case script.Stop():
+                self._monitor().execute("stop")
+            case script.Cont():
+                self._monitor().execute("cont")
+            case script.Cancel():
+                self.cancelled = True
+                self._answered("migrate_cancel")
+            case script.Answers():
+                for command in ("query-status", "query-migrate"):
+                    self._answered(command)
+            case script.Bandwidth():
+                limit = action.limit or self._resolved.scenario.migration.bandwidth or NO_LIMIT
+                self._monitor().execute("migrate-set-parameters", {"max-bandwidth": limit})
+            case script.Stall():
+                self._target.set_wire(up=False)
+                self._wait_until_blocked()
+            case script.Unstall():
+                self._target.set_wire(up=True)
+            case script.Kill():
+                if self.destination is None:
+                    raise MachineryError("there is no QEMU on the destination yet")
+                self.killed = True
+                self.destination.expect_end()
+                os.kill(self.destination.pid, signal.SIGKILL)
+            case _:
+                raise MachineryError(f"nobody knows how to do {action.action}")
+
+    def with_guest(self, action: Action) -> None:
+        """Do what waits for the guest."""
+        deadline = Deadline(GUEST_SECONDS, f"the guest's {action.action}")
+        match action:
+            case script.PagesAlloc():
+                self._pages(self._call(deadline, "pages-alloc", self._resolved.seed, action.pages))
+                self.owned.alive = True
+            case script.PagesFree():
+                self._pages(self._call(deadline, "pages-free", action.pages))
+            case script.PagesWrite():
+                self._pages(self._call(deadline, "pages-write"))
+            case script.PagesRead():
+                self._pages(self._call(deadline, "pages-read"))
+            case script.ModuleHold():
+                extra = [] if action.entries is None else [action.entries]
+                self._call(deadline, "hold", action.point, *extra)
+            case script.ModuleRelease():
+                if not self._call(deadline, "release").get("released"):
+                    raise MachineryError("no walk was held that could have been released")
+            case script.ModuleUnhold():
+                self._call(deadline, "unhold")
+            case script.Misbehave():
+                self._call(deadline, "misbehave", action.how)
+            case script.Behave():
+                self._call(deadline, "behave")
+            case script.Unbind() | script.Bind():
+                self._call(deadline, action.action)
+            case script.MemoryOffline():
+                self._call(deadline, "memory-offline", action.blocks)
+            case script.MemoryOnline():
+                self._call(deadline, "memory-online")
+            case script.Balloon():
+                self._balloon(action.size, deadline)
+            case script.Reset() | script.Reboot() | script.Kexec():
+                self._restart(action)
+            case _:
+                raise MachineryError(f"nobody knows how to do {action.action}")
+
+    def wait_for_walk(self, point: str) -> None:
+        """Return when the guest's module holds a walk at ``point``."""
+        seconds = float(self._resolved.scenario.migration.timeout_s)
+        self._call(Deadline(seconds, f"a walk that is held {point}"), "held", point)
+
+    def verify_owned(self, deadline: Deadline) -> int:
+        """How many of the pages that the script took hold something wrong, now or before."""
+        if self.owned.alive:
+            self._pages(self._call(deadline, "pages-read"))
+        return self.owned.bad
+
+    def _monitor(self) -> Monitor:
+        if self.source is None:
+            raise MachineryError("the source's monitor is not connected yet")
+        return self.source
+
+    def _answered(self, command: str) -> None:
+        """An answer that does not come is what a user would suffer from, and no failure of ours."""
+        try:
+            self._monitor().execute(command, seconds=QMP_SECONDS)
+        except DeadlineExceeded as error:
+            text = f"QEMU does not answer {command}: {error.message}"
+            self.findings.append(Finding("qmp-frozen", "expectation", text))
+            # Whatever comes next would wait for it as well.
+            self._target.set_wire(up=True)
+        else:
+            self._events.emit("qmp-answered", command=command)
+
+    def _call(self, deadline: Deadline, verb: str, *words: str | int) -> Mapping[str, object]:
+        return self._guest.control.call(verb, *words, deadline=deadline)
+
+    def _pages(self, answer: Mapping[str, object]) -> None:
+        bad, frames = answer.get("bad"), answer.get("frames")
+        self.owned.bad += bad if isinstance(bad, int) else 0
+        self.owned.frames = list(frames) if isinstance(frames, list) else []
+
+    def _balloon(self, size: int, deadline: Deadline) -> None:
+        self._monitor().execute("balloon", {"value": size})
+        while True:
+            answer = self._monitor().execute("query-balloon")
+            actual = answer.get("actual") if isinstance(answer, Mapping) else None
+            if actual == size:
+                return
+            # BALLOON_CHANGE is limited to one a second and may leave out the last change;
+            # the guest's own answer comes when its driver has had the processor for a while.
+            deadline.check()
+            self._call(deadline, "ping")
+
+    def _restart(self, action: Action) -> None:
+        """The guest boots again, in the middle of the migration, and is loaded as it was."""
+        guest = self._guest
+        boot = Deadline(self._resolved.scenario.guest.boot_timeout_s, "the guest's ready word")
+        guest.control.forget_ready()
+        if isinstance(action, script.Reset):
+            self._monitor().execute("system_reset")
+        else:
+            self._call(boot, action.action)
+        guest.control.wait_ready(boot)
+        self.owned.alive = False
+        guest.load(Deadline(GUEST_SECONDS, "loading the guest again"))
+
+    def _wait_until_blocked(self) -> None:
+        """Until the migration's thread waits for the socket, which takes no more.
+
+        No event tells of it.  The kernel does: the thread is in poll(), and what it
+        has sent does not change.
+        """
+        deadline = Deadline(BLOCK_SECONDS, "a source that blocks in a write")
+        before = ""
+        while True:
+            now = self._blocked()
+            if now and now == before:
+                return
+            before = now
+            deadline.check()
+            # Any question that takes QEMU's main loop a turn.
+            self._ask_transferred()
+
+    def _blocked(self) -> str:
+        """What tells that the thread stands still; empty while it does not."""
+        for task in Path(f"/proc/{self._monitor().pid}/task").iterdir():
+            name = (task / "comm").read_text(encoding="ascii", errors="replace").strip()
+            if name in ("mig/src/main", "live_migration"):
+                call = (task / "syscall").read_text(encoding="ascii").split()[0]
+                status = (task / "status").read_text(encoding="utf-8", errors="replace")
+                switches = status.partition("voluntary_ctxt_switches:")[2].split()[0]
+                return f"{switches} {self._ask_transferred()}" if call in _WAITS else ""
+        return ""
+
+    def _ask_transferred(self) -> int:
+        answer = self._monitor().execute("query-migrate", seconds=QMP_SECONDS)
+        ram = answer.get("ram") if isinstance(answer, Mapping) else None
+        sent = ram.get("transferred") if isinstance(ram, Mapping) else None
+        return sent if isinstance(sent, int) else 0

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A scenario's script: which moments it takes, in which order, and what it leaves undone."""
+
+from __future__ import annotations
+
+import queue
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.errors import InputError, MachineryError
+from harness.events import Deadline, EventStream
+from harness.migration.migrate import Answered
+from harness.scenario import load_scenario
+from harness.scenario_script import Action, Entry, holds_needed, needs_controls
+from harness.session.script import ScriptRunner
+
+
+class FakeStage:
+    """Writes down what it is told; what waits for the guest waits for ``go``."""
+
+    def __init__(self) -> None:
+        self.did: list[str] = []
+        self.go: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+        self.walks: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def at_once(self, action: Action) -> None:
+        self.did.append(action.action)
+
+    def with_guest(self, action: Action) -> None:
+        error = self.go.get(timeout=10)
+        self.did.append(action.action)
+        if error is not None:
+            raise error
+
+    def wait_for_walk(self, point: str) -> None:
+        assert self.walks.get(timeout=10) == point
+
+
+class Scene:
+    def __init__(self, *entries: dict[str, Any]) -> None:
+        self.stage = FakeStage()
+        self.inbox: queue.SimpleQueue[Answered] = queue.SimpleQueue()
+        script = tuple(Entry.model_validate(entry) for entry in entries)
+        self.runner = ScriptRunner(script, self.stage, EventStream(), self.inbox.put)
+        self.runner.begin()
+
+    def hold(self, point: str) -> list[str]:
+        over: list[str] = []
+        self.runner.happened(point, then=lambda: over.append("over"))
+        return over
+
+    def answer(self) -> None:
+        self.runner.answered(self.inbox.get(timeout=10))
+
+
+def does(at: str, *actions: str, **more: Any) -> dict[str, Any]:
+    arguments = {"pages-alloc": {"pages": 1}, "module-hold": {"point": "before-walk"}}
+    return {"at": at, **more, "do": [{"action": word, **arguments.get(word, {})} for word in actions]}
+
+
+def test_entries_are_done_in_the_order_of_the_file() -> None:
+    scene = Scene(does("active", "stop"), does("request", "cont"), does("active", "cancel"))
+    scene.runner.happened("request")  # not its turn
+    scene.runner.happened("active")
+    scene.runner.happened("active")  # not its turn either
+    assert scene.stage.did == ["stop"]
+    over = scene.hold("request")
+    scene.runner.happened("active")
+    assert scene.stage.did == ["stop", "cancel"]
+    # In a hold, cont is the hold's own end, and there is one.
+    assert over == ["over"]
+    assert scene.runner.unreached == ()
+
+
+def test_a_hold_without_an_entry_is_over_at_once() -> None:
+    assert Scene().hold("request") == ["over"]
+    assert Scene(does("request", "stop", number=2)).hold("request") == ["over"]
+
+
+def test_a_hold_lasts_until_its_entry_is_done() -> None:
+    scene = Scene(does("request", "stop", "qmp-answers"))
+    assert scene.hold("request") == ["over"]
+    assert scene.stage.did == ["stop", "qmp-answers"]
+
+
+def test_the_nth_counts_from_the_beginning() -> None:
+    scene = Scene(does("request", "stop"), does("request", "cancel", number=3))
+    for _ in range(2):
+        scene.runner.happened("request")
+    assert scene.stage.did == ["stop"]
+    scene.runner.happened("request")
+    assert scene.stage.did == ["stop", "cancel"]
+
+
+def test_a_pass_has_its_own_number() -> None:
+    scene = Scene(does("pass", "stop", number=4))
+    scene.runner.happened("pass", number=3)
+    assert not scene.stage.did
+    scene.runner.happened("pass", number=4)
+    assert scene.stage.did == ["stop"]
+
+
+def test_holds_are_answered_while_the_guest_is_waited_for() -> None:
+    scene = Scene(does("active", "pages-alloc", "stop"), does("request", "cancel"))
+    scene.runner.happened("active")
+    assert scene.hold("request") == ["over"]
+    assert scene.runner.busy
+    assert len(scene.runner.unreached) == 2
+    scene.stage.go.put(None)
+    scene.answer()
+    assert scene.stage.did == ["pages-alloc", "stop"]
+    assert [entry.at for entry in scene.runner.unreached] == ["request"]
+
+
+def test_a_guest_that_refuses_is_an_error() -> None:
+    scene = Scene(does("active", "pages-alloc"))
+    scene.runner.happened("active")
+    scene.stage.go.put(MachineryError("no memory"))
+    with pytest.raises(MachineryError, match="no memory"):
+        scene.runner.settle(lambda _: scene.inbox.get(timeout=10), Deadline(10, "the script"))
+
+
+def test_an_answer_to_nobody_is_ignored() -> None:
+    Scene().runner.answered(Answered(0, MachineryError("of an earlier migration")))
+
+
+def test_a_held_walk_is_a_moment() -> None:
+    scene = Scene(does("before-walk", "stop"), does("after-walk", "cancel"))
+    scene.stage.walks.put("before-walk")
+    scene.answer()
+    assert scene.stage.did == ["stop"]
+    scene.stage.walks.put("after-walk")
+    scene.answer()
+    assert scene.stage.did == ["stop", "cancel"]
+
+
+def scenario(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "x.yaml"
+    path.write_text(f"name: x\n{text}\n", encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("script: [{at: lunch, do: [{action: stop}]}]", "2:11: script[0].at: expected 'start'"),
+        ("script: [{at: active, do: []}]", "script[0].do: expected at least one, got none"),
+        ("script: [{at: active, do: [{action: sotp}]}]", "did you mean 'stop'?"),
+        ("script: [{at: active, do: [{action: stop, x: 1}]}]", "script[0].do[0].x: unknown key"),
+        ("script: [{at: active, do: [{action: pages-alloc}]}]", "script[0].do[0].pages: missing"),
+        ("script: [{at: active, do: [stop]}]", "script[0].do[0]: expected keys of its own"),
+        ("script: [{at: active, move: 2, do: [{action: stop}]}]", "script[0].move: there is no move 2"),
+        (
+            "script: [{at: request, do: [{action: pages-read}]}]",
+            "do[0].action: pages-read needs a running guest",
+        ),
+        (
+            "guest: {module: test}\n"
+            "script: [{at: active, do: [{action: module-hold, point: after-walk, entries: 3}]}]",
+            "do[0].entries: only mid-walk",
+        ),
+        ("script: [{at: mid-walk, do: [{action: stop}]}]", "guest.module: expected test"),
+        ("moves: []", "moves: expected at least one"),
+        ("moves: [{ends: cancelled}]", "moves[0].ends: expected the last one to be completed"),
+        ("moves: [{reason: x}, {}]", "moves[0].reason: expected only with ends: failed"),
+        (
+            "moves: [{}, {}]\nscript: [{at: active, move: 2, do: [{action: stop}]},"
+            " {at: active, do: [{action: stop}]}]",
+            "script[1].move: expected entries in the order of the moves",
+        ),
+    ],
+)
+def test_mistakes(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_scenario(scenario(tmp_path, text))
+    assert words in str(caught.value)
+
+
+def test_a_script_survives_its_run_folder(tmp_path: Path) -> None:
+    text = (
+        "guest: {module: test}\nmoves: [{ends: cancelled}, {}]\n"
+        "script: [{at: mid-walk, do: [{action: bandwidth, limit: 3MiB/s}, {action: module-unhold}]}]"
+    )
+    first = load_scenario(scenario(tmp_path, text))
+    again = tmp_path / "again.yaml"
+    again.write_text(first.to_yaml(), encoding="utf-8")
+    assert load_scenario(str(again)) == first
+    assert needs_controls(first.script)
+    assert holds_needed(first.script) == ()
+
+
+def test_what_a_script_waits_for_is_held(tmp_path: Path) -> None:
+    text = "script: [{at: applied, do: [{action: cont}]}, {at: request, do: [{action: stop}]}]"
+    script = load_scenario(scenario(tmp_path, text)).script
+    assert holds_needed(script) == ("request", "applied")
+    assert not needs_controls(script)
