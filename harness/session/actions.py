@@ -32,8 +32,8 @@ QMP_SECONDS: Final = 60.0
 #: How long a source with nobody to send to may take until it blocks.
 BLOCK_SECONDS: Final = 60.0
 
-#: poll, select, ppoll: where QEMU's migration thread waits for a socket, on x86-64.
-_WAITS: Final = ("7", "23", "270", "271")
+#: sendmsg, and poll and ppoll: where QEMU's migration thread waits for a socket, on x86-64.
+_WAITS: Final = ("46", "7", "271")
 
 
 @dataclass(slots=True)
@@ -198,8 +198,8 @@ class Actor:
     def _wait_until_blocked(self) -> None:
         """Until the migration's thread waits for the socket, which takes no more.
 
-        No event tells of it.  The kernel does: the thread is in poll(), and what it
-        has sent does not change.
+        No event tells of it.  The kernel does: the thread is in one and the same
+        call, and what it has sent does not change.
         """
         deadline = Deadline(BLOCK_SECONDS, "a source that blocks in a write")
         before = ""

@@ -44,6 +44,7 @@ class Guest:
         self._folder = folder
         self._uuid = uuid.uuid4()
         self._sockets: dict[str, Sockets] = {}
+        self._records: dict[str, Path] = {}
         self._arrivals = 0
         self._initrd = lab.runtime_dir / "initrd"
 
@@ -66,6 +67,10 @@ class Guest:
         before there is any QEMU, and each has new ones.
         """
         self._arrivals += 1
+        # One process, one record: its counters begin anew with each.
+        again = host.name in self._records
+        name = f"{host.name}-{self._arrivals}" if again else host.name
+        self._records[host.name] = self._folder.file(f"{name}.record")
         folder = host.runtime_dir / f"qemu-{self._arrivals}"
         folder.mkdir(mode=0o700)
         sockets = self._sockets[host.name] = Sockets.below(folder)
@@ -88,8 +93,8 @@ class Guest:
         return self._sockets[host.name].monitor
 
     def record_file(self, host: LabHost) -> Path:
-        """The device's record of what it did on ``host``."""
-        return self._folder.file(f"{host.name}.record")
+        """The record that the device on ``host`` keeps, in its present QEMU."""
+        return self._records[host.name]
 
     def cmdline(self) -> str:
         """The kernel's command line.

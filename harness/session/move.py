@@ -146,7 +146,7 @@ class Move:
             lost=self._lost,
             event=self._event,
             answered=self.script.answered,
-            destination_gone=lambda: self.actor.killed,
+            destination_gone=lambda: self.actor.killed or self.actor.cancelled,
         )
         self._guest.arrive(self._target)
         source.execute("migrate-set-parameters", {"downtime-limit": how.downtime_limit_ms})

@@ -42,7 +42,6 @@ class _Course:
     legs: list[LegEnd] = field(default_factory=list)
     found: list[Finding] = field(default_factory=list)
     unexercised: list[str] = field(default_factory=list)
-    held_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,6 @@ def migrate_and_judge(here: Booted, folder: RunFolder, events: EventStream, sinc
             if isinstance(moved, Given):
                 _gone_on(here, leg, moved, course)
                 continue
-            course.held_seconds += moved.holds.seconds
             with events.step("judge"):
                 evidence = gather(moved, here.plan.resolved, events)
                 memory = evidence.judge(None)
@@ -205,7 +203,7 @@ def _finish(
         statistics=moved.statistics,
         counters=moved.counters,
         completed_at=moved.completed_at,
-        held_seconds=course.held_seconds,
+        held_seconds=moved.holds.seconds,
         answers=answers,
         lost=gone,
         legs=tuple(course.legs),
