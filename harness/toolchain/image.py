@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The guest's module and its initramfs, built from the checkout's sources."""
+"""The guest's initramfs, built from the checkout's sources."""
 
 from __future__ import annotations
 
@@ -14,17 +14,14 @@ from harness.errors import InputError, MachineryError
 from harness.toolchain import cpio
 from harness.toolchain.apt import Apt
 from harness.toolchain.cache import MIB, Cache, file_digest, key_of, tree_digest
-from harness.toolchain.kernel import Kernel, check_compiler_files, module_name, read_module
+from harness.toolchain.compiler import check_unchanged, version_of
+from harness.toolchain.kernel import Kernel, module_name, read_module
+from harness.toolchain.module import MODULE
 from harness.toolchain.recipe import Recipe
-from harness.toolchain.run import find_program, run, search_path
+from harness.toolchain.run import find_program, run
 
-MODULE = "freepage_balloon"
-#: Builds of the module: as it ships, and with controls for tests in debugfs.
-SHIPPED, TEST = "shipped", "test"
-VARIANTS = (SHIPPED, TEST)
 PROGRAM_FLAGS = ("-Os", "-static", "-Wall", "-Wextra", "-s")
 
-_MODULE_SOURCES = ("*.c", "*.h", "Makefile", "Kbuild")
 _BUILD = 1  # changes when what is done below changes
 _LIBRARY_FOLDERS = (
     "lib/x86_64-linux-gnu",
@@ -45,72 +42,6 @@ class Image:
     size: int
 
 
-def compiler_version(compiler: str) -> str:
-    """What the compiler says it is: a part of the key of all that it makes."""
-    return run([compiler, "-dumpfullversion", "-dumpmachine"], what="ask the compiler's version").strip()
-
-
-def kernel_compiler(kernel: Kernel) -> str:
-    """The compiler that made the kernel if it is here, else the machine's own."""
-    if kernel.compiler and shutil.which(kernel.compiler, path=search_path()):
-        return kernel.compiler
-    return str(find_program("gcc"))
-
-
-def build_module(cache: Cache, kernel: Kernel, sources: Path, variant: str = SHIPPED) -> Path:
-    """``freepage_balloon.ko`` for this kernel, built out of tree, warnings switched on."""
-    assert variant in VARIANTS
-    files = [path for pattern in _MODULE_SOURCES for path in sources.rglob(pattern)]
-    files = [path for path in files if not path.name.endswith(".mod.c")]  # of a build in place
-    if not any(path.name in ("Makefile", "Kbuild") for path in files):
-        raise MachineryError(f"there is no module to build in {sources}")
-    if kernel.headers is None:
-        raise InputError(
-            f"no headers for the kernel {kernel.release}, so its module cannot be built",
-            hint=f"install linux-headers-{kernel.release}, or name its build tree, not {kernel.vmlinuz}",
-        )
-    headers, compiler = kernel.headers, kernel_compiler(kernel)
-    digests = tree_digest(files, sources)
-    key = key_of(
-        build=_BUILD,
-        kernel=kernel.digest,
-        sources=digests,
-        compiler=_version(cache, compiler),
-        variant=variant,
-    )
-
-    def build(folder: Path) -> None:
-        with cache.events.step("module", kernel=kernel.release, variant=variant):
-            check_compiler_files(headers)
-            work = folder / "build"
-            work.mkdir()
-            for path in files:
-                copy = work / path.relative_to(sources)
-                copy.parent.mkdir(exist_ok=True)
-                shutil.copyfile(path, copy)
-            command: list[str | Path] = [
-                "make",
-                "-C",
-                headers,
-                f"M={work}",
-                f"CC={compiler}",
-                "W=1",
-                *(["FREEPAGE_TEST=1"] if variant == TEST else []),
-                f"-j{os.cpu_count() or 1}",
-                "modules",
-            ]
-            log = folder / "build.log"
-            run(command, what=f"build the module for {kernel.release}", cwd=work, log=log)
-            built = work / f"{MODULE}.ko"
-            if not built.exists():
-                raise MachineryError(f"building {sources} made no {MODULE}.ko")
-            run(["strip", "--strip-debug", "-o", folder / f"{MODULE}.ko", built], what="strip the module")
-            shutil.rmtree(work)
-            _check_unchanged(digests, files, sources)
-
-    return cache.get("module", key, build, what=f"the module for {kernel.release}") / f"{MODULE}.ko"
-
-
 def build_image(cache: Cache, kernel: Kernel, module: Path, recipe: Recipe, sources: Path) -> Image:
     """The initramfs for this kernel; ``sources`` holds the guest's own programs."""
     programs = [path for pattern in ("*.c", "*.h") for path in sources.glob(pattern)]
@@ -124,7 +55,7 @@ def build_image(cache: Cache, kernel: Kernel, module: Path, recipe: Recipe, sour
         module=module.parent.name,  # the key of the module's own entry
         packages=[package.sha256 for package in packages],
         sources=digests,
-        compiler=_version(cache, str(find_program("gcc"))),
+        compiler=version_of(cache, str(find_program("gcc"))),
     )
 
     def build(folder: Path) -> None:
@@ -149,35 +80,12 @@ def build_image(cache: Cache, kernel: Kernel, module: Path, recipe: Recipe, sour
             (folder / "sha256").write_text(file_digest(initrd), encoding="ascii")
             shutil.rmtree(root)
             shutil.rmtree(work)
-            _check_unchanged(digests, programs, sources)
+            check_unchanged(digests, programs, sources)
             step.note(bytes=size)
 
     folder = cache.get("image", key, build, what="the guest's image", space=200 * MIB)
     initrd = folder / "initrd.cpio"
     return Image(initrd, (folder / "sha256").read_text("ascii"), initrd.stat().st_size)
-
-
-def _check_unchanged(digests: dict[str, str], files: Iterable[Path], sources: Path) -> None:
-    """What was built has to be what its key says, even if somebody edits it meanwhile."""
-    try:
-        same = tree_digest(files, sources) == digests
-    except FileNotFoundError:
-        same = False
-    if not same:
-        raise MachineryError(f"{sources} was changed while it was being built", hint="build it again")
-
-
-def _version(cache: Cache, compiler: str) -> str:
-    """The compiler's version, asked once for each change of its file."""
-    path = find_program(compiler).resolve()
-    state = path.stat()
-    mark = f"{path} {state.st_size} {state.st_mtime_ns}"
-    known = cache.recall("compilers")
-    versions: dict[str, object] = known if isinstance(known, dict) else {}
-    if mark not in versions:
-        versions = {**versions, mark: compiler_version(compiler)}
-        cache.remember("compilers", versions)
-    return str(versions[mark])
 
 
 def _programs(recipe: Recipe, sources: Path, work: Path) -> list[cpio.Entry]:

@@ -14,8 +14,9 @@ from harness.events import EventStream
 from harness.toolchain.apt import Apt
 from harness.toolchain.cache import Cache, file_digest
 from harness.toolchain.firmware import NEEDED, firmware
-from harness.toolchain.image import SHIPPED, Image, build_image, build_module
+from harness.toolchain.image import Image, build_image
 from harness.toolchain.kernel import Kernel, default_kernel, named_kernel
+from harness.toolchain.module import SHIPPED, build_module
 from harness.toolchain.probe import Probe, probe_binary
 from harness.toolchain.qemu import FLAVOURS, PATCHED, QemuBinary, QemuBuilder
 from harness.toolchain.recipe import Recipe, checkout, read_recipe

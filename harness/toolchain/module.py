@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The guest's module, built out of tree from the checkout's sources."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.errors import InputError, MachineryError
+from harness.toolchain.cache import Cache, key_of, tree_digest
+from harness.toolchain.compiler import check_unchanged, kernel_compiler, version_of
+from harness.toolchain.kernel import Kernel, check_compiler_files
+from harness.toolchain.patches import apply_series, patch_at
+from harness.toolchain.run import run
+
+MODULE = "freepage_balloon"
+#: Builds of the module: as it ships, and with controls for tests in debugfs.
+SHIPPED, TEST = "shipped", "test"
+VARIANTS = (SHIPPED, TEST)
+
+_SOURCES = ("*.c", "*.h", "Makefile", "Kbuild")
+_BUILD = 1  # changes when what is done below changes
+
+
+def build_module(
+    cache: Cache,
+    kernel: Kernel,
+    sources: Path,
+    variant: str = SHIPPED,
+    *,
+    patches: Sequence[Path] = (),
+) -> Path:
+    """``freepage_balloon.ko`` for this kernel, warnings switched on; ``build.log`` is beside it.
+
+    ``patches`` (a deliberate fault) are applied to a copy of the sources, -p1 from
+    the project's own folder.
+    """
+    assert variant in VARIANTS
+    files = [path for pattern in _SOURCES for path in sources.rglob(pattern)]
+    files = [path for path in files if not path.name.endswith(".mod.c")]  # of a build in place
+    if not any(path.name in ("Makefile", "Kbuild") for path in files):
+        raise MachineryError(f"there is no module to build in {sources}")
+    if kernel.headers is None:
+        raise InputError(
+            f"no headers for the kernel {kernel.release}, so its module cannot be built",
+            hint=f"install linux-headers-{kernel.release}, or name its build tree, not {kernel.vmlinuz}",
+        )
+    headers, compiler = kernel.headers, kernel_compiler(kernel)
+    digests = tree_digest(files, sources)
+    series = [patch_at(path) for path in patches]
+    key = key_of(
+        build=_BUILD,
+        kernel=kernel.digest,
+        sources=digests,
+        compiler=version_of(cache, compiler),
+        variant=variant,
+        patches=[patch.digest for patch in series],
+    )
+
+    def build(folder: Path) -> None:
+        with cache.events.step("module", kernel=kernel.release, variant=variant):
+            check_compiler_files(headers)
+            # Patches name files as they are in the project.
+            tree = folder / "build"
+            work = tree / sources.name
+            for path in files:
+                copy = work / path.relative_to(sources)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, copy)
+            apply_series(series, tree, lambda name: _file(sources.parent / name))
+            log = folder / "build.log"
+            command: list[str | Path] = [
+                "make",
+                "-C",
+                headers,
+                f"M={work}",
+                f"CC={compiler}",
+                "W=1",
+                *(["FREEPAGE_TEST=1"] if variant == TEST else []),
+                f"-j{os.cpu_count() or 1}",
+                "modules",
+            ]
+            run(command, what=f"build the module for {kernel.release}", cwd=work, log=log)
+            built = work / f"{MODULE}.ko"
+            if not built.exists():
+                raise MachineryError(f"building {sources} made no {MODULE}.ko")
+            run(["strip", "--strip-debug", "-o", folder / f"{MODULE}.ko", built], what="strip the module")
+            shutil.rmtree(tree)
+            check_unchanged(digests, files, sources)
+
+    return cache.get("module", key, build, what=f"the module for {kernel.release}") / f"{MODULE}.ko"
+
+
+def _file(path: Path) -> Path | None:
+    return path if path.is_file() else None
