@@ -31,6 +31,7 @@ from harness.scenario_model import (
     Arm,
     Expect,
     Guest,
+    Measure,
     Migration,
     Scenario,
     VerdictWord,
@@ -51,6 +52,7 @@ __all__ = [
     "Guest",
     "Idle",
     "MachineFacts",
+    "Measure",
     "Migration",
     "Override",
     "Resolved",
@@ -141,7 +143,10 @@ def scenario_schema() -> dict[str, object]:
     """The JSON Schema of a scenario file; editors complete and check with it."""
     schema = Scenario.model_json_schema()
     # pydantic shows defaults as it holds them (bytes); a file has them as people write them.
-    parts: tuple[BaseModel, ...] = (Guest(), Migration(), Expect(), *(kind() for kind in WORKLOADS.values()))
+    parts: tuple[BaseModel, ...] = (
+        *(Guest(), Migration(), Measure(), Expect()),
+        *(kind() for kind in WORKLOADS.values()),
+    )
     schemas = [(schema["$defs"][type(part).__name__], part) for part in parts]
     for part, example in [(schema, Scenario(name="x")), *schemas]:
         for key, value in example.model_dump(mode="json").items():

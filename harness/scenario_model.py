@@ -88,6 +88,17 @@ class Migration(Section):
     """Seconds until the migration must have completed."""
 
 
+class Measure(Section):
+    """What the guest gets done around its migration. Costs the time of both windows."""
+
+    before_s: Annotated[float, Field(ge=0, le=3600)] = 2.0
+    """Seconds for which the guest is watched before the migration begins."""
+    after_s: Annotated[float, Field(ge=0, le=3600)] = 2.0
+    """Seconds for which it is watched after it was resumed."""
+    every_ms: Annotated[int, Field(ge=1, le=1000)] = 10
+    """Milliseconds between two samples, by the guest's clock."""
+
+
 class Expect(Section):
     """What must come out. An expectation that is not met is a failure."""
 
@@ -147,6 +158,8 @@ class Scenario(Section):
     walk: bool = True
     """Walk the guest's free lists from outside: the second witness of what is free, and what
     the floor counts by. false: for a kernel that cannot be walked, see docs/walk.md."""
+    measure: Measure | None = None
+    """Watch the guest before, during and after its migration; null: do not."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     """Of the workload's contents and everything else that is random; null: a new one each run."""
     expect: Expect = Expect()

@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from harness import located
 from harness.located import LocatedTree, Problem, dotted
-from harness.scenario_model import Expect, Guest, Leg, Migration, Scenario
+from harness.scenario_model import Expect, Guest, Leg, Measure, Migration, Scenario
 from harness.scenario_script import ACTIONS, Entry
 from harness.scenario_workload import WORKLOADS
 
@@ -28,6 +28,7 @@ def _models(tree: LocatedTree) -> dict[located.Path, type[BaseModel]]:
         (): Scenario,
         ("guest",): Guest,
         ("migration",): Migration,
+        ("measure",): Measure,
         ("expect",): Expect,
     }
     kind = tree.value(("workload", "kind"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -13,7 +13,14 @@ from harness.scenario_types import MIB, Section, Share, Size
 from harness.units import Percent
 
 
-class Idle(Section):
+class Load(Section):
+    """What every workload has."""
+
+    #: What its counter of work counts; empty: it does none.
+    work_unit: ClassVar[str] = ""
+
+
+class Idle(Load):
     """The guest has booted and does nothing."""
 
     kind: Literal["idle"] = "idle"
@@ -22,7 +29,7 @@ class Idle(Section):
     """Memory with known content that it owns and verifies afterwards."""
 
 
-class Freed(Section):
+class Freed(Load):
     """Memory was filled with noise and freed again: free, but not zero."""
 
     kind: Literal["freed"] = "freed"
@@ -33,7 +40,7 @@ class Freed(Section):
     """Memory with known content that it owns and verifies afterwards."""
 
 
-class Fragmented(Section):
+class Fragmented(Load):
     """As freed, but only every other page: free memory is single pages between pages in use."""
 
     kind: Literal["fragmented"] = "fragmented"
@@ -42,8 +49,10 @@ class Fragmented(Section):
     """How much is filled: a size, or a share of the guest's memory. Half of it stays in use."""
 
 
-class Churn(Section):
+class Churn(Load):
     """Pages are written, freed and allocated again for as long as the migration runs."""
+
+    work_unit = "pages"
 
     kind: Literal["churn"] = "churn"
     """Which workload."""

@@ -130,6 +130,28 @@ class Released(Reply):
     released: bool
 
 
+class Clock(Reply):
+    """``clock``, ``watch``: the guest's own clock; it stands while the guest is stopped."""
+
+    us: Count
+
+
+class Window(Reply):
+    """``window``: between the first and the last sample in it.  Without a sample all is 0."""
+
+    samples: Count
+    us: Count
+    work: Count
+    mem_free_lowest: Count
+    gap_us: Count
+
+
+class Orders(Reply):
+    """``orders``: free blocks by order, from 0."""
+
+    blocks: Annotated[list[Count], Field(max_length=32)]
+
+
 REPLIES: Final[dict[str, type[Reply]]] = {
     "ping": Hello,
     "load": Pages,
@@ -140,6 +162,10 @@ REPLIES: Final[dict[str, type[Reply]]] = {
     "frames": Frames,
     "kmsg": KernelLog,
     "stats": Stats,
+    "watch": Clock,
+    "clock": Clock,
+    "window": Window,
+    "orders": Orders,
     "poweroff": Nothing,
     "hold": Nothing,
     "unhold": Nothing,

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from harness.errors import InputError
 from harness.floor import Account
 from harness.memory.walk import FreeWalk, Standing, WalkError
+from harness.report.measures import Cost, Walk, Work
 from harness.scenario_model import Arm, VerdictWord
 from harness.verdict import Finding, Judgement, PageCounts, Testimony
 
@@ -325,6 +326,14 @@ class Result(_Part):
     moves: list[MoveEnd] = Field(default=[])
     """The run's migrations in order; everything above is of the last one."""
     guest: GuestReport
+    cost: Cost | None = None
+    """Processor time and memory of both QEMUs."""
+    work: Work | None = None
+    """What the guest got done before, during and after."""
+    walk: Walk | None = None
+    """The guest's walks; arm info only."""
+    free_blocks: list[int] | None = None
+    """Free blocks of the guest by order, from 0, just before the migration."""
     phases: dict[str, float]
     """Seconds by phase of the run."""
     versions: dict[str, Any]

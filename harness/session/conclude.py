@@ -7,6 +7,7 @@ import dataclasses
 import json
 import shlex
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from harness.errors import ExitCode
@@ -17,6 +18,7 @@ from harness.session.plan import RunPlan
 from harness.terminal import TerminalProgress
 
 if TYPE_CHECKING:
+    from harness.report.measures import Walk
     from harness.report.result import GuestReport, Result
     from harness.verdict import Judgement
 
@@ -122,6 +124,10 @@ def build_result(plan: RunPlan, folder: RunFolder, events: EventStream, found: F
         rounds=numbers.rounds,
         moves=[MoveEnd(**dataclasses.asdict(leg)) for leg in found.legs],
         guest=_guest_report(found),
+        cost=found.cost,
+        work=found.work,
+        walk=_walk(found),
+        free_blocks=found.free_blocks,
         phases=_phases(plan, events, found),
         versions=versions,
         replay=replay_command(plan, folder),
@@ -156,6 +162,25 @@ def _guest_report(found: Findings) -> GuestReport:
         exercise_pages=_int(answers.exercise.get("pages")),
         exercise_bad=checks.exercise_bad,
         kernel_warnings=None if checks.kernel_warnings is None else list(checks.kernel_warnings),
+    )
+
+
+def _walk(found: Findings) -> Walk | None:
+    """What the module counts; there is none in arm hint, and no walk in arm off."""
+    from harness.report.measures import Walk
+
+    module = found.answers.counters.get("module") if found.answers is not None else None
+    if not isinstance(module, Mapping):
+        return None
+    numbers = {str(key): value for key, value in module.items() if isinstance(value, int)}
+    if not numbers.get("passes"):
+        return None
+    return Walk(
+        walks=numbers["passes"],
+        longest_ms=numbers.get("max_walk_ns", 0) / 1e6,
+        answer_ms=numbers.get("last_answer_ns", 0) / 1e6,
+        longest_hold_us=numbers.get("max_hold_ns", 0) / 1e3,
+        pages_reported=numbers.get("pages_reported", 0),
     )
 
 

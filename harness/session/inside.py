@@ -19,6 +19,7 @@ from harness.session.plan import RunPlan
 if TYPE_CHECKING:
     import libvirt
 
+    from harness.report.measures import Cost, Work
     from harness.scenario_model import VerdictWord
     from harness.session.checking import Answers
     from harness.session.judging import Evidence
@@ -65,6 +66,10 @@ class Findings:
     #: What was found around the migration that is judged, and what did not come about.
     found: tuple[Finding, ...] = ()
     unexercised: tuple[str, ...] = ()
+    cost: Cost | None = None
+    work: Work | None = None
+    #: Free blocks by order just before the migration.
+    free_blocks: list[int] | None = None
 
     @property
     def checks(self) -> GuestChecks | None:

@@ -32,10 +32,12 @@ from harness.migration.statistics import (
 from harness.migration.transcript import Transcript
 from harness.report.folder import RunFolder
 from harness.session.actions import Actor
+from harness.session.costing import CostMeter
 from harness.session.guest import Guest, lost
 from harness.session.script import ScriptRunner
 
 if TYPE_CHECKING:
+    from harness.report.measures import Cost
     from harness.scenario import Migration
     from harness.scenario_script import Entry
 
@@ -89,6 +91,7 @@ class Moved:
     completed_at: float
     #: The source's device's record of its migrations.
     record: Path
+    cost: Cost | None
 
 
 class Move:
@@ -111,6 +114,7 @@ class Move:
         self._events = events
         self._inbox = Inbox()
         self._seen = _Seen()
+        self._cost = CostMeter()
         self._stack = contextlib.ExitStack()
         self._loop = self._stack.enter_context(MonitorLoop())
         self._transcript = self._stack.enter_context(Transcript(folder.file("qmp.jsonl")))
@@ -139,9 +143,9 @@ class Move:
         outside = self._outside(source, images)
         holds = HoldKeeper(source, images, self._events, outside, self._held)
         handlers = Handlers(
-            begun=lambda: self._begun(deadline),
+            begun=lambda: self._begun(source, deadline),
             hold=holds.handle,
-            stopped=lambda: self._seen.others.update(blocks.read_blocks(source.pid, layout.others)),
+            stopped=lambda: self._stopped(source.pid, layout),
             completed=lambda: self._completed(source),
             lost=self._lost,
             event=self._event,
@@ -217,14 +221,22 @@ class Move:
         monitor.listen(self._inbox.put)
         return monitor
 
-    def _begun(self, deadline: Deadline) -> None:
+    def _begun(self, source: Monitor, deadline: Deadline) -> None:
+        self._cost.begin("source", source.pid)
         # libvirt has started the destination's QEMU before it starts the migration.
         if self._destination is None:
             self._destination = self.actor.destination = self._connect("destination", deadline)
+            self._cost.begin("destination", self._destination.pid)
             self._write_command("destination", self._destination.pid)
+
+    def _stopped(self, pid: int, layout: blocks.Layout) -> None:
+        # Threads that migrate may have ended by the time that the migration has.
+        self._cost.look()
+        self._seen.others.update(blocks.read_blocks(pid, layout.others))
 
     def _completed(self, source: Monitor) -> None:
         """The source's last moment: libvirt kills it a few milliseconds from now."""
+        self._cost.look()
         source.expect_end()
         self._seen.completed_at = self._events.now()
         # Both are to be had later as well (from libvirt, from the record); these are the better ones.
@@ -267,6 +279,7 @@ class Move:
             statistics=seen.numbers or from_job_stats(stats),
             counters=seen.counters,
             completed_at=seen.completed_at if seen.completed_at is not None else self._events.now(),
+            cost=self._cost.cost(),
             record=self._guest.record_file(self._origin),
         )
 

@@ -18,6 +18,7 @@ from harness.report.folder import RunFolder
 from harness.session.checking import Answers, check, look, resume
 from harness.session.inside import Booted, Findings, LegEnd
 from harness.session.judging import Evidence, gather, keep_wrong_pages
+from harness.session.measuring import GuestMeter
 from harness.session.move import Given, Move, Moved
 from harness.verdict_finding import Finding
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import libvirt
 
     from harness.hosts.lab import LabHost
+    from harness.report.measures import Work
     from harness.scenario_model import Leg
     from harness.scenario_script import Entry
     from harness.verdict import Judgement
@@ -39,6 +41,7 @@ GOES_ON_SECONDS: Final = 60.0
 class _Course:
     """What has come of the run so far."""
 
+    meter: GuestMeter
     legs: list[LegEnd] = field(default_factory=list)
     found: list[Finding] = field(default_factory=list)
     unexercised: list[str] = field(default_factory=list)
@@ -65,7 +68,8 @@ class _Leg:
 def migrate_and_judge(here: Booted, folder: RunFolder, events: EventStream, since: int) -> Findings:
     """Steps 6 to 9; ``since`` is the guest's last kernel message from before."""
     wanted = here.plan.resolved.scenario.moves
-    course = _Course()
+    course = _Course(GuestMeter(here.guest.control, here.plan.resolved.scenario, events))
+    course.meter.begin()
     domain, hosts = here.domain, (here.lab.source, here.lab.destination)
     for number, leg_wanted in enumerate(wanted, 1):
         leg = _Leg(number, len(wanted), leg_wanted, hosts)
@@ -181,11 +185,13 @@ def _finish(
     """The last migration, or the one that went wrong: the guest's checks, and everything put together."""
     evidence, memory = judged
     answers: Answers | None = None
+    work: Work | None = None
     gone: GuestLost | None = None
     with events.step("check"):
         try:
             control = here.guest.control
             resume(moved.domain, control, leg.hosts[1].name, events)
+            work = course.meter.end()
             move.resumed(Deadline(SCRIPT_SECONDS, "the rest of the script"))
             bad = move.actor.verify_owned(Deadline(SCRIPT_SECONDS, "the script's own pages"))
             if bad:
@@ -209,4 +215,7 @@ def _finish(
         legs=tuple(course.legs),
         found=tuple(course.found),
         unexercised=tuple(course.unexercised),
+        cost=moved.cost,
+        work=work,
+        free_blocks=course.meter.free_blocks,
     )

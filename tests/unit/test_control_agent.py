@@ -220,3 +220,36 @@ def test_workload_that_dies_is_reported(control: GuestControl, agent: Agent, eve
 def test_poweroff_is_the_agents_last_word(control: GuestControl, agent: Agent) -> None:
     control.call("poweroff", deadline=soon())
     assert agent.process.wait(30) == POWEROFF
+
+
+def test_the_agent_watches_memory_and_work(control: GuestControl) -> None:
+    began = control.call("clock", deadline=soon())["us"]
+    assert isinstance(began, int)
+    control.call("load", "churn", 1, 1 << 20, "rate=100000", deadline=soon())
+    control.call("watch", 5, deadline=soon())
+    window: dict[str, object] = {"samples": 0}
+    while not isinstance(window["samples"], int) or window["samples"] < 20:
+        window = dict(control.call("window", began, 1 << 62, deadline=soon()))
+    assert isinstance(window["us"], int)
+    assert isinstance(window["gap_us"], int)
+    assert isinstance(window["work"], int)
+    assert 0 < window["gap_us"] <= window["us"]
+    assert window["work"] > 0
+    assert window["mem_free_lowest"]
+    # Nothing lies outside of the window; and without a sample nothing is claimed.
+    empty = {"samples": 0, "us": 0, "work": 0, "mem_free_lowest": 0, "gap_us": 0}
+    assert control.call("window", 0, began, deadline=soon()) == empty
+    with pytest.raises(MachineryError):
+        control.call("watch", 0, deadline=soon())
+
+
+def test_the_agent_reads_the_buddy_lists(control: GuestControl) -> None:
+    expected: list[int] = []
+    for line in Path("/proc/buddyinfo").read_text().splitlines():
+        numbers = [int(word) for word in line.split("zone")[1].split()[1:]]
+        expected = [a + b for a, b in zip(expected or [0] * len(numbers), numbers, strict=True)]
+    found = control.call("orders", deadline=soon())["blocks"]
+    assert isinstance(found, list)
+    # It goes on while we look: the number of orders stays.
+    assert len(found) == len(expected)
+    assert sum(found) > 0 or sum(expected) == 0

@@ -26,6 +26,7 @@
  * driver-unbind; driver-bind; memory-offline COUNT; memory-online; reboot; kexec.
  * For a module with controls for tests (controls.h): hold POINT [ENTRIES];
  * unhold [POINT]; held POINT; release; misbehave NAME [NUMBER..]; behave.
+ * For measuring (watch.h): watch MS; clock; window FROM TO; orders.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -43,6 +44,7 @@
 #include "machine.h"
 #include "meminfo.h"
 #include "observe.h"
+#include "watch.h"
 
 #define LINE_BYTES	4096
 #define KEPT_ANSWERS	8
@@ -334,12 +336,14 @@ static void standing_changed(void)
 	reply(n, "%s %s", found > 0 ? "ok" : "error", text);
 }
 
-/* Verbs that are one write to a file of the module's. */
+/* Verbs that are answered at once: a write to a file of the module's, or a sample. */
 static int control(uint64_t n, int argc, char **argv)
 {
 	char text[LINE_BYTES];
 	int failed = controls_do(argc, argv, text, sizeof(text));
 
+	if (failed < 0)
+		failed = watch_do(argc, argv, text, sizeof(text));
 	if (failed >= 0)
 		reply(n, "%s %s", failed ? "error" : "ok", text);
 	return failed >= 0;
@@ -486,20 +490,24 @@ int main(int argc, char **argv)
 	}
 	signal(SIGPIPE, SIG_IGN);
 	open_tty(tty);
+	watch_share();
 	describe(text, sizeof(text));
 	snprintf(ready, sizeof(ready), "ready %s", text);
 	send_line(ready);
 	while (!agent.poweroff || agent.out_used) {
-		struct pollfd wait[5] = {
+		struct pollfd wait[6] = {
 			{ agent.tty, POLLIN | (agent.out_used ? POLLOUT : 0), 0 },
 			{ agent.load.fd, POLLIN, 0 },
 			{ agent.exercise.fd, POLLIN, 0 },
 			{ agent.held.fd, POLLIN, 0 },
 			{ agent.pages.fd, POLLIN, 0 },
+			{ watch.timer, POLLIN, 0 },
 		};
 
-		if (poll(wait, 5, -1) < 0)
+		if (poll(wait, 6, -1) < 0)
 			continue;
+		if (wait[5].revents)
+			watch_take();
 		if (wait[0].revents & POLLOUT)
 			flush();
 		if (wait[0].revents & POLLIN)

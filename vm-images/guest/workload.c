@@ -25,12 +25,14 @@
 #include <poll.h>
 
 #include "region.h"
+#include "watch.h"
 
 /* Noise differs from what is kept: a kept page full of noise must not pass. */
 #define NOISE_GENERATION	1
 
 struct churn {
 	uint64_t rate, steps, checked, bad;
+	volatile uint64_t *work;	/* pages, for whoever measures */
 	int running;
 };
 
@@ -127,6 +129,8 @@ static uint64_t churn_once(struct region *r, struct churn *churn)
 			write_page(r, page, churn->steps);
 	else
 		free_pages(r, step.start, step.end);
+	if (churn->work)
+		*churn->work += step.end - step.start;
 	return step.end - step.start;
 }
 
@@ -233,6 +237,8 @@ static int do_load(int argc, char **argv)
 	if (churn.running && bytes < PAGE_BYTES)
 		die("churn needs memory to churn");
 
+	if (churn.running)
+		churn.work = work_counter();
 	freed = load(&r, &t, kind, seed, bytes, keep);
 	answer_load(kind, &t, freed, &churn, since);
 	last = now();
