@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``freepage bench``: from the request to documents and an exit status."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.bench.document import BenchDocument
+from harness.bench.folder import BenchFolder
+from harness.bench.host import describe_host
+from harness.bench.markdown import to_markdown
+from harness.bench.plan import PlannedRun, Point, make_plan, make_points
+from harness.bench.runner import Request, read_all, read_result, run_all
+from harness.bench.summarise import Setting, summarise
+from harness.errors import ExitCode, InputError
+from harness.events import EventStream
+from harness.units import format_size
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be measured.  ``memories``: bytes, or None for each scenario's own."""
+
+    scenarios: tuple[str, ...]
+    arms: tuple[str, ...]
+    memories: tuple[int | None, ...]
+    repeat: int
+    seed: int
+    request: Request
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``plan.json``: a bench goes on only with the same one."""
+        return {
+            "scenarios": list(self.scenarios),
+            "arms": list(self.arms),
+            "memories": [None if memory is None else format_size(memory) for memory in self.memories],
+            "repeat": self.repeat,
+            "seed": self.seed,
+            "strict": self.request.strict,
+            "window_s": self.request.window_s,
+            "options": list(self.request.options),
+        }
+
+    def command(self) -> str:
+        """The command that repeats this bench."""
+        memories = [format_size(memory) for memory in self.memories if memory is not None]
+        words = ["freepage", "bench", *self.scenarios, "--arms", ",".join(self.arms)]
+        words += ["--memory", ",".join(memories)] if memories else []
+        words += ["--repeat", str(self.repeat), "--seed", str(self.seed)]
+        words += ["--window", f"{self.request.window_s:g}"] if self.request.window_s != 2.0 else []
+        words += ["--strict"] if self.request.strict else []
+        return shlex.join([*words, *self.request.options])
+
+    def plan(self) -> list[PlannedRun]:
+        """Every run, in order."""
+        points = make_points(self.scenarios, self.memories, self.arms)
+        return make_plan(points, self.repeat, self.seed)
+
+
+def check_points(wanted: Wanted) -> None:
+    """Refuse what no run could do before the first one is made."""
+    from harness.scenario import MachineFacts, load_scenario, resolve
+    from harness.session.prepare import memory_available
+
+    facts = MachineFacts(memory_available(), kvm_usable=True)
+    for point in make_points(wanted.scenarios, wanted.memories, wanted.arms):
+        resolve(load_scenario(point.scenario, _changes(wanted, point)), facts)
+
+
+def _changes(wanted: Wanted, point: Point) -> list[str]:
+    changes = [f"arm={point.arm}", *wanted.request.settings(point)]
+    if point.memory is not None:
+        changes.append(f"guest.memory={format_size(point.memory)}")
+    options = wanted.request.options
+    changes += [options[i + 1] for i, word in enumerate(options[:-1]) if word == "--set"]
+    return changes
+
+
+def run_bench(wanted: Wanted, out: Path | None, events: EventStream) -> tuple[BenchFolder, BenchDocument]:
+    """Make the runs that are missing, and the documents out of all of them."""
+    check_points(wanted)
+    folder = BenchFolder.open(out, wanted.as_dict())
+    before = describe_host()
+    run_all(wanted.plan(), wanted.request, folder, events)
+    return folder, write_documents(wanted, folder, before)
+
+
+def write_documents(wanted: Wanted, folder: BenchFolder, host: dict[str, Any]) -> BenchDocument:
+    """``bench.json``, ``report.html`` and ``table.md`` from what lies in the folder."""
+    plan = wanted.plan()
+    made = read_all(plan, folder)
+    if not made:
+        raise InputError(f"no run of {folder.path} has ended: there is nothing to show")
+    versions = next((found.versions for run in plan if (found := read_result(run, folder))), {})
+    setting = Setting(
+        started=str(folder.request.get("started", "")),
+        command=wanted.command(),
+        seed=wanted.seed,
+        strict=wanted.request.strict,
+        host=host,
+        versions=versions,
+        notes=_notes(wanted, [one.accelerator for one in made]),
+    )
+    document = summarise(setting, made)
+    folder.write("bench.json", document.to_json())
+    folder.write("table.md", to_markdown(document))
+    return document
+
+
+def _notes(wanted: Wanted, accelerators: Sequence[str]) -> list[str]:
+    notes = []
+    if not wanted.request.strict:
+        notes.append(
+            "Guests were not held for digests: that a skipped page did not change rests on the device's "
+            "dirty log (see docs/oracle.md)."
+        )
+    if "tcg" in accelerators:
+        notes.append(
+            "Guests were emulated (TCG): times say how arms compare, not how long they take under KVM."
+        )
+    if wanted.repeat < 5:
+        notes.append(
+            f"{wanted.repeat} repeats: no test can reach p = 0.01, and intervals are the whole range."
+        )
+    return notes
+
+
+def exit_code(document: BenchDocument) -> ExitCode:
+    """The gravest of all runs': wrong memory before a failed machine before nothing exercised."""
+    verdicts = {run.verdict for point in document.points for run in point.runs}
+    for verdict, code in (
+        ("fail", ExitCode.FAIL),
+        ("error", ExitCode.ERROR),
+        ("inconclusive", ExitCode.INCONCLUSIVE),
+    ):
+        if verdict in verdicts:
+            return code
+    return ExitCode.PASS

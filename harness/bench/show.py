@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Numbers for people: one way of writing each unit, everywhere the same.  Pure."""
+
+from __future__ import annotations
+
+from harness.bench.document import BenchPoint, Range
+from harness.bench.measures import BY_NAME
+
+_MB = 1e6
+
+
+def number(value: float | None, unit: str) -> str:
+    """A value with its unit, to three or four digits; a dash where there is none."""
+    if value is None:
+        return "-"
+    if unit == "B":
+        return f"{value / _MB:,.1f} MB" if abs(value) < 100 * _MB else f"{value / _MB:,.0f} MB"
+    if unit == "us":
+        return f"{value:,.0f} \N{MICRO SIGN}s"
+    if unit == "ms":
+        return f"{value:,.0f} ms" if abs(value) >= 20 else f"{value:.1f} ms"
+    if unit == "s":
+        return f"{value:.2f} s"
+    if unit == "%":
+        return f"{value:.1f} %"
+    if unit == "1/s":
+        return f"{value:,.0f}/s" if abs(value) >= 20 else f"{value:.2f}/s"
+    if unit == "":
+        return f"{value:,.0f}" if float(value).is_integer() else f"{value:.3f}"
+    return f"{value:g} {unit}"
+
+
+def interval(found: Range | None, unit: str) -> str:
+    """An interval without a repeated unit: ``421 to 633 ms``."""
+    if found is None:
+        return ""
+    low, high = number(found.low, unit), number(found.high, unit)
+    if low == high:
+        return high
+    word, _, mark = low.partition(" ")
+    return f"{word} to {high}" if mark and high.endswith(f" {mark}") else f"{low} to {high}"
+
+
+def cell(point: BenchPoint, measure: str) -> tuple[str, str]:
+    """A point's median and its interval, as words."""
+    unit = BY_NAME[measure].unit
+    return number(point.median.get(measure), unit), interval(point.interval.get(measure), unit)
+
+
+def size(memory: int) -> str:
+    """``2 GiB``."""
+    return f"{memory / 2**30:g} GiB" if memory >= 2**30 else f"{memory / 2**20:g} MiB"
+
+
+def outcome(point: BenchPoint) -> str:
+    """How many runs count, and what the others were: ``4 of 5 (1 inconclusive)``."""
+    counted = sum(run.counted for run in point.runs)
+    others = [run.verdict for run in point.runs if not run.counted]
+    words = ", ".join(f"{others.count(word)} {word}" for word in sorted(set(others)))
+    return f"{counted} of {len(point.runs)}" + (f" ({words})" if words else "")
+
+
+def p_value(p: float, least: float) -> str:
+    """A p, and where it cannot be smaller."""
+    text = f"{p:.3f}" if p >= 0.001 else "< 0.001"
+    return f"{text} (least possible)" if p <= least * 1.0001 and p > 0.001 else text
