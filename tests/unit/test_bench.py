@@ -23,12 +23,12 @@ from harness.bench.plan import PlannedRun, Point, make_plan, make_points
 from harness.bench.runner import Request
 from harness.bench.summarise import Made, Setting, summarise
 from harness.errors import ExitCode, InputError
-from harness.events import EventStream
+from harness.events import Event, EventStream
 from harness.hosts.process import Usage, usage_of
 from harness.report.measures import Cost, ProcessCost, Rate, Walk, Work
 from harness.report.result import Result
 from harness.session.costing import CostMeter
-from harness.session.measuring import migration_marks
+from harness.session.measuring import migration_marks, stood_still
 from tests.unit.test_result import passing, result
 
 GIB = 1 << 30
@@ -495,3 +495,18 @@ def test_the_marks_of_a_migration() -> None:
         times[status] = events.emit("MIGRATION", source="source.qmp", data={"status": status}).t
     events.emit("MIGRATION", source="destination.qmp", data={"status": "active"})
     assert migration_marks(events.history()) == (times["active"], times["pre-switchover"])
+
+
+def test_how_long_the_guest_stood_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    def event(at: float, kind: str, source: str = "source.qmp") -> Event:
+        return Event(0, at, source, kind, {})
+
+    history = [
+        event(1.0, "STOP"),
+        event(1.5, "RESUME"),
+        event(2.0, "STOP", "destination.qmp"),
+        event(3.0, "STOP"),
+    ]
+    assert stood_still(history, 0.0, 2.5) == pytest.approx(0.5)
+    assert stood_still(history, 0.0, 4.0) == pytest.approx(1.5)
+    assert stood_still(history, 2.0, 2.9) == 0.0
