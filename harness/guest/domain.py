@@ -104,9 +104,16 @@ class DomainSpec:
     accelerator: Accelerator
     balloon: Balloon
     sockets: Sockets
-    nic: Nic
+    #: None: the guest has no network.
+    nic: Nic | None
     #: The guest restarts where it reboots; else that is its end.
     restarts: bool = False
+    #: Its RAM: a file in the host's memory folder, or one without a name.
+    ram: Literal["file", "memfd"] = "file"
+    #: The host's security models that are to leave this guest alone: its QEMU and files are the run's own.
+    unconfined: tuple[str, ...] = ()
+    #: Under KVM, the CPU (libvirt's XML); None: the host's own.
+    cpu: str | None = None
     #: More QEMU arguments, after all others.
     extra: tuple[str, ...] = ()
 
@@ -118,7 +125,7 @@ def domain_xml(spec: DomainSpec) -> str:
     _text(root, "uuid", str(spec.uuid))
     _text(root, "memory", str(spec.memory), unit="b")
     _text(root, "vcpu", str(spec.vcpus))
-    _memory_backing(root)
+    _memory_backing(root, spec.ram)
     boot = ET.SubElement(root, "os")
     _text(boot, "type", "hvm", arch="x86_64", machine=spec.machine)
     _text(boot, "kernel", str(spec.boot.kernel))
@@ -129,12 +136,13 @@ def domain_xml(spec: DomainSpec) -> str:
         ET.SubElement(features, name)
     # The outside walk reads the kernel's own description of its structures from it.
     ET.SubElement(features, "vmcoreinfo", {"state": "on"})
-    _cpu(root, spec.accelerator)
+    _cpu(root, spec)
     ET.SubElement(root, "clock", {"offset": "utc"})
     # A guest that panics or reboots is lost at once, and not again and again until a deadline.
     for event in ("on_poweroff", "on_reboot", "on_crash"):
         _text(root, event, "restart" if event == "on_reboot" and spec.restarts else "destroy")
     _devices(root, spec)
+    _security(root, spec.unconfined)
     _command_line(root, spec)
     _fewer_questions(root)
     return _serialise(root)
@@ -157,8 +165,10 @@ def destination_xml(source_xml: str, spec: DomainSpec) -> str:
     for kind in ("serial", "console"):
         for element in devices.findall(kind):
             _redirect(element, sockets)
-    for interface in devices.findall("interface"):
-        _reattach(interface, spec.nic)
+    if spec.nic is not None:
+        for interface in devices.findall("interface"):
+            _reattach(interface, spec.nic)
+    _security(root, spec.unconfined)
     for old in root.findall(f"{{{_QEMU}}}commandline"):
         root.remove(old)
     _command_line(root, spec)
@@ -179,16 +189,26 @@ def _text(parent: ET.Element, tag: str, text: str, **attributes: str) -> None:
     ET.SubElement(parent, tag, attributes).text = text
 
 
-def _memory_backing(root: ET.Element) -> None:
+def _memory_backing(root: ET.Element, ram: str) -> None:
     """RAM in a file, shared: the harness reads it while QEMU runs and after it has gone."""
     backing = ET.SubElement(root, "memoryBacking")
-    ET.SubElement(backing, "source", {"type": "file"})
+    ET.SubElement(backing, "source", {"type": ram})
     ET.SubElement(backing, "access", {"mode": "shared"})
     ET.SubElement(backing, "allocation", {"mode": "ondemand"})
 
 
-def _cpu(root: ET.Element, accelerator: Accelerator) -> None:
-    if accelerator == "kvm":
+def _security(root: ET.Element, unconfined: tuple[str, ...]) -> None:
+    for old in root.findall("seclabel"):
+        root.remove(old)
+    for model in unconfined:
+        ET.SubElement(root, "seclabel", {"type": "none", "model": model})
+
+
+def _cpu(root: ET.Element, spec: DomainSpec) -> None:
+    if spec.cpu is not None:
+        root.append(ET.fromstring(spec.cpu))  # noqa: S314 - what two libvirt daemons agree on
+        return
+    if spec.accelerator == "kvm":
         # Both hosts are this machine.
         ET.SubElement(root, "cpu", {"mode": "host-passthrough", "migratable": "on"})
         return
@@ -209,14 +229,19 @@ def _devices(root: ET.Element, spec: DomainSpec) -> None:
         serial = ET.SubElement(devices, "serial", {"type": "unix"})
         ET.SubElement(serial, "source", {"mode": "connect", "path": str(path)})
         ET.SubElement(serial, "target", {"type": "isa-serial", "port": str(port)})
+    if spec.nic is not None:
+        _interface(devices, spec.nic)
+    ET.SubElement(devices, "memballoon", {"model": "virtio"})
+
+
+def _interface(devices: ET.Element, nic: Nic) -> None:
     interface = ET.SubElement(devices, "interface")
-    ET.SubElement(interface, "mac", {"address": spec.nic.mac})
+    ET.SubElement(interface, "mac", {"address": nic.mac})
     ET.SubElement(interface, "model", {"type": "virtio"})
     # No vhost: a writer of guest memory that not every machine has.
     ET.SubElement(interface, "driver", {"name": "qemu"})
     ET.SubElement(interface, "rom", {"enabled": "no"})
-    _reattach(interface, spec.nic)
-    ET.SubElement(devices, "memballoon", {"model": "virtio"})
+    _reattach(interface, nic)
 
 
 def _reattach(interface: ET.Element, nic: Nic) -> None:

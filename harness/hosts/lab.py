@@ -20,7 +20,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
@@ -30,9 +30,12 @@ from typing import TYPE_CHECKING, Final
 
 from harness.errors import FreepageError, HostLost, MachineryError
 from harness.events import EventStream
+from harness.guest.domain import Sockets
 from harness.hosts import capscache, kernel, netns, relay
 from harness.hosts.enter import inside_lab
+from harness.hosts.interface import Ends
 from harness.hosts.kernel import Mount
+from harness.hosts.lab_qemu import LabQemu
 from harness.hosts.libvirtd import Daemon, Program, find_program
 from harness.hosts.room import ROOM
 from harness.hosts.space import Space, background
@@ -91,6 +94,28 @@ class LabHost:
         assert self._network is not None
         with _told(f"cannot make the {self.name}'s network"):
             return self._network.result(START_SECONDS)
+
+    def arrive(self, name: str) -> Ends:
+        """Sockets for a QEMU; both sides of them are on this machine."""
+        folder = self.runtime_dir / name
+        folder.mkdir(mode=0o700)
+        sockets = Sockets.below(folder)
+        return Ends(sockets, sockets)
+
+    def path_of(self, file: Path) -> Path:
+        """Where a file is for this host: the hosts see the machine's own files."""
+        return file
+
+    def record_path(self, record: Path) -> Path:
+        """QEMU writes its record where we want it."""
+        return record
+
+    def fetch_record(self, record: Path) -> None:
+        """It is there already."""
+
+    def qemu(self, monitor: Path, pid: int) -> LabQemu:  # noqa: ARG002 - others find it by its monitor
+        """The QEMU at the other end of a monitor's socket."""
+        return LabQemu(pid, self.memory_dir)
 
     def connect(self) -> libvirt.virConnect:
         """The connection to this host's daemon (one, shared); waits until it answers."""
@@ -251,6 +276,9 @@ class Lab:
     def hosts(self) -> tuple[LabHost, ...]:
         """Both."""
         return self._hosts
+
+    def bring(self, files: Mapping[str, Path]) -> None:
+        """Nothing has to be brought: the hosts see this machine's files."""
 
     def __enter__(self) -> Lab:
         if not inside_lab():

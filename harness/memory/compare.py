@@ -13,12 +13,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from harness.errors import MachineryError
+from harness.memory.access import Image, PageNumbers
 from harness.memory.image import Flags, RamImage, Words, block_runs, zero_rows
 
-PageNumbers = npt.NDArray[np.int64]
+__all__ = ["Comparison", "PageNumbers", "compare"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +37,14 @@ class Comparison:
         return self.differing.size == 0
 
 
-def compare(source: RamImage, destination: RamImage) -> Comparison:
-    """Compare every page; both guests must be stopped."""
+def compare(source: Image, destination: Image) -> Comparison:
+    """Compare every page; both guests must be stopped.  Images on other machines by their digests."""
+    if not isinstance(source, RamImage):
+        if isinstance(destination, RamImage):
+            raise MachineryError(f"{source.name}: one side is here, the other is not")
+        return source.compared_with(destination)
+    if not isinstance(destination, RamImage):
+        raise MachineryError(f"{source.name}: one side is here, the other is not")
     if source.size != destination.size:
         raise MachineryError(
             f"images of different size: {source.name} has {source.size} bytes, "

@@ -19,6 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from harness.errors import MachineryError
+from harness.memory.access import Image, PageDigests, PageNumbers
 from harness.memory.image import BLOCK_PAGES, Flags, RamImage, Words, block_runs
 from harness.units import PAGE_SIZE
 
@@ -75,6 +77,45 @@ def zero_flags(digests: Digests) -> Flags:
     return flags
 
 
+class LocalDigests:
+    """One look at an image of this machine."""
+
+    def __init__(self, values: Digests, firsts: Digests | None = None) -> None:
+        self._values = values
+        self._firsts = firsts
+
+    @property
+    def zero(self) -> Flags:
+        """Which pages held nothing but zeros."""
+        return zero_flags(self._values)
+
+    def unchanged(self, later: PageDigests) -> Flags:
+        """Which pages held the same later."""
+        if not isinstance(later, LocalDigests):
+            raise MachineryError("looks at two different images say nothing of a change")
+        same: Flags = self._values == later._values
+        return same
+
+    def marks(self, pages: PageNumbers) -> tuple[Digests, Digests]:
+        """Of some pages: the first words, and the digests."""
+        assert self._firsts is not None
+        return self._firsts[pages], self._values[pages]
+
+    def digest(self, content: bytes) -> int:
+        """The digest that a page with this content has."""
+        return xxhash.xxh3_64_intdigest(content)
+
+
+def look(image: Image, wanted: Flags | None = None, *, marks: bool = False) -> PageDigests:
+    """Digests of every page, made where the image is; the guest must stand still.
+
+    Of a page that is not wanted they mean nothing.  ``marks``: first words are kept as well.
+    """
+    if not isinstance(image, RamImage):
+        return image.digests()
+    return LocalDigests(*page_marks(image)) if marks else LocalDigests(page_digests(image, wanted))
+
+
 class RequestDigests:
     """The digests taken at each request, by request id and block.
 
@@ -83,41 +124,33 @@ class RequestDigests:
     """
 
     def __init__(self) -> None:
-        self._taken: dict[int, dict[str, Digests]] = {}
-        self._firsts: dict[int, dict[str, Digests]] = {}
+        self._taken: dict[int, dict[str, PageDigests]] = {}
 
-    def take(self, request: int, images: Mapping[str, RamImage]) -> None:
+    def take(self, request: int, images: Mapping[str, Image]) -> None:
         """Digest every image; the guest is held at the request with this id."""
-        marks = {block: page_marks(image) for block, image in images.items()}
-        self._taken[request] = {block: digests for block, (digests, _) in marks.items()}
-        self._firsts[request] = {block: firsts for block, (_, firsts) in marks.items()}
-
-    def firsts(self, request: int) -> Mapping[str, Digests]:
-        """The first word of every page at this request, by block; empty if nothing was taken."""
-        return self._firsts.get(request, {})
+        self._taken[request] = {block: look(image, marks=True) for block, image in images.items()}
 
     def keep(self, requests: Iterable[int]) -> None:
         """Forget the digests of all other requests."""
         wanted = set(requests)
         self._taken = {request: taken for request, taken in self._taken.items() if request in wanted}
-        self._firsts = {request: firsts for request, firsts in self._firsts.items() if request in wanted}
 
     @property
     def requests(self) -> tuple[int, ...]:
         """The ids for which there are digests, oldest first."""
         return tuple(self._taken)
 
-    def at(self, request: int) -> Mapping[str, Digests] | None:
+    def at(self, request: int) -> Mapping[str, PageDigests] | None:
         """What was taken at this request, by block."""
         return self._taken.get(request)
 
     def zero_at(self, request: int) -> dict[str, Flags]:
         """By block, which pages held nothing at this request; empty if nothing was taken."""
-        return {block: zero_flags(digests) for block, digests in self._taken.get(request, {}).items()}
+        return {block: digests.zero for block, digests in self._taken.get(request, {}).items()}
 
-    def unchanged(self, now: Mapping[str, Digests]) -> dict[int, dict[str, Flags]]:
+    def unchanged(self, now: Mapping[str, PageDigests]) -> dict[int, dict[str, Flags]]:
         """For each request and block: which pages hold now what they held then."""
         return {
-            request: {block: digests == now[block] for block, digests in taken.items() if block in now}
+            request: {block: then.unchanged(now[block]) for block, then in taken.items() if block in now}
             for request, taken in self._taken.items()
         }

@@ -164,6 +164,10 @@ class RamImage:
         for first, count in block_runs(~self.holes(coarse=True)):
             yield first, self.read(first, count)
 
+    def blocks_with(self, needle: bytes) -> Iterator[tuple[int, Words]]:  # noqa: ARG002
+        """:meth:`blocks`: every block in which these bytes may be.  Whoever has them looks anyway."""
+        return self.blocks()
+
     def page(self, number: int) -> bytes:
         """A copy of one page."""
         return self.read(number, 1).tobytes()

@@ -23,8 +23,9 @@ import numpy as np
 
 from harness.errors import MachineryError
 from harness.events import EventStream
-from harness.memory.digest import Digests, RequestDigests, page_digests
-from harness.memory.image import Flags, RamImage
+from harness.memory.access import Image, PageDigests
+from harness.memory.digest import RequestDigests, look
+from harness.memory.image import Flags
 from harness.memory.walk import FreeWalk
 from harness.migration.outside import Look, OutsideWalk
 from harness.migration.qmp import Monitor
@@ -69,7 +70,7 @@ class HoldKeeper:
     def __init__(
         self,
         monitor: Monitor,
-        images: Mapping[str, RamImage],
+        images: Mapping[str, Image],
         events: EventStream,
         outside: OutsideWalk | None = None,
         meanwhile: Meanwhile = _at_once,
@@ -138,17 +139,15 @@ class HoldKeeper:
             if name in then
         }
 
-    def _same(self, request: int, name: str, then: Digests, image: RamImage) -> Flags:
+    def _same(self, request: int, name: str, then: PageDigests, image: Image) -> Flags:
         before = self.looks.get((request, REQUEST))
         if self._outside is None or not isinstance(before, FreeWalk):
-            everywhere: Flags = page_digests(image) == then
-            return everywhere
+            return then.unchanged(look(image))
         wanted = ~self._outside.pages(before.free, name, image.pages)
-        same: Flags = page_digests(image, wanted) == then
-        return same | ~wanted
+        return then.unchanged(look(image, wanted)) | ~wanted
 
     def _walked(self, request: int, point: str) -> object:
-        look = self.looks.get((request, point))
-        if isinstance(look, FreeWalk):
-            return {"free": int(np.count_nonzero(look.free)), "in_transit": len(look.in_transit)}
-        return None if look is None else str(look)
+        seen = self.looks.get((request, point))
+        if isinstance(seen, FreeWalk):
+            return {"free": int(np.count_nonzero(seen.free)), "in_transit": len(seen.in_transit)}
+        return None if seen is None else str(seen)

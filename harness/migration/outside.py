@@ -11,13 +11,15 @@ cannot do without the walk.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TypeAlias
 
 from harness.errors import MachineryError
-from harness.memory.image import Flags, RamImage
+from harness.memory.access import Image
+from harness.memory.image import Flags
 from harness.memory.walk import (
     FreeWalk,
     GuestMemory,
@@ -36,7 +38,7 @@ Look: TypeAlias = FreeWalk | WalkError
 class OutsideWalk:
     """Walks the guest of one QEMU.  Use :meth:`begin`; ``close()`` waits for the search."""
 
-    def __init__(self, images: Mapping[str, RamImage], ranges: Mapping[str, Sequence[Range]]) -> None:
+    def __init__(self, images: Mapping[str, Image], ranges: Mapping[str, Sequence[Range]]) -> None:
         self._images = images
         self._ranges = ranges
         self._stack = ExitStack()
@@ -44,13 +46,16 @@ class OutsideWalk:
         self._kernel: Future[Kernel] | None = None
 
     @classmethod
-    def begin(cls, images: Mapping[str, RamImage], ranges: Mapping[str, Sequence[Range]]) -> OutsideWalk:
+    def begin(cls, images: Mapping[str, Image], ranges: Mapping[str, Sequence[Range]]) -> OutsideWalk:
         """Begin to look for the kernel; the guest may run meanwhile.
 
         Images are read through one buffer each, so the search has its own.
         """
         outside = cls(images, ranges)
-        own = {name: outside._stack.enter_context(image.again()) for name, image in images.items()}
+        own = {
+            name: outside._stack.enter_context(contextlib.closing(image.again()))
+            for name, image in images.items()
+        }
         outside._kernel = outside._pool.submit(lambda: find_kernel(outside._memory(own)))
         return outside
 
@@ -91,7 +96,7 @@ class OutsideWalk:
         """Flags by guest frame as flags by page of a RAMBlock."""
         return to_pages(frames, self._ranges.get(block, ()), pages)
 
-    def _memory(self, images: Mapping[str, RamImage]) -> GuestMemory:
+    def _memory(self, images: Mapping[str, Image]) -> GuestMemory:
         try:
             return GuestMemory.of(_mapped(images, self._ranges))
         except MachineryError as error:
@@ -99,6 +104,6 @@ class OutsideWalk:
 
 
 def _mapped(
-    images: Mapping[str, RamImage], ranges: Mapping[str, Sequence[Range]]
-) -> Iterable[tuple[RamImage, Sequence[Range]]]:
+    images: Mapping[str, Image], ranges: Mapping[str, Sequence[Range]]
+) -> Iterable[tuple[Image, Sequence[Range]]]:
     return [(image, ranges[name]) for name, image in images.items() if ranges.get(name)]

@@ -18,7 +18,7 @@ from harness.session.guest import Guest
 from harness.verdict_finding import Finding
 
 if TYPE_CHECKING:
-    from harness.hosts.lab import LabHost
+    from harness.hosts.interface import Host
     from harness.scenario import Resolved
     from harness.scenario_script import Action
 
@@ -48,7 +48,7 @@ class Owned:
 class Actor:
     """Carries out the actions of one migration; the :class:`~harness.session.script.Stage` of a run."""
 
-    def __init__(self, guest: Guest, target: LabHost, events: EventStream) -> None:
+    def __init__(self, guest: Guest, target: Host, events: EventStream) -> None:
         self.owned = Owned()
         #: What actions have found to be wrong.
         self.findings: list[Finding] = []

@@ -15,9 +15,9 @@ from harness.errors import GuestLost
 from harness.events import Deadline, EventStream
 from harness.guest.console import Console
 from harness.guest.control import GuestControl
-from harness.guest.domain import Balloon, Boot, DomainSpec, Sockets, domain_xml
+from harness.guest.domain import Balloon, Boot, DomainSpec, domain_xml
 from harness.guest.ssh import Keys
-from harness.hosts.lab import Lab, LabHost
+from harness.hosts.interface import Ends, Host, Pair
 from harness.hosts.netns import GUEST_ADDRESS, PREFIX
 from harness.report.folder import RunFolder
 from harness.scenario_script import DEVICE_HOLDS, RESTARTS, Kexec, holds_needed, uses
@@ -35,7 +35,7 @@ _CONTINUED: Final = re.compile(r"\s*\\\n")
 class Guest:
     """Context manager: console and control channel are open while it is entered."""
 
-    def __init__(self, plan: RunPlan, lab: Lab, folder: RunFolder, events: EventStream) -> None:
+    def __init__(self, plan: RunPlan, lab: Pair, folder: RunFolder, events: EventStream) -> None:
         self.plan = plan
         self.keys = Keys.generate()
         self.console = Console(events, folder.file("console.log"))
@@ -43,7 +43,7 @@ class Guest:
         self._lab = lab
         self._folder = folder
         self._uuid = uuid.uuid4()
-        self._sockets: dict[str, Sockets] = {}
+        self._ends: dict[str, Ends] = {}
         self._records: dict[str, Path] = {}
         self._arrivals = 0
         self._initrd = lab.runtime_dir / "initrd"
@@ -60,7 +60,7 @@ class Guest:
         self.control.__exit__(kind, value, trace)
         self.console.__exit__(kind, value, trace)
 
-    def arrive(self, host: LabHost) -> None:
+    def arrive(self, host: Host) -> None:
         """A new QEMU is about to start on ``host``: sockets for it.
 
         Console and control are ours, which it connects to, once; so they listen
@@ -71,14 +71,12 @@ class Guest:
         again = host.name in self._records
         name = f"{host.name}-{self._arrivals}" if again else host.name
         self._records[host.name] = self._folder.file(f"{name}.record")
-        folder = host.runtime_dir / f"qemu-{self._arrivals}"
-        folder.mkdir(mode=0o700)
-        sockets = self._sockets[host.name] = Sockets.below(folder)
-        self.console.listen(host.name, sockets.console)
-        self.control.listen(host.name, sockets.control)
+        ends = self._ends[host.name] = host.arrive(f"qemu-{self._arrivals}")
+        self.console.listen(host.name, ends.ours.console)
+        self.control.listen(host.name, ends.ours.control)
 
     @property
-    def source(self) -> LabHost:
+    def source(self) -> Host:
         """The host that it starts on."""
         return self._lab.source
 
@@ -88,11 +86,11 @@ class Guest:
         scenario = self.plan.resolved.scenario
         return scenario.arm == "info" and scenario.strict
 
-    def monitor_socket(self, host: LabHost) -> Path:
+    def monitor_socket(self, host: Host) -> Path:
         """Where the QEMU on ``host`` listens for us."""
-        return self._sockets[host.name].monitor
+        return self._ends[host.name].ours.monitor
 
-    def record_file(self, host: LabHost) -> Path:
+    def record_file(self, host: Host) -> Path:
         """The record that the device on ``host`` keeps, in its present QEMU."""
         return self._records[host.name]
 
@@ -110,7 +108,7 @@ class Guest:
         ]
         return " ".join(filter(None, words))
 
-    def spec(self, host: LabHost) -> DomainSpec:
+    def spec(self, host: Host) -> DomainSpec:
         """The domain for ``host``."""
         plan, scenario = self.plan, self.plan.resolved.scenario
         qemu = plan.source_qemu if host is self._lab.source else plan.destination_qemu
@@ -122,9 +120,9 @@ class Guest:
         return DomainSpec(
             name=NAME,
             uuid=self._uuid,
-            qemu=qemu.path,
-            firmware=qemu.firmware,
-            boot=Boot(plan.kernel.vmlinuz, self._initrd, self.cmdline()),
+            qemu=host.path_of(qemu.path),
+            firmware=tuple(host.path_of(folder) for folder in qemu.firmware),
+            boot=Boot(host.path_of(plan.kernel.vmlinuz), host.path_of(self._initrd), self.cmdline()),
             memory=scenario.guest.memory,
             vcpus=scenario.guest.vcpus,
             machine=scenario.guest.machine,
@@ -134,21 +132,22 @@ class Guest:
                 hold=holds,
                 record=self._record(host, qemu),
             ),
-            sockets=self._sockets[host.name],
+            sockets=self._ends[host.name].qemu,
             nic=host.nic,
             restarts=uses(scenario.script, RESTARTS),
         )
 
-    def _record(self, host: LabHost, qemu: QemuBinary) -> Path | None:
+    def _record(self, host: Host, qemu: QemuBinary) -> Path | None:
         """A QEMU of anybody's may keep none; arm off is upstream's migration and nothing else."""
         recorded = qemu.has_free_page_info and self.plan.resolved.scenario.arm != "off"
-        return self.record_file(host) if recorded else None
+        return host.record_path(self.record_file(host)) if recorded else None
 
     def start(self) -> libvirt.virDomain:
         """Start it on the source; returns when its QEMU runs."""
         import libvirt
 
         self._write_initrd()
+        self._lab.bring({"initrd": self._initrd, "vmlinuz": self.plan.kernel.vmlinuz})
         source = self._lab.source
         xml = domain_xml(self.spec(source))
         self._folder.write_text("source.xml", xml)
@@ -195,7 +194,7 @@ class Guest:
         )
 
 
-def lost(host: LabHost, message: str) -> GuestLost:
+def lost(host: Host, message: str) -> GuestLost:
     """The error for a QEMU of ``host`` that is gone; raises the daemon's, if that is gone too."""
     host.check()
     return GuestLost(message, command=logged_command(host.qemu_log(NAME)))

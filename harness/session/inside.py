@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from harness.errors import DeadlineExceeded, GuestLost, MachineryError
 from harness.events import Deadline, EventStream
+from harness.hosts.interface import Pair
 from harness.hosts.lab import Lab
 from harness.migration.statistics import MigrationError, MigrationStatistics
 from harness.report.folder import RunFolder
@@ -82,7 +83,7 @@ class Booted:
     """A guest that is ready on the source, and everything around it."""
 
     plan: RunPlan
-    lab: Lab
+    lab: Pair
     guest: Guest
     domain: libvirt.virDomain
 
@@ -113,13 +114,13 @@ def booted(plan: RunPlan, folder: RunFolder, events: EventStream) -> Iterator[Bo
             raise MachineryError(str(error)) from error
 
 
-def _demand_hosts(lab: Lab) -> None:
+def _demand_hosts(lab: Pair) -> None:
     """Raise if a host's daemon has ended: then that is the reason of whatever else went wrong."""
     for host in lab.hosts:
         host.check()
 
 
-def _boot(plan: RunPlan, lab: Lab, guest: Guest, events: EventStream) -> Booted:
+def _boot(plan: RunPlan, lab: Pair, guest: Guest, events: EventStream) -> Booted:
     scenario = plan.resolved.scenario
     with events.step("boot", memory=scenario.guest.memory, accelerator=plan.resolved.accelerator) as step:
         domain = guest.start()

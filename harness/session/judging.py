@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -13,9 +11,9 @@ from typing import Final
 from harness.errors import MachineryError
 from harness.events import EventStream
 from harness.memory import host_written
+from harness.memory.access import Image
 from harness.memory.compare import Comparison, compare
-from harness.memory.digest import RequestDigests, page_digests
-from harness.memory.image import RamImage
+from harness.memory.digest import RequestDigests, look
 from harness.memory.record import Block, MigrationRecord, read_record
 from harness.memory.walk import FreeWalk
 from harness.migration.hold import REQUEST, START
@@ -24,7 +22,6 @@ from harness.report.folder import RunFolder
 from harness.scenario import Resolved
 from harness.session.move import Moved
 from harness.session.witness import is_quiet, witnesses_of
-from harness.units import PAGE_SIZE
 from harness.verdict import BlockState, GuestChecks, JudgeInput, Judgement, judge
 from harness.verdict_finding import Finding
 from harness.verdict_log import replay
@@ -79,28 +76,23 @@ def gather(moved: Moved, resolved: Resolved, events: EventStream) -> Evidence:
     scenario = resolved.scenario
     not_compared: dict[str, tuple[int | None, str]] = {}
     states = []
-    with ExitStack() as stack:
-        for name, source, destination in _pairs(moved, stack, not_compared):
-            with events.step("compare", block=name, bytes=source.size) as step:
-                found = compare(source, destination)
-                step.note(differing=int(found.differing.size))
-            named = _named(found, source, destination, resolved)
-            states.append(
-                BlockState(
-                    block=record.blocks.get(name) or _block(name, source.pages, moved),
-                    differing=found.differing,
-                    zero_on_source=found.zero_on_source,
-                    zero_on_destination=found.zero_on_destination,
-                    hole_on_source=found.hole_on_source,
-                    sent=record.sent[name].flags() if name in record.sent else None,
-                    named=named,
-                )
+    for name, source, destination in _pairs(moved, not_compared):
+        with events.step("compare", block=name, bytes=source.size) as step:
+            found = compare(source, destination)
+            step.note(differing=int(found.differing.size))
+        named = _named(found, source, destination, resolved)
+        states.append(
+            BlockState(
+                block=record.blocks.get(name) or _block(name, source.pages, moved),
+                differing=found.differing,
+                zero_on_source=found.zero_on_source,
+                zero_on_destination=found.zero_on_destination,
+                hole_on_source=found.hole_on_source,
+                sent=record.sent[name].flags() if name in record.sent else None,
+                named=named,
             )
-        now = (
-            {name: page_digests(image) for name, image in moved.source.images.items()}
-            if moved.holds.holds
-            else {}
         )
+    now = {name: look(image) for name, image in moved.source.images.items()} if moved.holds.holds else {}
     unchanged = moved.holds.requests.unchanged(now)
     at_end = moved.outside.look() if moved.outside is not None else None
     case = JudgeInput(
@@ -134,9 +126,7 @@ def _block(name: str, pages: int, moved: Moved) -> Block:
     return Block(name, pages, tuple(ranges))
 
 
-def _named(
-    found: Comparison, source: RamImage, destination: RamImage, resolved: Resolved
-) -> Mapping[int, str]:
+def _named(found: Comparison, source: Image, destination: Image, resolved: Resolved) -> Mapping[int, str]:
     """Pages that differ because the host wrote them; emulated guests have none."""
     if resolved.accelerator != "kvm":
         return {}
@@ -173,8 +163,8 @@ def _read_record(path: Path) -> MigrationRecord:
 
 
 def _pairs(
-    moved: Moved, stack: ExitStack, not_compared: dict[str, tuple[int | None, str]]
-) -> Iterator[tuple[str, RamImage, RamImage]]:
+    moved: Moved, not_compared: dict[str, tuple[int | None, str]]
+) -> Iterator[tuple[str, Image, Image]]:
     """Every RAMBlock that both sides have, as two images."""
     for name, image in moved.source.images.items():
         other = moved.destination.images.get(name)
@@ -182,20 +172,13 @@ def _pairs(
             not_compared[name] = (image.size, "the destination has it in no file")
         else:
             yield name, image, other
-    for name, content in moved.source.others.items():
+    for name, here in moved.source.others.items():
         there = moved.destination.others.get(name, OSError("the destination has no such block"))
-        if isinstance(content, OSError) or isinstance(there, OSError):
-            errors = [side for side in (content, there) if isinstance(side, OSError)]
+        if isinstance(here, OSError) or isinstance(there, OSError):
+            errors = [side for side in (here, there) if isinstance(side, OSError)]
             not_compared[name] = (None, f"it could not be read: {errors[0]}")
-        elif len(content) != len(there) or len(content) % PAGE_SIZE:
-            sizes = f"{len(content)} bytes on the source, {len(there)} on the destination"
-            not_compared[name] = (len(content), sizes)
+        elif here.size != there.size:
+            sizes = f"{here.size} bytes on the source, {there.size} on the destination"
+            not_compared[name] = (here.size, sizes)
         else:
-            yield name, _image(name, content, stack), _image(name, there, stack)
-
-
-def _image(name: str, content: bytes, stack: ExitStack) -> RamImage:
-    """Bytes in the form in which everything else is compared."""
-    descriptor = os.memfd_create(name.replace("/", "-"), os.MFD_CLOEXEC)
-    os.write(descriptor, content)
-    return stack.enter_context(RamImage(descriptor, len(content), name))
+            yield name, here, there

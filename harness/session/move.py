@@ -15,8 +15,8 @@ import libvirt
 from harness.errors import FreepageError, LostError, MachineryError
 from harness.events import Deadline, EventStream
 from harness.guest.domain import destination_xml
-from harness.hosts.lab import LabHost
-from harness.memory.image import RamImage
+from harness.hosts.interface import Host, QemuProcess
+from harness.memory.access import Image
 from harness.migration import blocks, device
 from harness.migration.hold import HoldKeeper
 from harness.migration.memory_map import query_map
@@ -26,6 +26,7 @@ from harness.migration.qmp import Monitor, MonitorLoop, QmpEvent
 from harness.migration.statistics import (
     MigrationError,
     MigrationStatistics,
+    RamBlock,
     from_job_stats,
     from_query_migrate,
 )
@@ -44,15 +45,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One QEMU's memory at switch-over: images of what is a file, contents of what is not."""
+    """One QEMU's memory at switch-over: what is a file, and copies of what is not."""
 
-    images: Mapping[str, RamImage]
-    others: Mapping[str, bytes | OSError]
-
-    def close(self) -> None:
-        """Let go of the images."""
-        for image in self.images.values():
-            image.close()
+    images: Mapping[str, Image]
+    others: Mapping[str, Image | OSError]
 
 
 @dataclass(slots=True)
@@ -61,7 +57,7 @@ class _Seen:
 
     numbers: MigrationStatistics | None = None
     counters: dict[str, object] = field(default_factory=dict)
-    others: dict[str, bytes | OSError] = field(default_factory=dict)
+    others: dict[str, Image | OSError] = field(default_factory=dict)
     completed_at: float | None = None
     #: QEMU's own reason for a migration that failed.
     reason: str = ""
@@ -103,7 +99,7 @@ class Move:
     def __init__(
         self,
         guest: Guest,
-        hosts: tuple[LabHost, LabHost],
+        hosts: tuple[Host, Host],
         folder: RunFolder,
         events: EventStream,
         script: Sequence[Entry] = (),
@@ -136,16 +132,17 @@ class Move:
         """Migrate; both sides stand still when this returns.  Raises MigrationError if it is given up."""
         deadline = Deadline(how.timeout_s, "the migration")
         source = self.actor.source = self._connect("source", deadline)
-        layout = blocks.layout(source.pid, blocks.query_ramblocks(source), self._origin.memory_dir)
-        self._write_command("source", source.pid)
+        qemu, ramblocks = self._qemu(self._origin, source), blocks.query_ramblocks(source)
+        self._write_command("source", qemu)
         # Opened while QEMU has them: the files' names go with it, their contents stay with us.
-        images = self._open(layout)
+        images = self._open(qemu, ramblocks)
+        others = [block for block in ramblocks if block.name not in images]
         outside = self._outside(source, images)
         holds = HoldKeeper(source, images, self._events, outside, self._held)
         handlers = Handlers(
-            begun=lambda: self._begun(source, deadline),
+            begun=lambda: self._begun(qemu, deadline),
             hold=holds.handle,
-            stopped=lambda: self._stopped(source.pid, layout),
+            stopped=lambda: self._stopped(qemu, others),
             completed=lambda: self._completed(source),
             lost=self._lost,
             event=self._event,
@@ -169,7 +166,7 @@ class Move:
         moved = follow(job, self._inbox, handlers, deadline)
         return self._moved(moved, Side(images, self._seen.others), holds, outside)
 
-    def _outside(self, source: Monitor, images: Mapping[str, RamImage]) -> OutsideWalk | None:
+    def _outside(self, source: Monitor, images: Mapping[str, Image]) -> OutsideWalk | None:
         """The second witness, unless the scenario does without."""
         if not self._guest.plan.resolved.scenario.walk:
             return None
@@ -221,18 +218,23 @@ class Move:
         monitor.listen(self._inbox.put)
         return monitor
 
-    def _begun(self, source: Monitor, deadline: Deadline) -> None:
-        self._cost.begin("source", source.pid)
+    def _begun(self, source: QemuProcess, deadline: Deadline) -> None:
+        self._charge("source", source)
         # libvirt has started the destination's QEMU before it starts the migration.
         if self._destination is None:
             self._destination = self.actor.destination = self._connect("destination", deadline)
-            self._cost.begin("destination", self._destination.pid)
-            self._write_command("destination", self._destination.pid)
+            qemu = self._qemu(self._target, self._destination)
+            self._charge("destination", qemu)
+            self._write_command("destination", qemu)
 
-    def _stopped(self, pid: int, layout: blocks.Layout) -> None:
+    def _charge(self, side: str, qemu: QemuProcess) -> None:
+        if qemu.here:
+            self._cost.begin(side, qemu.pid)
+
+    def _stopped(self, qemu: QemuProcess, ramblocks: Sequence[RamBlock]) -> None:
         # Threads that migrate may have ended by the time that the migration has.
         self._cost.look()
-        self._seen.others.update(blocks.read_blocks(pid, layout.others))
+        self._seen.others.update(self._copy(qemu, ramblocks))
 
     def _completed(self, source: Monitor) -> None:
         """The source's last moment: libvirt kills it a few milliseconds from now."""
@@ -248,16 +250,23 @@ class Move:
         host = self._origin if side == "source" else self._target
         return lost(host, f"the {side}'s QEMU ended during the migration")
 
-    def _open(self, layout: blocks.Layout) -> dict[str, RamImage]:
-        images = {
-            backing.block.name: RamImage.open(backing.path, backing.block.used, backing.block.name)
-            for backing in layout.files
-        }
+    def _qemu(self, host: Host, monitor: Monitor) -> QemuProcess:
+        return host.qemu(self._guest.monitor_socket(host), monitor.pid)
+
+    def _open(self, qemu: QemuProcess, ramblocks: Sequence[RamBlock]) -> Mapping[str, Image]:
+        images = qemu.open(ramblocks)
         for image in images.values():
             self._stack.callback(image.close)
         if not images:
             raise MachineryError("the guest's RAM is in no file: there is nothing to compare")
         return images
+
+    def _copy(self, qemu: QemuProcess, ramblocks: Sequence[RamBlock]) -> Mapping[str, Image | OSError]:
+        copies = qemu.copy(ramblocks)
+        for copy in copies.values():
+            if not isinstance(copy, OSError):
+                self._stack.callback(copy.close)
+        return copies
 
     def _moved(
         self, domain: libvirt.virDomain, source: Side, holds: HoldKeeper, outside: OutsideWalk | None
@@ -265,8 +274,12 @@ class Move:
         monitor = self._destination
         if monitor is None:
             raise MachineryError("the migration ended without ever having begun")
-        layout = blocks.layout(monitor.pid, blocks.query_ramblocks(monitor), self._target.memory_dir)
-        destination = Side(self._open(layout), blocks.read_blocks(monitor.pid, layout.others))
+        qemu, ramblocks = self._qemu(self._target, monitor), blocks.query_ramblocks(monitor)
+        images = self._open(qemu, ramblocks)
+        others = self._copy(qemu, [block for block in ramblocks if block.name not in images])
+        destination = Side(images, others)
+        record = self._guest.record_file(self._origin)
+        self._origin.fetch_record(record)
         seen = self._seen
         stats: Mapping[str, Any] = domain.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)
         return Moved(
@@ -280,11 +293,8 @@ class Move:
             counters=seen.counters,
             completed_at=seen.completed_at if seen.completed_at is not None else self._events.now(),
             cost=self._cost.cost(),
-            record=self._guest.record_file(self._origin),
+            record=record,
         )
 
-    def _write_command(self, side: str, pid: int) -> None:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
-        self._folder.write_text(
-            f"{side}.command", shlex.join(word.decode(errors="replace") for word in words)
-        )
+    def _write_command(self, side: str, qemu: QemuProcess) -> None:
+        self._folder.write_text(f"{side}.command", shlex.join(qemu.command()))

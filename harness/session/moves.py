@@ -25,7 +25,7 @@ from harness.verdict_finding import Finding
 if TYPE_CHECKING:
     import libvirt
 
-    from harness.hosts.lab import LabHost
+    from harness.hosts.interface import Host
     from harness.report.measures import Work
     from harness.scenario_model import Leg
     from harness.scenario_script import Entry
@@ -54,7 +54,7 @@ class _Leg:
     number: int
     of: int
     wanted: Leg
-    hosts: tuple[LabHost, LabHost]
+    hosts: tuple[Host, Host]
 
     @property
     def last(self) -> bool:

@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import xxhash
 
 from harness.errors import MachineryError
 from harness.guest import formula
+from harness.memory.access import PageDigests, PageNumbers
 from harness.memory.image import Flags
 from harness.memory.record import Block, MigrationRecord
 from harness.memory.walk import FreeWalk, Kind, TornError, WalkError, to_pages
@@ -77,7 +77,7 @@ def _owned(
     resolved: Resolved,
 ) -> dict[str, Flags]:
     """Reported pages that some process had at both ends, with the workload's content all the while."""
-    digests, firsts = holds.requests.at(request) or {}, holds.requests.firsts(request)
+    digests = holds.requests.at(request) or {}
     anonymous = np.logical_and(*(walk.kind == np.uint8(Kind.ANONYMOUS) for walk in walks))
     found: dict[str, Flags] = {}
     for name, flags in reported.items():
@@ -86,15 +86,16 @@ def _owned(
         block = blocks[name]
         candidates = np.flatnonzero(flags & held[name] & to_pages(anonymous, block.gpa, block.pages))
         if candidates.size:
-            mine = _formula(firsts[name][candidates], digests[name][candidates], resolved)
+            mine = _formula(digests[name], candidates, resolved)
             found[name] = np.zeros(block.pages, dtype=np.bool_)
             found[name][candidates[mine]] = True
     return found
 
 
-def _formula(firsts: formula.Words, digests: formula.Words, resolved: Resolved) -> Flags:
+def _formula(then: PageDigests, pages: PageNumbers, resolved: Resolved) -> Flags:
     """Which of these hold what the formula gives, and are not pages that the workload has given up."""
-    mine = formula.recognise(firsts, digests, xxhash.xxh3_64_intdigest)
+    firsts, digests = then.marks(pages)
+    mine = formula.recognise(firsts, digests, then.digest)
     workload = resolved.scenario.workload
     if workload.kind != "churn":
         numbers = formula.first_generation(resolved.seed, formula.keys_of(firsts))

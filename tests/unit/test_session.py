@@ -12,8 +12,9 @@ import pytest
 
 from harness.errors import MachineryError
 from harness.events import EventStream
+from harness.hosts.lab_qemu import LabQemu
 from harness.memory.image import RamImage
-from harness.migration.blocks import layout, read_blocks
+from harness.memory.qemu_ram import backings
 from harness.migration.hold import HoldKeeper
 from harness.migration.statistics import RamBlock
 from harness.session.guest import last_words, logged_command
@@ -91,15 +92,17 @@ def test_blocks_in_files_are_told_from_others(tmp_path: Path) -> None:
         rom = RamBlock("pc.rom", anonymous.nbytes, anonymous.nbytes, anonymous.ctypes.data)
         # Half of a file is no image of a block.
         shifted = RamBlock("other", size // 2, size // 2, address + size // 2)
-        found = layout(os.getpid(), [ram, rom, shifted], tmp_path)
-    assert [(backing.block.name, backing.path) for backing in found.files] == [("pc.ram", file)]
-    assert [block.name for block in found.others] == ["pc.rom", "other"]
-    assert read_blocks(os.getpid(), [rom]) == {"pc.rom": anonymous.tobytes()}
+        found = backings(os.getpid(), [ram, rom, shifted], tmp_path)
+    assert [(backing.block.name, backing.path) for backing in found] == [("pc.ram", file)]
+    copy = LabQemu(os.getpid(), tmp_path).copy([rom])["pc.rom"]
+    assert not isinstance(copy, OSError)
+    assert b"".join(copy.page(number) for number in range(copy.pages)) == anonymous.tobytes()
+    copy.close()
 
 
 def test_a_block_that_cannot_be_read_is_an_error_of_its_own() -> None:
     nowhere = RamBlock("pc.rom", 4096, 4096, 4096)
-    assert isinstance(read_blocks(os.getpid(), [nowhere])["pc.rom"], OSError)
+    assert isinstance(LabQemu(os.getpid(), Path()).copy([nowhere])["pc.rom"], OSError)
 
 
 class FakeMonitor:
@@ -121,7 +124,11 @@ def test_a_hold_takes_digests_and_lets_the_guest_go_on(tmp_path: Path) -> None:
         keeper.handle({"id": 5, "point": "answer"})
     assert monitor.said == ["cont", "cont"]
     assert keeper.requests.requests == (5,)
-    assert keeper.requests.firsts(5)["pc.ram"].tolist() == [0x0101010101010101, 0]
+    taken = keeper.requests.at(5)
+    assert taken is not None
+    firsts, digests = taken["pc.ram"].marks(np.array([0, 1]))
+    assert firsts.tolist() == [0x0101010101010101, 0]
+    assert digests.tolist() == [taken["pc.ram"].digest(b"\1" * 4096), taken["pc.ram"].digest(bytes(4096))]
     assert keeper.unchanged[5]["pc.ram"].all()
     assert keeper.looks == {}
     assert keeper.requests.zero_at(5)["pc.ram"].tolist() == [False, True]

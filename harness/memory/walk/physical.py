@@ -40,14 +40,19 @@ _HIGHEST = 1 << 52
 class PageReader(Protocol):
     """What a walk needs of an image; :class:`harness.memory.image.RamImage` is one."""
 
-    name: str
-    pages: int
+    @property
+    def name(self) -> str:
+        """What to call it in messages."""
+
+    @property
+    def pages(self) -> int:
+        """How many it has."""
 
     def read(self, first: int, count: int) -> Words:
         """``count`` pages (at most BLOCK_PAGES) as rows of words, valid until the next read."""
 
-    def blocks(self) -> Iterator[tuple[int, Words]]:
-        """(first page, words) of all that is not a hole."""
+    def blocks_with(self, needle: bytes) -> Iterator[tuple[int, Words]]:
+        """(first page, words) of every block in which these bytes may be, and perhaps of others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +140,11 @@ class GuestMemory:
             out[done : done + here] = words.view(np.uint8)
             done += here
 
-    def blocks(self) -> Iterator[tuple[int, Words]]:
-        """(first frame, words) of all that is not a hole of its file, in no order."""
+    def blocks_with(self, needle: bytes) -> Iterator[tuple[int, Words]]:
+        """(first frame, words) of all in which these bytes may be, in no order."""
         for image in {id(s.image): s.image for s in self.stretches}.values():
             mine = [stretch for stretch in self.stretches if stretch.image is image]
-            for first, words in image.blocks():
+            for first, words in image.blocks_with(needle):
                 for stretch in mine:
                     low = max(first, stretch.page)
                     high = min(first + len(words), stretch.page + stretch.end - stretch.first)

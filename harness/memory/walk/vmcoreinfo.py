@@ -150,7 +150,7 @@ def find_notes(memory: GuestMemory) -> Iterator[int]:
     reboot left behind.
     """
     before, end = b"", -1
-    for frame, words in memory.blocks():
+    for frame, words in memory.blocks_with(_NEEDLE):
         # A needle may straddle two blocks; only neighbours in memory are joined.
         tail = before if frame == end else b""
         content = tail + words.tobytes()

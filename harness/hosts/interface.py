@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a run needs of a host, wherever it is.
+
+A lab's hosts (:mod:`harness.hosts.lab`) and remote ones (:mod:`harness.hosts.remote`)
+have this; session code knows nothing else of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from harness.guest.domain import Sockets
+from harness.hosts.netns import Nic
+from harness.memory.access import Image
+from harness.memory.qemu_ram import BlockPlace
+
+if TYPE_CHECKING:
+    import libvirt
+
+
+class QemuProcess(Protocol):
+    """The QEMU of a host: a process, which may be on another machine."""
+
+    @property
+    def pid(self) -> int:
+        """Its number, where it runs."""
+
+    @property
+    def here(self) -> bool:
+        """Whether that is this machine, whose /proc has it."""
+
+    def command(self) -> Sequence[str]:
+        """Its command line."""
+
+    def open(self, blocks: Sequence[BlockPlace]) -> Mapping[str, Image]:
+        """The RAMBlocks that are files, opened: their contents stay with us when the process has gone."""
+
+    def copy(self, blocks: Sequence[BlockPlace]) -> Mapping[str, Image | OSError]:
+        """RAMBlocks that are only memory, copied out of it; exact while the guest stands still."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """The sockets of one QEMU: as it knows them, and as we do."""
+
+    qemu: Sockets
+    ours: Sockets
+
+
+class Host(Protocol):
+    """One side of a migration."""
+
+    @property
+    def name(self) -> str:
+        """``source`` or ``destination``."""
+
+    @property
+    def uri(self) -> str:
+        """Its libvirt URI, for people."""
+
+    @property
+    def migrate_uri(self) -> str:
+        """Where a guest that moves here is sent."""
+
+    @property
+    def nic(self) -> Nic | None:
+        """How a guest's NIC is attached here; None: it gets none."""
+
+    def arrive(self, name: str) -> Ends:
+        """A QEMU is about to start here: sockets for it, below a new folder of that name."""
+
+    def connect(self) -> libvirt.virConnect:
+        """The connection to its daemon (one, shared)."""
+
+    def open(self) -> libvirt.virConnect:
+        """A further connection, of the caller's own: for a call that blocks."""
+
+    def path_of(self, file: Path) -> Path:
+        """Where a file of ours is on that host; it was brought there."""
+
+    def record_path(self, record: Path) -> Path:
+        """Where QEMU writes, on that host, what is to be ``record`` here."""
+
+    def fetch_record(self, record: Path) -> None:
+        """Have it here, as far as it was written; nothing if there is none."""
+
+    def qemu(self, monitor: Path, pid: int) -> QemuProcess:
+        """The QEMU whose monitor listens at that socket of ours; ``pid`` is the socket's other end."""
+
+    def set_wire(self, *, up: bool) -> None:
+        """Plug the migration network in or out; an error where it is not the run's own."""
+
+    def qemu_log(self, guest: str) -> Path:
+        """QEMU's own log, as far as we have it."""
+
+    def last_words(self, lines: int = 20) -> tuple[str, ...]:
+        """The ends of the logs, for an error message."""
+
+    def check(self) -> None:
+        """Raise :class:`harness.errors.HostLost` if the host has gone."""
+
+    def keep_capabilities(self) -> None:
+        """Keep for the next run what the daemon has learnt, where that is ours to keep."""
+
+
+class Pair(Protocol):
+    """The two hosts of a run, and a folder of ours for what both need."""
+
+    @property
+    def source(self) -> Host:
+        """Where the guest starts."""
+
+    @property
+    def destination(self) -> Host:
+        """Where it goes."""
+
+    @property
+    def hosts(self) -> Sequence[Host]:
+        """Both."""
+
+    @property
+    def runtime_dir(self) -> Path:
+        """Private, and gone with the run."""
+
+    def bring(self, files: Mapping[str, Path]) -> None:
+        """Make files of ours available on both hosts; see :meth:`Host.path_of`."""

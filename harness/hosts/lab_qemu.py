@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A QEMU of the lab: a process of this machine, whose memory is at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import MachineryError
+from harness.memory.access import Image
+from harness.memory.image import RamImage
+from harness.memory.qemu_ram import BlockPlace, backings, read_block
+from harness.units import PAGE_SIZE
+
+
+@dataclass(frozen=True, slots=True)
+class LabQemu:
+    """See :class:`harness.hosts.interface.QemuProcess`; its RAM files are below ``memory``."""
+
+    pid: int
+    memory: Path
+
+    @property
+    def here(self) -> bool:
+        """It is."""
+        return True
+
+    def command(self) -> list[str]:
+        """Its command line."""
+        words = Path(f"/proc/{self.pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+        return [word.decode(errors="replace") for word in words]
+
+    def open(self, blocks: Sequence[BlockPlace]) -> dict[str, Image]:
+        """The RAMBlocks that are files, opened."""
+        found: dict[str, Image] = {}
+        for backing in backings(self.pid, blocks, self.memory):
+            block = backing.block
+            found[block.name] = RamImage.open(backing.path, block.used, block.name)
+        return found
+
+    def copy(self, blocks: Sequence[BlockPlace]) -> Mapping[str, Image | OSError]:
+        """RAMBlocks that are only memory, copied out of it."""
+        return {block.name: self._copy(block) for block in blocks}
+
+    def _copy(self, block: BlockPlace) -> Image | OSError:
+        try:
+            content = read_block(self.pid, block)
+        except OSError as error:
+            return error
+        if not content or len(content) % PAGE_SIZE:
+            return OSError(f"its {len(content)} bytes are no whole pages")
+        try:
+            return RamImage.from_bytes(content, block.name.replace("/", "-"))
+        except MachineryError as error:
+            return OSError(error.message)

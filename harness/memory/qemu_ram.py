@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The RAMBlocks of a QEMU on this machine: which are files, and what is in the others."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+_MAPPING = re.compile(
+    r"(?P<start>[0-9a-f]+)-(?P<end>[0-9a-f]+) \S+ (?P<offset>[0-9a-f]+) \S+ \d+\s*(?P<path>/.*)?"
+)
+
+
+class BlockPlace(Protocol):
+    """A RAMBlock, and where its QEMU has it mapped."""
+
+    @property
+    def name(self) -> str:
+        """QEMU's name of it."""
+
+    @property
+    def used(self) -> int:
+        """Bytes."""
+
+    @property
+    def address(self) -> int:
+        """In its QEMU's address space."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backing:
+    """A file that holds a RAMBlock, as seen by this process."""
+
+    block: BlockPlace
+    path: Path
+
+
+def backings(pid: int, blocks: Iterable[BlockPlace], folder: Path) -> tuple[Backing, ...]:
+    """Those RAMBlocks of a QEMU that are files below ``folder``."""
+    mappings = _mappings(Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace"))
+    found = ((block, _file_of(block, mappings, folder)) for block in blocks)
+    return tuple(Backing(block, path) for block, path in found if path is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Mapping:
+    start: int
+    end: int
+    offset: int
+    path: str
+
+
+def _mappings(text: str) -> list[_Mapping]:
+    found = []
+    for line in text.splitlines():
+        match = _MAPPING.match(line)
+        if match and match["path"]:
+            found.append(
+                _Mapping(
+                    int(match["start"], 16), int(match["end"], 16), int(match["offset"], 16), match["path"]
+                )
+            )
+    return found
+
+
+def _file_of(block: BlockPlace, mappings: Iterable[_Mapping], folder: Path) -> Path | None:
+    for mapping in mappings:
+        # The whole block, from the file's beginning: nothing else is an image of it.
+        if (
+            mapping.start == block.address
+            and mapping.offset == 0
+            and mapping.end >= block.address + block.used
+        ):
+            name = Path(mapping.path).name
+            # The kernel prints the path as the QEMU's mount namespace has it; below
+            # the memory folder the name of the file is what both have in common.
+            for candidate in folder.rglob(name):
+                return candidate
+    return None
+
+
+def read_block(pid: int, block: BlockPlace) -> bytes:
+    """The content of a RAMBlock that has no file, read from the QEMU's memory.
+
+    Exact only while the guest stands still.
+    """
+    descriptor = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        content = os.pread(descriptor, block.used, block.address)
+    finally:
+        os.close(descriptor)
+    if len(content) != block.used:
+        raise OSError(f"only {len(content)} of {block.used} bytes could be read")
+    return content
