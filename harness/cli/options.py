@@ -45,6 +45,12 @@ QemuSource = Annotated[
     Path | None,
     typer.Option(metavar="PATH", help="A QEMU source tree or tarball to build, instead of Debian's."),
 ]
+Fault = Annotated[
+    str | None,
+    typer.Option(
+        "--fault", metavar="ID", help="Be wrong on purpose, to see it caught; see 'freepage faults list'."
+    ),
+]
 Strict = Annotated[
     bool | None,
     typer.Option(
@@ -85,7 +91,12 @@ def overrides(
 
 
 def tools_of(
-    qemu: Path | None, source: Path | None, destination: Path | None, kernel: Path | None, tree: Path | None
+    qemu: Path | None,
+    source: Path | None,
+    destination: Path | None,
+    kernel: Path | None,
+    tree: Path | None,
+    fault: str | None = None,
 ) -> Tools:
     """What the user names instead of what would be built.
 
@@ -96,7 +107,11 @@ def tools_of(
     if qemu is not None and source is not None and destination is not None:
         raise InputError("--qemu has nothing left to name beside --source-qemu and --destination-qemu")
     return Tools(
-        source_qemu=source or qemu, destination_qemu=destination or qemu, kernel=kernel, qemu_source=tree
+        source_qemu=source or qemu,
+        destination_qemu=destination or qemu,
+        kernel=kernel,
+        qemu_source=tree,
+        fault=fault,
     )
 
 

@@ -12,6 +12,7 @@ from harness.cli.options import (
     Accel,
     Arm,
     DestinationQemu,
+    Fault,
     Json,
     KernelPath,
     Memory,
@@ -47,12 +48,13 @@ def run(
     kernel: KernelPath = None,
     qemu_source: QemuSource = None,
     strict: Strict = None,
+    fault: Fault = None,
 ) -> None:
     """Migrate a guest between two hosts, and prove or disprove that its memory is right."""
     from harness.session.run import run_scenario
 
     changes = overrides(arm, accel, memory, seed, strict, settings)
-    tools = tools_of(qemu, source_qemu, destination_qemu, kernel, qemu_source)
+    tools = tools_of(qemu, source_qemu, destination_qemu, kernel, qemu_source, fault)
     raise typer.Exit(run_scenario(scenario, changes, tools, out=out, as_json=json))
 
 

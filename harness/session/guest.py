@@ -105,6 +105,7 @@ class Guest:
             f"freepage.driver={self.plan.driver}",
             f"freepage.ip={GUEST_ADDRESS}/{PREFIX}",
             self.plan.resolved.scenario.guest.cmdline,
+            self.plan.injection.cmdline,
         ]
         return " ".join(filter(None, words))
 
@@ -134,6 +135,7 @@ class Guest:
             ),
             sockets=self._ends[host.name].qemu,
             nic=host.nic,
+            extra=self.plan.injection.qemu_arguments,
             restarts=uses(scenario.script, RESTARTS),
         )
 

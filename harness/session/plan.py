@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import __version__
+from harness.faults.injection import NO_INJECTION, Injection
 from harness.toolchain.cache import file_digest
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ class Tools:
     destination_qemu: Path | None = None
     kernel: Path | None = None
     qemu_source: Path | None = None
+    #: A deliberate fault, by its id in the catalogue: what is under test is then wrong, and nobody who
+    #: judges it is told.
+    fault: str | None = None
 
     def options(self) -> list[str]:
         """The same again, as options of the command: for the replay."""
@@ -34,7 +38,8 @@ class Tools:
             ("--kernel", self.kernel),
             ("--qemu-source", self.qemu_source),
         )
-        return [word for option, path in named if path is not None for word in (option, str(path.resolve()))]
+        words = [word for option, path in named if path is not None for word in (option, str(path.resolve()))]
+        return [*words, "--fault", self.fault] if self.fault else words
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,8 @@ class RunPlan:
     image: Image
     #: ``time.monotonic()`` when the command began: a run is measured from there.
     began: float
+    #: How the deliberate fault gets into what is under test; none in an ordinary run.
+    injection: Injection = NO_INJECTION
 
     @property
     def driver(self) -> str:

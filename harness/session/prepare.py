@@ -18,6 +18,7 @@ from typing import Final
 from harness import accel
 from harness.errors import InputError
 from harness.events import EventStream
+from harness.faults.injection import Injection, injection_of
 from harness.scenario import MachineFacts, Override, Resolved, Scenario, load_scenario, resolve
 from harness.session.plan import RunPlan, Tools
 from harness.toolchain import Kernel, QemuBinary, Toolchain
@@ -50,15 +51,18 @@ def prepare(scenario: Scenario, tools: Tools, events: EventStream, began: float)
     resolve(scenario, MachineFacts(memory_available(), kvm_usable=True))
     toolchain = Toolchain(events=events, qemu_source=tools.qemu_source)
     with events.step("prepare") as step:
-        source, destination = _qemus(toolchain, tools, scenario.arm)
+        injection = injection_of(tools.fault)
+        source, destination = _qemus(toolchain, tools, scenario.arm, injection)
         kernel = toolchain.kernel(tools.kernel or "default")
         image = toolchain.image(kernel, scenario.guest.module)
         resolved, reason = _resolve(scenario, toolchain, source, kernel, events)
         step.note(accelerator=resolved.accelerator, reason=reason)
-    return RunPlan(resolved, tools, reason, source, destination, kernel, image, began)
+    return RunPlan(resolved, tools, reason, source, destination, kernel, image, began, injection)
 
 
-def _qemus(toolchain: Toolchain, tools: Tools, arm: str) -> tuple[QemuBinary, QemuBinary]:
+def _qemus(
+    toolchain: Toolchain, tools: Tools, arm: str, injection: Injection
+) -> tuple[QemuBinary, QemuBinary]:
     # What the user names is looked at before anything of ours is built.
     named = [
         toolchain.external_qemu(path) if path else None
@@ -67,7 +71,7 @@ def _qemus(toolchain: Toolchain, tools: Tools, arm: str) -> tuple[QemuBinary, Qe
     for qemu in named:
         if qemu is not None:
             qemu.require_arm(arm)
-    source, destination = (qemu or toolchain.qemu() for qemu in named)
+    source, destination = (qemu or toolchain.qemu(injection.qemu_flavour) for qemu in named)
     for qemu in (source, destination):
         qemu.require_arm(arm)
     return source, destination

@@ -29,6 +29,8 @@ from harness.toolchain.worktree import WorkTree
 TARGET = "qemu-system-x86_64"
 PATCHED = "patched"
 STOCK = "stock"
+#: As patched, with deliberate faults of which a property chooses one (harness/faults).
+FAULTS = "faults"
 FLAVOURS = (PATCHED, STOCK)
 
 # No debug information: it doubles the time of a build.  Whoever wants it builds a QEMU
@@ -103,16 +105,19 @@ class QemuBuilder:
 
     def patches(self, flavour: str, extra: Sequence[Path]) -> tuple[Patch, ...]:
         """What a flavour has on top of the source; ``extra`` (a deliberate fault, say) comes last."""
-        if flavour not in FLAVOURS:
-            raise InputError(f"there is no QEMU flavour '{flavour}'", hint=f"one of {', '.join(FLAVOURS)}")
+        known = (*FLAVOURS, FAULTS)
+        if flavour not in known:
+            raise InputError(f"there is no QEMU flavour '{flavour}'", hint=f"one of {', '.join(known)}")
         own: tuple[Patch, ...] = ()
         if self.source.has_feature:
             if flavour == STOCK:
                 raise InputError(
                     "the QEMU source that you named has free page info in it: it cannot give a stock QEMU"
                 )
-        elif flavour == PATCHED:
+        elif flavour != STOCK:
             own = series_patches(self.source, self.patch_folder)
+        if flavour == FAULTS:
+            own = (*own, *series_patches(self.source, self.patch_folder / "faults"))
         return (*own, *(patch_at(path) for path in extra))
 
     def key(self, patches: Sequence[Patch]) -> str:

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``freepage faults run``: what is chosen, what has to be built for it, and what is said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from filelock import FileLock, Timeout
+
+from harness.errors import ExitCode, InputError
+from harness.events import EventStream
+from harness.faults.campaign import Campaign, Report, Row, summarise
+from harness.faults.catalogue import Catalogue, Fault, catalogue
+from harness.terminal import TerminalProgress, print_error
+from harness.toolchain import Toolchain
+from harness.toolchain.cache import key_of, tree_digest
+from harness.toolchain.recipe import checkout
+
+#: What the outcome of a run depends on, beside what is built.
+_OURS: Final = ("*.py", "*.yaml")
+
+
+def choose(found: Catalogue, only: Sequence[str], *, sample: bool) -> list[Fault]:
+    """The faults to run, in the catalogue's order; raises :class:`InputError` for an unknown id."""
+    if only:
+        wanted = {found.find(name).id for name in only}
+        return [fault for fault in found.faults if fault.id in wanted]
+    return [fault for fault in found.faults if fault.sample or not sample]
+
+
+def conduct(
+    only: Sequence[str], *, sample: bool, jobs: int, out: Path
+) -> tuple[int, Mapping[str, object], list[str]]:
+    """Build, run and report; the exit status, the document and the lines."""
+    chosen = choose(catalogue(), only, sample=sample)
+    if not chosen:
+        raise InputError("no fault is chosen")
+    events = EventStream()
+    with TerminalProgress(events):
+        toolchain = Toolchain(events=events)
+        key = _build(toolchain, chosen)
+    runnable = [fault for fault in chosen if fault.accelerator != "kvm"]
+    not_run = [fault.id for fault in chosen if fault.accelerator == "kvm"]
+    out = out.absolute()
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(out / "lock", timeout=0):
+            report = Campaign(out, key, "tcg", _say).run(runnable, jobs=jobs, not_run=not_run)
+    except Timeout:
+        raise InputError(
+            f"another campaign is at work in {out}", hint="give --out a folder of its own"
+        ) from None
+    return _status(report, chosen), report.document(), summarise(report)
+
+
+def _build(toolchain: Toolchain, chosen: Sequence[Fault]) -> str:
+    """What the runs need, made here once; the key of all of it."""
+    kernel = toolchain.kernel()
+    made = {"qemu": toolchain.qemu().sha256, "image": toolchain.image(kernel).sha256}
+    if any(fault.where == "qemu" for fault in chosen):
+        made["faults"] = toolchain.qemu("faults").sha256
+    package = checkout() / "harness"
+    files = [path for pattern in _OURS for path in package.rglob(pattern)]
+    return key_of(made=made, kernel=kernel.digest, harness=tree_digest(files, package))
+
+
+def _say(row: Row) -> None:
+    detail = row.rule or row.why
+    print_error(f"{row.word:7} {row.job}  {row.scenario}  {row.seconds:.0f} s  {detail}")
+
+
+def _status(report: Report, chosen: Sequence[Fault]) -> int:
+    known = {fault.id for fault in chosen if fault.known_missed}
+    rows = [row for row in report.faults if row.job not in known]
+    words = {row.word for row in (*rows, *report.controls)}
+    if "missed" in words:
+        return ExitCode.FAIL
+    return ExitCode.ERROR if "error" in words else ExitCode.PASS
