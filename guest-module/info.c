@@ -154,7 +154,7 @@ static bool fpb_send(struct fpb_info *info, struct fpb_job *job, struct fpb_chun
 	sg_set_buf(&sg[0], header, sizeof(*header));
 	if (nr_bits)
 		sg_set_buf(&sg[1], fpb_test_bitmap(info, chunk),
-			   DIV_ROUND_UP(nr_bits, 64) * sizeof(__le64));
+			   fpb_test_words(info, nr_bits) * sizeof(__le64));
 
 	for (;;) {
 		if (fpb_superseded(info, job->generation))

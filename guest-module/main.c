@@ -7,6 +7,7 @@
 #include <linux/virtio_ring.h>
 
 #include "freepage.h"
+#include "test.h"
 
 /*
  * The device numbers its queues by the features that it offers, not by those
@@ -176,10 +177,12 @@ static int fpb_validate(struct virtio_device *vdev)
 	 * the pattern it left there is still there.  A page that was left
 	 * behind reads as zeros on the destination.
 	 */
-	if (page_poisoning_enabled_static()) {
+	if (page_poisoning_enabled_static() && !fpb_misbehaves_from_start(FPB_IGNORE_POISON)) {
 		__virtio_clear_bit(vdev, VIRTIO_BALLOON_F_FREE_PAGE_INFO);
 		__virtio_clear_bit(vdev, VIRTIO_BALLOON_F_REPORTING);
 	}
+	if (fpb_misbehaves_from_start(FPB_NO_FEATURE))
+		__virtio_clear_bit(vdev, VIRTIO_BALLOON_F_FREE_PAGE_INFO);
 	/* The wire is little endian, which only version 1 promises of a device. */
 	if (!virtio_has_feature(vdev, VIRTIO_F_VERSION_1))
 		__virtio_clear_bit(vdev, VIRTIO_BALLOON_F_FREE_PAGE_INFO);

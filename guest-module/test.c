@@ -67,11 +67,24 @@ static const char *const fpb_misbehaviours[FPB_NR_MISBEHAVIOURS] = {
 	[FPB_LONG_HOLD] = "long-hold",		/* a list is read in one hold */
 	[FPB_SLEEP_IN_HOLD] = "sleep-in-hold",	/* might sleep under the zone's lock */
 	[FPB_LEAK] = "leak",			/* an allocation is forgotten at each walk */
+	[FPB_REPORT_IN_USE] = "report-in-use",	/* a few pages that hold somebody's data */
+	[FPB_REPORT_RESERVED] = "report-reserved",	/* a few frames that never were free */
+	[FPB_MAX_ORDER_ONLY] = "max-order-only",	/* only the largest blocks, as a hint would */
+	[FPB_WRITES_PAGES] = "writes-pages",	/* free pages are written to */
+	[FPB_SHORT_LAST_CHUNK] = "short-last-chunk",	/* a last word that is not full is cut off */
+	/* From the beginning only, by the module's parameter: */
+	[FPB_NO_FEATURE] = "no-feature",	/* free page info is not negotiated */
+	[FPB_IGNORE_POISON] = "ignore-poison",	/* page poisoning is no reason to decline */
 };
 
 static char *fpb_misbehave_param;
 module_param_named(misbehave, fpb_misbehave_param, charp, 0400);
 MODULE_PARM_DESC(misbehave, "how to go wrong from the beginning; as test/misbehave in debugfs");
+
+bool fpb_misbehaves_from_start(enum fpb_misbehaviour what)
+{
+	return fpb_misbehave_param && !strcmp(fpb_misbehave_param, fpb_misbehaviours[what]);
+}
 
 bool fpb_misbehaves(struct fpb_info *info, enum fpb_misbehaviour what)
 {
@@ -267,6 +280,11 @@ void fpb_test_block(struct fpb_pass *pass, unsigned long pfn, unsigned int order
 		fpb_mark(pass, pfn + (1UL << order), 0);
 	} else if (fpb_misbehaves(info, FPB_SLEEP_IN_HOLD)) {
 		might_sleep();
+	} else if (fpb_misbehaves(info, FPB_WRITES_PAGES)) {
+		unsigned long end = pfn + (1UL << order);
+
+		for (; pfn < end; pfn++)
+			++*(u64 *)page_address(pfn_to_page(pfn));
 	} else if (pfn < pass->start && pfn + (1UL << order) > pass->start &&
 		   fpb_misbehaves(info, FPB_DROP_EDGE)) {
 		/* Only its own part of the first chunk can have been set by it. */
@@ -302,6 +320,41 @@ static void fpb_mark_percpu(struct fpb_pass *pass)
 #endif
 }
 
+/* A few pages, in use since before the request and left alone, or reserved by the firmware. */
+static void fpb_mark_taken(struct fpb_pass *pass, bool reserved)
+{
+	unsigned long pfn;
+	unsigned int nr = 0;
+
+	for (pfn = pass->start; pfn < pass->end && nr < 32; pfn++) {
+		struct page *page = pfn_to_online_page(pfn);
+
+		if (!page || (reserved ? !PageReserved(page) : !PageLRU(page)))
+			continue;
+		fpb_mark(pass, pfn, 0);
+		nr++;
+	}
+}
+
+/* Take back whatever is not part of a block of the largest order. */
+static void fpb_keep_max_order(struct fpb_pass *pass)
+{
+	const unsigned long block = 1UL << (FPB_NR_ORDERS - 1);
+	unsigned long pfn, i;
+	unsigned int nr;
+
+	for (pfn = pass->base; pfn < pass->end; pfn += block) {
+		unsigned long *bitmap;
+
+		i = (pfn - pass->base) / pass->chunk_bits;
+		bitmap = (__force unsigned long *)pass->chunks[i]->bitmap;
+		i = (pfn - pass->base) % pass->chunk_bits;
+		nr = min(block, pass->end - pfn);
+		if (nr < block || find_next_zero_bit(bitmap, i + nr, i) < i + nr)
+			bitmap_clear(bitmap, i, nr);
+	}
+}
+
 static void fpb_mark_older(struct fpb_pass *pass)
 {
 	const struct fpb_test *test = &pass->info->test;
@@ -331,6 +384,12 @@ void fpb_test_walked(struct fpb_pass *pass)
 		fpb_mark_frames(pass, pass->start, pass->end - pass->start);
 	} else if (fpb_misbehaves(info, FPB_REPORT_PERCPU)) {
 		fpb_mark_percpu(pass);
+	} else if (fpb_misbehaves(info, FPB_REPORT_IN_USE)) {
+		fpb_mark_taken(pass, false);
+	} else if (fpb_misbehaves(info, FPB_REPORT_RESERVED)) {
+		fpb_mark_taken(pass, true);
+	} else if (fpb_misbehaves(info, FPB_MAX_ORDER_ONLY)) {
+		fpb_keep_max_order(pass);
 	} else if (!test->older_wanted && fpb_misbehaves(info, FPB_OLDER_WALK)) {
 		for (i = 0; i < pass->nr_chunks; i++)
 			memset(pass->chunks[i]->bitmap, 0, FPB_CHUNK_BYTES);
@@ -381,6 +440,11 @@ __le64 *fpb_test_bitmap(struct fpb_info *info, struct fpb_chunk *chunk)
 	if (chunk != info->chunks[0])
 		memcpy(info->chunks[0]->bitmap, chunk->bitmap, FPB_CHUNK_BYTES);
 	return info->chunks[0]->bitmap;
+}
+
+unsigned int fpb_test_words(struct fpb_info *info, unsigned int nr_bits)
+{
+	return fpb_misbehaves(info, FPB_SHORT_LAST_CHUNK) ? nr_bits / 64 : DIV_ROUND_UP(nr_bits, 64);
 }
 
 static void fpb_free_older(struct fpb_test *test)

@@ -23,6 +23,7 @@ void fpb_test_init(struct fpb_info *info);
 void fpb_test_exit(struct fpb_info *info);
 void fpb_test_debugfs(struct fpb_info *info, struct dentry *parent);
 
+bool fpb_misbehaves_from_start(enum fpb_misbehaviour what);
 bool fpb_misbehaves(struct fpb_info *info, enum fpb_misbehaviour what);
 void fpb_test_stand(struct fpb_info *info, int generation, enum fpb_point point);
 void fpb_test_work(struct fpb_info *info);
@@ -34,6 +35,7 @@ void fpb_test_block(struct fpb_pass *pass, unsigned long pfn, unsigned int order
 void fpb_test_walked(struct fpb_pass *pass);
 void fpb_test_header(struct fpb_info *info, struct vfpi_response *header);
 __le64 *fpb_test_bitmap(struct fpb_info *info, struct fpb_chunk *chunk);
+unsigned int fpb_test_words(struct fpb_info *info, unsigned int nr_bits);
 
 #else
 
@@ -47,6 +49,11 @@ static inline void fpb_test_exit(struct fpb_info *info)
 
 static inline void fpb_test_debugfs(struct fpb_info *info, struct dentry *parent)
 {
+}
+
+static inline bool fpb_misbehaves_from_start(enum fpb_misbehaviour what)
+{
+	return false;
 }
 
 static inline bool fpb_misbehaves(struct fpb_info *info, enum fpb_misbehaviour what)
@@ -95,6 +102,11 @@ static inline void fpb_test_header(struct fpb_info *info, struct vfpi_response *
 static inline __le64 *fpb_test_bitmap(struct fpb_info *info, struct fpb_chunk *chunk)
 {
 	return chunk->bitmap;
+}
+
+static inline unsigned int fpb_test_words(struct fpb_info *info, unsigned int nr_bits)
+{
+	return DIV_ROUND_UP(nr_bits, 64);
 }
 
 #endif

@@ -55,6 +55,11 @@ Moment: TypeAlias = Literal[
 ]
 
 
+def as_tuple(value: object) -> object:
+    """A list of a file, as the unchangeable thing that a scenario holds."""
+    return tuple(value) if isinstance(value, list) else value
+
+
 class Stop(Section):
     """Stop the guest."""
 
@@ -214,6 +219,8 @@ class Misbehave(Section):
     """Which action."""
     how: Annotated[Text, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
     """Its name for it."""
+    numbers: Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(as_tuple)] = ()
+    """What some ways take; report-owned is given the frames that pages-alloc took."""
 
 
 class Behave(Section):
@@ -300,11 +307,6 @@ NEEDS_CONTROLS: Final = (ModuleHold, ModuleRelease, ModuleUnhold, Misbehave, Beh
 RESTARTS: Final = (Reset, Reboot, Kexec)
 #: And these are about pages that only the script knows of.
 OWNS_PAGES: Final = (PagesAlloc, PagesFree, PagesWrite, PagesRead)
-
-
-def as_tuple(value: object) -> object:
-    """A list of a file, as the unchangeable thing that a scenario holds."""
-    return tuple(value) if isinstance(value, list) else value
 
 
 class Entry(Section):

@@ -34,4 +34,4 @@ def injection_of(fault: str | None) -> Injection:
     found = catalogue().find(fault)
     if found.where == "qemu":
         return Injection("faults", ("-global", f"virtio-balloon-device.x-fault={found.id}"))
-    return Injection(faulty_module=True, cmdline=f"freepage.fault={found.id}")
+    return Injection(faulty_module=True, cmdline=f"freepage.params=misbehave={found.id}")

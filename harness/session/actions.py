@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -32,8 +32,23 @@ QMP_SECONDS: Final = 60.0
 #: How long a source with nobody to send to may take until it blocks.
 BLOCK_SECONDS: Final = 60.0
 
+#: The module's misbehaviour that is about pages of the script's own, and how many ranges it takes.
+REPORT_OWNED: Final = "report-owned"
+MOST_SPANS: Final = 16
+
 #: sendmsg, and poll and ppoll: where QEMU's migration thread waits for a socket, on x86-64.
 _WAITS: Final = ("46", "7", "271")
+
+
+def spans(frames: Sequence[int]) -> list[int]:
+    """First frame and length of the first runs of frames, as the module wants them."""
+    found: list[int] = []
+    for frame in sorted(frames):
+        if found and found[-2] + found[-1] == frame:
+            found[-1] += 1
+        else:
+            found += [frame, 1]
+    return found[: 2 * MOST_SPANS]
 
 
 @dataclass(slots=True)
@@ -118,7 +133,9 @@ class Actor:
             case script.ModuleUnhold():
                 self._call(deadline, "unhold")
             case script.Misbehave():
-                self._call(deadline, "misbehave", action.how)
+                # Which frames are in use, only the script knows.
+                numbers = spans(self.owned.frames) if action.how == REPORT_OWNED else action.numbers
+                self._call(deadline, "misbehave", action.how, *numbers)
             case script.Behave():
                 self._call(deadline, "behave")
             case script.Unbind() | script.Bind():
