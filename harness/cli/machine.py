@@ -32,7 +32,9 @@ def doctor(json: Json = False) -> None:
 def build(
     what: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[WHAT]...", help="qemu, kernel, module, image; default: all of them."),
+        typer.Argument(
+            metavar="[WHAT]...", help="qemu, kernel, module, image (default: all of them); faults."
+        ),
     ] = None,
     kernel: KernelPath = None,
     qemu_source: QemuSource = None,

@@ -61,6 +61,7 @@ def _build(toolchain: Toolchain, chosen: Sequence[Fault]) -> str:
     made = {"qemu": toolchain.qemu().sha256, "image": toolchain.image(kernel).sha256}
     if any(fault.where == "qemu" for fault in chosen):
         made["faults"] = toolchain.qemu("faults").sha256
+    made["test image"] = toolchain.image(kernel, "test").sha256
     package = checkout() / "harness"
     files = [path for pattern in _OURS for path in package.rglob(pattern)]
     return key_of(made=made, kernel=kernel.digest, harness=tree_digest(files, package))

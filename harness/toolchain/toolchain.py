@@ -16,14 +16,16 @@ from harness.toolchain.cache import Cache, file_digest
 from harness.toolchain.firmware import NEEDED, firmware
 from harness.toolchain.image import Image, build_image
 from harness.toolchain.kernel import Kernel, default_kernel, named_kernel
-from harness.toolchain.module import SHIPPED, build_module
+from harness.toolchain.module import SHIPPED, TEST, build_module
 from harness.toolchain.probe import Probe, probe_binary
-from harness.toolchain.qemu import FLAVOURS, PATCHED, QemuBinary, QemuBuilder
+from harness.toolchain.qemu import FAULTS, FLAVOURS, PATCHED, QemuBinary, QemuBuilder
 from harness.toolchain.recipe import Recipe, checkout, read_recipe
 from harness.toolchain.source import SUITE, find_source
 
 SOURCE_VARIABLE = "FREEPAGE_QEMU_SOURCE"
 PARTS = ("qemu", "kernel", "module", "image")
+#: Built only when it is asked for: what has deliberate faults (harness/faults).
+FAULTY = "faults"
 
 
 class Toolchain:
@@ -135,10 +137,11 @@ def build_all(
     toolchain: Toolchain, parts: Sequence[str] = PARTS, *, kernel: str | Path = "default"
 ) -> list[Built]:
     """Make these parts (both flavours of QEMU), with progress on the toolchain's event stream."""
-    unknown = [part for part in parts if part not in PARTS]
+    known = (*PARTS, FAULTY)
+    unknown = [part for part in parts if part not in known]
     if unknown:
         raise InputError(
-            f"there is nothing called '{unknown[0]}' to build", hint=f"one of {', '.join(PARTS)}, all"
+            f"there is nothing called '{unknown[0]}' to build", hint=f"one of {', '.join(known)}, all"
         )
     built: list[Built] = []
     # The image first: it is quick, and what is wrong with it shows before a long build.
@@ -156,4 +159,9 @@ def build_all(
         for flavour in reversed(FLAVOURS):
             qemu = toolchain.qemu(flavour)
             built.append(Built(f"qemu ({flavour})", qemu.path, qemu.version))
+    if FAULTY in parts:
+        image = toolchain.image(toolchain.kernel(kernel), TEST)
+        built.append(Built("image (faults)", image.initrd, f"{image.size} bytes"))
+        qemu = toolchain.qemu(FAULTS)
+        built.append(Built("qemu (faults)", qemu.path, qemu.version))
     return built
