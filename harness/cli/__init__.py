@@ -21,7 +21,7 @@ from typing import NoReturn
 
 import typer
 
-from harness.cli import bench, faults, machine, run, scenario  # noqa: F401 - they register their commands
+from harness.cli import bench, explain, faults, machine, run, scenario  # noqa: F401 - they register
 from harness.cli.options import app, overrides
 from harness.errors import FreepageError
 

@@ -61,6 +61,10 @@ class PackedFlags:
         """One bool a page."""
         return np.unpackbits(self.bits, count=self.pages, bitorder="little").view(np.bool_)
 
+    def has(self, number: int) -> bool:
+        """Whether one bit is set."""
+        return bool(self.bits[number >> 3] >> (number & 7) & 1)
+
     def count(self) -> int:
         """How many bits are set."""
         return int(np.bitwise_count(self.bits).sum(dtype=np.int64))
@@ -85,6 +89,15 @@ class Block:
         for address, start, length in self.gpa:
             if start <= offset < start + length:
                 return (address + offset - start) // PAGE_SIZE
+        return None
+
+    def page(self, frame: int) -> int | None:
+        """The page that the guest sees at a frame number, or None where it is not this block's."""
+        at = frame * PAGE_SIZE
+        for address, start, length in self.gpa:
+            page = (start + at - address) // PAGE_SIZE
+            if address <= at < address + length and page < self.pages:
+                return page
         return None
 
 

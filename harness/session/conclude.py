@@ -16,6 +16,7 @@ from harness.report.folder import RunFolder
 from harness.session.inside import Findings, booted, load
 from harness.session.plan import RunPlan
 from harness.terminal import TerminalProgress
+from harness.units import human_size
 
 if TYPE_CHECKING:
     from harness.report.measures import Walk
@@ -34,8 +35,11 @@ def carry_out(
         from harness.session.moves import migrate_and_judge
 
         findings = migrate_and_judge(here, folder, events, since)
+        from harness.session.keeping import keep
+
         with events.step("report"):
-            result = build_result(plan, folder, events, findings)
+            result, judgement = build_result(plan, folder, events, findings)
+            keep(findings.evidence, judgement, _title(result), folder, events)
     if findings.answers is not None:
         folder.write_whole("guest.json", json.dumps(jsonable(findings.answers), indent=2) + "\n")
     folder.write_whole("result.json", result.to_json())
@@ -61,7 +65,13 @@ def replay_command(plan: RunPlan, folder: RunFolder) -> str:
     return shlex.join(words)
 
 
-def build_result(plan: RunPlan, folder: RunFolder, events: EventStream, found: Findings) -> Result:
+def _title(result: Result) -> str:
+    return f"{result.verdict}: {result.scenario}, arm {result.arm}, {human_size(result.memory_bytes)}"
+
+
+def build_result(
+    plan: RunPlan, folder: RunFolder, events: EventStream, found: Findings
+) -> tuple[Result, Judgement]:
     """Judge, and put everything down."""
     from harness.floor import account_of
     from harness.report.result import (
@@ -93,7 +103,7 @@ def build_result(plan: RunPlan, folder: RunFolder, events: EventStream, found: F
     )
     versions = jsonable(plan.versions())
     assert isinstance(versions, dict)
-    return Result(
+    result = Result(
         verdict=judgement.verdict,
         reason=_reason(judgement, found),
         expected=scenario.expect.verdict,
@@ -133,6 +143,7 @@ def build_result(plan: RunPlan, folder: RunFolder, events: EventStream, found: F
         replay=replay_command(plan, folder),
         folder=str(folder.path),
     )
+    return result, judgement
 
 
 def _reason(judgement: Judgement, found: Findings) -> str:

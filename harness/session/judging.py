@@ -10,13 +10,15 @@ from typing import Final
 
 from harness.errors import MachineryError
 from harness.events import EventStream
+from harness.explain.store import END, Instant
 from harness.memory import host_written
-from harness.memory.access import Image
+from harness.memory.access import Image, PageDigests
 from harness.memory.compare import Comparison, compare
 from harness.memory.digest import RequestDigests, look
+from harness.memory.image import Flags
 from harness.memory.record import Block, MigrationRecord, read_record
 from harness.memory.walk import FreeWalk
-from harness.migration.hold import REQUEST, START
+from harness.migration.hold import ANSWER, REQUEST, START, HoldKeeper
 from harness.migration.outside import Look
 from harness.report.folder import RunFolder
 from harness.scenario import Resolved
@@ -53,6 +55,10 @@ class Evidence:
     free: Free | None
     #: The walk at switch-over, or why there is none; None: nobody walked.
     at_end: Look | None
+    #: Every other walk, by request and point, in order.
+    looks: Mapping[Instant, Look]
+    #: Between two instants at which digests were taken, by block: which pages changed.
+    changed: Mapping[tuple[Instant, Instant], Mapping[str, Flags]]
 
     def judge(
         self,
@@ -106,7 +112,34 @@ def gather(moved: Moved, resolved: Resolved, events: EventStream) -> Evidence:
         witnesses=witnesses_of(record, moved.holds, at_end, unchanged, resolved),
         quiet=is_quiet(resolved),
     )
-    return Evidence(case, record, moved.holds.requests, not_compared, _free(case, moved), at_end)
+    return Evidence(
+        case,
+        record,
+        moved.holds.requests,
+        not_compared,
+        _free(case, moved),
+        at_end,
+        moved.holds.looks,
+        _changes(moved.holds, now),
+    )
+
+
+def _changes(
+    holds: HoldKeeper, now: Mapping[str, PageDigests]
+) -> Mapping[tuple[Instant, Instant], Mapping[str, Flags]]:
+    """What changed from one request to the next, to its answer, and to switch-over."""
+    found: dict[tuple[Instant, Instant], Mapping[str, Flags]] = {}
+    requests = holds.requests.requests
+    following = [((request, REQUEST), holds.requests.at(request) or {}) for request in requests[1:]]
+    for request, (then, later) in zip(requests, [*following, (END, now)], strict=True):
+        here, taken = (request, REQUEST), holds.requests.at(request) or {}
+        if request in holds.unchanged:
+            same = holds.unchanged[request]
+            found[here, (request, ANSWER)] = {name: ~flags for name, flags in same.items()}
+        found[here, then] = {
+            name: ~digests.unchanged(later[name]) for name, digests in taken.items() if name in later
+        }
+    return found
 
 
 def _free(case: JudgeInput, moved: Moved) -> Free | None:

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``freepage explain``: why each page of a run is right or wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.options import Json, app, print_json
+from harness.errors import InputError
+
+
+@app.command()
+def explain(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    pfn: Annotated[
+        str | None, typer.Option(metavar="N", help="One guest frame number, decimal or 0x hexadecimal.")
+    ] = None,
+    wrong: Annotated[bool, typer.Option("--wrong", help="Every wrong page that the result lists.")] = False,
+    summary: Annotated[
+        bool, typer.Option("--summary", help="The whole run, as an argument (what is printed by default).")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Say why the pages of a run are right or wrong: what is known of one, of the wrong ones, or of all."""
+    if (pfn is not None) + wrong + summary > 1:
+        raise InputError("--pfn, --wrong and --summary exclude each other")
+    frame = None if pfn is None else _frame(pfn)
+    from harness.explain.argument import argument
+    from harness.explain.case import Case
+    from harness.explain.page import explain_page
+    from harness.explain.show import page_lines, step_lines, wrong_frames, wrong_lines
+
+    case = Case.open(run)
+    frames = [frame] if frame is not None else wrong_frames(case) if wrong else []
+    if json and (frame is not None or wrong):
+        print_json([{"frame": one, "known": explain_page(case, one)} for one in frames])
+        return
+    steps = argument(case)
+    if json:
+        print_json([{"claim": step.claim, "grounds": step.grounds} for step in steps])
+        return
+    result = case.result
+    title = f"{result.verdict.upper()}  {result.scenario}, arm {result.arm}, {result.accelerator}: {run}"
+    if frame is not None:
+        lines = page_lines(explain_page(case, frame))
+    else:
+        lines = wrong_lines(case) if wrong else step_lines(title, steps)
+    for line in lines:
+        typer.echo(line)
+
+
+def _frame(text: str) -> int:
+    try:
+        frame = int(text, 0)
+    except ValueError as error:
+        raise InputError(f"--pfn {text}: expected a frame number such as 0x1a2b or 6699") from error
+    if frame < 0:
+        raise InputError(f"--pfn {text}: a frame number is not negative")
+    return frame

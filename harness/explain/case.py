@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A run folder, opened for explaining: result, what was kept of its pages, the device's record, the trace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import InputError
+from harness.explain.sendings import Sendings
+from harness.explain.store import FILE, Kept, KeptBlock
+from harness.memory.record import Accept, MigrationRecord, read_record
+from harness.report.result import Result
+
+#: What both sides held in some pages: folders of ``BLOCK-PAGE.source`` and ``.destination``.
+CONTENTS = ("wrong", "explained")
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """All that is left of a run."""
+
+    folder: Path
+    result: Result
+    kept: Kept
+    record: MigrationRecord | None
+    sendings: Mapping[str, Sendings]
+    """By block: which page was sent in which round; empty without ``--trace pages``."""
+
+    @classmethod
+    def open(cls, folder: Path) -> Case:
+        """Read a run folder; :class:`InputError` if it is none, or its run reached no verdict."""
+        if not folder.is_dir():
+            raise InputError(f"there is no run folder {folder}")
+        try:
+            text = (folder / "result.json").read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            raise InputError(
+                f"{folder} has no result.json: its run reached no verdict",
+                hint="what there is of the run is in events.jsonl, console.log and INCOMPLETE",
+            ) from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"cannot read {folder / 'result.json'}: {error}") from error
+        record = folder / "source.record"
+        migrations = read_record(record) if record.exists() else []
+        return cls(
+            folder,
+            Result.from_json(text, str(folder / "result.json")),
+            Kept.load(folder / FILE),
+            migrations[-1] if migrations else None,
+            Sendings.load(folder),
+        )
+
+    def find(self, frame: int) -> tuple[KeptBlock, int]:
+        """The block and page behind a guest frame; :class:`InputError` if there is none."""
+        for kept in self.kept.blocks.values():
+            page = kept.block.page(frame)
+            if page is not None:
+                return kept, page
+        raise InputError(f"guest frame {frame:#x} is no memory of a block that was compared")
+
+    def answers(self, block: str, page: int) -> list[tuple[Accept, bool]]:
+        """Every applied chunk that reported a page, in order, and whether it cleared its dirty bit."""
+        found = []
+        for entry in self.record.accepts if self.record is not None else ():
+            at = page - entry.first
+            if entry.block == block and 0 <= at < entry.reported.pages and entry.reported.has(at):
+                found.append((entry, entry.cleared.has(at)))
+        return found
+
+    def contents(self, block: str, page: int) -> tuple[bytes, bytes] | None:
+        """What both sides held, where it was kept."""
+        for place in CONTENTS:
+            stem = self.folder / place / f"{block.replace('/', '-')}-{page:#x}"
+            try:
+                return (
+                    stem.with_name(f"{stem.name}.source").read_bytes(),
+                    stem.with_name(f"{stem.name}.destination").read_bytes(),
+                )
+            except OSError:
+                continue
+        return None

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The guest's memory as a picture: ``map.svg`` in the run folder.
+
+One cell is one block of frames, in address order on Hilbert's curve, coloured by
+what became of most of its pages; a single page that is wrong, or explained, wins
+over all others, as it must not be lost in the crowd.  The cells are a PNG inside
+the SVG, so that a guest of any size is some ten KiB.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from html import escape
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.explain.hilbert import curve
+from harness.explain.png import png
+from harness.explain.store import EXPLAINED, SKIPPED, WRONG, Kept, KeptBlock
+from harness.memory.image import Flags
+from harness.memory.walk import to_frames
+from harness.units import PAGE_SIZE, human_size
+
+FILE: Final = "map.svg"
+
+#: From the least to the most important: state, colour (told apart without red and green), words.
+STATES: Final = (
+    ("hole", (236, 236, 236), "no memory"),
+    ("sent", (31, 78, 121), "sent, and the same on both sides"),
+    ("zero", (158, 202, 225), "sent as zeros"),
+    ("skipped", (253, 208, 90), "left behind: free, unchanged, zero on the destination"),
+    ("explained", (123, 50, 148), "differs for a reason that has a name"),
+    ("wrong", (214, 0, 48), "wrong"),
+)
+_NUMBER: Final = {name: number for number, (name, _, _) in enumerate(STATES)}
+_CERTAIN: Final = (_NUMBER["explained"], _NUMBER["wrong"])
+
+#: The map has at most so many cells a side.
+_LARGEST: Final = 9
+#: A hole is shown with at most this part of the guest's memory.
+_HOLE_SHARE: Final = 32
+_PIXELS: Final = 1024
+_MARGIN: Final = 24
+_LINE: Final = 22
+
+
+def states_of(kept: Kept) -> npt.NDArray[np.uint8]:
+    """The state of every guest frame, from frame 0 on."""
+    visible = [one for one in kept.blocks.values() if one.block.gpa]
+    frames = max((a + n for one in visible for a, _, n in one.block.gpa), default=0) // PAGE_SIZE
+    states = np.full(frames, _NUMBER["hole"], dtype=np.uint8)
+    for one in visible:
+        for state, pages in _states(one):
+            states[to_frames(pages, one.block.gpa, frames)] = _NUMBER[state]
+    return states
+
+
+def _states(kept: KeptBlock) -> list[tuple[str, Flags]]:
+    everything = np.ones(kept.block.pages, dtype=np.bool_)
+    found = [("sent", everything), ("zero", kept.zero_source & kept.zero_destination)]
+    for state, prefix in (("skipped", SKIPPED), ("explained", EXPLAINED), ("wrong", WRONG)):
+        flags = np.zeros(kept.block.pages, dtype=np.bool_)
+        flags[kept.pages(prefix)] = True
+        found.append((state, flags))
+    return found
+
+
+def without_long_holes(
+    states: npt.NDArray[np.uint8],
+) -> tuple[npt.NDArray[np.uint8], list[tuple[int, int]]]:
+    """The states with each long hole cut short, and (first frame, frames) of each that was cut.
+
+    Below 4 GiB a small guest is nearly all hole: its memory would be a corner of the map.
+    """
+    hole = states == _NUMBER["hole"]
+    most = max(1, int(np.count_nonzero(~hole)) // _HOLE_SHARE)
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], hole, [False])).astype(np.int8)))
+    kept, cut = np.ones(len(states), dtype=np.bool_), []
+    for first, end in edges.reshape(-1, 2).tolist():
+        if end - first > most:
+            kept[first + most : end] = False
+            cut.append((first, end - first))
+    return states[kept], cut
+
+
+def cells_of(states: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], int]:
+    """Cells in rows, and how many frames one cell stands for."""
+    order, each = 1, 1
+    while (1 << 2 * order) * each < len(states):
+        if order < _LARGEST and each == 1:
+            order += 1
+        else:
+            each *= 2
+    # The smallest square that the cells need.
+    while order > 1 and (1 << 2 * (order - 1)) * each >= len(states):
+        order -= 1
+    padded = np.zeros((1 << 2 * order) * each, dtype=np.uint8)
+    padded[: len(states)] = states
+    blocks = padded.reshape(-1, each)
+    counts = np.stack([(blocks == number).sum(axis=1) for number in range(len(STATES))])
+    cells = counts.argmax(axis=0).astype(np.uint8)
+    for number in _CERTAIN:
+        cells[counts[number] > 0] = number
+    rows, columns = curve(order)
+    square = np.zeros((1 << order, 1 << order), dtype=np.uint8)
+    # Turned, so that the first half of memory is the upper half; rows below the last frame are left out.
+    square[columns, rows] = cells
+    used = columns[: -(-len(states) // each)].max(initial=0) + 1
+    return square[:used], each
+
+
+def picture(kept: Kept, title: str) -> str:
+    """The map as an SVG document."""
+    everything = states_of(kept)
+    states, cut = without_long_holes(everything)
+    square, each = cells_of(states)
+    counts = np.bincount(everything, minlength=len(STATES)).tolist()
+    image = base64.b64encode(png(square, [colour for _, colour, _ in STATES])).decode()
+    top = 2 * _MARGIN + _LINE
+    high = _PIXELS * square.shape[0] // square.shape[1]
+    lines = _legend(counts, _notes(each, cut), top + high + _MARGIN)
+    height = top + high + 2 * _MARGIN + _LINE * (len(STATES) + len(cut) + 1)
+    width = _PIXELS + 2 * _MARGIN
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+            f'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="14">',
+            "<!-- SPDX-License-Identifier: GPL-2.0-or-later -->",
+            f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
+            f'<text x="{_MARGIN}" y="{_MARGIN + 14}" font-size="18">{escape(title)}</text>',
+            f'<text x="{_MARGIN}" y="{_MARGIN + 14 + _LINE}">'
+            f"{len(everything)} guest frames; a cell is {human_size(each * PAGE_SIZE)}; addresses run along "
+            "Hilbert's curve, from the upper left to the lower left</text>",
+            f'<image x="{_MARGIN}" y="{top}" width="{_PIXELS}" height="{high}" '
+            f'style="image-rendering:pixelated" href="data:image/png;base64,{image}"/>',
+            f'<rect x="{_MARGIN}" y="{top}" width="{_PIXELS}" height="{high}" fill="none" stroke="#000000"/>',
+            *lines,
+            "</svg>",
+            "",
+        ]
+    )
+
+
+def _notes(each: int, cut: Sequence[tuple[int, int]]) -> list[str]:
+    notes = [
+        f"Shown shorter than it is: {human_size(count * PAGE_SIZE)} without memory from {first * PAGE_SIZE:#x} on."
+        for first, count in cut
+    ]
+    if each > 1:
+        notes.append("A cell has the colour of most of its pages; one page that is explained or wrong wins.")
+    return notes
+
+
+def _legend(counts: Sequence[int], notes: Sequence[str], top: int) -> list[str]:
+    lines = []
+    total = max(1, sum(counts) - counts[_NUMBER["hole"]])
+    for number, (name, colour, words) in enumerate(STATES):
+        y = top + _LINE * number
+        share = f" ({100 * counts[number] / total:.1f} %)" if name != "hole" else ""
+        lines += [
+            f'<rect x="{_MARGIN}" y="{y}" width="14" height="14" fill="rgb{colour}" stroke="#000000"/>',
+            f'<text x="{_MARGIN + 24}" y="{y + 12}">{name}: {counts[number]}{share}. {escape(words)}</text>',
+        ]
+    for number, words in enumerate(notes, start=len(STATES)):
+        lines.append(f'<text x="{_MARGIN}" y="{top + _LINE * number + 12}">{words}</text>')
+    return lines

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which page was sent in which round: ``sendings.npz``, made of QEMU's trace if a run asked for it."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.errors import InputError
+
+FILE: Final = "sendings.npz"
+
+ZERO: Final = 0
+FULL: Final = 1
+DELTA: Final = 2
+#: How a page travelled, in words.
+HOW: Final = {ZERO: "as zeros", FULL: "whole", DELTA: "as a difference (XBZRLE)"}
+
+
+@dataclass(frozen=True, eq=False)
+class Sendings:
+    """Of one block, in the order in which its pages arrived."""
+
+    page: npt.NDArray[np.uint32]
+    round: npt.NDArray[np.uint16]
+    how: npt.NDArray[np.uint8]
+
+    def of(self, page: int) -> list[tuple[int, str]]:
+        """(round, how) of each sending of a page; rounds count from 1."""
+        at = np.flatnonzero(self.page == page)
+        return [(int(self.round[n]), HOW[int(self.how[n])]) for n in at.tolist()]
+
+    @staticmethod
+    def save(blocks: Mapping[str, Sendings], folder: Path) -> int:
+        """Write a new file; its size in bytes."""
+        path = folder / FILE
+        arrays = {
+            f"{name}:{part}": getattr(one, part)
+            for name, one in blocks.items()
+            for part in ("page", "round", "how")
+        }
+        with path.open("xb") as file:
+            np.savez_compressed(file, **arrays)
+        return path.stat().st_size
+
+    @staticmethod
+    def load(folder: Path) -> dict[str, Sendings]:
+        """By block; empty where a run did not ask for the trace."""
+        path = folder / FILE
+        if not path.exists():
+            return {}
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                names = sorted({key.rsplit(":", 1)[0] for key in arrays})
+                return {
+                    name: Sendings(*(arrays[f"{name}:{part}"] for part in ("page", "round", "how")))
+                    for name in names
+                }
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+            raise InputError(f"{path} cannot be read: {error}") from error
