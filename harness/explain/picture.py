@@ -146,7 +146,7 @@ def picture(kept: Kept, title: str) -> str:
 
 def _notes(each: int, cut: Sequence[tuple[int, int]]) -> list[str]:
     notes = [
-        f"Shown shorter than it is: {human_size(count * PAGE_SIZE)} without memory from {first * PAGE_SIZE:#x} on."
+        f"Shown shorter: {human_size(count * PAGE_SIZE)} without memory from {first * PAGE_SIZE:#x} on."
         for first, count in cut
     ]
     if each > 1:
