@@ -155,6 +155,9 @@ class Scenario(Section):
     strict: bool = True
     """Hold the guest at every request and take digests, so that "unchanged since the
     request" is a fact. Without: inferred from the device's own dirty log."""
+    trace: Literal["pages"] | None = None
+    """pages: QEMU traces each page that arrives, so that "freepage explain" can say in which round
+    each was sent. Slow, and not with multifd."""
     walk: bool = True
     """Walk the guest's free lists from outside: the second witness of what is free, and what
     the floor counts by. false: for a kernel that cannot be walked, see docs/walk.md."""
@@ -164,6 +167,13 @@ class Scenario(Section):
     """Of the workload's contents and everything else that is random; null: a new one each run."""
     expect: Expect = Expect()
     """What must come out."""
+
+    @model_validator(mode="after")
+    def _traced(self) -> Scenario:
+        if self.trace is not None and self.migration.multifd:
+            path = {"path": ("trace",)}
+            raise PydanticCustomError("at", "with multifd QEMU does not trace single pages", path)
+        return self
 
     @model_validator(mode="after")
     def _fits(self) -> Scenario:

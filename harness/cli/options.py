@@ -51,6 +51,10 @@ Fault = Annotated[
         "--fault", metavar="ID", help="Be wrong on purpose, to see it caught; see 'freepage faults list'."
     ),
 ]
+Trace = Annotated[
+    str | None,
+    typer.Option(metavar="pages", help="Keep which page was sent in which round, for 'freepage explain'."),
+]
 Strict = Annotated[
     bool | None,
     typer.Option(
@@ -67,6 +71,7 @@ def overrides(
     seed: int | None = None,
     strict: bool | None = None,
     settings: list[str] | None = None,
+    trace: str | None = None,
 ) -> list[str | Override]:
     """The options as changes of the scenario; ``--set`` comes last and wins."""
     from harness.scenario import Override
@@ -76,6 +81,7 @@ def overrides(
         ("accelerator", "--accel", accel),
         ("guest.memory", "--memory", memory),
         ("seed", "--seed", seed),
+        ("trace", "--trace", trace),
     )
     # As the user wrote it, so that an error can quote it.
     changes: list[str | Override] = [

@@ -22,6 +22,7 @@ from harness.cli.options import (
     Settings,
     SourceQemu,
     Strict,
+    Trace,
     app,
     overrides,
     tools_of,
@@ -49,11 +50,12 @@ def run(
     qemu_source: QemuSource = None,
     strict: Strict = None,
     fault: Fault = None,
+    trace: Trace = None,
 ) -> None:
     """Migrate a guest between two hosts, and prove or disprove that its memory is right."""
     from harness.session.run import run_scenario
 
-    changes = overrides(arm, accel, memory, seed, strict, settings)
+    changes = overrides(arm, accel, memory, seed, strict, settings, trace)
     tools = tools_of(qemu, source_qemu, destination_qemu, kernel, qemu_source, fault)
     raise typer.Exit(run_scenario(scenario, changes, tools, out=out, as_json=json))
 

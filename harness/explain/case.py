@@ -42,12 +42,13 @@ class Case:
             ) from error
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"cannot read {folder / 'result.json'}: {error}") from error
-        record = folder / "source.record"
+        kept = Kept.load(folder / FILE)
+        record = folder / kept.record
         migrations = read_record(record) if record.exists() else []
         return cls(
             folder,
             Result.from_json(text, str(folder / "result.json")),
-            Kept.load(folder / FILE),
+            kept,
             migrations[-1] if migrations else None,
             Sendings.load(folder),
         )

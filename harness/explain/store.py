@@ -121,6 +121,8 @@ class Kept:
     walks: tuple[KeptWalk, ...] = ()
     missing: Mapping[Instant, str] = field(default_factory=dict)
     """Walks that could not be made, and why."""
+    record: str = "source.record"
+    """The file that the device's record is in."""
 
     @classmethod
     def of(
@@ -128,8 +130,9 @@ class Kept:
         judgement: Judgement,
         looks: Iterable[tuple[Instant, FreeWalk | Exception]],
         changed: Mapping[tuple[Instant, Instant], Mapping[str, Flags]],
+        record: str = "source.record",
     ) -> Kept:
-        """From the judgement, the walks in order, and what changed between two instants, by block."""
+        """From the judgement, the walks in order, what changed in between, and the record's file."""
         blocks = {}
         for judged in judgement.blocks:
             state, name = judged.state, judged.state.block.name
@@ -153,7 +156,7 @@ class Kept:
         seen = list(looks)
         walks = tuple(KeptWalk.of(instant, look) for instant, look in seen if isinstance(look, FreeWalk))
         missing = {instant: str(look) for instant, look in seen if not isinstance(look, FreeWalk)}
-        return cls(blocks, judgement.requests, walks, missing)
+        return cls(blocks, judgement.requests, walks, missing, record)
 
     def bound(self) -> int:
         """Bytes of the file if nothing could be compressed."""
@@ -166,6 +169,7 @@ class Kept:
         meta: dict[str, object] = {
             "version": VERSION,
             "requests": list(self.requests),
+            "record": self.record,
             "blocks": [_block_meta(number, kept, arrays) for number, kept in enumerate(self.blocks.values())],
             "walks": [_walk_meta(number, walk, arrays) for number, walk in enumerate(self.walks)],
             "missing": [[*instant, why] for instant, why in self.missing.items()],
@@ -198,6 +202,7 @@ class Kept:
                     tuple(int(request) for request in meta["requests"]),
                     tuple(walks),
                     {(int(request), str(point)): str(why) for request, point, why in meta["missing"]},
+                    Path(str(meta["record"])).name,
                 )
         except InputError:
             raise

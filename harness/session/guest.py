@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from harness.errors import GuestLost
 from harness.events import Deadline, EventStream
+from harness.explain import trace
 from harness.guest.console import Console
 from harness.guest.control import GuestControl
 from harness.guest.domain import Balloon, Boot, DomainSpec, domain_xml
@@ -45,6 +46,7 @@ class Guest:
         self._uuid = uuid.uuid4()
         self._ends: dict[str, Ends] = {}
         self._records: dict[str, Path] = {}
+        self._traces: dict[str, Path] = {}
         self._arrivals = 0
         self._initrd = lab.runtime_dir / "initrd"
 
@@ -71,6 +73,7 @@ class Guest:
         again = host.name in self._records
         name = f"{host.name}-{self._arrivals}" if again else host.name
         self._records[host.name] = self._folder.file(f"{name}.record")
+        self._traces[host.name] = self._folder.file(f"{name}.trace")
         ends = self._ends[host.name] = host.arrive(f"qemu-{self._arrivals}")
         self.console.listen(host.name, ends.ours.console)
         self.control.listen(host.name, ends.ours.control)
@@ -93,6 +96,10 @@ class Guest:
     def record_file(self, host: Host) -> Path:
         """The record that the device on ``host`` keeps, in its present QEMU."""
         return self._records[host.name]
+
+    def trace_file(self, host: Host) -> Path | None:
+        """What the present QEMU on ``host`` traces; None where the scenario asks for none."""
+        return self._traces[host.name] if self.plan.resolved.scenario.trace else None
 
     def cmdline(self) -> str:
         """The kernel's command line.
@@ -135,9 +142,13 @@ class Guest:
             ),
             sockets=self._ends[host.name].qemu,
             nic=host.nic,
-            extra=self.plan.injection.qemu_arguments,
+            extra=(*self.plan.injection.qemu_arguments, *self._tracing(host)),
             restarts=uses(scenario.script, RESTARTS),
         )
+
+    def _tracing(self, host: Host) -> tuple[str, ...]:
+        path = self.trace_file(host)
+        return () if path is None else trace.arguments(path)
 
     def _record(self, host: Host, qemu: QemuBinary) -> Path | None:
         """A QEMU of anybody's may keep none; arm off is upstream's migration and nothing else."""

@@ -55,6 +55,9 @@ class Evidence:
     free: Free | None
     #: The walk at switch-over, or why there is none; None: nobody walked.
     at_end: Look | None
+    #: The device's record's file, and both QEMUs' traces if they were asked for.
+    record_file: Path
+    traces: tuple[Path, Path] | None
     #: Every other walk, by request and point, in order.
     looks: Mapping[Instant, Look]
     #: Between two instants at which digests were taken, by block: which pages changed.
@@ -119,6 +122,8 @@ def gather(moved: Moved, resolved: Resolved, events: EventStream) -> Evidence:
         not_compared,
         _free(case, moved),
         at_end,
+        moved.record,
+        moved.traces,
         moved.holds.looks,
         _changes(moved.holds, now),
     )

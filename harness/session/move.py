@@ -88,6 +88,8 @@ class Moved:
     #: The source's device's record of its migrations.
     record: Path
     cost: Cost | None
+    #: The traces of both QEMUs, where the scenario asks for them.
+    traces: tuple[Path, Path] | None
 
 
 class Move:
@@ -294,7 +296,12 @@ class Move:
             completed_at=seen.completed_at if seen.completed_at is not None else self._events.now(),
             cost=self._cost.cost(),
             record=record,
+            traces=self._traces(),
         )
+
+    def _traces(self) -> tuple[Path, Path] | None:
+        here, there = self._guest.trace_file(self._origin), self._guest.trace_file(self._target)
+        return None if here is None or there is None else (here, there)
 
     def _write_command(self, side: str, qemu: QemuProcess) -> None:
         self._folder.write_text(f"{side}.command", shlex.join(qemu.command()))
