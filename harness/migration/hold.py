@@ -34,6 +34,9 @@ REQUEST: Final = "request"
 ANSWER: Final = "answer"
 APPLIED: Final = "applied"
 
+#: The guest no longer runs on the source, and must not again.
+_LEFT: Final = frozenset({"pre-switchover", "device", "completed"})
+
 #: No request has this id: what was looked at before the migration began.
 START: Final = 0
 
@@ -107,7 +110,7 @@ class HoldKeeper:
         began = time.monotonic()
 
         def end() -> None:
-            self._monitor.execute("cont")
+            self._go_on(request)
             hold = Hold(request, str(point), time.monotonic() - began)
             self._holds.append(hold)
             walked = self._walked(request, str(point))
@@ -118,9 +121,20 @@ class HoldKeeper:
             if point != APPLIED:
                 self._look(request, str(point))
         except BaseException:
-            self._monitor.execute("cont")
+            self._go_on(request)
             raise
         self._meanwhile(str(point), end)
+
+    def _go_on(self, request: int) -> None:
+        """``cont``, unless that would run the source after the guest has left it."""
+        state = self._monitor.execute("query-migrate")
+        status = state.get("status") if isinstance(state, Mapping) else None
+        if status in _LEFT:
+            raise MachineryError(
+                f"the hold at {request:#x} did not hold: the migration is at {status!r}",
+                hint="a QEMU that completes while it says that it waits: nothing is known of its memory",
+            )
+        self._monitor.execute("cont")
 
     def start(self) -> None:
         """Look at a guest that stands still before its migration begins."""

@@ -108,11 +108,13 @@ def test_a_block_that_cannot_be_read_is_an_error_of_its_own() -> None:
 class FakeMonitor:
     side = "source"
 
-    def __init__(self) -> None:
+    def __init__(self, status: str = "active") -> None:
         self.said: list[str] = []
+        self.status = status
 
-    def execute(self, command: str) -> None:
+    def execute(self, command: str) -> object:
         self.said.append(command)
+        return {"status": self.status} if command == "query-migrate" else {}
 
 
 def test_a_hold_takes_digests_and_lets_the_guest_go_on(tmp_path: Path) -> None:
@@ -122,7 +124,7 @@ def test_a_hold_takes_digests_and_lets_the_guest_go_on(tmp_path: Path) -> None:
         keeper = HoldKeeper(monitor, {"pc.ram": image}, EventStream())  # type: ignore[arg-type]
         keeper.handle({"id": 5, "point": "request"})
         keeper.handle({"id": 5, "point": "answer"})
-    assert monitor.said == ["cont", "cont"]
+    assert monitor.said == ["query-migrate", "cont"] * 2
     assert keeper.requests.requests == (5,)
     taken = keeper.requests.at(5)
     assert taken is not None
@@ -145,7 +147,7 @@ def test_a_hold_that_fails_still_lets_the_guest_go_on(tmp_path: Path) -> None:
         keeper = HoldKeeper(monitor, {"pc.ram": image}, EventStream())  # type: ignore[arg-type]
         with pytest.raises(MachineryError):
             keeper.handle({"id": 5, "point": "request"})
-    assert monitor.said == ["cont"]
+    assert monitor.said == ["query-migrate", "cont"]
 
 
 @pytest.mark.parametrize("data", [{}, {"id": "5", "point": "request"}, {"id": 5, "point": "lunch"}])
@@ -153,3 +155,12 @@ def test_a_hold_that_makes_no_sense(data: dict[str, object]) -> None:
     keeper = HoldKeeper(FakeMonitor(), {}, EventStream())  # type: ignore[arg-type]
     with pytest.raises(MachineryError, match="does not say"):
         keeper.handle(data)
+
+
+@pytest.mark.parametrize("status", ["pre-switchover", "device", "completed"])
+def test_a_source_that_the_guest_has_left_is_never_resumed(status: str) -> None:
+    monitor = FakeMonitor(status)
+    keeper = HoldKeeper(monitor, {}, EventStream())  # type: ignore[arg-type]
+    with pytest.raises(MachineryError, match="did not hold"):
+        keeper.handle({"id": 5, "point": "answer"})
+    assert "cont" not in monitor.said
