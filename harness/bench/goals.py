@@ -124,15 +124,8 @@ def _surplus(case: _Case) -> Iterator[Goal]:
     info, hint = case.arms.get("info"), case.arms.get("hint")
     if info is None or hint is None:
         return
-    mine = {
-        run.seed: (run.values["sent_bytes"], run.values["floor_bytes"]) for run in info.runs if run.counted
-    }
-    quotients = []
-    for run in hint.runs:
-        sent, floor = mine.get(run.seed, (None, None))
-        theirs = run.values.get("sent_bytes") if run.counted else None
-        if sent is not None and floor is not None and theirs is not None and theirs > floor:
-            quotients.append((sent - floor) / (theirs - floor))
+    mine, theirs = _surpluses(info), _surpluses(hint)
+    quotients = [mine[seed] / theirs[seed] for seed in mine if theirs.get(seed, 0) > 0]
     if quotients:
         value, interval = statistics.median(quotients), statistics.median_interval(quotients)
         shown = (
@@ -145,6 +138,16 @@ def _surplus(case: _Case) -> Iterator[Goal]:
             _show(value, shown, "{:.3f}"),
             _below(value, shown, SURPLUS_OF_HINT),
         )
+
+
+def _surpluses(point: BenchPoint) -> dict[int, float]:
+    """Bytes beyond the floor, by the seed of the content."""
+    found = {}
+    for run in point.runs:
+        sent, floor = run.values.get("sent_bytes"), run.values.get("floor_bytes")
+        if run.counted and sent is not None and floor is not None:
+            found[run.seed] = sent - floor
+    return found
 
 
 def _slowdown(case: _Case) -> Iterator[Goal]:

@@ -333,8 +333,7 @@ def freed(arm: str, sent: float, total: float, floor: float = 100.0, head: float
     values: list[Mapping[str, float] | None] = []
     for wobble in (0.99, 1.0, 1.0, 1.0, 1.01):
         some = {"sent_bytes": sent * wobble, "total_ms": total * wobble, "head_ms": head}
-        if arm == "info":
-            some |= {"floor_bytes": floor, "sent_over_floor": sent * wobble / floor}
+        some |= {"floor_bytes": floor, "sent_over_floor": sent * wobble / floor}
         values.append(some)
     return made(arm, values)
 
