@@ -13,6 +13,7 @@ from harness.bench.document import BenchDocument
 from harness.bench.folder import BenchFolder
 from harness.bench.host import describe_host
 from harness.bench.markdown import to_markdown
+from harness.bench.page import to_html
 from harness.bench.plan import PlannedRun, Point, make_plan, make_points
 from harness.bench.runner import Request, read_all, read_result, run_all
 from harness.bench.summarise import Setting, summarise
@@ -103,11 +104,13 @@ def write_documents(wanted: Wanted, folder: BenchFolder, host: dict[str, Any]) -
         strict=wanted.request.strict,
         host=host,
         versions=versions,
+        scenarios=wanted.scenarios,
         notes=_notes(wanted, [one.accelerator for one in made]),
     )
     document = summarise(setting, made)
     folder.write("bench.json", document.to_json())
     folder.write("table.md", to_markdown(document))
+    folder.write("report.html", to_html(document, folder.path))
     return document
 
 

@@ -57,4 +57,4 @@ def _row(one: Moved) -> list[str]:
     change = f"{100 * (one.after / one.before - 1):+.1f} %" if one.before else "-"
     word = one.kind + (" *" if one.gate and one.kind == "worse" else "")
     numbers = (show.number(one.before, one.unit), show.number(one.after, one.unit))
-    return [word, one.point, one.measure, *numbers, change, show.p_value(one.p, one.least_p)]
+    return [word, one.point, one.measure, *numbers, change, f"{one.p:.3f}"]

@@ -63,7 +63,7 @@ def _case(points: Sequence[BenchPoint], contrasts: Sequence[Contrast]) -> str:
     lines = [title, "", table(headings, rows)]
     notes = [
         f"  {c.first} against {c.second}: {c.quotient:.2f} times the {_KINDS[c.measure]}"
-        f"{_between(c)}, p = {show.p_value(c.p, c.least_p)}"
+        f"{_between(c)}, p {show.p_value(c.p)}"
         for c in contrasts
         if c.measure in _KINDS and c.quotient is not None
     ]
@@ -102,6 +102,7 @@ def _how(document: BenchDocument) -> str:
         else "",
         f"Host: {host.get('cpu')}, {host.get('cpus')} CPUs, kernel {host.get('kernel')}; "
         f"QEMU {_version(document, 'source_qemu')}, guest kernel {_release(document)}.",
+        show.least_p(c.least_p for c in document.contrasts),
         *document.notes,
         f"Again: {document.command}",
     ]

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from harness.bench.document import BenchPoint, Range
 from harness.bench.measures import BY_NAME
 
@@ -13,10 +15,14 @@ def number(value: float | None, unit: str) -> str:
     """A value with its unit, to three or four digits; a dash where there is none."""
     if value is None:
         return "-"
+    if value == 0:
+        return {"": "0", "B": "0 MB", "us": "0 \N{MICRO SIGN}s", "1/s": "0/s"}.get(unit, f"0 {unit}")
     if unit == "B":
         return f"{value / _MB:,.1f} MB" if abs(value) < 100 * _MB else f"{value / _MB:,.0f} MB"
     if unit == "us":
         return f"{value:,.0f} \N{MICRO SIGN}s"
+    if unit == "ms" and abs(value) >= 10_000:
+        return f"{value / 1000:,.1f} s"
     if unit == "ms":
         return f"{value:,.0f} ms" if abs(value) >= 20 else f"{value:.1f} ms"
     if unit == "s":
@@ -60,7 +66,12 @@ def outcome(point: BenchPoint) -> str:
     return f"{counted} of {len(point.runs)}" + (f" ({words})" if words else "")
 
 
-def p_value(p: float, least: float) -> str:
-    """A p, and where it cannot be smaller."""
-    text = f"{p:.3f}" if p >= 0.001 else "< 0.001"
-    return f"{text} (least possible)" if p <= least * 1.0001 and p > 0.001 else text
+def p_value(p: float) -> str:
+    """``= 0.008``, or ``< 0.001``."""
+    return f"= {p:.3f}" if p >= 0.001 else "< 0.001"
+
+
+def least_p(least: Iterable[float]) -> str:
+    """What no p can be below, with so few runs; empty where that is little enough."""
+    lowest = max(least, default=0.0)
+    return f"With so few runs no p can be below {lowest:.3f}." if lowest >= 0.001 else ""

@@ -50,6 +50,8 @@ class Setting:
     host: Mapping[str, Any]
     versions: Mapping[str, Any]
     overhead: Sequence[Overhead] = ()
+    #: The order in which scenarios are shown.
+    scenarios: Sequence[str] = ()
     notes: Sequence[str] = ()
 
 
@@ -66,13 +68,21 @@ def counted_values(point: BenchPoint, measure: str) -> list[float]:
     return [value for value in values if value is not None]
 
 
-def to_points(made: Iterable[Made]) -> list[BenchPoint]:
-    """Runs by point, in the order of their first runs' points; medians over those that count."""
+def to_points(made: Iterable[Made], scenarios: Sequence[str] = ()) -> list[BenchPoint]:
+    """Runs by point, in the order of ``scenarios``; medians over those that count."""
     groups: dict[tuple[str, int, str, str], list[BenchRun]] = {}
     for one in made:
         groups.setdefault((one.scenario, one.memory, one.accelerator, one.arm), []).append(one.run)
     arms = {"off": 0, "hint": 1, "info": 2}
-    ordered = sorted(groups.items(), key=lambda item: (item[0][0], item[0][1], arms.get(item[0][3], 9)))
+    first = {name: index for index, name in enumerate(scenarios)}
+    ordered = sorted(
+        groups.items(),
+        key=lambda item: (
+            first.get(item[0][0], len(first)),
+            *item[0][:2],
+            arms.get(item[0][3], len(arms)),
+        ),
+    )
     points = []
     for (scenario, memory, accelerator, arm), runs in ordered:
         bare = BenchPoint(
@@ -227,7 +237,7 @@ def _doublings(
 
 def summarise(setting: Setting, made: Iterable[Made]) -> BenchDocument:
     """Everything that can be said of these runs."""
-    points = to_points(made)
+    points = to_points(made, setting.scenarios)
     contrasts = contrasts_of(points)
     fits, doublings = growth_of(points)
     return BenchDocument(
