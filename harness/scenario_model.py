@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from harness.scenario_script import Script, as_tuple, needs_controls
-from harness.scenario_types import MIB, Rate, Section, Size, Text
+from harness.scenario_types import MIB, Rate, Section, Size, Text, kernel_name
 from harness.scenario_workload import Idle, Workload
 from harness.units import PAGE_SIZE, Percent, format_size
 
@@ -65,8 +65,8 @@ class Guest(Section):
     """Virtual CPUs."""
     machine: Literal["pc", "q35"] = "pc"
     """Machine type: i440FX or Q35."""
-    kernel: Annotated[Text, Field(min_length=1)] = "default"
-    """A kernel that the toolchain knows by name, or the path (with a slash) of a vmlinuz."""
+    kernel: Annotated[Text, Field(min_length=1), AfterValidator(kernel_name)] = "default"
+    """default, trixie, newest (Debian's cloud kernels), debug, or the path (with a slash) of a vmlinuz."""
     module: Literal["shipped", "test"] = "shipped"
     """The balloon driver as it ships, or the build with controls for tests."""
     cmdline: Annotated[Text, AfterValidator(_cmdline)] = ""

@@ -22,6 +22,16 @@ from harness.units import (
 
 MIB = 2**20
 
+#: Kernels that the toolchain knows by name; all else is a path.
+KERNELS = ("default", "trixie", "newest", "debug")
+
+
+def kernel_name(text: str) -> str:
+    """A name out of :data:`KERNELS`, or the path of a kernel."""
+    if text in KERNELS or "/" in text:
+        return text
+    raise ValueError(f"expected {', '.join(KERNELS)}, or a path (with a slash), got {text!r}")
+
 
 def _written(value: object) -> object:
     """The text of a number where text is wanted: ``kernel: 6.10`` stays 6.10."""

@@ -13,7 +13,7 @@ from harness.cli.options import (
     Accel,
     DestinationQemu,
     Json,
-    KernelPath,
+    KernelName,
     Qemu,
     QemuSource,
     Settings,
@@ -105,7 +105,7 @@ def bench_run(
     qemu: Qemu = None,
     source_qemu: SourceQemu = None,
     destination_qemu: DestinationQemu = None,
-    kernel: KernelPath = None,
+    kernel: KernelName = None,
     qemu_source: QemuSource = None,
 ) -> None:
     """Migrate in every arm, several times, interleaved; judge each run, and say what it saves and costs.

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import Json, KernelPath, QemuSource, app, print_json
+from harness.cli.options import Json, KernelName, QemuSource, app, kernel_named, print_json
+from harness.errors import InputError
 
 
 @app.command()
@@ -36,23 +37,40 @@ def build(
             metavar="[WHAT]...", help="qemu, kernel, module, image (default: all of them); faults."
         ),
     ] = None,
-    kernel: KernelPath = None,
+    kernel: KernelName = None,
+    flavour: Annotated[
+        str | None, typer.Option(metavar="default|debug", help="The kernel's: debug is --kernel debug.")
+    ] = None,
     qemu_source: QemuSource = None,
     update: Annotated[
         bool, typer.Option("--update", help="Look for newer packages in Debian's archive first.")
     ] = False,
 ) -> None:
-    """Build what a run needs, or find it in the cache, and say where it is."""
+    """Build what a run needs, or find it in the cache, and say where it is.
+
+    --kernel all: for the kernels of all suites.
+    """
     from harness.events import EventStream
     from harness.terminal import TerminalProgress
     from harness.toolchain import PARTS, Toolchain, build_all
 
+    chosen = _kernel_to_build(kernel, flavour)
     events = EventStream()
     with TerminalProgress(events):
         toolchain = Toolchain(events=events, qemu_source=qemu_source)
         if update:
             toolchain.update()
         parts = PARTS if not what or what == ["all"] else what
-        built = build_all(toolchain, parts, kernel=kernel or "default")
+        built = build_all(toolchain, parts, kernel=chosen)
     for part in built:
         typer.echo(f"{part.part:16} {part.detail:24} {part.path}")
+
+
+def _kernel_to_build(kernel: str | None, flavour: str | None) -> str:
+    if flavour not in (None, "default", "debug"):
+        raise InputError(f"--flavour {flavour}: expected default or debug")
+    if kernel is not None and flavour is not None:
+        raise InputError("--flavour and --kernel both name a kernel", hint="one of them is enough")
+    if kernel == "all":
+        return kernel
+    return kernel_named(kernel) if kernel is not None else flavour or "default"

@@ -40,7 +40,10 @@ SourceQemu = Annotated[Path | None, typer.Option(metavar="PATH", help="A QEMU bi
 DestinationQemu = Annotated[
     Path | None, typer.Option(metavar="PATH", help="A QEMU binary for the destination.")
 ]
-KernelPath = Annotated[Path | None, typer.Option("--kernel", metavar="PATH", help="Another guest kernel.")]
+KernelName = Annotated[
+    str | None,
+    typer.Option("--kernel", metavar="NAME|PATH", help="Another guest kernel: trixie, newest, debug, path."),
+]
 QemuSource = Annotated[
     Path | None,
     typer.Option(metavar="PATH", help="A QEMU source tree or tarball to build, instead of Debian's."),
@@ -100,7 +103,7 @@ def tools_of(
     qemu: Path | None,
     source: Path | None,
     destination: Path | None,
-    kernel: Path | None,
+    kernel: str | None,
     tree: Path | None,
     fault: str | None = None,
 ) -> Tools:
@@ -115,10 +118,23 @@ def tools_of(
     return Tools(
         source_qemu=source or qemu,
         destination_qemu=destination or qemu,
-        kernel=kernel,
+        kernel=kernel_named(kernel) if kernel is not None else None,
         qemu_source=tree,
         fault=fault,
     )
+
+
+def kernel_named(text: str) -> str:
+    """What ``--kernel`` means: a name that the toolchain knows, or an absolute path."""
+    from harness.scenario_types import KERNELS
+
+    if text in KERNELS:
+        return text
+    if "/" not in text and not Path(text).exists():
+        raise InputError(
+            f"no such kernel: {text!r}", hint=f"there are {', '.join(KERNELS)}; or name a file or build tree"
+        )
+    return str(Path(text).absolute())
 
 
 def print_json(value: object) -> None:

@@ -14,7 +14,7 @@ from harness.cli.options import (
     DestinationQemu,
     Fault,
     Json,
-    KernelPath,
+    KernelName,
     Memory,
     Qemu,
     QemuSource,
@@ -46,7 +46,7 @@ def run(
     qemu: Qemu = None,
     source_qemu: SourceQemu = None,
     destination_qemu: DestinationQemu = None,
-    kernel: KernelPath = None,
+    kernel: KernelName = None,
     qemu_source: QemuSource = None,
     strict: Strict = None,
     fault: Fault = None,
@@ -74,7 +74,7 @@ def shell(
         Path | None, typer.Option(metavar="DIR", help="The run folder; must not exist yet.")
     ] = None,
     qemu: Qemu = None,
-    kernel: KernelPath = None,
+    kernel: KernelName = None,
     qemu_source: QemuSource = None,
 ) -> None:
     """Boot the scenario's guest on the source, with everything in place, and give a shell in it.

@@ -24,7 +24,8 @@ class Tools:
 
     source_qemu: Path | None = None
     destination_qemu: Path | None = None
-    kernel: Path | None = None
+    #: A kernel's name, or an absolute path.
+    kernel: str | None = None
     qemu_source: Path | None = None
     #: A deliberate fault, by its id in the catalogue: what is under test is then wrong, and nobody who
     #: judges it is told.
@@ -35,10 +36,10 @@ class Tools:
         named = (
             ("--source-qemu", self.source_qemu),
             ("--destination-qemu", self.destination_qemu),
-            ("--kernel", self.kernel),
             ("--qemu-source", self.qemu_source),
         )
         words = [word for option, path in named if path is not None for word in (option, str(path.resolve()))]
+        words += ["--kernel", self.kernel] if self.kernel else []
         return [*words, "--fault", self.fault] if self.fault else words
 
 

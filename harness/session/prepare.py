@@ -38,9 +38,9 @@ def load(name: str, changes: Sequence[str | Override], tools: Tools) -> tuple[Sc
     """The scenario with the command's changes; a kernel named on the command line wins."""
     scenario = load_scenario(name, changes)
     if tools.kernel is None and scenario.guest.kernel != "default":
-        tools = replace(tools, kernel=Path(scenario.guest.kernel))
+        tools = replace(tools, kernel=scenario.guest.kernel)
     elif tools.kernel is not None:
-        guest = scenario.guest.model_copy(update={"kernel": str(tools.kernel.absolute())})
+        guest = scenario.guest.model_copy(update={"kernel": tools.kernel})
         scenario = scenario.model_copy(update={"guest": guest})
     return scenario, tools
 

@@ -163,6 +163,25 @@ class Apt:
                 known = self._look_up("binary", names)
         return [_package(name, known[name]) for name in names]
 
+    def closure(self, names: Sequence[str]) -> list[Package]:
+        """These packages and all that they need, as apt would install them on an empty machine."""
+        wanted = " ".join(sorted(names))
+        known = self._known("closure").get(wanted)
+        if known is None:
+            with self.cache.lock(f"apt-{self.suite}", f"packages of Debian {self.suite}"):
+                self._update()
+                known = {"names": self._resolve(names)}
+                facts = _mapping(self.cache.recall(self._fact))
+                closures = {**_mapping(facts.get("closure")), wanted: known}
+                self.cache.remember(self._fact, {**facts, "closure": closures})
+        found = known["names"]
+        return self.packages([str(name) for name in found] if isinstance(found, list) else [])
+
+    def _resolve(self, names: Sequence[str]) -> list[str]:
+        words = ("install", "--simulate", "--no-install-recommends", "-y")
+        text = self._apt("apt-get", *words, *names, what="resolve packages")
+        return sorted(line.split()[1] for line in text.splitlines() if line.startswith("Inst "))
+
     def source(self, name: str) -> Source:
         """This source package, likewise."""
         known = self._known("source")

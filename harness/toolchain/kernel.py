@@ -1,29 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The guest's kernel: Debian's cloud kernel, unpacked; or one that the user names.
-
-Nothing is installed.  The headers and kbuild's programs are unpacked into the
-same folder, and the one absolute path in them is made relative, so that a
-module can be built against them wherever the cache lies.
-"""
+"""The guest's kernel: what one is, and one that the user names by its path."""
 
 from __future__ import annotations
 
 import dataclasses
 import gzip
 import lzma
-import os
 import re
 import struct
 from pathlib import Path
 
-from harness.errors import InputError, MachineryError
-from harness.toolchain.apt import Apt
-from harness.toolchain.cache import MIB, Cache, file_digest, key_of
-from harness.toolchain.recipe import Recipe
+from harness.errors import InputError
+from harness.toolchain.cache import file_digest, key_of
 from harness.toolchain.run import run
-
-# Changes when what is done to the unpacked packages changes.
-_UNPACKING = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +25,8 @@ class Kernel:
     headers: Path | None
     digest: str
     compiler: str | None = None
+    #: The Debian suite whose programs its module is built with; None: the machine's own.
+    tools: str | None = None
 
     def builtin(self) -> frozenset[str]:
         """The modules that are part of the kernel itself."""
@@ -80,38 +71,6 @@ def kernel_release(vmlinuz: Path) -> str:
     return text.decode("ascii", "replace").split(" ", 1)[0]
 
 
-def default_kernel(cache: Cache, recipe: Recipe) -> Kernel:
-    """Debian's cloud kernel of the recipe's suite, with its headers."""
-    apt = Apt(cache, recipe.suite)
-    (meta,) = apt.packages([recipe.kernel])
-    image = next((name for name in meta.depends if name.startswith("linux-image-")), None)
-    if image is None:
-        raise MachineryError(f"Debian's package {recipe.kernel} depends on no kernel: {meta.depends}")
-    image = image.removesuffix("-unsigned")
-    release = image.removeprefix("linux-image-")
-    (headers,) = apt.packages([f"linux-headers-{release}"])
-    # linux-compiler-gcc-NN only names a compiler, and the host's is used.
-    others = [name for name in headers.depends if name.startswith(("linux-headers-", "linux-kbuild-"))]
-    packages = [*apt.packages([image]), headers, *apt.packages(others)]
-    key = key_of(packages=[package.sha256 for package in packages], unpacking=_UNPACKING)
-
-    def build(folder: Path) -> None:
-        with cache.events.step("kernel", release=release):
-            apt.unpack(packages, folder)
-            _make_relocatable(folder, release)
-
-    folder = cache.get("kernel", key, build, what=f"kernel {release}", space=400 * MIB)
-    sources = folder / "usr" / "src" / f"linux-headers-{release}"
-    return Kernel(
-        vmlinuz=folder / "boot" / f"vmlinuz-{release}",
-        release=release,
-        modules_dir=folder / "lib" / "modules" / release,
-        headers=sources,
-        digest=key,
-        compiler=_compiler(sources),
-    )
-
-
 def named_kernel(path: Path) -> Kernel:
     """The kernel that the user names: a vmlinuz, a build tree, or a folder with boot/ and lib/modules/."""
     path = path.absolute()
@@ -135,7 +94,8 @@ def named_kernel(path: Path) -> Kernel:
         modules=_folder_state(modules) if modules else None,
         symbols=file_digest(headers / "Module.symvers") if headers else None,
     )
-    return Kernel(vmlinuz, release, modules, headers, digest, _compiler(headers) if headers else None)
+    compiler = kernel_compiler_name(headers) if headers else None
+    return Kernel(vmlinuz, release, modules, headers, digest, compiler)
 
 
 def _from_folder(path: Path) -> tuple[Path, Path, Path | None]:
@@ -170,21 +130,7 @@ def _folder_state(folder: Path) -> str:
     return key_of(files=state)
 
 
-def _make_relocatable(folder: Path, release: str) -> None:
-    makefile = folder / "usr" / "src" / f"linux-headers-{release}" / "Makefile"
-    text = makefile.read_text("utf-8")
-    makefile.write_text(
-        re.sub(r"^include /usr/src/", "include ../", text, flags=re.MULTILINE), encoding="utf-8"
-    )
-    for name in ("build", "source"):
-        link = folder / "lib" / "modules" / release / name
-        if link.is_symlink() and link.readlink().is_absolute():
-            target = folder / link.readlink().relative_to("/")
-            link.unlink()
-            link.symlink_to(os.path.relpath(target, link.parent))
-
-
-def _compiler(headers: Path) -> str | None:
+def kernel_compiler_name(headers: Path) -> str | None:
     """The name of the compiler that made the kernel: ``gcc-12``."""
     config = headers / ".config"
     match = (

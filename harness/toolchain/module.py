@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from harness.toolchain.compiler import check_unchanged, kernel_compiler, version
 from harness.toolchain.kernel import Kernel, check_compiler_files
 from harness.toolchain.patches import apply_series, patch_at
 from harness.toolchain.run import run
+from harness.toolchain.suite_root import SuiteRoot, suite_root
 
 MODULE = "freepage_balloon"
 #: Builds of the module: as it ships, and with controls for tests in debugfs.
@@ -22,6 +24,40 @@ VARIANTS = (SHIPPED, TEST)
 
 _SOURCES = ("*.c", "*.h", "Makefile", "Kbuild")
 _BUILD = 1  # changes when what is done below changes
+
+
+@dataclasses.dataclass(frozen=True)
+class _Builder:
+    """Runs kbuild: with the machine's own programs, or with those of the kernel's suite."""
+
+    kernel: Kernel
+    compiler: str
+    version: str
+    root: SuiteRoot | None
+
+    def make(self, headers: Path, work: Path, options: Sequence[str], log: Path) -> None:
+        inside = self.root.inside if self.root else lambda path: path
+        command: list[str | Path] = [
+            *("make", "-C", inside(headers), f"M={inside(work)}", f"CC={self.compiler}"),
+            # Type information is stripped, and making it needs another program.
+            *(*options, "CONFIG_DEBUG_INFO_BTF_MODULES=", f"-j{os.cpu_count() or 1}", "modules"),
+        ]
+        what = f"build the module for {self.kernel.release}"
+        if self.root:
+            self.root.run(command, what=what, scratch=work, log=log)
+        else:
+            check_compiler_files(headers)
+            run(command, what=what, cwd=work, log=log)
+
+
+def _builder(cache: Cache, kernel: Kernel) -> _Builder:
+    if kernel.tools is None:
+        compiler = kernel_compiler(kernel)
+        return _Builder(kernel, compiler, version_of(cache, compiler), None)
+    # "x86_64-linux-gnu-gcc-14" is in the package gcc-14.
+    name = kernel.compiler or "gcc"
+    root = suite_root(cache, kernel.tools, name.rpartition("gnu-")[2])
+    return _Builder(kernel, name, root.digest, root)
 
 
 def build_module(
@@ -47,21 +83,20 @@ def build_module(
             f"no headers for the kernel {kernel.release}, so its module cannot be built",
             hint=f"install linux-headers-{kernel.release}, or name its build tree, not {kernel.vmlinuz}",
         )
-    headers, compiler = kernel.headers, kernel_compiler(kernel)
-    digests = tree_digest(files, sources)
+    headers, digests = kernel.headers, tree_digest(files, sources)
     series = [patch_at(path) for path in patches]
+    builder = _builder(cache, kernel)
     key = key_of(
         build=_BUILD,
         kernel=kernel.digest,
         sources=digests,
-        compiler=version_of(cache, compiler),
+        compiler=builder.version,
         variant=variant,
         patches=[patch.digest for patch in series],
     )
 
     def build(folder: Path) -> None:
         with cache.events.step("module", kernel=kernel.release, variant=variant):
-            check_compiler_files(headers)
             # Patches name files as they are in the project.
             tree = folder / "build"
             work = tree / sources.name
@@ -70,19 +105,8 @@ def build_module(
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, copy)
             apply_series(series, tree, lambda name: _file(sources.parent / name))
-            log = folder / "build.log"
-            command: list[str | Path] = [
-                "make",
-                "-C",
-                headers,
-                f"M={work}",
-                f"CC={compiler}",
-                "W=1",
-                *(["FREEPAGE_TEST=1"] if variant == TEST else []),
-                f"-j{os.cpu_count() or 1}",
-                "modules",
-            ]
-            run(command, what=f"build the module for {kernel.release}", cwd=work, log=log)
+            options = ["W=1", *(["FREEPAGE_TEST=1"] if variant == TEST else [])]
+            builder.make(headers, work, options, folder / "build.log")
             built = work / f"{MODULE}.ko"
             if not built.exists():
                 raise MachineryError(f"building {sources} made no {MODULE}.ko")

@@ -11,6 +11,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from harness.errors import InputError, MachineryError
 
 
+class OtherKernel(BaseModel):
+    """Where the same kernel of a newer suite is: there, and what its module is built with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    suite: str
+    tools: str
+
+
 class Recipe(BaseModel):
     """What goes into a guest, as data.  Paths on the left are the guest's."""
 
@@ -18,6 +27,7 @@ class Recipe(BaseModel):
 
     suite: str
     kernel: str
+    kernels: dict[str, OtherKernel]
     packages: tuple[str, ...]
     programs: dict[str, str]
     binaries: dict[str, str]

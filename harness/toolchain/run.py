@@ -24,15 +24,20 @@ PACKAGES: Mapping[str, str] = {
     "apt-cache": "apt",
     "apt-config": "apt",
     "apt-get": "apt",
+    "bc": "bc",
+    "bison": "bison",
     "dpkg-deb": "dpkg",
     "dpkg-source": "dpkg-dev",
+    "flex": "flex",
     "gcc": "gcc",
     "make": "make",
     "readelf": "binutils",
+    "pahole": "dwarves",
     "patch": "patch",
     "pkg-config": "pkg-config",
     "strip": "binutils",
     "tar": "tar",
+    "unshare": "util-linux",
 }
 
 _TAIL = 25

@@ -13,9 +13,11 @@ from harness.errors import InputError
 from harness.events import EventStream
 from harness.toolchain.apt import Apt
 from harness.toolchain.cache import Cache, file_digest
+from harness.toolchain.debian_kernel import debian_kernel
+from harness.toolchain.debug_kernel import debug_kernel
 from harness.toolchain.firmware import NEEDED, firmware
 from harness.toolchain.image import Image, build_image
-from harness.toolchain.kernel import Kernel, default_kernel, named_kernel
+from harness.toolchain.kernel import Kernel, named_kernel
 from harness.toolchain.module import SHIPPED, TEST, build_module
 from harness.toolchain.probe import Probe, probe_binary
 from harness.toolchain.qemu import FAULTS, FLAVOURS, PATCHED, QemuBinary, QemuBuilder
@@ -26,6 +28,9 @@ SOURCE_VARIABLE = "FREEPAGE_QEMU_SOURCE"
 PARTS = ("qemu", "kernel", "module", "image")
 #: Built only when it is asked for: what has deliberate faults (harness/faults).
 FAULTY = "faults"
+
+#: Kernels by name, beside those of newer suites, which the image's recipe names.
+DEFAULT, DEBUG, ALL = "default", "debug", "all"
 
 
 class Toolchain:
@@ -79,9 +84,21 @@ class Toolchain:
             has_free_page_hint=bool(facts["has_free_page_hint"]),
         )
 
-    def kernel(self, name: str | Path = "default") -> Kernel:
-        """Debian's cloud kernel, or the one at a path."""
-        return default_kernel(self.cache, self.recipe) if name == "default" else named_kernel(Path(name))
+    def kernel(self, name: str | Path = DEFAULT) -> Kernel:
+        """Debian's cloud kernel, of the image's suite or a newer one; the debug kernel; one at a path."""
+        recipe = self.recipe
+        if name == DEFAULT:
+            return debian_kernel(self.cache, recipe.suite, recipe.kernel)
+        if name == DEBUG:
+            return debug_kernel(self.cache, recipe.suite, checkout() / "vm-images" / "debug.config")
+        if name in recipe.kernels:
+            other = recipe.kernels[str(name)]
+            return debian_kernel(self.cache, other.suite, recipe.kernel, other.tools)
+        return named_kernel(Path(name))
+
+    def kernel_names(self) -> tuple[str, ...]:
+        """Debian's kernels, by the names that :meth:`kernel` knows; the debug kernel is not one of them."""
+        return (DEFAULT, *self.recipe.kernels)
 
     def module(self, kernel: Kernel, variant: str = SHIPPED) -> Path:
         """The balloon driver with free page info, for this kernel: ``shipped``, or ``test`` with controls."""
@@ -94,7 +111,8 @@ class Toolchain:
 
     def update(self) -> None:
         """Forget what Debian had: the next call looks, and builds anew what has changed there."""
-        for suite in {SUITE, self.recipe.suite}:
+        others = {suite for other in self.recipe.kernels.values() for suite in (other.suite, other.tools)}
+        for suite in {SUITE, self.recipe.suite} | others:
             Apt(self.cache, suite).forget()
 
     def _known_external(self, path: Path) -> dict[str, object]:
@@ -134,9 +152,12 @@ class Built:
 
 
 def build_all(
-    toolchain: Toolchain, parts: Sequence[str] = PARTS, *, kernel: str | Path = "default"
+    toolchain: Toolchain, parts: Sequence[str] = PARTS, *, kernel: str | Path = DEFAULT
 ) -> list[Built]:
-    """Make these parts (both flavours of QEMU), with progress on the toolchain's event stream."""
+    """Make these parts (both flavours of QEMU), with progress on the toolchain's event stream.
+
+    ``kernel`` may be ``all``: that of every suite.
+    """
     known = (*PARTS, FAULTY)
     unknown = [part for part in parts if part not in known]
     if unknown:
@@ -146,14 +167,8 @@ def build_all(
     built: list[Built] = []
     # The image first: it is quick, and what is wrong with it shows before a long build.
     if {"kernel", "module", "image"} & set(parts):
-        guest = toolchain.kernel(kernel)
-        if "kernel" in parts:
-            built.append(Built("kernel", guest.vmlinuz, guest.release))
-        if "module" in parts:
-            built.append(Built("module", toolchain.module(guest), f"for {guest.release}"))
-        if "image" in parts:
-            image = toolchain.image(guest)
-            built.append(Built("image", image.initrd, f"{image.size} bytes"))
+        for name in toolchain.kernel_names() if kernel == ALL else (kernel,):
+            built += _build_guest(toolchain, parts, toolchain.kernel(name))
     if "qemu" in parts:
         # Stock first: what the patches touch is then compiled again, and little else.
         for flavour in reversed(FLAVOURS):
@@ -164,4 +179,16 @@ def build_all(
         built.append(Built("image (faults)", image.initrd, f"{image.size} bytes"))
         qemu = toolchain.qemu(FAULTS)
         built.append(Built("qemu (faults)", qemu.path, qemu.version))
+    return built
+
+
+def _build_guest(toolchain: Toolchain, parts: Sequence[str], kernel: Kernel) -> list[Built]:
+    built = []
+    if "kernel" in parts:
+        built.append(Built("kernel", kernel.vmlinuz, kernel.release))
+    if "module" in parts:
+        built.append(Built("module", toolchain.module(kernel), f"for {kernel.release}"))
+    if "image" in parts:
+        image = toolchain.image(kernel)
+        built.append(Built("image", image.initrd, f"{image.size} bytes"))
     return built

@@ -99,8 +99,8 @@ def test_overrides_change_anything() -> None:
 
 def test_words_are_words() -> None:
     """YAML 1.1 would read off as False, 6.10 as 6.1, and 1_0 as 10."""
-    scenario = load_scenario("idle", ["arm=off", "guest.kernel=6.10"])
-    assert (scenario.arm, scenario.guest.kernel) == ("off", "6.10")
+    scenario = load_scenario("idle", ["arm=off", "guest.kernel=./6.10"])
+    assert (scenario.arm, scenario.guest.kernel) == ("off", "./6.10")
 
 
 def test_every_mistake_is_found_and_placed(tmp_path: Path) -> None:

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A Debian suite's compiler and kbuild's needs, in a folder of their own.
+
+The build programs in a suite's kernel headers need that suite's C library, so
+a newer suite's module cannot be built with the machine's own.  The folder is
+made of packages that are unpacked, as the guest's are: no package's script is
+run, nothing is installed, and no root is needed.  Commands enter it by chroot,
+in a mount namespace (and, for an ordinary user, a user namespace) of their own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from harness.errors import MachineryError
+from harness.toolchain.apt import Apt
+from harness.toolchain.cache import MIB, Cache, key_of
+from harness.toolchain.run import run
+
+#: What ``make modules`` against Debian's headers runs, beside the compiler.
+_PACKAGES: Final = (
+    "base-files",
+    "bash",
+    "binutils",
+    "coreutils",
+    "dash",
+    "diffutils",
+    "findutils",
+    "grep",
+    "libelf1t64",
+    "make",
+    "mawk",
+    "perl-base",
+    "sed",
+    "sparse",
+)
+
+#: Where the cache is seen from inside.
+_CACHE: Final = Path("/mnt")
+
+# Arguments: the folder, the cache, what to run.  What is mounted goes with the namespace.
+_ENTER: Final = """\
+set -e
+root=$1 cache=$2
+shift 2
+mount --rbind "$cache" "$root/mnt"
+mount --rbind /dev "$root/dev"
+mount --rbind /proc "$root/proc"
+exec chroot "$root" /usr/bin/env -i PATH=/usr/bin:/usr/sbin LC_ALL=C.UTF-8 "$@"
+"""
+
+# Changes when what is done to the unpacked packages changes.
+_UNPACKING = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class SuiteRoot:
+    """A suite's programs; paths below the cache may be used inside by :meth:`inside`."""
+
+    folder: Path
+    cache: Path
+    digest: str
+
+    def inside(self, path: Path) -> Path:
+        """What a path of the cache is called in there."""
+        return _CACHE / path.relative_to(self.cache)
+
+    def run(self, argv: Sequence[str | Path], *, what: str, scratch: Path, log: Path | None = None) -> str:
+        """Run a command in there; ``scratch`` (a folder below the cache) is for its temporary files."""
+        user = [] if os.geteuid() == 0 else ["--map-root-user"]
+        enter = ["unshare", "--mount", *user, "sh", "-c", _ENTER, "sh", str(self.folder), str(self.cache)]
+        words = [*enter, f"TMPDIR={self.inside(scratch)}", *map(str, argv)]
+        return run(words, what=what, log=log)
+
+
+def suite_root(cache: Cache, suite: str, compiler: str) -> SuiteRoot:
+    """The folder for a suite, with this compiler (a package's name, ``gcc-14``) in it."""
+    apt = Apt(cache, suite)
+    packages = apt.closure([*_PACKAGES, compiler])
+    key = key_of(packages=[package.sha256 for package in packages], unpacking=_UNPACKING)
+
+    def build(folder: Path) -> None:
+        with cache.events.step("suite", suite=suite, packages=len(packages)):
+            # First what the others' files go through: /bin, /lib and their like are links there.
+            first = [package for package in packages if package.name == "base-files"]
+            apt.unpack([*first, *(package for package in packages if package not in first)], folder)
+            for name in ("dev", "mnt", "proc"):
+                (folder / name).mkdir(exist_ok=True)
+            awk = folder / "usr" / "bin" / "awk"
+            if not awk.is_symlink():
+                awk.symlink_to("mawk")  # what the alternatives' script would do
+            if not (folder / "lib64").is_symlink():
+                raise MachineryError(f"Debian {suite} is laid out in a way that this does not know")
+
+    folder = cache.get("suite", key, build, what=f"the build programs of {suite}", space=800 * MIB)
+    return SuiteRoot(folder, cache.root, key)
