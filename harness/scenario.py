@@ -187,7 +187,7 @@ class Resolved:
 
 def resolve(scenario: Scenario, machine: MachineFacts) -> Resolved:
     """Fill in what the file left open, and refuse what this machine cannot do."""
-    memory = scenario.guest.memory
+    memory = scenario.guest.all_memory
     needed = 2 * memory + HOST_MARGIN
     if needed > machine.memory_available:
         most = (machine.memory_available - HOST_MARGIN) // 2 // (64 * MIB) * (64 * MIB)

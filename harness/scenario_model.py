@@ -56,6 +56,12 @@ def _memory(size: int) -> int:
     return size
 
 
+def _dimm(size: int) -> int:
+    if size % (128 * MIB):
+        raise ValueError(f"expected whole 128MiB, the guest's memory block, got {format_size(size)!r}")
+    return size
+
+
 class Guest(Section):
     """The virtual machine under test."""
 
@@ -65,6 +71,17 @@ class Guest(Section):
     """Virtual CPUs."""
     machine: Literal["pc", "q35"] = "pc"
     """Machine type: i440FX or Q35."""
+    nodes: Annotated[int, Field(ge=1, le=16)] = 1
+    """NUMA nodes, each a RAMBlock of its own, of equal size as far as whole MiB go."""
+    dimm: Annotated[Size, AfterValidator(_dimm)] | None = None
+    """Memory that is plugged in once the guest has booted, beside `memory`: a RAMBlock of its own."""
+    below_4g: Annotated[Size, AfterValidator(_memory)] | None = None
+    """Where the PCI hole begins: no more than this is mapped below 4 GiB. null: the machine's own limit."""
+    hugepages: bool = False
+    """Back its memory with huge pages of the host, which has to have reserved them."""
+    traffic: bool = False
+    """Have the lab send it datagrams as fast as it takes them, from boot to the end: the NIC, not a
+    vCPU, writes them into its memory."""
     kernel: Annotated[Text, Field(min_length=1), AfterValidator(kernel_name)] = "default"
     """default, trixie, newest (Debian's cloud kernels), debug, or the path (with a slash) of a vmlinuz."""
     module: Literal["shipped", "test"] = "shipped"
@@ -73,6 +90,11 @@ class Guest(Section):
     """Words appended to the kernel's command line."""
     boot_timeout_s: Annotated[int, Field(ge=1, le=86400)] = 180
     """Seconds until the guest must have said that it is ready."""
+
+    @property
+    def all_memory(self) -> int:
+        """What it has in the end, in bytes: with the DIMM."""
+        return self.memory + (self.dimm or 0)
 
 
 class Migration(Section):
@@ -84,6 +106,17 @@ class Migration(Section):
     """The longest pause that QEMU may plan for."""
     multifd: Annotated[int, Field(ge=0, le=255)] = 0
     """Parallel channels; 0: one stream."""
+    zero_pages: Literal["none", "legacy", "multifd"] | None = None
+    """Who looks for pages of zeros: nobody, the migration's thread, the multifd threads; null:
+    QEMU's default."""
+    xbzrle: bool = False
+    """Send what has changed in a page, not the page, where it has been sent before."""
+    auto_converge: bool = False
+    """Slow the guest down as long as it writes faster than the migration sends."""
+    tls: bool = False
+    """Encrypt the migration, with certificates of the run's own."""
+    postcopy: bool = False
+    """Allow a switch to postcopy, which is never made: the device then asks for nothing."""
     timeout_s: Annotated[int, Field(ge=1, le=86400)] = 300
     """Seconds until the migration must have completed."""
 
@@ -113,6 +146,8 @@ class Expect(Section):
     """Arm info: at most so many, in percent."""
     sent_over_floor_max: Annotated[float, Field(gt=0)] | None = None
     """Arm info: (bytes sent - head) / floor may be at most this."""
+    refused: Annotated[Text, Field(min_length=1)] | None = None
+    """Arm info: words that must be in the device's reason for asking the guest nothing."""
 
 
 class Leg(Section):
@@ -177,6 +212,9 @@ class Scenario(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Scenario:
+        if self.guest.vcpus < self.guest.nodes:
+            path = {"path": ("guest", "nodes")}
+            raise PydanticCustomError("at", "expected at least as many vcpus as nodes", path)
         noise = noise_bytes(self)
         if noise + NOISE_MARGIN > self.guest.memory:
             raise PydanticCustomError(

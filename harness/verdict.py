@@ -200,6 +200,11 @@ def _expectations(case: JudgeInput, pages: PageCounts) -> list[Finding]:
     if expect.skipped_percent_max is not None and percent > expect.skipped_percent_max:
         text = f"{percent:.1f} % of all pages were skipped, expected at most {expect.skipped_percent_max:g} %"
         findings.append(Finding("skipped-percent-max", "expectation", text))
+    if expect.refused is not None:
+        said = str((case.statistics or {}).get("refused") or "")
+        if expect.refused not in said:
+            text = f"the device's reason for asking nothing is {said!r}, expected {expect.refused!r} in it"
+            findings.append(Finding("refused", "expectation", text))
     ratio, limit = case.sent_over_floor, expect.sent_over_floor_max
     if limit is not None and ratio is not None and ratio > limit:
         text = f"what was sent is {ratio:.3f} times the floor, expected at most {limit:g} times"

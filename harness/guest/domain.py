@@ -18,6 +18,7 @@ from typing import Final, Literal, TypeAlias
 from uuid import UUID
 
 from harness.errors import MachineryError
+from harness.guest.memory_shape import ONE_BLOCK, MemoryShape, add_backing, add_maximum, add_nodes
 from harness.hosts.netns import Nic
 
 Arm: TypeAlias = Literal["off", "hint", "info"]
@@ -114,6 +115,8 @@ class DomainSpec:
     unconfined: tuple[str, ...] = ()
     #: Under KVM, the CPU (libvirt's XML); None: the host's own.
     cpu: str | None = None
+    #: How it is cut up, and whether in huge pages.
+    shape: MemoryShape = ONE_BLOCK
     #: More QEMU arguments, after all others.
     extra: tuple[str, ...] = ()
 
@@ -123,9 +126,10 @@ def domain_xml(spec: DomainSpec) -> str:
     root = ET.Element("domain", {"type": "kvm" if spec.accelerator == "kvm" else "qemu"})
     _text(root, "name", spec.name)
     _text(root, "uuid", str(spec.uuid))
+    add_maximum(root, spec.shape, spec.memory)
     _text(root, "memory", str(spec.memory), unit="b")
     _text(root, "vcpu", str(spec.vcpus))
-    _memory_backing(root, spec.ram)
+    add_backing(root, spec.shape, spec.ram)
     boot = ET.SubElement(root, "os")
     _text(boot, "type", "hvm", arch="x86_64", machine=spec.machine)
     _text(boot, "kernel", str(spec.boot.kernel))
@@ -136,7 +140,7 @@ def domain_xml(spec: DomainSpec) -> str:
         ET.SubElement(features, name)
     # The outside walk reads the kernel's own description of its structures from it.
     ET.SubElement(features, "vmcoreinfo", {"state": "on"})
-    _cpu(root, spec)
+    add_nodes(_cpu(root, spec), spec.shape, spec.memory, spec.vcpus)
     ET.SubElement(root, "clock", {"offset": "utc"})
     # A guest that panics or reboots is lost at once, and not again and again until a deadline.
     for event in ("on_poweroff", "on_reboot", "on_crash"):
@@ -189,14 +193,6 @@ def _text(parent: ET.Element, tag: str, text: str, **attributes: str) -> None:
     ET.SubElement(parent, tag, attributes).text = text
 
 
-def _memory_backing(root: ET.Element, ram: str) -> None:
-    """RAM in a file, shared: the harness reads it while QEMU runs and after it has gone."""
-    backing = ET.SubElement(root, "memoryBacking")
-    ET.SubElement(backing, "source", {"type": ram})
-    ET.SubElement(backing, "access", {"mode": "shared"})
-    ET.SubElement(backing, "allocation", {"mode": "ondemand"})
-
-
 def _security(root: ET.Element, unconfined: tuple[str, ...]) -> None:
     for old in root.findall("seclabel"):
         root.remove(old)
@@ -204,14 +200,14 @@ def _security(root: ET.Element, unconfined: tuple[str, ...]) -> None:
         ET.SubElement(root, "seclabel", {"type": "none", "model": model})
 
 
-def _cpu(root: ET.Element, spec: DomainSpec) -> None:
+def _cpu(root: ET.Element, spec: DomainSpec) -> ET.Element:
     if spec.cpu is not None:
-        root.append(ET.fromstring(spec.cpu))  # noqa: S314 - what two libvirt daemons agree on
-        return
+        cpu = ET.fromstring(spec.cpu)  # noqa: S314 - what two libvirt daemons agree on
+        root.append(cpu)
+        return cpu
     if spec.accelerator == "kvm":
         # Both hosts are this machine.
-        ET.SubElement(root, "cpu", {"mode": "host-passthrough", "migratable": "on"})
-        return
+        return ET.SubElement(root, "cpu", {"mode": "host-passthrough", "migratable": "on"})
     # A plain model: what "max" adds (five-level page tables, say) makes emulation slower.
     # check: TCG's additions to the model are not to be compared with the host's CPU.
     cpu = ET.SubElement(root, "cpu", {"mode": "custom", "match": "exact", "check": "none"})
@@ -219,6 +215,7 @@ def _cpu(root: ET.Element, spec: DomainSpec) -> None:
     # Without these the guest waits for entropy before its first key exchange.
     for name in ("rdrand", "rdseed"):
         ET.SubElement(cpu, "feature", {"policy": "require", "name": name})
+    return cpu
 
 
 def _devices(root: ET.Element, spec: DomainSpec) -> None:
@@ -287,6 +284,7 @@ def _arguments(spec: DomainSpec) -> Iterator[str]:
     path = _option(spec.sockets.monitor)
     yield from ("-chardev", f"socket,id={_MONITOR},path={path},server=on,wait=off")
     yield from ("-mon", f"chardev={_MONITOR},mode=control")
+    yield from spec.shape.arguments()
     yield from spec.balloon.arguments()
     yield from spec.extra
 

@@ -32,11 +32,12 @@ from harness.errors import FreepageError, HostLost, MachineryError
 from harness.events import EventStream
 from harness.guest.domain import Sockets
 from harness.hosts import capscache, kernel, netns, relay
+from harness.hosts.certificates import write_certificates
 from harness.hosts.enter import inside_lab
 from harness.hosts.interface import Ends
 from harness.hosts.kernel import Mount
 from harness.hosts.lab_qemu import LabQemu
-from harness.hosts.libvirtd import Daemon, Program, find_program
+from harness.hosts.libvirtd import CERTIFICATES, Daemon, Program, find_program
 from harness.hosts.room import ROOM
 from harness.hosts.space import Space, background
 
@@ -244,6 +245,7 @@ class Lab:
     ``bandwidth`` shapes the migration wire, in bytes a second.  ``memory`` bounds
     the RAM files of all guests together, in bytes.  ``logs`` is a folder (of the
     run) for the daemons' and QEMUs' logs, which then survive whatever happens.
+    ``tls``: the hosts have certificates, for encrypted migrations.
     """
 
     def __init__(
@@ -253,8 +255,10 @@ class Lab:
         *,
         memory: int | None = None,
         logs: Path | None = None,
+        tls: bool = False,
     ) -> None:
         self._events = events
+        self._tls = tls
         self._bandwidth = bandwidth
         self._memory = memory
         self.runtime_dir = ROOM / "lab"
@@ -292,6 +296,9 @@ class Lab:
                 self._make_host(name, address, program, stack)
                 for name, address in zip(netns.NAMES, netns.WIRE, strict=True)
             )
+            if self._tls:
+                folders = [host.runtime_dir / "libvirt" / CERTIFICATES for host in self._hosts]
+                write_certificates(folders, [host.address for host in self._hosts])
             for host in self._hosts:
                 host.begin()
             tap = netns.can_open_tun()

@@ -68,6 +68,9 @@ log_outputs = "3:file:{logs}/daemon.log"
 audit_level = 0
 """
 
+#: Below a daemon's folder: what a host shows in an encrypted migration, if there is anything.
+CERTIFICATES: Final = "certificates"
+
 _QEMU_CONFIG: Final = """\
 dynamic_ownership = 0
 remember_owner = 0
@@ -159,6 +162,9 @@ class Daemon:
         config = _DAEMON_CONFIG.format(uuid=uuid.uuid4(), logs=self.logs)
         (etc / f"{self._program.name}.conf").write_text(config)
         config = _QEMU_CONFIG.format(memory=self._memory) + (_ROOT_CONFIG if self._root else "")
+        certificates = self._folder / CERTIFICATES
+        if certificates.is_dir():
+            config += f'migrate_tls_x509_cert_dir = "{certificates}"\nmigrate_tls_x509_verify = 1\n'
         (etc / "qemu.conf").write_text(config)
         # The QEMU driver alone: the others look at all devices, networks and storage of the machine.
         (self._folder / "drivers" / self._program.driver.name).symlink_to(self._program.driver)

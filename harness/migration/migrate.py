@@ -25,6 +25,7 @@ import libvirt
 
 from harness.errors import DeadlineExceeded, LostError
 from harness.events import Deadline
+from harness.migration.modes import PLAIN, Modes
 from harness.migration.qmp import CLOSED, QmpEvent
 from harness.migration.statistics import MigrationError
 
@@ -44,26 +45,23 @@ class MigrationRequest:
     uri: str
     destination_xml: str
     bandwidth: int | None = None
-    multifd: int = 0
+    modes: Modes = PLAIN
 
     def flags(self) -> int:
         """Live, and the destination stays paused: both sides stand still at switch-over."""
         flags: int = libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PAUSED
-        if self.multifd:
-            flags |= libvirt.VIR_MIGRATE_PARALLEL
-        return flags
+        return flags | self.modes.flags()
 
     def parameters(self) -> dict[str, object]:
         """The typed parameters of ``migrate3``."""
         parameters: dict[str, object] = {
             libvirt.VIR_MIGRATE_PARAM_URI: self.uri,
             libvirt.VIR_MIGRATE_PARAM_DEST_XML: self.destination_xml,
+            **self.modes.parameters(),
         }
         if self.bandwidth is not None:
             # Rounded up: 0 would mean "no limit".
             parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = -(-self.bandwidth // MIB)
-        if self.multifd:
-            parameters[libvirt.VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS] = self.multifd
         return parameters
 
 

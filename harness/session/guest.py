@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 import uuid
@@ -11,12 +12,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
-from harness.errors import GuestLost
+from harness.errors import GuestLost, MachineryError
 from harness.events import Deadline, EventStream
 from harness.explain import trace
 from harness.guest.console import Console
 from harness.guest.control import GuestControl
 from harness.guest.domain import Balloon, Boot, DomainSpec, domain_xml
+from harness.guest.memory_shape import MemoryShape, dimm_xml
 from harness.guest.ssh import Keys
 from harness.hosts.interface import Ends, Host, Pair
 from harness.hosts.netns import GUEST_ADDRESS, PREFIX
@@ -144,7 +146,33 @@ class Guest:
             nic=host.nic,
             extra=(*self.plan.injection.qemu_arguments, *self._tracing(host)),
             restarts=uses(scenario.script, RESTARTS),
+            shape=self._shape,
         )
+
+    @property
+    def _shape(self) -> MemoryShape:
+        guest = self.plan.resolved.scenario.guest
+        return MemoryShape(guest.nodes, guest.dimm, guest.below_4g, guest.hugepages)
+
+    def plug(self, domain: libvirt.virDomain, deadline: Deadline) -> None:
+        """Plug the scenario's DIMM in, and wait until the guest has taken it into use."""
+        dimm = self._shape.dimm
+        if dimm is None:
+            return
+        import libvirt
+
+        before = self.control.call("stats", deadline=deadline)["mem_total"]
+        try:
+            domain.attachDeviceFlags(dimm_xml(self._shape), libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        except libvirt.libvirtError as error:
+            raise MachineryError(f"the DIMM cannot be plugged in: {error.get_error_message()}") from error
+        wanted = int(str(before)) + dimm // (128 << 20) * (128 << 20)
+        # The guest's ACPI and hotplug code takes its time, and says nothing when it is done.
+        while int(str(self.control.call("stats", deadline=deadline)["mem_total"])) < wanted:
+            with contextlib.suppress(MachineryError):
+                # No block yet, or none that is offline: it may be one that comes online by itself.
+                self.control.call("memory-online", deadline=deadline)
+            deadline.check()
 
     def _tracing(self, host: Host) -> tuple[str, ...]:
         path = self.trace_file(host)

@@ -12,6 +12,7 @@ from harness.errors import DeadlineExceeded, GuestLost, MachineryError
 from harness.events import Deadline, EventStream
 from harness.hosts.interface import Pair
 from harness.hosts.lab import Lab
+from harness.hosts.netns import GUEST_ADDRESS
 from harness.migration.statistics import MigrationError, MigrationStatistics
 from harness.report.folder import RunFolder
 from harness.session.guest import Guest
@@ -32,6 +33,9 @@ LOAD_SECONDS_PER_MIB: Final = 0.2
 
 #: Beside the RAM of both sides in their file system: what libvirt itself puts there.
 MEMORY_SLACK: Final = 16 << 20
+
+#: Memory that was plugged in: initialised page by page, maybe emulated.
+PLUG_SECONDS: Final = 120.0
 
 #: How long the end of a daemon may take to be noticed, once its socket is closed.
 NOTICE_SECONDS: Final = 0.5
@@ -92,15 +96,21 @@ class Booted:
 def booted(plan: RunPlan, folder: RunFolder, events: EventStream) -> Iterator[Booted]:
     """Steps 3 and 4: the lab, and in it a guest that has said that it is ready."""
     scenario = plan.resolved.scenario
-    memory = 2 * scenario.guest.memory + MEMORY_SLACK
+    memory = 2 * scenario.guest.all_memory + MEMORY_SLACK
     with contextlib.ExitStack() as stack:
         with events.step("lab"):
-            lab = stack.enter_context(Lab(events, memory=memory, logs=folder.file("hosts")))
+            tls = scenario.migration.tls
+            lab = stack.enter_context(Lab(events, memory=memory, logs=folder.file("hosts"), tls=tls))
             guest = stack.enter_context(Guest(plan, lab, folder, events))
         import libvirt
 
         try:
-            yield _boot(plan, lab, guest, events)
+            here = _boot(plan, lab, guest, events)
+            if scenario.guest.traffic:
+                from harness.hosts.traffic import Traffic
+
+                stack.enter_context(Traffic(GUEST_ADDRESS))
+            yield here
         except GuestLost as error:
             _demand_hosts(lab)
             raise guest.explained(error) from error
@@ -131,6 +141,7 @@ def _boot(plan: RunPlan, lab: Pair, guest: Guest, events: EventStream) -> Booted
 
         ready = guest.wait_until_ready(Deadline(scenario.guest.boot_timeout_s, "the guest's ready word"))
         step.note(kernel=ready.get("release"), driver=ready.get("driver"), guest_ms=ready.get("uptime_ms"))
+        guest.plug(domain, Deadline(PLUG_SECONDS, "the guest's use of the DIMM"))
     # What libvirt has learnt about this QEMU is not asked again by the next run.
     lab.source.keep_capabilities()
     return Booted(plan, lab, guest, domain)

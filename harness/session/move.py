@@ -21,6 +21,7 @@ from harness.migration import blocks, device
 from harness.migration.hold import HoldKeeper
 from harness.migration.memory_map import query_map
 from harness.migration.migrate import Handlers, Inbox, MigrationJob, MigrationRequest, follow
+from harness.migration.modes import Modes
 from harness.migration.outside import OutsideWalk
 from harness.migration.qmp import Monitor, MonitorLoop, QmpEvent
 from harness.migration.statistics import (
@@ -152,7 +153,10 @@ class Move:
             destination_gone=lambda: self.actor.killed or self.actor.cancelled,
         )
         self._guest.arrive(self._target)
-        source.execute("migrate-set-parameters", {"downtime-limit": how.downtime_limit_ms})
+        modes = Modes.of(how)
+        source.execute(
+            "migrate-set-parameters", {"downtime-limit": how.downtime_limit_ms, **modes.qemu_parameters()}
+        )
         if outside is not None and not self._guest.held:
             self._look_first(domain, holds)
         xml = destination_xml(
@@ -162,7 +166,7 @@ class Move:
         self.script.begin()
         self.script.happened("start")
         self.script.settle(self._inbox.get, deadline)
-        request = MigrationRequest(self._target.migrate_uri, xml, how.bandwidth, how.multifd)
+        request = MigrationRequest(self._target.migrate_uri, xml, how.bandwidth, modes)
         own, there = self._origin.open(), self._target.connect()
         job = MigrationJob.start(domain, own, there, request, self._inbox)
         moved = follow(job, self._inbox, handlers, deadline)

@@ -111,4 +111,5 @@ def is_quiet(resolved: Resolved) -> bool:
     """
     scenario = resolved.scenario
     meanwhile = (entry for entry in scenario.script if entry.at != "start")
-    return scenario.workload.kind != "churn" and not uses(meanwhile, NEEDS_GUEST)
+    restless = scenario.workload.kind == "churn" or scenario.guest.traffic
+    return not restless and not uses(meanwhile, NEEDS_GUEST)

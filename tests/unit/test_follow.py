@@ -20,6 +20,7 @@ from harness.migration.migrate import (
     MigrationRequest,
     follow,
 )
+from harness.migration.modes import Modes
 from harness.migration.qmp import CLOSED, QmpEvent
 
 MOVED = cast(libvirt.virDomain, object())
@@ -129,7 +130,7 @@ def test_bandwidth_is_rounded_up_to_what_libvirt_counts_in(bandwidth: int, mib: 
 
 def test_multifd_is_libvirts_parallel_migration() -> None:
     plain = MigrationRequest("tcp://192.0.2.1", "<domain/>")
-    parallel = MigrationRequest("tcp://192.0.2.1", "<domain/>", multifd=4)
+    parallel = MigrationRequest("tcp://192.0.2.1", "<domain/>", modes=Modes(multifd=4))
     assert not plain.flags() & libvirt.VIR_MIGRATE_PARALLEL
     assert parallel.flags() & libvirt.VIR_MIGRATE_PARALLEL
     assert parallel.parameters()[libvirt.VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS] == 4
