@@ -214,7 +214,20 @@ class Move:
                     self._seen.reason = (
                         str(answer.get("error-desc", "")) if isinstance(answer, Mapping) else ""
                     )
+            elif status == "active":
+                self._note_modes()
             self.script.happened(status)
+
+    def _note_modes(self) -> None:
+        """What the migration really has switched on: asked for is not the same as used."""
+        source = self.actor.source
+        if source is None:
+            return
+        with contextlib.suppress(FreepageError):
+            capabilities = source.execute("query-migrate-capabilities")
+            parameters = source.execute("query-migrate-parameters")
+            on = [entry["capability"] for entry in capabilities if entry["state"]]  # type: ignore[attr-defined]
+            self._events.emit("modes", capabilities=on, parameters=parameters)
 
     def _connect(self, side: str, deadline: Deadline) -> Monitor:
         host = self._origin if side == "source" else self._target
