@@ -101,6 +101,11 @@ def boots(machine: Machine, seconds: float = PROBE_SECONDS) -> Probe:
         process.wait()
         if process.stdout is not None:
             process.stdout.close()
+    return judge_words(said, seconds)
+
+
+def judge_words(said: bytes, seconds: float) -> Probe:
+    """What a guest kernel's words prove, or its silence after ``seconds``."""
     if FIRST_WORD in said:
         return Probe(True, "a guest kernel under KVM printed its first line")
     if said.strip():

@@ -14,6 +14,7 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from harness.scenario_remote import Remote
 from harness.scenario_script import Script, as_tuple, needs_controls
 from harness.scenario_types import MIB, Rate, Section, Size, Text, kernel_name
 from harness.scenario_workload import Idle, Workload
@@ -198,6 +199,8 @@ class Scenario(Section):
     the floor counts by. false: for a kernel that cannot be walked, see docs/walk.md."""
     measure: Measure | None = None
     """Watch the guest before, during and after its migration; null: do not."""
+    remote: Remote | None = None
+    """Two machines of the user's own, in place of the lab; see docs/remote.md. null: the lab."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     """Of the workload's contents and everything else that is random; null: a new one each run."""
     expect: Expect = Expect()

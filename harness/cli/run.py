@@ -27,6 +27,7 @@ from harness.cli.options import (
     overrides,
     tools_of,
 )
+from harness.cli.remote import Destination, Source, SshConfig, remote_overrides
 
 
 @app.command()
@@ -51,11 +52,17 @@ def run(
     strict: Strict = None,
     fault: Fault = None,
     trace: Trace = None,
+    source: Source = None,
+    destination: Destination = None,
+    ssh_config: SshConfig = None,
 ) -> None:
     """Migrate a guest between two hosts, and prove or disprove that its memory is right."""
     from harness.session.run import run_scenario
 
-    changes = overrides(arm, accel, memory, seed, strict, settings, trace)
+    changes = [
+        *remote_overrides(source, destination, ssh_config),
+        *overrides(arm, accel, memory, seed, strict, settings, trace),
+    ]
     tools = tools_of(qemu, source_qemu, destination_qemu, kernel, qemu_source, fault)
     raise typer.Exit(run_scenario(scenario, changes, tools, out=out, as_json=json))
 

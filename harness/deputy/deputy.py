@@ -49,9 +49,9 @@ class Deputy:
             "chunks": lambda header, data: ({}, self._memory.chunks(header["look"], header["chunk"], data)),
             "pages": lambda header, data: ({}, self._memory.pages(header["look"], data)),
             "firsts": lambda header, data: ({}, self._memory.firsts(header["look"], data)),
-            "read": lambda header, _: (
+            "read": lambda header, known: (
                 {},
-                self._memory.read(header["image"], header["first"], header["count"]),
+                self._memory.read(header["image"], header["first"], header["count"], known),
             ),
             "search": lambda header, data: ({"pages": self._memory.search(header["image"], data)}, b""),
             "page": lambda header, _: ({}, self._memory.page(header["image"], header["page"])),

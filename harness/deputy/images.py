@@ -115,6 +115,11 @@ def digest_all(image: Image, key: bytes) -> Taken:
     return taken
 
 
+def page_digest(content: bytes, key: bytes) -> bytes:
+    """The digest of one page that is not zero."""
+    return hashlib.blake2b(content, digest_size=DIGEST, key=key).digest()
+
+
 def same(a: Taken, b: Taken) -> bytearray:
     """For each page, whether it held the same at both moments."""
     pages = len(a.zero)

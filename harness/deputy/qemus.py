@@ -24,12 +24,14 @@ def command_of(pid: int) -> list[str]:
 
 
 def processes() -> Iterator[tuple[int, list[str]]]:
-    """Every other process with its command line."""
+    """Every other process of this machine with its command line; what runs in a container is another's."""
+    mine = os.stat("/proc/self/ns/net").st_ino
     for name in os.listdir("/proc"):
         if name.isdecimal() and int(name) != os.getpid():
-            words = command_of(int(name))
-            if words:
-                yield int(name), words
+            with contextlib.suppress(OSError):
+                words = command_of(int(name))
+                if words and os.stat(f"/proc/{name}/ns/net").st_ino == mine:
+                    yield int(name), words
 
 
 def find(guest: str, folder: str) -> list[int]:

@@ -113,8 +113,6 @@ class DomainSpec:
     ram: Literal["file", "memfd"] = "file"
     #: The host's security models that are to leave this guest alone: its QEMU and files are the run's own.
     unconfined: tuple[str, ...] = ()
-    #: Under KVM, the CPU (libvirt's XML); None: the host's own.
-    cpu: str | None = None
     #: How it is cut up, and whether in huge pages.
     shape: MemoryShape = ONE_BLOCK
     #: More QEMU arguments, after all others.
@@ -201,12 +199,8 @@ def _security(root: ET.Element, unconfined: tuple[str, ...]) -> None:
 
 
 def _cpu(root: ET.Element, spec: DomainSpec) -> ET.Element:
-    if spec.cpu is not None:
-        cpu = ET.fromstring(spec.cpu)  # noqa: S314 - what two libvirt daemons agree on
-        root.append(cpu)
-        return cpu
     if spec.accelerator == "kvm":
-        # Both hosts are this machine.
+        # Both hosts are this machine, or the user's pair of the same kind: libvirt refuses any other.
         return ET.SubElement(root, "cpu", {"mode": "host-passthrough", "migratable": "on"})
     # A plain model: what "max" adds (five-level page tables, say) makes emulation slower.
     # check: TCG's additions to the model are not to be compared with the host's CPU.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from harness.guest.domain import Sockets
 from harness.hosts.netns import Nic
@@ -50,6 +50,14 @@ class Ends:
     ours: Sockets
 
 
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What a host wants of every domain; see :class:`harness.guest.domain.DomainSpec`."""
+
+    ram: Literal["file", "memfd"] = "file"
+    unconfined: tuple[str, ...] = ()
+
+
 class Host(Protocol):
     """One side of a migration."""
 
@@ -68,6 +76,10 @@ class Host(Protocol):
     @property
     def nic(self) -> Nic | None:
         """How a guest's NIC is attached here; None: it gets none."""
+
+    @property
+    def site(self) -> Site:
+        """What it wants of every domain."""
 
     def arrive(self, name: str) -> Ends:
         """A QEMU is about to start here: sockets for it, below a new folder of that name."""
@@ -124,6 +136,13 @@ class Pair(Protocol):
     @property
     def runtime_dir(self) -> Path:
         """Private, and gone with the run."""
+
+    @property
+    def guest_name(self) -> str:
+        """The guest's name: on a machine that is not ours, nobody else's."""
+
+    def report(self) -> Mapping[str, object] | None:
+        """What the result says of the hosts; None where they are this machine."""
 
     def bring(self, files: Mapping[str, Path]) -> None:
         """Make files of ours available on both hosts; see :meth:`Host.path_of`."""

@@ -34,7 +34,7 @@ from harness.guest.domain import Sockets
 from harness.hosts import capscache, kernel, netns, relay
 from harness.hosts.certificates import write_certificates
 from harness.hosts.enter import inside_lab
-from harness.hosts.interface import Ends
+from harness.hosts.interface import Ends, Site
 from harness.hosts.kernel import Mount
 from harness.hosts.lab_qemu import LabQemu
 from harness.hosts.libvirtd import CERTIFICATES, Daemon, Program, find_program
@@ -95,6 +95,11 @@ class LabHost:
         assert self._network is not None
         with _told(f"cannot make the {self.name}'s network"):
             return self._network.result(START_SECONDS)
+
+    @property
+    def site(self) -> Site:
+        """RAM in a file of the lab's own file system in memory."""
+        return Site()
 
     def arrive(self, name: str) -> Ends:
         """Sockets for a QEMU; both sides of them are on this machine."""
@@ -280,6 +285,14 @@ class Lab:
     def hosts(self) -> tuple[LabHost, ...]:
         """Both."""
         return self._hosts
+
+    @property
+    def guest_name(self) -> str:
+        """Nobody else's guests are here."""
+        return "guest"
+
+    def report(self) -> None:
+        """Both hosts are this machine."""
 
     def bring(self, files: Mapping[str, Path]) -> None:
         """Nothing has to be brought: the hosts see this machine's files."""

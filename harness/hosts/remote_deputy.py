@@ -55,7 +55,7 @@ class DeputyClient:
         self._lock = threading.Lock()
         self._waiting: dict[int, Future[Answer]] = {}
         self._numbers = itertools.count(1)
-        self._bytes: dict[str, int] = {}
+        self._bytes: dict[tuple[str, str], int] = {}
         self._lost = threading.Event()
         self._start()
         threading.Thread(target=self._listen, name=f"deputy-{name}", daemon=True).start()
@@ -110,7 +110,7 @@ class DeputyClient:
                 self._waiting.pop(number, None)
         with self._lock:
             size = len(frame) + wire.HEAD.size + len(json.dumps(header)) + len(data)
-            self._bytes[purpose] = self._bytes.get(purpose, 0) + size
+            self._bytes[purpose, verb] = self._bytes.get((purpose, verb), 0) + size
         if "ok" not in header:
             raise MachineryError(f"the {self.name} ({self._ssh.uri.place}): {header.get('error')}")
         return header, data
@@ -159,11 +159,19 @@ class DeputyClient:
             hint="what was running there is cleaned up by our program on that machine",
         )
 
-    @property
-    def bytes(self) -> Mapping[str, int]:
-        """Bytes that went either way, by purpose; payloads and what goes around them."""
+    def bytes_for(self, purpose: str) -> int:
+        """Bytes that went either way for a purpose; payloads and what goes around them."""
         with self._lock:
-            return dict(self._bytes)
+            return sum(count for (of, _), count in self._bytes.items() if of == purpose)
+
+    @property
+    def bytes_by_verb(self) -> Mapping[str, int]:
+        """The same by what was asked, whatever the purpose."""
+        found: dict[str, int] = {}
+        with self._lock:
+            for (_, verb), count in self._bytes.items():
+                found[verb] = found.get(verb, 0) + count
+        return found
 
 
 def _read_hello(stream: IO[bytes], hello: Future[wire.Frame | None]) -> None:

@@ -37,6 +37,9 @@ DIGEST_BYTES: Final = 16
 CHUNK_PAGES: Final = 512
 #: Digests of so many pages are asked for at once.
 _MOST_PAGES: Final = 1 << 18
+#: Pages that are kept of what a walk has read: memmap, symbols, types.
+_MOST_READ: Final = 1 << 14
+_UNKNOWN: Final = (bytes(DIGEST_BYTES), b"")
 
 
 class RemoteDigests:
@@ -82,8 +85,7 @@ class RemoteDigests:
         """The first half of the digest that a page with this content has."""
         if not any(content):
             return 0
-        full = hashlib.blake2b(content, digest_size=DIGEST_BYTES, key=self.image.key).digest()
-        return int.from_bytes(full[:8], "little")
+        return int.from_bytes(_digest(content, self.image.key)[:8], "little")
 
     def of_pages(self, numbers: PageNumbers) -> Words:
         """The digests of some pages, a row each."""
@@ -113,6 +115,8 @@ class RemoteImage:
         self.pages = size // PAGE_SIZE
         self._number = number
         self._closed = False
+        #: What was read before, with its digest: the next walk reads nearly the same.
+        self._read: dict[int, tuple[bytes, bytes]] = {}
 
     def digests(self) -> RemoteDigests:
         """Look at every page.  The guest must stand still."""
@@ -136,11 +140,26 @@ class RemoteImage:
         """Some pages, for a walk: it reads what describes memory, which is little and packs well."""
         if not 0 < count <= BLOCK_PAGES or first < 0 or first + count > self.pages:
             raise ValueError(f"pages {first}+{count} of {self.pages}")
-        _, data = self.deputy.call("read", purpose=ORACLE, image=self._number, first=first, count=count)
-        content = unpacked(data, count * PAGE_SIZE)
-        if len(content) != count * PAGE_SIZE:
+        numbers = range(first, first + count)
+        known = b"".join(self._read.get(number, _UNKNOWN)[0] for number in numbers)
+        _, data = self.deputy.call(
+            "read", known, purpose=ORACLE, image=self._number, first=first, count=count
+        )
+        content = unpacked(data, count * (PAGE_SIZE + 1))
+        flags, position = content[:count], count
+        rows = []
+        for number, comes in zip(numbers, flags, strict=True):
+            if comes:
+                page = content[position : position + PAGE_SIZE]
+                position += PAGE_SIZE
+                if len(self._read) < _MOST_READ or number in self._read:
+                    self._read[number] = (_digest(page, self.key), page)
+            else:
+                page = self._read.get(number, _UNKNOWN)[1]
+            rows.append(page)
+        if position != len(content) or any(len(page) != PAGE_SIZE for page in rows):
             raise MachineryError(f"the {self.deputy.name} gave {len(content)} bytes for {count} pages")
-        return np.frombuffer(content, dtype="<u8").reshape(count, WORDS)
+        return np.frombuffer(b"".join(rows), dtype="<u8").reshape(count, WORDS)
 
     def blocks_with(self, needle: bytes) -> Iterator[tuple[int, Words]]:
         """(first page, words) of every page that has these bytes in it: looked for over there."""
@@ -155,6 +174,7 @@ class RemoteImage:
         """The same, for another thread; closing it closes nothing."""
         same = RemoteImage(self.deputy, self._number, self.name, self.size, self.key)
         same._closed = True
+        same._read = self._read
         return same
 
     def compared_with(self, destination: FarImage) -> Comparison:
@@ -178,6 +198,10 @@ class RemoteImage:
         if not self._closed and not self.deputy.is_lost:
             self._closed = True
             self.deputy.call("close", image=self._number)
+
+
+def _digest(content: bytes, key: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=DIGEST_BYTES, key=key).digest()
 
 
 def _flags(data: bytes, count: int) -> Flags:

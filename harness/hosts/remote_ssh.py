@@ -203,11 +203,20 @@ class SshConnection:
         )
         if done.returncode != 0:
             said = (done.stderr or done.stdout).strip().splitlines()
-            raise InputError(
-                f"sshd on {self.uri.place} does not forward unix sockets: {said[-1] if said else what}",
-                hint="AllowStreamLocalForwarding yes and AllowTcpForwarding yes in its sshd_config, "
-                "and no DisableForwarding",
-            )
+            raise self._no_forwarding(said[-1] if said else what)
+
+    def demand_forwarding(self) -> None:
+        """Raise if the ssh server has refused to forward, which it says only when somebody connects."""
+        for line in self._said:
+            if "administratively prohibited" in line:
+                raise self._no_forwarding(line)
+
+    def _no_forwarding(self, said: str) -> InputError:
+        return InputError(
+            f"sshd on {self.uri.place} does not forward unix sockets: {said}",
+            hint="AllowStreamLocalForwarding yes and AllowTcpForwarding yes in its sshd_config, "
+            "and no DisableForwarding",
+        )
 
     def close(self, seconds: float = 5) -> None:
         """End the connection."""

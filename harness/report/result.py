@@ -20,6 +20,7 @@ from harness.errors import InputError
 from harness.floor import Account
 from harness.memory.walk import FreeWalk, Standing, WalkError
 from harness.report.measures import Cost, Walk, Work
+from harness.report.remote import RemoteReport
 from harness.scenario_model import Arm, VerdictWord
 from harness.verdict import Finding, Judgement, PageCounts, Testimony
 
@@ -334,6 +335,8 @@ class Result(_Part):
     """The guest's walks; arm info only."""
     free_blocks: list[int] | None = None
     """Free blocks of the guest by order, from 0, just before the migration."""
+    remote: RemoteReport | None = None
+    """null: both hosts were this machine, in a lab."""
     phases: dict[str, float]
     """Seconds by phase of the run."""
     versions: dict[str, Any]

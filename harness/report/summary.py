@@ -51,6 +51,19 @@ def _rows(result: Result) -> list[tuple[str, str]]:
     if result.not_compared:
         named = ", ".join(f"{block.name} ({block.reason})" for block in result.not_compared)
         rows.append(("not compared", named))
+    if result.remote is not None:
+        remote = result.remote
+        places = " to ".join(
+            f"{host.uri} ({host.node}, libvirt {host.libvirt})" for host in remote.hosts.values()
+        )
+        rows.append(("hosts", f"{places}, stream {remote.stream}"))
+        rows.append(
+            (
+                "network",
+                f"{human_size(remote.oracle_bytes)} for the oracle ({remote.oracle_percent:.2f} % of the "
+                f"guest's memory), {human_size(remote.file_bytes)} of files copied",
+            )
+        )
     phases = ", ".join(f"{name} {seconds:.1f}" for name, seconds in result.phases.items())
     rows.append(("seconds", phases))
     rows.append(("replay", result.replay))

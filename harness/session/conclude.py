@@ -20,6 +20,7 @@ from harness.units import human_size
 
 if TYPE_CHECKING:
     from harness.report.measures import Walk
+    from harness.report.remote import RemoteReport
     from harness.report.result import GuestReport, Result
     from harness.verdict import Judgement
 
@@ -38,7 +39,7 @@ def carry_out(
         from harness.session.keeping import keep
 
         with events.step("report"):
-            result, judgement = build_result(plan, folder, events, findings)
+            result, judgement = build_result(plan, folder, events, findings, here.lab.report())
             keep(findings.evidence, judgement, _title(result), folder, events)
     if findings.answers is not None:
         folder.write_whole("guest.json", json.dumps(jsonable(findings.answers), indent=2) + "\n")
@@ -70,9 +71,13 @@ def _title(result: Result) -> str:
 
 
 def build_result(
-    plan: RunPlan, folder: RunFolder, events: EventStream, found: Findings
+    plan: RunPlan,
+    folder: RunFolder,
+    events: EventStream,
+    found: Findings,
+    hosts: Mapping[str, object] | None = None,
 ) -> tuple[Result, Judgement]:
-    """Judge, and put everything down."""
+    """Judge, and put everything down.  ``hosts``: what remote ones tell of themselves."""
     from harness.floor import account_of
     from harness.report.result import (
         Bytes,
@@ -138,12 +143,23 @@ def build_result(
         work=found.work,
         walk=_walk(found),
         free_blocks=found.free_blocks,
+        remote=_remote(plan, hosts),
         phases=_phases(plan, events, found),
         versions=versions,
         replay=replay_command(plan, folder),
         folder=str(folder.path),
     )
     return result, judgement
+
+
+def _remote(plan: RunPlan, hosts: Mapping[str, object] | None) -> RemoteReport | None:
+    if hosts is None:
+        return None
+    from harness.report.remote import RemoteReport
+
+    qemus = {"source": plan.source_qemu.version, "destination": plan.destination_qemu.version}
+    memory = plan.resolved.scenario.guest.memory
+    return RemoteReport.of(hosts, memory, plan.resolved.accelerator, qemus)
 
 
 def _reason(judgement: Judgement, found: Findings) -> str:

@@ -112,7 +112,7 @@ class Guest:
         words = [
             "console=ttyS0 panic=-1",
             f"freepage.driver={self.plan.driver}",
-            f"freepage.ip={GUEST_ADDRESS}/{PREFIX}",
+            f"freepage.ip={GUEST_ADDRESS}/{PREFIX}" if self._lab.source.nic is not None else "",
             self.plan.resolved.scenario.guest.cmdline,
             self.plan.injection.cmdline,
         ]
@@ -128,7 +128,7 @@ class Guest:
             wanted |= {"request", "answer"} if scenario.walk else {"request"}
         holds = tuple(point for point in DEVICE_HOLDS if point in wanted) if scenario.arm == "info" else ()
         return DomainSpec(
-            name=NAME,
+            name=self._lab.guest_name,
             uuid=self._uuid,
             qemu=host.path_of(qemu.path),
             firmware=tuple(host.path_of(folder) for folder in qemu.firmware),
@@ -145,6 +145,8 @@ class Guest:
             sockets=self._ends[host.name].qemu,
             nic=host.nic,
             extra=(*self.plan.injection.qemu_arguments, *self._tracing(host)),
+            ram=host.site.ram,
+            unconfined=host.site.unconfined,
             restarts=uses(scenario.script, RESTARTS),
             shape=self._shape,
         )
@@ -176,7 +178,7 @@ class Guest:
 
     def _tracing(self, host: Host) -> tuple[str, ...]:
         path = self.trace_file(host)
-        return () if path is None else trace.arguments(path)
+        return () if path is None else trace.arguments(host.record_path(path))
 
     def _record(self, host: Host, qemu: QemuBinary) -> Path | None:
         """A QEMU of anybody's may keep none; arm off is upstream's migration and nothing else."""
@@ -223,7 +225,7 @@ class Guest:
         lines = [f"console: {line}" for line in self.console.tail(20)]
         command: tuple[str, ...] = ()
         for host in self._lab.hosts:
-            log = host.qemu_log(NAME)
+            log = host.qemu_log(self._lab.guest_name)
             lines += [f"{host.name} QEMU: {line}" for line in last_words(log)]
             command = command or logged_command(log)
         panic = self.console.panic

@@ -98,9 +98,15 @@ def booted(plan: RunPlan, folder: RunFolder, events: EventStream) -> Iterator[Bo
     scenario = plan.resolved.scenario
     memory = 2 * scenario.guest.all_memory + MEMORY_SLACK
     with contextlib.ExitStack() as stack:
-        with events.step("lab"):
-            tls = scenario.migration.tls
-            lab = stack.enter_context(Lab(events, memory=memory, logs=folder.file("hosts"), tls=tls))
+        lab: Pair
+        logs = folder.file("hosts")
+        with events.step("lab" if plan.machines is None else "hosts"):
+            if plan.machines is None:
+                tls = scenario.migration.tls
+                lab = stack.enter_context(Lab(events, memory=memory, logs=logs, tls=tls))
+            else:
+                qemus = (plan.source_qemu, plan.destination_qemu)
+                lab = stack.enter_context(plan.machines.hosts(qemus, plan.kernel, logs, events))
             guest = stack.enter_context(Guest(plan, lab, folder, events))
         import libvirt
 

@@ -318,7 +318,11 @@ class Move:
 
     def _traces(self) -> tuple[Path, Path] | None:
         here, there = self._guest.trace_file(self._origin), self._guest.trace_file(self._target)
-        return None if here is None or there is None else (here, there)
+        if here is None or there is None:
+            return None
+        self._origin.fetch_record(here)
+        self._target.fetch_record(there)
+        return here, there
 
     def _write_command(self, side: str, qemu: QemuProcess) -> None:
         self._folder.write_text(f"{side}.command", shlex.join(qemu.command()))

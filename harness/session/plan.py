@@ -15,6 +15,7 @@ from harness.toolchain.cache import file_digest
 
 if TYPE_CHECKING:
     from harness.scenario import Resolved
+    from harness.session.prepare import Machines
     from harness.toolchain import Image, Kernel, QemuBinary
 
 
@@ -58,6 +59,8 @@ class RunPlan:
     began: float
     #: How the deliberate fault gets into what is under test; none in an ordinary run.
     injection: Injection = NO_INJECTION
+    #: Where the hosts are; None: here, in a lab.
+    machines: Machines | None = None
 
     @property
     def driver(self) -> str:

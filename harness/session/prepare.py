@@ -11,17 +11,29 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from harness import accel
 from harness.errors import InputError
 from harness.events import EventStream
 from harness.faults.injection import Injection, injection_of
-from harness.scenario import MachineFacts, Override, Resolved, Scenario, load_scenario, resolve
+from harness.scenario import (
+    HOST_MARGIN,
+    MachineFacts,
+    Override,
+    Resolved,
+    Scenario,
+    load_scenario,
+    resolve,
+)
 from harness.session.plan import RunPlan, Tools
 from harness.toolchain import Kernel, QemuBinary, Toolchain
+
+if TYPE_CHECKING:
+    from harness.hosts.interface import Pair
 
 _MEMINFO: Final = Path("/proc/meminfo")
 
@@ -45,28 +57,65 @@ def load(name: str, changes: Sequence[str | Override], tools: Tools) -> tuple[Sc
     return scenario, tools
 
 
-def prepare(scenario: Scenario, tools: Tools, events: EventStream, began: float) -> RunPlan:
-    """Build or find what the scenario needs, and decide what it left open."""
+class Machines(Protocol):
+    """The machines that the two hosts are, where they are not this one."""
+
+    def memory_available(self) -> int:
+        """Bytes for the guests of both sides together."""
+
+    def demand_memory(self, memory: int) -> None:
+        """Raise unless a guest of this size fits on each."""
+
+    def own_qemus(self) -> tuple[QemuBinary | None, QemuBinary | None]:
+        """The QEMUs of source and destination that are there already."""
+
+    def probe(self, qemus: tuple[QemuBinary, QemuBinary], kernel: Kernel, events: EventStream) -> accel.Probe:
+        """Whether KVM runs guests on both."""
+
+    def hosts(
+        self, qemus: tuple[QemuBinary, QemuBinary], kernel: Kernel, logs: Path, events: EventStream
+    ) -> AbstractContextManager[Pair]:
+        """The two hosts, with everything in place for a guest."""
+
+
+def prepare(
+    scenario: Scenario, tools: Tools, events: EventStream, began: float, machines: Machines | None = None
+) -> RunPlan:
+    """Build or find what the scenario needs, and decide what it left open.
+
+    ``machines``: where the run will be; None: here, in a lab.
+    """
     # Asked before anything is built, and again after: a build takes minutes, and memory comes and goes.
-    resolve(scenario, MachineFacts(memory_available(), kvm_usable=True))
+    if machines is None:
+        resolve(scenario, MachineFacts(memory_available(), kvm_usable=True))
+    else:
+        machines.demand_memory(scenario.guest.memory)
     toolchain = Toolchain(events=events, qemu_source=tools.qemu_source)
     with events.step("prepare") as step:
         injection = injection_of(tools.fault)
-        source, destination = _qemus(toolchain, tools, scenario.arm, injection)
+        own = machines.own_qemus() if machines is not None else (None, None)
+        source, destination = _qemus(toolchain, tools, scenario.arm, injection, own)
         kernel = toolchain.kernel(tools.kernel or "default")
         image = toolchain.image(kernel, "test" if injection.faulty_module else scenario.guest.module)
-        resolved, reason = _resolve(scenario, toolchain, source, kernel, events)
+        if machines is None:
+            resolved, reason = _resolve(scenario, toolchain, source, kernel, events)
+        else:
+            resolved, reason = _resolve_there(scenario, machines, (source, destination), kernel, events)
         step.note(accelerator=resolved.accelerator, reason=reason)
-    return RunPlan(resolved, tools, reason, source, destination, kernel, image, began, injection)
+    return RunPlan(resolved, tools, reason, source, destination, kernel, image, began, injection, machines)
 
 
 def _qemus(
-    toolchain: Toolchain, tools: Tools, arm: str, injection: Injection
+    toolchain: Toolchain,
+    tools: Tools,
+    arm: str,
+    injection: Injection,
+    own: tuple[QemuBinary | None, QemuBinary | None],
 ) -> tuple[QemuBinary, QemuBinary]:
     # What the user names is looked at before anything of ours is built.
     named = [
-        toolchain.external_qemu(path) if path else None
-        for path in (tools.source_qemu, tools.destination_qemu)
+        there or (toolchain.external_qemu(path) if path else None)
+        for there, path in zip(own, (tools.source_qemu, tools.destination_qemu), strict=True)
     ]
     for qemu in named:
         if qemu is not None:
@@ -86,6 +135,23 @@ def _resolve(
         return resolve(scenario, MachineFacts(available)), "asked for"
     machine = accel.Machine(qemu.path, qemu.sha256, qemu.firmware, kernel.vmlinuz)
     probe = accel.probe(machine, toolchain.cache, events)
+    resolved = resolve(scenario, MachineFacts(available, kvm_usable=probe.usable, kvm_reason=probe.reason))
+    return resolved, probe.reason
+
+
+def _resolve_there(
+    scenario: Scenario,
+    machines: Machines,
+    qemus: tuple[QemuBinary, QemuBinary],
+    kernel: Kernel,
+    events: EventStream,
+) -> tuple[Resolved, str]:
+    """The same for machines that are not this one."""
+    # That memory is enough was asked of each of them.
+    available = max(machines.memory_available(), 2 * scenario.guest.memory + HOST_MARGIN)
+    if scenario.accelerator == "tcg":
+        return resolve(scenario, MachineFacts(available)), "asked for"
+    probe = machines.probe(qemus, kernel, events)
     resolved = resolve(scenario, MachineFacts(available, kvm_usable=probe.usable, kvm_reason=probe.reason))
     return resolved, probe.reason
 

@@ -20,7 +20,8 @@ from harness.errors import FreepageError, InputError, MachineryError
 from harness.events import EventStream, JsonLinesFile
 from harness.hosts.enter import enter
 from harness.report.folder import RunFolder
-from harness.scenario import Override
+from harness.scenario import Override, Scenario
+from harness.scenario_remote import Remote
 from harness.session.plan import RunPlan, Tools
 from harness.session.prepare import command_start, load, prepare
 from harness.terminal import TerminalProgress, print_error
@@ -65,14 +66,44 @@ def _in_lab(name: str, changes: Sequence[str | Override], tools: Tools, out: Pat
             hint="a run folder is never overwritten: give --out another name, or none",
         )
     events = EventStream()
+    if scenario.remote is not None:
+        return _remotely(scenario, scenario.remote, tools, out, events, began, work)
     with TerminalProgress(events):
         plan = prepare(scenario, tools, events, began)
-    folder = RunFolder.create(out, scenario.name, scenario.arm)
-    events.subscribe(JsonLinesFile(folder.file("events.jsonl")), replay=True)
-    folder.write_text("scenario.yaml", plan.resolved.scenario.to_yaml())
+    folder = _folder(plan, out, events)
     # Forked, not executed anew: all that was imported and resolved is there already.
     # From here on this process only waits, and emits nothing: the log is the other's.
     return enter(lambda: _supervise(plan, folder, events, work), keep=_visible(plan, folder))
+
+
+def _folder(plan: RunPlan, out: Path | None, events: EventStream) -> RunFolder:
+    scenario = plan.resolved.scenario
+    folder = RunFolder.create(out, scenario.name, scenario.arm)
+    events.subscribe(JsonLinesFile(folder.file("events.jsonl")), replay=True)
+    folder.write_text("scenario.yaml", scenario.to_yaml())
+    return folder
+
+
+def _remotely(
+    scenario: Scenario,
+    remote: Remote,
+    tools: Tools,
+    out: Path | None,
+    events: EventStream,
+    began: float,
+    work: Work,
+) -> int:
+    """The same between two machines of the user's own: nothing here needs namespaces."""
+    from harness.hosts.remote import RemotePair
+    from harness.session.remotely import RemoteMachines, demand_possible
+
+    demand_possible(scenario)
+    with contextlib.ExitStack() as stack:
+        with TerminalProgress(events):
+            pair = stack.enter_context(RemotePair.connect(remote, events))
+            plan = prepare(scenario, tools, events, began, RemoteMachines(pair, remote))
+        folder = _folder(plan, out, events)
+        return _supervise(plan, folder, events, work)
 
 
 def _visible(plan: RunPlan, folder: RunFolder) -> list[Path]:

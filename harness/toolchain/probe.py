@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from harness.errors import InputError, MachineryError
@@ -33,19 +34,24 @@ def probe_binary(path: Path) -> Probe:
         raise InputError(f"{path} is not a file, so no QEMU")
     if not os.access(path, os.X_OK):
         raise InputError(f"{path} is not executable, so no QEMU")
-    version = re.search(r"^QEMU emulator version (\S+)", _ask(path, "-version"), re.MULTILINE)
+    return read_probe(lambda *words: _ask(path, *words), str(path))
+
+
+def read_probe(ask: Callable[..., str], what: str) -> Probe:
+    """Put the questions to a binary, wherever it is; ``ask`` gives what it prints for some arguments."""
+    version = re.search(r"^QEMU emulator version (\S+)", ask("-version"), re.MULTILINE)
     if version is None:
-        raise InputError(f"{path} is not a QEMU system emulator: `{path} -version` does not say so")
-    if not re.search(r"^pc\s", _ask(path, "-machine", "help"), re.MULTILINE):
-        raise InputError(f"{path} does not emulate a PC", hint="it has to be a qemu-system-x86_64")
-    properties = properties_of(_ask(path, "-device", f"{DEVICE},help"))
+        raise InputError(f"{what} is not a QEMU system emulator: `-version` does not say so")
+    if not re.search(r"^pc\s", ask("-machine", "help"), re.MULTILINE):
+        raise InputError(f"{what} does not emulate a PC", hint="it has to be a qemu-system-x86_64")
+    properties = properties_of(ask("-device", f"{DEVICE},help"))
     if not properties:
-        raise InputError(f"{path} ({version[1]}) has no device {DEVICE}")
+        raise InputError(f"{what} ({version[1]}) has no device {DEVICE}")
     return Probe(
         version=version[1],
         has_free_page_info="free-page-info" in properties,
         has_free_page_hint="free-page-hint" in properties,
-        data_dirs=tuple(Path(line) for line in _ask(path, "-L", "help").splitlines() if line.startswith("/")),
+        data_dirs=tuple(Path(line) for line in ask("-L", "help").splitlines() if line.startswith("/")),
     )
 
 

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The part of ``result.json`` about machines that are reached by ssh; null in a lab."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ConfigDict
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class RemoteHostReport(_Part):
+    """One machine of the user's own."""
+
+    uri: str
+    """As it was given."""
+    node: str
+    """What it calls itself."""
+    kernel: str
+    """Its kernel's release."""
+    libvirt: str
+    """Its libvirt daemon's version."""
+    python: str
+    """Its Python's version."""
+    cpus: int
+    """How many CPUs may be used there."""
+    accelerator: str
+    """kvm or tcg, of the guest there."""
+    qemu: str
+    """The version of the QEMU that ran there."""
+
+
+class RemoteReport(_Part):
+    """A run between two machines that are reached by ssh."""
+
+    hosts: dict[str, RemoteHostReport]
+    """source and destination."""
+    stream: str
+    """How the migration went: forwarded through ssh, or direct."""
+    oracle_bytes: int
+    """What the oracle's questions and answers took on the network, both ways."""
+    oracle_percent: float
+    """The same, of the guest's memory."""
+    file_bytes: int
+    """Of QEMU, firmware, kernel and image, copied there."""
+
+    @classmethod
+    def of(
+        cls, told: Mapping[str, object], memory: int, accelerator: str, qemus: Mapping[str, str]
+    ) -> RemoteReport:
+        """From what the hosts tell of themselves."""
+        hosts, count = told["hosts"], told["oracle_bytes"]
+        assert isinstance(hosts, Mapping)
+        assert isinstance(count, int)
+        reports = {
+            name: RemoteHostReport(**host, accelerator=accelerator, qemu=qemus[name])
+            for name, host in hosts.items()
+        }
+        percent = round(100 * count / memory, 4)
+        return cls.model_validate({**told, "hosts": reports, "oracle_percent": percent})
