@@ -87,6 +87,9 @@ class Guest(Section):
     """default, trixie, newest (Debian's cloud kernels), debug, or the path (with a slash) of a vmlinuz."""
     module: Literal["shipped", "test"] = "shipped"
     """The balloon driver as it ships, or the build with controls for tests."""
+    generation_id: Literal["none", "kept", "changed"] = "none"
+    """A VM generation id in the guest's memory (vmgenid); changed: the destination's QEMU says another
+    one, and writes it."""
     cmdline: Annotated[Text, AfterValidator(_cmdline)] = ""
     """Words appended to the kernel's command line."""
     boot_timeout_s: Annotated[int, Field(ge=1, le=86400)] = 180

@@ -146,6 +146,19 @@ class Window(Reply):
     gap_us: Count
 
 
+Register = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None
+
+
+class Registers(Reply):
+    """``msrs CPU``: KVM's own registers of one processor; null: there is none."""
+
+    wall_clock: Register
+    system_time: Register
+    async_pf: Register
+    steal_time: Register
+    pv_eoi: Register
+
+
 class Orders(Reply):
     """``orders``: free blocks by order, from 0."""
 
@@ -166,6 +179,7 @@ REPLIES: Final[dict[str, type[Reply]]] = {
     "clock": Clock,
     "window": Window,
     "orders": Orders,
+    "msrs": Registers,
     "poweroff": Nothing,
     "hold": Nothing,
     "unhold": Nothing,

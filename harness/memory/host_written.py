@@ -1,25 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Pages that the host writes while the guest stands still, told by what they hold.
+"""Pages that the host writes while the guest stands still.
 
-Under KVM a guest's clock is fed through its memory.  When QEMU gives the
-destination's vCPUs their registers, KVM writes the wall clock at boot anew: the
-write to MSR_KVM_WALL_CLOCK is the trigger (``kvm_write_wall_clock()``), and the
-migrated guest has that register set.  The source never sees this write, so one
-page differs, rightly, and by these bytes alone::
+Under KVM a guest's clock, its stolen time and more are fed through its memory.
+When QEMU gives the destination's vCPUs their registers, KVM writes the wall clock
+at boot anew: the write to MSR_KVM_WALL_CLOCK is the trigger
+(``kvm_write_wall_clock()``), and the migrated guest has that register set.  The
+source never sees this write, so one page differs, rightly.
 
-    struct pvclock_wall_clock { u32 version; u32 sec; u32 nsec; };
-
-KVM makes the version odd while it writes and even again after it, so it grows by
-two.  Likewise the time of a vCPU (MSR_KVM_SYSTEM_TIME), which KVM writes when
-the vCPU next runs, and which it may have been about to::
-
-    struct pvclock_vcpu_time_info {
-        u32 version; u32 pad0; u64 tsc_timestamp; u64 system_time;
-        u32 tsc_to_system_mul; s8 tsc_shift; u8 flags; u8 pad[2]; };
-
-A page gets a name only if *every* byte in which it differs belongs to such a
-structure, if both sides hold a valid one, and if there are no more of them than
-a guest has.  Anything else stays what it is: a difference.
+A page gets a name only if *every* byte in which it differs lies in a structure
+that the guest has registered with its hypervisor (:mod:`harness.memory.registered`),
+and if each of these structures is on both sides what it should be.  A guest may
+lie about what it has registered; what it gains is those few bytes, of that shape.
 
 Pure: bytes in, names out.
 """
@@ -27,47 +18,92 @@ Pure: bytes in, names out.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
-WALL_CLOCK: Final = "kvmclock-wall-clock"
-VCPU_TIME: Final = "kvmclock-vcpu-time"
+from harness.memory.registered import (
+    ASYNC_PF,
+    GENERATION,
+    PV_EOI,
+    SIZES,
+    STEAL_TIME,
+    VCPU_TIME,
+    WALL_CLOCK,
+    Registered,
+)
+from harness.units import PAGE_SIZE
 
+#: struct pvclock_wall_clock: version, seconds, nanoseconds.
 _WALL: Final = struct.Struct("<III")
+#: struct pvclock_vcpu_time_info: version, pad, tsc stamp, system time, multiplier, shift, flags, pad.
 _TIME: Final = struct.Struct("<IIQQIbB2s")
-#: Linux keeps a vCPU's time in a structure of its own of this size (pvclock_vsyscall_time_info).
-_TIME_STRIDE: Final = 64
+#: struct kvm_steal_time: steal, version, flags, preempted, padding.
+_STEAL: Final = struct.Struct("<QIIB47s")
+#: struct kvm_vcpu_pv_apf_data: flags, token, padding.
+_APF: Final = struct.Struct("<II56s")
 
 _NANOSECONDS: Final = 1_000_000_000
 #: A wall clock at boot lies after the year 2001, and is not corrected by more than this.
 _EARLIEST: Final = 1_000_000_000
 _LARGEST_STEP: Final = 7 * 86400
+#: Nobody is robbed of more than this between two looks.
+_MOST_STOLEN: Final = 3600 * _NANOSECONDS
 
-#: More pages than this are not looked into: a guest has one wall clock, and its vCPUs fill few pages.
+#: More pages than this are not looked into: what is registered fills few.
 MOST_CANDIDATES: Final = 64
 
 
-def name_of(source: bytes, destination: bytes) -> str | None:
-    """What a page that differs is, if it differs in nothing but a structure of the host's."""
-    differing = np.flatnonzero(np.frombuffer(source, np.uint8) != np.frombuffer(destination, np.uint8))
-    if not differing.size:
-        return None
-    first, last = int(differing[0]), int(differing[-1])
-    if _is_wall_clock(source, destination, first, last):
-        return WALL_CLOCK
-    if times_in(source, destination):
-        return VCPU_TIME
-    return None
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page that differs: its guest physical address, and what both sides hold."""
+
+    number: int
+    address: int
+    source: bytes
+    destination: bytes
 
 
-def _is_wall_clock(source: bytes, destination: bytes, first: int, last: int) -> bool:
-    # The version is the first field, is small, and always differs.
-    start = first - first % 4
-    if last >= start + _WALL.size or start + _WALL.size > len(source):
-        return False
-    before, after = _WALL.unpack_from(source, start), _WALL.unpack_from(destination, start)
+def name_of(
+    page: Page, structures: Iterable[Registered], guids: tuple[bytes, bytes] | None = None
+) -> str | None:
+    """What a page is, if it differs in nothing but what the host writes.
+
+    ``guids``: the generation id that source and destination QEMU say they have.
+    """
+    differing = _differing(page)
+    names: set[str] = set()
+    for one in structures:
+        start = one.address - page.address
+        inside = (differing >= start) & (differing < start + SIZES[one.name])
+        if not inside.any():
+            continue
+        # One that reaches over the page's end cannot be judged, and explains nothing.
+        if not 0 <= start <= PAGE_SIZE - SIZES[one.name]:
+            continue
+        here = slice(start, start + SIZES[one.name])
+        if not _is(one.name, page.source[here], page.destination[here], guids):
+            return None
+        names.add(one.name)
+        differing = differing[~inside]
+    return None if differing.size or not names else "+".join(sorted(names))
+
+
+def _differing(page: Page) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    return np.flatnonzero(np.frombuffer(page.source, np.uint8) != np.frombuffer(page.destination, np.uint8))
+
+
+def _is(name: str, before: bytes, after: bytes, guids: tuple[bytes, bytes] | None) -> bool:
+    if name == GENERATION:
+        return guids is not None and (before, after) == guids
+    return _SHAPES[name](before, after)
+
+
+def _wall_clock(source: bytes, destination: bytes) -> bool:
+    """KVM makes the version odd while it writes and even again after it, so it grows by two."""
+    before, after = _WALL.unpack(source), _WALL.unpack(destination)
     return (
         before[0] % 2 == 0
         and after[0] == (before[0] + 2) & 0xFFFFFFFF
@@ -76,21 +112,9 @@ def _is_wall_clock(source: bytes, destination: bytes, first: int, last: int) -> 
     )
 
 
-def times_in(source: bytes, destination: bytes) -> int:
-    """How many vCPUs' times account for all of a page's differences; 0 if they do not."""
-    differing = np.flatnonzero(np.frombuffer(source, np.uint8) != np.frombuffer(destination, np.uint8))
-    starts = np.unique(differing // _TIME_STRIDE * _TIME_STRIDE).tolist()
-    for start in starts:
-        here = differing[(differing >= start) & (differing < start + _TIME_STRIDE)]
-        if int(here[-1]) >= start + _TIME.size:
-            return 0
-        before, after = _TIME.unpack_from(source, start), _TIME.unpack_from(destination, start)
-        if not _same_clock(before, after):
-            return 0
-    return len(starts)
-
-
-def _same_clock(before: tuple[Any, ...], after: tuple[Any, ...]) -> bool:
+def _vcpu_time(source: bytes, destination: bytes) -> bool:
+    before: tuple[Any, ...] = _TIME.unpack(source)
+    after: tuple[Any, ...] = _TIME.unpack(destination)
     even = before[0] % 2 == 0 and after[0] % 2 == 0 and before[0] != after[0]
     # The same frequency: source and destination count the same ticks for this guest.
     same_rate = before[4:6] == after[4:6] and before[4] != 0
@@ -98,23 +122,50 @@ def _same_clock(before: tuple[Any, ...], after: tuple[Any, ...]) -> bool:
     return bool(even and same_rate and padding)
 
 
-def named_pages(pages: Iterable[tuple[int, bytes, bytes]], vcpus: int) -> Mapping[int, str]:
-    """Names for those of the (number, source, destination) that have one.
+def _steal_time(source: bytes, destination: bytes) -> bool:
+    before, after = _STEAL.unpack(source), _STEAL.unpack(destination)
+    even = before[1] % 2 == 0 and after[1] % 2 == 0
+    flags = before[2] == after[2] == 0 and before[4] == after[4] == bytes(47)
+    # KVM_VCPU_PREEMPTED and KVM_VCPU_FLUSH_TLB.
+    preempted = max(before[3], after[3]) <= 3
+    return bool(even and flags and preempted and abs(after[0] - before[0]) <= _MOST_STOLEN)
 
-    One wall clock, and as many times as there are vCPUs: more than that is not
-    what it looks like, and none of them is named.
+
+def _pv_eoi(source: bytes, destination: bytes) -> bool:
+    return all(int.from_bytes(side, "little") in (0, 1) for side in (source, destination))
+
+
+def _async_pf(source: bytes, destination: bytes) -> bool:
+    before, after = _APF.unpack(source), _APF.unpack(destination)
+    # KVM_PV_REASON_PAGE_NOT_PRESENT is 1; a token is any number.
+    return bool(max(before[0], after[0]) <= 2 and before[2] == after[2] == bytes(56))
+
+
+_SHAPES: Final[Mapping[str, Callable[[bytes, bytes], bool]]] = {
+    WALL_CLOCK: _wall_clock,
+    VCPU_TIME: _vcpu_time,
+    STEAL_TIME: _steal_time,
+    PV_EOI: _pv_eoi,
+    ASYNC_PF: _async_pf,
+}
+
+
+def named_pages(
+    pages: Iterable[Page], structures: Iterable[Registered], guids: tuple[bytes, bytes] | None = None
+) -> Mapping[int, str]:
+    """Names for those of the pages that have one, by page number."""
+    known = sorted(structures)
+    names = ((page.number, name_of(page, known, guids)) for page in pages)
+    return {number: name for number, name in names if name is not None}
+
+
+def guid_in_memory(text: str) -> bytes:
+    """A generation id as QEMU says it, in the order of bytes that the guest sees.
+
+    Raises :class:`ValueError` if the text is none.
     """
-    found: dict[int, str] = {}
-    times = 0
-    for number, source, destination in pages:
-        name = name_of(source, destination)
-        if name is not None:
-            found[number] = name
-        if name == VCPU_TIME:
-            times += times_in(source, destination)
-    clocks = [number for number, name in found.items() if name == WALL_CLOCK]
-    if len(clocks) > 1:
-        found = {number: name for number, name in found.items() if name != WALL_CLOCK}
-    if times > vcpus:
-        found = {number: name for number, name in found.items() if name != VCPU_TIME}
-    return found
+    parts = text.split("-")
+    if [len(part) for part in parts] != [8, 4, 4, 4, 12]:
+        raise ValueError(f"no GUID: {text!r}")
+    little = b"".join(bytes.fromhex(part)[::-1] for part in parts[:3])
+    return little + bytes.fromhex("".join(parts[3:]))

@@ -20,6 +20,7 @@ from typing import TypeAlias
 from harness.errors import MachineryError
 from harness.memory.access import Image
 from harness.memory.image import Flags
+from harness.memory.registered import Source
 from harness.memory.walk import (
     FreeWalk,
     GuestMemory,
@@ -30,6 +31,7 @@ from harness.memory.walk import (
     to_pages,
     walk_memory,
 )
+from harness.memory.walk.paravirt import registered_by_kernel
 from harness.migration.memory_map import Range
 
 Look: TypeAlias = FreeWalk | WalkError
@@ -87,6 +89,14 @@ class OutsideWalk:
                 return walk
         except WalkError as error:
             return error
+
+    def registered(self) -> Source | None:
+        """What the kernel has for its hypervisor to write; None if it cannot be told."""
+        assert self._kernel is not None
+        try:
+            return registered_by_kernel(self._memory(self._images), self._kernel.result())
+        except WalkError:
+            return None
 
     def ranges(self, block: str) -> Sequence[Range]:
         """Where the guest sees a block."""

@@ -49,6 +49,7 @@ class Guest:
         self._ends: dict[str, Ends] = {}
         self._records: dict[str, Path] = {}
         self._traces: dict[str, Path] = {}
+        self._generations = {host.name: uuid.uuid4() for host in lab.hosts}
         self._arrivals = 0
         self._initrd = lab.runtime_dir / "initrd"
 
@@ -144,7 +145,7 @@ class Guest:
             ),
             sockets=self._ends[host.name].qemu,
             nic=host.nic,
-            extra=(*self.plan.injection.qemu_arguments, *self._tracing(host)),
+            extra=(*self.plan.injection.qemu_arguments, *self._tracing(host), *self._generation(host)),
             ram=host.site.ram,
             unconfined=host.site.unconfined,
             restarts=uses(scenario.script, RESTARTS),
@@ -175,6 +176,13 @@ class Guest:
                 # No block yet, or none that is offline: it may be one that comes online by itself.
                 self.control.call("memory-online", deadline=deadline)
             deadline.check()
+
+    def _generation(self, host: Host) -> tuple[str, ...]:
+        wanted = self.plan.resolved.scenario.guest.generation_id
+        if wanted == "none":
+            return ()
+        said = self._generations[host.name if wanted == "changed" else self._lab.source.name]
+        return ("-device", f"vmgenid,guid={said}")
 
     def _tracing(self, host: Host) -> tuple[str, ...]:
         path = self.trace_file(host)

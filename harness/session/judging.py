@@ -11,9 +11,8 @@ from typing import Final
 from harness.errors import MachineryError
 from harness.events import EventStream
 from harness.explain.store import END, Instant
-from harness.memory import host_written
 from harness.memory.access import Image, PageDigests
-from harness.memory.compare import Comparison, compare
+from harness.memory.compare import compare
 from harness.memory.digest import RequestDigests, look
 from harness.memory.image import Flags
 from harness.memory.record import Block, MigrationRecord, read_record
@@ -23,8 +22,9 @@ from harness.migration.outside import Look
 from harness.report.folder import RunFolder
 from harness.scenario import Resolved
 from harness.session.move import Moved
+from harness.session.registered import names_of
 from harness.session.witness import is_quiet, witnesses_of
-from harness.verdict import BlockState, GuestChecks, JudgeInput, Judgement, judge
+from harness.verdict import HINTED, HINTED_AFTER_SENT, BlockState, GuestChecks, JudgeInput, Judgement, judge
 from harness.verdict_finding import Finding
 from harness.verdict_log import replay
 
@@ -89,16 +89,16 @@ def gather(moved: Moved, resolved: Resolved, events: EventStream) -> Evidence:
         with events.step("compare", block=name, bytes=source.size) as step:
             found = compare(source, destination)
             step.note(differing=int(found.differing.size))
-        named = _named(found, source, destination, resolved)
+        block = record.blocks.get(name) or _block(name, source.pages, moved)
         states.append(
             BlockState(
-                block=record.blocks.get(name) or _block(name, source.pages, moved),
+                block=block,
                 differing=found.differing,
                 zero_on_source=found.zero_on_source,
                 zero_on_destination=found.zero_on_destination,
                 hole_on_source=found.hole_on_source,
                 sent=record.sent[name].flags() if name in record.sent else None,
-                named=named,
+                named=names_of(moved.host_written, block, found, source, destination),
             )
         )
     now = {name: look(image) for name, image in moved.source.images.items()} if moved.holds.holds else {}
@@ -164,28 +164,28 @@ def _block(name: str, pages: int, moved: Moved) -> Block:
     return Block(name, pages, tuple(ranges))
 
 
-def _named(found: Comparison, source: Image, destination: Image, resolved: Resolved) -> Mapping[int, str]:
-    """Pages that differ because the host wrote them; emulated guests have none."""
-    if resolved.accelerator != "kvm":
-        return {}
-    # What was left behind is zero over there, and is no clock.
-    candidates = found.differing[~found.zero_on_destination[found.differing]].tolist()
-    if len(candidates) > host_written.MOST_CANDIDATES:
-        return {}
-    pages = ((number, source.page(number), destination.page(number)) for number in candidates)
-    return host_written.named_pages(pages, resolved.scenario.guest.vcpus)
+def keep_pages(judgement: Judgement, moved: Moved, folder: RunFolder) -> None:
+    """What both sides held in the first wrong and explained pages, as files: nobody can ask for it later."""
+    wrong = [(page.block, page.page) for page in judgement.wrong_pages(KEPT_PAGES)]
+    _keep(wrong, moved, folder.file("wrong"))
+    named = [
+        (judged.state.block.name, page)
+        for judged in judgement.blocks
+        for name, pages in judged.explained.items()
+        if name not in (HINTED, HINTED_AFTER_SENT)
+        for page in pages.tolist()
+    ]
+    _keep(named[:KEPT_PAGES], moved, folder.file("explained"))
 
 
-def keep_wrong_pages(judgement: Judgement, moved: Moved, folder: RunFolder) -> None:
-    """What both sides held in the first wrong pages, as files: nobody can ask for it later."""
-    wrong = [page for page in judgement.wrong_pages(KEPT_PAGES) if page.block in moved.source.images]
-    if not wrong:
-        return
-    place = folder.file("wrong")
-    place.mkdir()
-    for page in wrong:
+def _keep(pages: Sequence[tuple[str, int]], moved: Moved, place: Path) -> None:
+    there = [(block, page) for block, page in pages if block in moved.source.images]
+    if there:
+        place.mkdir()
+    for block, page in there:
         for side, images in (("source", moved.source.images), ("destination", moved.destination.images)):
-            (place / f"{page.block}-{page.page:#x}.{side}").write_bytes(images[page.block].page(page.page))
+            name = f"{block.replace('/', '-')}-{page:#x}.{side}"
+            (place / name).write_bytes(images[block].page(page))
 
 
 def _read_record(path: Path) -> MigrationRecord:

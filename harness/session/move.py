@@ -17,6 +17,7 @@ from harness.events import Deadline, EventStream
 from harness.guest.domain import destination_xml
 from harness.hosts.interface import Host, QemuProcess
 from harness.memory.access import Image
+from harness.memory.registered import Source
 from harness.migration import blocks, device
 from harness.migration.hold import HoldKeeper
 from harness.migration.memory_map import query_map
@@ -36,6 +37,7 @@ from harness.report.folder import RunFolder
 from harness.session.actions import Actor
 from harness.session.costing import CostMeter
 from harness.session.guest import Guest, lost
+from harness.session.registered import HostWritten, generation_id, host_written, read_registers
 from harness.session.script import ScriptRunner
 
 if TYPE_CHECKING:
@@ -60,6 +62,8 @@ class _Seen:
     counters: dict[str, object] = field(default_factory=dict)
     others: dict[str, Image | OSError] = field(default_factory=dict)
     completed_at: float | None = None
+    #: The VM generation id that the source's QEMU says.
+    generation: bytes | None = None
     #: QEMU's own reason for a migration that failed.
     reason: str = ""
 
@@ -81,6 +85,8 @@ class Moved:
     source: Side
     destination: Side
     holds: HoldKeeper
+    #: Where the hypervisor may write, and the generation id of either side.
+    host_written: HostWritten
     #: Walks the source's memory, which stands still for good; None: not asked for.
     outside: OutsideWalk | None
     statistics: MigrationStatistics
@@ -141,6 +147,8 @@ class Move:
         images = self._open(qemu, ramblocks)
         others = [block for block in ramblocks if block.name not in images]
         outside = self._outside(source, images)
+        self._seen.generation = generation_id(source)
+        registers = self._registers()
         holds = HoldKeeper(source, images, self._events, outside, self._held)
         handlers = Handlers(
             begun=lambda: self._begun(qemu, deadline),
@@ -170,7 +178,20 @@ class Move:
         own, there = self._origin.open(), self._target.connect()
         job = MigrationJob.start(domain, own, there, request, self._inbox)
         moved = follow(job, self._inbox, handlers, deadline)
-        return self._moved(moved, Side(images, self._seen.others), holds, outside)
+        written = self._host_written(registers, outside)
+        return self._moved(moved, Side(images, self._seen.others), holds, outside, written)
+
+    def _registers(self) -> Source | None:
+        """Asked of the guest before it moves: emulated guests have none."""
+        resolved = self._guest.plan.resolved
+        if resolved.accelerator != "kvm":
+            return None
+        return read_registers(self._guest.control, resolved.scenario.guest.vcpus)
+
+    def _host_written(self, registers: Source | None, outside: OutsideWalk | None) -> HostWritten:
+        there = generation_id(self._destination) if self._destination is not None else None
+        accelerator = self._guest.plan.resolved.accelerator
+        return host_written(registers, outside, (self._seen.generation, there), accelerator, self._events)
 
     def _outside(self, source: Monitor, images: Mapping[str, Image]) -> OutsideWalk | None:
         """The second witness, unless the scenario does without."""
@@ -288,7 +309,12 @@ class Move:
         return copies
 
     def _moved(
-        self, domain: libvirt.virDomain, source: Side, holds: HoldKeeper, outside: OutsideWalk | None
+        self,
+        domain: libvirt.virDomain,
+        source: Side,
+        holds: HoldKeeper,
+        outside: OutsideWalk | None,
+        written: HostWritten,
     ) -> Moved:
         monitor = self._destination
         if monitor is None:
@@ -307,6 +333,7 @@ class Move:
             source=source,
             destination=destination,
             holds=holds,
+            host_written=written,
             outside=outside,
             statistics=seen.numbers or from_job_stats(stats),
             counters=seen.counters,

@@ -17,7 +17,7 @@ from harness.migration.statistics import MigrationError
 from harness.report.folder import RunFolder
 from harness.session.checking import Answers, check, look, resume
 from harness.session.inside import Booted, Findings, LegEnd
-from harness.session.judging import Evidence, gather, keep_wrong_pages
+from harness.session.judging import Evidence, gather, keep_pages
 from harness.session.measuring import GuestMeter
 from harness.session.move import Given, Move, Moved
 from harness.verdict_finding import Finding
@@ -83,7 +83,7 @@ def migrate_and_judge(here: Booted, folder: RunFolder, events: EventStream, sinc
                 evidence = gather(moved, here.plan.resolved, events)
                 memory = evidence.judge(None)
                 # The guest that goes on writes to its pages.
-                keep_wrong_pages(memory, moved, place)
+                keep_pages(memory, moved, place)
             course.legs.append(_ended(memory))
             if memory.verdict == "fail" or leg.last:
                 return _finish(here, leg, move, moved, (evidence, memory), course, since, events)

@@ -172,6 +172,7 @@ def _modules(recipe: Recipe, kernel: Kernel, module: Path, work: Path) -> list[c
     # What the drivers need but nobody else does (none today) has to be loaded before them.
     order += [name for name in drivers if name not in recipe.drivers]
     entries = [_module(name, files[name], work) for name in (*order, *recipe.drivers)]
+    entries += [_module(name, files[name], work) for name in recipe.optional if name in files]
     entries.append(_module(MODULE, module, work))
     entries.append(cpio.file("/etc/modules.list", "".join(f"{name}\n" for name in order).encode()))
     return entries

@@ -34,6 +34,7 @@ class Recipe(BaseModel):
     links: dict[str, str]
     modules: tuple[str, ...]
     drivers: tuple[str, ...]
+    optional: tuple[str, ...] = ()
     files: dict[str, str]
     directories: dict[str, int]
     size_limit: int

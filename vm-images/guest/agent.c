@@ -21,7 +21,7 @@
  * answers always, and reports a child that dies.
  *
  * Verbs: ping; load KIND SEED BYTES [key=value..]; unload; verify; stop;
- * frames PATH; exercise SEED [limit=BYTES]; kmsg [AFTER]; stats; poweroff;
+ * frames PATH; exercise SEED [limit=BYTES]; kmsg [AFTER]; stats; msrs CPU; poweroff;
  * pages-alloc SEED COUNT; pages-free COUNT; pages-write; pages-read;
  * driver-unbind; driver-bind; memory-offline COUNT; memory-online; reboot; kexec.
  * For a module with controls for tests (controls.h): hold POINT [ENTRIES];
@@ -42,6 +42,7 @@
 
 #include "controls.h"
 #include "machine.h"
+#include "msrs.h"
 #include "meminfo.h"
 #include "observe.h"
 #include "watch.h"
@@ -390,6 +391,10 @@ static void dispatch(uint64_t n, int argc, char **argv)
 		restart(n, LINUX_REBOOT_CMD_RESTART);
 	} else if (!strcmp(verb, "kexec")) {
 		restart(n, LINUX_REBOOT_CMD_KEXEC);
+	} else if (!strcmp(verb, "msrs") && argc == 2) {
+		int failed = msrs_read(atoi(argv[1]), text, sizeof(text));
+
+		reply(n, "%s %s", failed ? "error" : "ok", text);
 	} else if (!strcmp(verb, "poweroff")) {
 		agent.poweroff = 1;
 		reply(n, "ok {}");

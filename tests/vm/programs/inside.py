@@ -63,7 +63,7 @@ def corrupt(here: Booted, folder: RunFolder, events: EventStream) -> dict[str, o
             (byte,) = os.pread(descriptor, 1, page * PAGE + 123)
             os.pwrite(descriptor, bytes([byte ^ 0x10]), page * PAGE + 123)
         os.close(descriptor)
-        judgement = gather(moved, here.guest, here.plan.resolved, events).judge(None)
+        judgement = gather(moved, here.plan.resolved, events).judge(None)
     return {
         "changed": sorted([sent, skipped]),
         "verdict": judgement.verdict,
