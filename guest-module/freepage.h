@@ -157,6 +157,7 @@ enum fpb_misbehaviour {
 
 #ifdef FREEPAGE_TEST
 #define FPB_TEST_ARGS	64
+#define FPB_TEST_TAKE	65536
 
 struct fpb_test_point {
 	struct fpb_info *info;
@@ -178,6 +179,8 @@ struct fpb_test {
 	u64 args[FPB_TEST_ARGS];
 	unsigned int nr_args;
 	u64 misbehaved;			/* how often it made a difference */
+	struct list_head taken;		/* pages that were allocated and only read */
+	u64 taken_sum;			/* of what was read, so that it is */
 
 	u64 ids[2];			/* of this request and the one before */
 	bool older_wanted;

@@ -9,6 +9,8 @@
  *   release       write anything: who stands goes on.  ESRCH if nobody does
  *   misbehave     write "NAME [NUMBER]..."; "none" ends it; read: all names, the
  *                 current one marked
+ *   take          write a number: so many pages are allocated, read, and kept; never
+ *                 written to, unless the kernel clears what it allocates
  *   hold_entries, mid_entries, chunk_bits
  *
  * and beside the counters: misbehaved, how often the misbehaviour made a
@@ -587,6 +589,49 @@ static void fpb_misbehave_from_param(struct fpb_info *info)
 	kfree(text);
 }
 
+/* Allocate pages and only read them: what anybody may do who does not care what is in them. */
+static int fpb_take(struct fpb_info *info, unsigned int nr)
+{
+	struct fpb_test *test = &info->test;
+	int err = 0;
+
+	mutex_lock(&test->lock);
+	while (nr-- && !err) {
+		struct page *page = alloc_page(GFP_KERNEL);
+		const u64 *words;
+		unsigned int i;
+
+		if (!page) {
+			err = -ENOMEM;
+			break;
+		}
+		words = page_address(page);
+		for (i = 0; i < PAGE_SIZE / sizeof(*words); i++)
+			test->taken_sum += READ_ONCE(words[i]);
+		list_add(&page->lru, &test->taken);
+	}
+	mutex_unlock(&test->lock);
+	return err;
+}
+
+static ssize_t take_write(struct file *file, const char __user *from, size_t size, loff_t *at)
+{
+	struct fpb_info *info = file_inode(file)->i_private;
+	unsigned int nr;
+	int err = kstrtouint_from_user(from, size, 0, &nr);
+
+	if (!err)
+		err = nr && nr <= FPB_TEST_TAKE ? fpb_take(info, nr) : -EINVAL;
+	return err ? err : size;
+}
+
+static const struct file_operations take_fops = {
+	.owner = THIS_MODULE,
+	.open = simple_open,
+	.write = take_write,
+	.llseek = noop_llseek,
+};
+
 static int misbehave_show(struct seq_file *m, void *unused)
 {
 	const struct fpb_info *info = m->private;
@@ -617,6 +662,7 @@ void fpb_test_init(struct fpb_info *info)
 	int i;
 
 	mutex_init(&info->test.lock);
+	INIT_LIST_HEAD(&info->test.taken);
 	init_completion(&info->test.older_done);
 	info->test.mid_entries = 1;
 	for (i = 0; i < FPB_NR_POINTS; i++)
@@ -626,6 +672,10 @@ void fpb_test_init(struct fpb_info *info)
 /* No file of ours is in use any more, and no worker runs. */
 void fpb_test_exit(struct fpb_info *info)
 {
+	struct page *page, *next;
+
+	list_for_each_entry_safe(page, next, &info->test.taken, lru)
+		__free_page(page);
 	fpb_free_older(&info->test);
 	/* Who still polls learns that there is nothing any more. */
 	wake_up_all(&fpb_test_changed);
@@ -640,6 +690,7 @@ void fpb_test_debugfs(struct fpb_info *info, struct dentry *parent)
 	debugfs_create_file("hold", 0600, dir, info, &hold_fops);
 	debugfs_create_file("release", 0200, dir, info, &release_fops);
 	debugfs_create_file("misbehave", 0600, dir, info, &misbehave_fops);
+	debugfs_create_file("take", 0200, dir, info, &take_fops);
 	/* With the other counters, so that who reads those has these. */
 	debugfs_create_u64("misbehaved", 0444, parent, &test->misbehaved);
 	debugfs_create_u64("stood", 0444, parent, &test->stood);

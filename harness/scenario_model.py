@@ -152,6 +152,10 @@ class Expect(Section):
     """Arm info: (bytes sent - head) / floor may be at most this."""
     refused: Annotated[Text, Field(min_length=1)] | None = None
     """Arm info: words that must be in the device's reason for asking the guest nothing."""
+    requests_min: Annotated[int, Field(ge=0)] | None = None
+    """Arm info: the guest must have been asked at least so often."""
+    requests_max: Annotated[int, Field(ge=0)] | None = None
+    """Arm info: at most so often."""
 
 
 class Leg(Section):

@@ -230,6 +230,15 @@ class Behave(Section):
     """Which action."""
 
 
+class Take(Section):
+    """The module takes pages from the free lists, and only reads them."""
+
+    action: Literal["module-take"] = "module-take"
+    """Which action."""
+    pages: Annotated[int, Field(ge=1, le=65536)]
+    """How many."""
+
+
 class Unbind(Section):
     """The guest's driver lets go of the balloon."""
 
@@ -282,6 +291,7 @@ Action: TypeAlias = Annotated[
     | ModuleUnhold
     | Misbehave
     | Behave
+    | Take
     | Unbind
     | Bind
     | MemoryOffline
@@ -299,10 +309,10 @@ ACTIONS: Final = {
 #: These wait for the guest, which has to run for it.
 NEEDS_GUEST: Final = (
     *(Balloon, PagesAlloc, PagesFree, PagesWrite, PagesRead, ModuleHold, ModuleRelease, ModuleUnhold),
-    *(Misbehave, Behave, Unbind, Bind, MemoryOffline, MemoryOnline, Reset, Reboot, Kexec),
+    *(Misbehave, Behave, Take, Unbind, Bind, MemoryOffline, MemoryOnline, Reset, Reboot, Kexec),
 )
 #: These need the module's controls for tests.
-NEEDS_CONTROLS: Final = (ModuleHold, ModuleRelease, ModuleUnhold, Misbehave, Behave)
+NEEDS_CONTROLS: Final = (ModuleHold, ModuleRelease, ModuleUnhold, Misbehave, Behave, Take)
 #: After these the guest boots again.
 RESTARTS: Final = (Reset, Reboot, Kexec)
 #: And these are about pages that only the script knows of.
@@ -326,7 +336,8 @@ class Entry(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> Entry:
-        running = self.at not in (*DEVICE_HOLDS, "pre-switchover", "completed")
+        # Once the answer has been applied only the migration is held.
+        running = self.at not in ("request", "answer", "pre-switchover", "completed")
         for index, action in enumerate(self.do):
             if isinstance(action, Cont):
                 running = True

@@ -27,6 +27,7 @@ from harness.memory.record import Accept, Request
 from harness.memory.walk import Standing
 from harness.scenario_model import VerdictWord
 from harness.verdict_case import BlockState, GuestChecks, JudgeInput, RequestWitness, demand_complete
+from harness.verdict_counters import counter_findings
 from harness.verdict_finding import Finding
 from harness.verdict_log import NEVER, Replay, replay
 from harness.verdict_pages import HINTED, HINTED_AFTER_SENT, PAGE_RULES, BlockJudgement, judge_block
@@ -137,6 +138,7 @@ def judge(case: JudgeInput) -> Judgement:
     findings += heard.findings
     findings += history.findings
     findings += _statistics(history, case)
+    findings += counter_findings(case)
     findings += _guest(case.guest)
     findings += _expectations(case, pages)
     findings += case.found
@@ -209,6 +211,20 @@ def _expectations(case: JudgeInput, pages: PageCounts) -> list[Finding]:
     if limit is not None and ratio is not None and ratio > limit:
         text = f"what was sent is {ratio:.3f} times the floor, expected at most {limit:g} times"
         findings.append(Finding("sent-over-floor-max", "expectation", text))
+    return findings + _asked(case)
+
+
+def _asked(case: JudgeInput) -> list[Finding]:
+    """How often the guest was asked, against what the scenario demands."""
+    asked = sum(isinstance(entry, Request) for entry in case.log)
+    least, most = case.expect.requests_min, case.expect.requests_max
+    findings = []
+    if least is not None and asked < least:
+        text = f"the guest was asked {asked} times, expected at least {least}"
+        findings.append(Finding("requests-min", "expectation", text))
+    if most is not None and asked > most:
+        text = f"the guest was asked {asked} times, expected at most {most}"
+        findings.append(Finding("requests-max", "expectation", text))
     return findings
 
 

@@ -138,6 +138,8 @@ class Actor:
                 self._call(deadline, "misbehave", action.how, *numbers)
             case script.Behave():
                 self._call(deadline, "behave")
+            case script.Take():
+                self._call(deadline, "take", action.pages)
             case script.Unbind() | script.Bind():
                 self._call(deadline, action.action)
             case script.MemoryOffline():

@@ -19,7 +19,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from harness.events import Deadline, EventStream
 from harness.migration.migrate import Answered
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from harness.scenario_script import Action, Entry
 
 Then: TypeAlias = Callable[[], None]
+
+APPLIED: Final = "applied"
 
 #: Of all runners: an answer to one that has ended means nothing to the next.
 _NUMBERS = itertools.count(1)
@@ -74,6 +76,8 @@ class ScriptRunner:
         self._seen: Counter[str] = Counter()
         self._current: _Current | None = None
         self._waiting: dict[int, Then] = {}
+        # Holds in which the guest runs on: they can wait for the entry that is being done.
+        self._deferred: list[tuple[str, int, Then]] = []
 
     @property
     def busy(self) -> bool:
@@ -97,6 +101,12 @@ class ScriptRunner:
         self._seen[moment] += 1
         which = self._seen[moment] if number is None else number
         after = then if then is not None else _nothing
+        if self._current is not None and moment == APPLIED:
+            self._deferred.append((moment, which, after))
+        else:
+            self._is(moment, which, after)
+
+    def _is(self, moment: str, which: int, after: Then) -> None:
         if self._current is not None or self._next == len(self._entries):
             after()
             return
@@ -142,6 +152,8 @@ class ScriptRunner:
         self._current = None
         current.then()
         self._watch()
+        while self._deferred and self._current is None:
+            self._is(*self._deferred.pop(0))
 
     def _watch(self) -> None:
         """If the next entry waits for the module: ask the guest to say when."""

@@ -145,6 +145,8 @@ static int controls_do(int argc, char **argv, char *text, size_t size)
 		failed = controls_unhold(argc, argv);
 	} else if (!strcmp(verb, "misbehave") && argc >= 2) {
 		failed = controls_write("misbehave", argc - 1, argv + 1);
+	} else if (!strcmp(verb, "take") && argc == 2) {
+		failed = write_word("take", argv[1]);
 	} else if (!strcmp(verb, "behave") && argc == 1) {
 		failed = write_word("misbehave", "none");
 	} else if (!strcmp(verb, "release") && argc == 1) {

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Counters that contradict each other, and how often the guest was asked."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.memory.record import Request
+from harness.scenario import Expect
+from harness.verdict import JudgeInput, judge
+from harness.verdict_counters import counter_findings
+
+
+def rules(statistics: dict[str, object] | None, arm: str = "info") -> list[str]:
+    case = JudgeInput(arm=arm, blocks=(), statistics=statistics)  # type: ignore[arg-type]
+    return [finding.rule for finding in counter_findings(case)]
+
+
+def test_the_number_of_dirty_pages_is_the_number_of_bits() -> None:
+    assert rules({"dirty-pages": 7, "dirty-bits": 7}) == []
+    assert rules({"dirty-pages": 7, "dirty-bits": 0}) == ["dirty-count-disagrees"]
+    assert rules({"dirty-pages": 7}) == ["dirty-count-disagrees"]
+    assert rules({}) == rules(None) == []
+
+
+def test_a_free_page_is_memory() -> None:
+    assert rules({"bad-pages": 0}) == []
+    assert rules({"bad-pages": 3}) == ["reported-not-memory"]
+    assert rules({"bad-pages": 3}, arm="hint") == []
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "rule"), [(2, None, "requests-min"), (None, 0, "requests-max"), (1, 1, None)]
+)
+def test_how_often_the_guest_was_asked(least: int | None, most: int | None, rule: str | None) -> None:
+    expect = Expect(requests_min=least, requests_max=most, skipping=False)
+    asked = Request(id=5, generation=1, first_frame=0, frames=64)
+    judgement = judge(JudgeInput(arm="info", blocks=(), log=(asked,), expect=expect))
+    assert [finding.rule for finding in judgement.findings] == ([rule] if rule else [])
