@@ -135,6 +135,8 @@ def _changes(
     """What changed from one request to the next, to its answer, and to switch-over."""
     found: dict[tuple[Instant, Instant], Mapping[str, Flags]] = {}
     requests = holds.requests.requests
+    if not requests:
+        return found
     following = [((request, REQUEST), holds.requests.at(request) or {}) for request in requests[1:]]
     for request, (then, later) in zip(requests, [*following, (END, now)], strict=True):
         here, taken = (request, REQUEST), holds.requests.at(request) or {}
