@@ -14,6 +14,9 @@ PERIPHERAL = "/machine/peripheral"
 #: The counters of free page info, a struct; absent in a QEMU without the feature.
 STATISTICS = "free-page-info-stats"
 
+#: Setting it lets a migration go on that is held at ``applied``.
+RELEASE = "x-free-page-info-release"
+
 
 def find_balloon(monitor: Monitor) -> str:
     """The QOM path of the virtio-balloon device behind its transport."""

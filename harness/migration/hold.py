@@ -27,6 +27,7 @@ from harness.memory.access import Image, PageDigests
 from harness.memory.digest import RequestDigests, look
 from harness.memory.image import Flags
 from harness.memory.walk import FreeWalk
+from harness.migration.device import RELEASE, find_balloon
 from harness.migration.outside import Look, OutsideWalk
 from harness.migration.qmp import Monitor
 
@@ -110,7 +111,10 @@ class HoldKeeper:
         began = time.monotonic()
 
         def end() -> None:
-            self._go_on(request)
+            if point == APPLIED:
+                self._release()
+            else:
+                self._go_on(request)
             hold = Hold(request, str(point), time.monotonic() - began)
             self._holds.append(hold)
             walked = self._walked(request, str(point))
@@ -135,6 +139,11 @@ class HoldKeeper:
                 hint="a QEMU that completes while it says that it waits: nothing is known of its memory",
             )
         self._monitor.execute("cont")
+
+    def _release(self) -> None:
+        # At this point only the migration stands still: ``cont`` would say nothing to it.
+        path = find_balloon(self._monitor)
+        self._monitor.execute("qom-set", {"path": path, "property": RELEASE, "value": True})
 
     def start(self) -> None:
         """Look at a guest that stands still before its migration begins."""

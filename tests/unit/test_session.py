@@ -112,8 +112,15 @@ class FakeMonitor:
         self.said: list[str] = []
         self.status = status
 
-    def execute(self, command: str) -> object:
+    def execute(self, command: str, arguments: object = None) -> object:
         self.said.append(command)
+        if command == "qom-list":
+            return [{"name": "balloon0", "type": "child<virtio-balloon-pci>"}]
+        assert command != "qom-set" or arguments == {
+            "path": "/machine/peripheral/balloon0/virtio-backend",
+            "property": "x-free-page-info-release",
+            "value": True,
+        }
         return {"status": self.status} if command == "query-migrate" else {}
 
 
@@ -136,6 +143,13 @@ def test_a_hold_takes_digests_and_lets_the_guest_go_on(tmp_path: Path) -> None:
     assert keeper.requests.zero_at(5)["pc.ram"].tolist() == [False, True]
     assert [hold.point for hold in keeper.holds] == ["request", "answer"]
     assert keeper.seconds >= 0
+
+
+def test_an_applied_answers_hold_is_released_at_the_device() -> None:
+    """There the VM runs: ``cont`` would say nothing to the migration that stands still."""
+    monitor = FakeMonitor()
+    HoldKeeper(monitor, {}, EventStream()).handle({"id": 5, "point": "applied"})  # type: ignore[arg-type]
+    assert monitor.said == ["qom-list", "qom-set"]
 
 
 def test_a_hold_that_fails_still_lets_the_guest_go_on(tmp_path: Path) -> None:
