@@ -178,7 +178,7 @@ class Resolved:
         """The arguments of the guest's ``load``: kind, seed, bytes, then key=value."""
         workload = self.scenario.workload
         words = [workload.kind, str(self.seed), str(self.noise_bytes)]
-        for key in ("keep", "rate"):
+        for key in ("keep", "rate", "jobs", "files"):
             value = getattr(workload, key, None)
             if value is not None:
                 words.append(f"{key}={value}")

@@ -18,6 +18,8 @@ class Load(Section):
 
     #: What its counter of work counts; empty: it does none.
     work_unit: ClassVar[str] = ""
+    #: Once it is loaded it neither allocates nor frees.
+    stands_still: ClassVar[bool] = True
 
 
 class Idle(Load):
@@ -53,6 +55,7 @@ class Churn(Load):
     """Pages are written, freed and allocated again for as long as the migration runs."""
 
     work_unit = "pages"
+    stands_still = False
 
     kind: Literal["churn"] = "churn"
     """Which workload."""
@@ -62,10 +65,44 @@ class Churn(Load):
     """Pages a second that it writes, frees or allocates."""
 
 
-Workload: TypeAlias = Annotated[Idle | Freed | Fragmented | Churn, Field(discriminator="kind")]
+class PageCache(Load):
+    """A disk was read into the page cache, stays there, and is read again at random."""
+
+    work_unit = "pages"
+    stands_still = False
+
+    kind: Literal["pagecache"] = "pagecache"
+    """Which workload."""
+    noise: Share = Percent(Decimal(50))
+    """How much is read and kept: a size, or a share of the guest's memory."""
+    rate: Annotated[int, Field(ge=0, le=10_000_000)] = 4000
+    """Pages a second that are read again."""
+
+
+class Compile(Load):
+    """A C library's sources are compiled over and over; each object must come out as the first time."""
+
+    work_unit = "files"
+    stands_still = False
+
+    kind: Literal["compile"] = "compile"
+    """Which workload."""
+    jobs: Annotated[int, Field(ge=1, le=64)] = 2
+    """Compilers at a time."""
+    files: Annotated[int, Field(ge=1, le=1000)] = 12
+    """Files, drawn by the seed, that are compiled again and again."""
+    keep: Size = 16 * MIB
+    """Memory with known content that it owns and verifies afterwards."""
+
+
+Workload: TypeAlias = Annotated[
+    Idle | Freed | Fragmented | Churn | PageCache | Compile, Field(discriminator="kind")
+]
 WORKLOADS: Mapping[str, type[Section]] = {
     "idle": Idle,
     "freed": Freed,
     "fragmented": Fragmented,
     "churn": Churn,
+    "pagecache": PageCache,
+    "compile": Compile,
 }

@@ -91,6 +91,20 @@ class Balloon:
 
 
 @dataclass(frozen=True, slots=True)
+class Disk:
+    """A virtio disk that both hosts see.
+
+    Read-only, it may be open in both QEMUs at once, whatever is cached where.
+    Written to, it must not be: the one that gives it up has to have written all
+    before the other reads, so nothing may stay in a host's page cache.
+    """
+
+    path: Path
+    kind: Literal["raw", "qcow2"] = "raw"
+    readonly: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class DomainSpec:
     """All that the domain's XML depends on, for one host."""
 
@@ -107,6 +121,8 @@ class DomainSpec:
     sockets: Sockets
     #: None: the guest has no network.
     nic: Nic | None
+    #: The guest's only disk.
+    disk: Disk | None = None
     #: The guest restarts where it reboots; else that is its end.
     restarts: bool = False
     #: Its RAM: a file in the host's memory folder, or one without a name.
@@ -170,6 +186,8 @@ def destination_xml(source_xml: str, spec: DomainSpec) -> str:
     if spec.nic is not None:
         for interface in devices.findall("interface"):
             _reattach(interface, spec.nic)
+    if spec.disk is not None and (source := root.find("devices/disk/source")) is not None:
+        source.set("file", str(spec.disk.path))
     _security(root, spec.unconfined)
     for old in root.findall(f"{{{_QEMU}}}commandline"):
         root.remove(old)
@@ -220,9 +238,23 @@ def _devices(root: ET.Element, spec: DomainSpec) -> None:
         serial = ET.SubElement(devices, "serial", {"type": "unix"})
         ET.SubElement(serial, "source", {"mode": "connect", "path": str(path)})
         ET.SubElement(serial, "target", {"type": "isa-serial", "port": str(port)})
+    if spec.disk is not None:
+        _disk(devices, spec.disk)
     if spec.nic is not None:
         _interface(devices, spec.nic)
     ET.SubElement(devices, "memballoon", {"model": "virtio"})
+
+
+def _disk(devices: ET.Element, disk: Disk) -> None:
+    element = ET.SubElement(devices, "disk", {"type": "file", "device": "disk"})
+    driver = {"name": "qemu", "type": disk.kind}
+    if not disk.readonly:
+        driver["cache"] = "none"
+    ET.SubElement(element, "driver", driver)
+    ET.SubElement(element, "source", {"file": str(disk.path)})
+    ET.SubElement(element, "target", {"dev": "vda", "bus": "virtio"})
+    if disk.readonly:
+        ET.SubElement(element, "readonly")
 
 
 def _interface(devices: ET.Element, nic: Nic) -> None:

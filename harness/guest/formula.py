@@ -26,7 +26,10 @@ PAGE: Final = 4096
 WORDS: Final = PAGE // 8
 
 #: What ``freed`` keeps, and ``idle`` does, when ``keep=`` is not given.
-KEEP: Final = {"freed": 16 << 20, "idle": 0}
+KEEP: Final = {"freed": 16 << 20, "idle": 0, "compile": 16 << 20}
+
+#: Of the disk that ``pagecache`` reads: one for all runs, so that it is made once.
+DISK_SEED: Final = 0x66726565
 
 _MASK: Final = (1 << 64) - 1
 _GOLDEN: Final = 0x9E3779B97F4A7C15
@@ -116,6 +119,13 @@ def owns(kind: str, noise_bytes: int, keep: int | None, numbers: Words) -> npt.N
     return found
 
 
+def disk_content(first: int, count: int) -> Words:
+    """The words of ``count`` pages of the disk from ``first`` on."""
+    pages = np.arange(first, first + count, dtype=np.uint64)
+    keys = _keys(DISK_SEED, pages, np.zeros(count, np.uint64))
+    return _mix(keys[:, np.newaxis] + _STRIDES)
+
+
 def page_sums(seed: int, pages: Words, generations: Words) -> Words:
     """For each page, the sum of its words."""
     keys = _keys(seed, pages, generations)
@@ -153,6 +163,8 @@ def _owned(kind: str, seed: int, pages: int, kept: int, steps: int) -> Generatio
     """The generation of every page of the workload's own, -1 where it owns none."""
     if kind in KEEP:
         return np.zeros(kept, np.int64)
+    if kind == "pagecache":
+        return np.zeros(pages, np.int64)
     if kind == "churn":
         return churn_generations(seed, pages, steps)
     if kind == "fragmented":
@@ -165,6 +177,7 @@ def _owned(kind: str, seed: int, pages: int, kept: int, steps: int) -> Generatio
 def expected(kind: str, seed: int, noise_bytes: int, *, keep: int | None = None, steps: int = 0) -> Expected:
     """What a guest that was loaded with these words must find in its pages."""
     kept = KEEP.get(kind, 0) if keep is None else keep
+    seed = DISK_SEED if kind == "pagecache" else seed
     table = _owned(kind, seed, noise_bytes // PAGE, kept // PAGE, steps)
     pages = np.flatnonzero(table != _FREED)
     return Expected(len(pages), checksum(seed, pages.astype(np.uint64), table[pages].astype(np.uint64)))

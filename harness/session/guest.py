@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shlex
+import shutil
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from harness.events import Deadline, EventStream
 from harness.explain import trace
 from harness.guest.console import Console
 from harness.guest.control import GuestControl
-from harness.guest.domain import Balloon, Boot, DomainSpec, domain_xml
+from harness.guest.domain import Balloon, Boot, Disk, DomainSpec, domain_xml
 from harness.guest.memory_shape import MemoryShape, dimm_xml
 from harness.guest.ssh import Keys
 from harness.hosts.interface import Ends, Host, Pair
@@ -137,6 +138,7 @@ class Guest:
             memory=scenario.guest.memory,
             vcpus=scenario.guest.vcpus,
             machine=scenario.guest.machine,
+            disk=None if plan.disk is None else Disk(host.path_of(plan.disk)),
             accelerator=plan.resolved.accelerator,
             balloon=Balloon(
                 arm=scenario.arm,
@@ -198,7 +200,10 @@ class Guest:
         import libvirt
 
         self._write_initrd()
-        self._lab.bring({"initrd": self._initrd, "vmlinuz": self.plan.kernel.vmlinuz})
+        files = {"initrd": self._initrd, "vmlinuz": self.plan.kernel.vmlinuz}
+        if self.plan.disk is not None:
+            files["disk"] = self.plan.disk
+        self._lab.bring(files)
         source = self._lab.source
         xml = domain_xml(self.spec(source))
         self._folder.write_text("source.xml", xml)
@@ -211,7 +216,10 @@ class Guest:
     def _write_initrd(self) -> None:
         """The image with the run's own keys behind it: the kernel unpacks one archive after the other."""
         with self._initrd.open("xb") as file:
-            file.write(self.plan.image.initrd.read_bytes())
+            for archive in (self.plan.image.initrd, self.plan.archive):
+                if archive is not None:
+                    with archive.open("rb") as part:
+                        shutil.copyfileobj(part, file)
             files = self.keys.guest_files()
             entries = [cpio.file(f"/{name}", files[name], 0o600) for name in files]
             if uses(self.plan.resolved.scenario.script, (Kexec,)):

@@ -61,6 +61,18 @@ class RunPlan:
     injection: Injection = NO_INJECTION
     #: Where the hosts are; None: here, in a lab.
     machines: Machines | None = None
+    #: Unpacked over the image: what the workload needs beside it.
+    archive: Path | None = None
+    #: A read-only disk of the guest's.
+    disk: Path | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that the lab reads."""
+        qemus = (self.source_qemu, self.destination_qemu)
+        named = (self.kernel.vmlinuz, self.image.initrd, self.archive, self.disk)
+        firmware = (place for qemu in qemus for place in qemu.firmware)
+        return (*(path for path in named if path is not None), *(qemu.path for qemu in qemus), *firmware)
 
     @property
     def driver(self) -> str:

@@ -101,8 +101,24 @@ def prepare(
             resolved, reason = _resolve(scenario, toolchain, source, kernel, events)
         else:
             resolved, reason = _resolve_there(scenario, machines, (source, destination), kernel, events)
+        kind = scenario.workload.kind
+        archive = toolchain.compile_archive() if kind == "compile" else None
+        disk = toolchain.formula_disk(resolved.noise_bytes) if kind == "pagecache" else None
         step.note(accelerator=resolved.accelerator, reason=reason)
-    return RunPlan(resolved, tools, reason, source, destination, kernel, image, began, injection, machines)
+    return RunPlan(
+        resolved,
+        tools,
+        reason,
+        source,
+        destination,
+        kernel,
+        image,
+        began,
+        injection,
+        machines,
+        archive,
+        disk,
+    )
 
 
 def _qemus(

@@ -108,9 +108,7 @@ def _remotely(
 
 def _visible(plan: RunPlan, folder: RunFolder) -> list[Path]:
     """What must not vanish behind the lab's own /run and /dev/shm."""
-    qemus = (plan.source_qemu, plan.destination_qemu)
-    files = [folder.path, plan.kernel.vmlinuz, plan.image.initrd, *(qemu.path for qemu in qemus)]
-    return [*files, *(place for qemu in qemus for place in qemu.firmware)]
+    return [folder.path, *plan.files]
 
 
 class _Ended(KeyboardInterrupt):

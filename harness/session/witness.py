@@ -111,5 +111,4 @@ def is_quiet(resolved: Resolved) -> bool:
     """
     scenario = resolved.scenario
     meanwhile = (entry for entry in scenario.script if entry.at != "start")
-    restless = scenario.workload.kind == "churn" or scenario.guest.traffic
-    return not restless and not uses(meanwhile, NEEDS_GUEST)
+    return scenario.workload.stands_still and not scenario.guest.traffic and not uses(meanwhile, NEEDS_GUEST)

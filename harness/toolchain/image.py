@@ -7,7 +7,7 @@ import dataclasses
 import os
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from harness.errors import InputError, MachineryError
@@ -65,8 +65,8 @@ def build_image(cache: Cache, kernel: Kernel, module: Path, recipe: Recipe, sour
             work.mkdir()
             apt.unpack(packages, root)
             entries = [
-                *_programs(recipe, sources, work),
-                *_binaries(recipe, root),
+                *programs_of(recipe.programs, sources, work),
+                *binaries_of(recipe.binaries, root),
                 *_modules(recipe, kernel, module, work),
                 *_plain(recipe),
             ]
@@ -88,9 +88,10 @@ def build_image(cache: Cache, kernel: Kernel, module: Path, recipe: Recipe, sour
     return Image(initrd, (folder / "sha256").read_text("ascii"), initrd.stat().st_size)
 
 
-def _programs(recipe: Recipe, sources: Path, work: Path) -> list[cpio.Entry]:
+def programs_of(programs: Mapping[str, str], sources: Path, work: Path) -> list[cpio.Entry]:
+    """Programs of our own: path in the guest to the one source file of each."""
     entries = []
-    for target, source in recipe.programs.items():
+    for target, source in programs.items():
         if not (sources / source).is_file():
             raise MachineryError(f"the image's recipe names {source}, which is not in {sources}")
         program = work / Path(source).stem
@@ -99,11 +100,11 @@ def _programs(recipe: Recipe, sources: Path, work: Path) -> list[cpio.Entry]:
     return entries
 
 
-def _binaries(recipe: Recipe, root: Path) -> list[cpio.Entry]:
+def binaries_of(binaries: Mapping[str, str], root: Path) -> list[cpio.Entry]:
     """Programs out of packages, and the closure of the libraries that they need."""
     entries: dict[str, cpio.Entry] = {}
     wanted: list[Path] = []
-    for target, source in recipe.binaries.items():
+    for target, source in binaries.items():
         path = _in_root(root, source)
         if path is None:
             raise MachineryError(f"the image's recipe names {source}, which none of its packages has")

@@ -13,8 +13,10 @@ from harness.errors import InputError
 from harness.events import EventStream
 from harness.toolchain.apt import Apt
 from harness.toolchain.cache import Cache, file_digest
+from harness.toolchain.compiling import build_compile_archive, read_compile_recipe
 from harness.toolchain.debian_kernel import debian_kernel
 from harness.toolchain.debug_kernel import debug_kernel
+from harness.toolchain.disk import build_formula_disk
 from harness.toolchain.firmware import NEEDED, firmware
 from harness.toolchain.image import Image, build_image
 from harness.toolchain.kernel import Kernel, named_kernel
@@ -108,6 +110,15 @@ class Toolchain:
         """The initramfs for this kernel, with that build of the module in it."""
         module = self.module(kernel, variant)
         return build_image(self.cache, kernel, module, self.recipe, checkout() / "vm-images" / "guest")
+
+    def compile_archive(self) -> Path:
+        """A compiler and sources, to be unpacked over the image: for guests that compile."""
+        recipe = read_compile_recipe(checkout() / "vm-images" / "compile.yaml")
+        return build_compile_archive(self.cache, recipe, checkout() / "vm-images" / "guest")
+
+    def formula_disk(self, size: int) -> Path:
+        """A raw disk of ``size`` bytes with the content that ``pagecache`` expects."""
+        return build_formula_disk(self.cache, size)
 
     def update(self) -> None:
         """Forget what Debian had: the next call looks, and builds anew what has changed there."""

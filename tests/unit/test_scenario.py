@@ -32,7 +32,7 @@ from harness.units import Percent
 
 MIB, GIB = 2**20, 2**30
 BIG = MachineFacts(memory_available=64 * GIB)
-SHIPPED = ("churn", "fragmented", "freed", "idle")
+SHIPPED = ("churn", "compile", "fragmented", "freed", "idle", "pagecache")
 
 
 def write(folder: Path, text: str) -> str:
@@ -245,7 +245,7 @@ def test_unknown_scenarios_and_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such scenario: 'fred'") as caught:
         load_scenario("fred")
     assert caught.value.hint is not None
-    assert caught.value.hint.startswith("did you mean 'freed'? there are churn, fragmented, freed, idle")
+    assert caught.value.hint.startswith(f"did you mean 'freed'? there are {', '.join(SHIPPED)}")
     with pytest.raises(InputError, match="No such file or directory"):
         load_scenario(str(tmp_path / "none.yaml"))
     with pytest.raises(InputError, match="Is a directory"):

@@ -20,6 +20,9 @@
 #define PAGE_WORDS	512
 
 #define GOLDEN		0x9E3779B97F4A7C15ULL
+/* Of the disk that pagecache reads: the same for every run, so that it is made once. */
+#define DISK_SEED	0x66726565UL
+
 #define GENERATION_MUL	0xC2B2AE3D27D4EB4FULL
 
 /* The finaliser of splitmix64. */

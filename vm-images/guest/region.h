@@ -41,7 +41,7 @@ static void answer(const char *format, ...)
 		exit(1); \
 	} while (0)
 
-static double now(void)
+static inline double now(void)
 {
 	struct timespec t;
 
@@ -49,12 +49,12 @@ static double now(void)
 	return t.tv_sec + t.tv_nsec / 1e9;
 }
 
-static uint64_t *page_at(const struct region *r, uint64_t page)
+static inline uint64_t *page_at(const struct region *r, uint64_t page)
 {
 	return (uint64_t *)(r->base + page * PAGE_BYTES);
 }
 
-static void *map(uint64_t bytes, int huge)
+static inline void *map(uint64_t bytes, int huge)
 {
 	void *base;
 
@@ -69,7 +69,7 @@ static void *map(uint64_t bytes, int huge)
 	return base;
 }
 
-static void region_map(struct region *r, uint64_t seed, uint64_t bytes, int huge)
+static inline void region_map(struct region *r, uint64_t seed, uint64_t bytes, int huge)
 {
 	r->seed = seed;
 	r->pages = bytes / PAGE_BYTES;
@@ -78,13 +78,13 @@ static void region_map(struct region *r, uint64_t seed, uint64_t bytes, int huge
 }
 
 /* Returns the sum of the page's words. */
-static uint64_t write_page(struct region *r, uint64_t page, uint32_t generation)
+static inline uint64_t write_page(struct region *r, uint64_t page, uint32_t generation)
 {
 	r->generation[page] = generation;
 	return page_fill(page_at(r, page), page_key(r->seed, page, generation));
 }
 
-static void check_page(const struct region *r, uint64_t page, struct tally *t)
+static inline void check_page(const struct region *r, uint64_t page, struct tally *t)
 {
 	uint64_t key = page_key(r->seed, page, r->generation[page]), sum;
 	unsigned int word = page_check(page_at(r, page), key, &sum);
@@ -99,7 +99,7 @@ static void check_page(const struct region *r, uint64_t page, struct tally *t)
 	t->actual = page_at(r, page)[word];
 }
 
-static struct tally check_all(const struct region *r)
+static inline struct tally check_all(const struct region *r)
 {
 	struct tally t = { 0 };
 	uint64_t page;
@@ -112,7 +112,7 @@ static struct tally check_all(const struct region *r)
 
 
 /* The part that all answers about pages share, without the closing brace. */
-static void answer_tally(const char *kind, const struct tally *t, double since)
+static inline void answer_tally(const char *kind, const struct tally *t, double since)
 {
 	char first[160] = "null";
 
@@ -126,7 +126,7 @@ static void answer_tally(const char *kind, const struct tally *t, double since)
 }
 
 /* If somebody must go, then these, and never the agent. */
-static void volunteer_for_oom(void)
+static inline void volunteer_for_oom(void)
 {
 	int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
 

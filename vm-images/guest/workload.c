@@ -278,9 +278,31 @@ static int do_vectors(int argc, char **argv)
 	return 0;
 }
 
+/* Kinds that are programs of their own, beside this one, speak in its place. */
+static void other_program(char **argv)
+{
+	static const char *const kinds[] = { "compile", "pagecache", "database" };
+	char path[256];
+	ssize_t n;
+	size_t i;
+
+	for (i = 0; i < sizeof(kinds) / sizeof(*kinds); i++) {
+		if (strcmp(argv[2], kinds[i]))
+			continue;
+		n = readlink("/proc/self/exe", path, sizeof(path) - 16);
+		while (n > 0 && path[n - 1] != '/')
+			n--;
+		snprintf(path + (n > 0 ? n : 0), 16, "%s", kinds[i]);
+		execv(path, argv);
+		die("%s: %s (the image has no such workload)", path, strerror(errno));
+	}
+}
+
 int main(int argc, char **argv)
 {
 	volunteer_for_oom();
+	if (argc > 2 && !strcmp(argv[1], "load"))
+		other_program(argv);
 	if (argc > 1 && !strcmp(argv[1], "load"))
 		return do_load(argc, argv);
 	if (argc > 1 && !strcmp(argv[1], "vectors"))

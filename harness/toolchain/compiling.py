@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The archive with a compiler and sources in it, for guests that compile.
+
+The kernel unpacks one archive after the other, so this one goes behind the guest's
+image, and only guests that need it carry its weight.  What is compiled, and by which
+command line, comes from the source package's own makefile, asked what it would do.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from harness.errors import InputError, MachineryError
+from harness.toolchain import cpio
+from harness.toolchain.apt import Apt
+from harness.toolchain.cache import MIB, Cache, key_of, tree_digest
+from harness.toolchain.compiler import version_of
+from harness.toolchain.image import binaries_of, programs_of
+from harness.toolchain.run import find_program, run
+
+_BUILD = 1  # changes when what is done below changes
+#: What the guest's program reads; see vm-images/guest/compile.c.
+_PLACE = "/build"
+#: Sources that a compiler of C reads, and what they include.
+_WANTED = (".c", ".h", ".in")
+
+
+class CompileRecipe(BaseModel):
+    """``vm-images/compile.yaml``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    suite: str
+    packages: tuple[str, ...]
+    binaries: dict[str, str]
+    programs: dict[str, str]
+    source: str
+
+
+def read_compile_recipe(path: Path) -> CompileRecipe:
+    """Read the recipe; errors name the file and the key."""
+    try:
+        return CompileRecipe.model_validate(yaml.safe_load(path.read_text("utf-8")))
+    except OSError as error:
+        raise InputError(f"cannot read the recipe {path}: {error.strerror}") from error
+    except (yaml.YAMLError, ValidationError) as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def build_compile_archive(cache: Cache, recipe: CompileRecipe, sources: Path) -> Path:
+    """The archive; ``sources`` holds the guest's own programs."""
+    apt = Apt(cache, recipe.suite)
+    packages, source = apt.packages(recipe.packages), apt.source(recipe.source)
+    own = [path for pattern in ("*.c", "*.h") for path in sources.glob(pattern)]
+    key = key_of(
+        build=_BUILD,
+        recipe=recipe.model_dump(mode="json"),
+        packages=[package.sha256 for package in packages],
+        source=list(source.files),
+        programs=tree_digest(own, sources),
+        compiler=version_of(cache, str(find_program("gcc"))),
+    )
+
+    def build(folder: Path) -> None:
+        with cache.events.step("compile image", source=f"{source.name} {source.version}") as step:
+            root, work, fetched = folder / "root", folder / "build", folder / "source"
+            for place in (root, work, fetched):
+                place.mkdir()
+            apt.unpack(packages, root)
+            apt.fetch_source(source, fetched)
+            tree = fetched / "tree"
+            unpack = ["dpkg-source", "--no-check", "-x", str(fetched / source.dsc), str(tree)]
+            run(unpack, what=f"unpack {source.name}", cwd=fetched)
+            entries = [
+                *programs_of(recipe.programs, sources, work),
+                *binaries_of(recipe.binaries, root),
+                *_build_tree(tree),
+            ]
+            archive = folder / "compile.cpio"
+            cpio.write_cpio(archive, cpio.with_parents(entries))
+            for place in (root, work, fetched):
+                shutil.rmtree(place)
+            step.note(bytes=archive.stat().st_size)
+
+    what = "the compiler for guests that compile"
+    return cache.get("compile", key, build, what=what, space=1024 * MIB) / "compile.cpio"
+
+
+def _build_tree(tree: Path) -> Iterator[cpio.Entry]:
+    """The sources, the headers that their makefile generates, and what it would have compiled how."""
+    run(["sh", "./configure", "--target=x86_64", "CC=gcc"], what="configure the sources to compile", cwd=tree)
+    said = run(["make", "-n", "lib/libc.a"], what="ask what there is to compile", cwd=tree)
+    commands = [line for line in said.splitlines() if re.search(r" -c -o \S+ \S+\.c$", line)]
+    if not commands:
+        raise MachineryError(f"the makefile of {tree} compiles nothing that could be told")
+    generated = [
+        str(path)
+        for path in re.findall(r"> (\S+/(?:alltypes|syscall|version)\.h)", said)
+        if not Path(path).is_absolute()
+    ]
+    run(["make", *dict.fromkeys(generated)], what="make the generated headers", cwd=tree)
+    flags = shlex.split(commands[0])[1:]
+    flags = [
+        word for word in flags[: flags.index("-c")] if not word.startswith("-W") or word.startswith("-Wa,")
+    ]
+    files = [shlex.split(line)[-1] for line in commands]
+    yield cpio.file(f"{_PLACE}/flags", "".join(f"{word}\n" for word in flags).encode())
+    yield cpio.file(f"{_PLACE}/list", "".join(f"{name}\n" for name in files).encode())
+    for path in sorted(tree.rglob("*")):
+        if path.is_file() and not path.is_symlink() and path.suffix in _WANTED:
+            yield cpio.file(f"{_PLACE}/src/{path.relative_to(tree)}", path.read_bytes())

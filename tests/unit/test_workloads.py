@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The workloads that are programs of their own: they find what a broken migration would have done to them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.guest import formula
+from harness.toolchain.cache import Cache
+from harness.toolchain.disk import build_formula_disk
+
+SOURCES = Path(__file__).parents[2] / "vm-images" / "guest"
+PAGE = formula.PAGE
+
+
+def compiled(folder: Path, name: str, **defines: str) -> Path:
+    compiler = shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no gcc")
+    words = [f'-D{key}="{value}"' for key, value in defines.items()]
+    program = folder / name
+    subprocess.run([compiler, "-O1", *words, "-o", program, SOURCES / f"{name}.c"], check=True)
+    return program
+
+
+class Talk:
+    """A workload that speaks a line of JSON for each line that it reads."""
+
+    def __init__(self, *words: str | Path) -> None:
+        self.process = subprocess.Popen(
+            [str(word) for word in words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def hear(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        found: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return found
+
+    def say(self, line: str) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        return self.hear()
+
+
+@pytest.fixture
+def talk() -> Iterator[Callable[..., Talk]]:
+    begun: list[Talk] = []
+
+    def begin(*words: str | Path) -> Talk:
+        begun.append(Talk(*words))
+        return begun[-1]
+
+    yield begin
+    for one in begun:
+        one.process.kill()
+        one.process.communicate()
+
+
+# --- pagecache
+
+
+def test_the_disk_holds_the_formula(tmp_path: Path) -> None:
+    from harness.events import EventStream
+
+    disk = build_formula_disk(Cache(tmp_path, EventStream()), 9 * PAGE)
+    words = np.fromfile(disk, "<u8").reshape(9, -1)
+    for page in (0, 4, 8):
+        assert (words[page] == formula.page_words(formula.DISK_SEED, page, 0)).all()
+
+
+def test_pagecache_reads_what_the_host_expects(tmp_path: Path, talk: Callable[..., Talk]) -> None:
+    disk = tmp_path / "disk"
+    disk.write_bytes(formula.disk_content(0, 40).tobytes())
+    program = compiled(tmp_path, "pagecache", DISK=str(disk))
+    cache = talk(program, "load", "pagecache", "7", str(40 * PAGE), "rate=100000")
+    expected = formula.expected("pagecache", 7, 40 * PAGE)
+    loaded = cache.hear()
+    assert (loaded["pages"], loaded["checksum"], loaded["bad"]) == (40, expected.checksum, 0)
+    verified = cache.say("verify")
+    assert (verified["pages"], verified["checksum"], verified["bad"]) == (40, expected.checksum, 0)
+
+
+def test_pagecache_notices_a_wrong_page(tmp_path: Path, talk: Callable[..., Talk]) -> None:
+    disk = tmp_path / "disk"
+    disk.write_bytes(formula.disk_content(0, 40).tobytes())
+    program = compiled(tmp_path, "pagecache", DISK=str(disk))
+    cache = talk(program, "load", "pagecache", "7", str(40 * PAGE), "rate=1000000")
+    assert cache.hear()["bad"] == 0
+    with disk.open("r+b") as file:  # the same page cache
+        file.seek(17 * PAGE + 8 * 5)
+        file.write(b"\0" * 8)
+    verified = cache.say("verify")
+    assert verified["bad"] == 1
+    assert (verified["first_bad"]["page"], verified["first_bad"]["word"]) == (17, 5)
+    stopped: dict[str, Any] = {"live_checked": 0}
+    while stopped["live_checked"] < 2000:  # of 40 pages; it goes on between two answers
+        stopped = cache.say("verify")
+    assert stopped["live_bad"] > 0
+
+
+def test_pagecache_refuses_a_disk_that_is_another(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.write_bytes(b"\0" * 4 * PAGE)
+    program = compiled(tmp_path, "pagecache", DISK=str(disk))
+    done = subprocess.run(
+        [program, "load", "pagecache", "7", str(4 * PAGE)], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "error the disk does not hold what it must: 4 pages are wrong\n"
+
+
+# --- compile
+
+#: "Compiles" by copying, with the flags in front.
+FAKE_COMPILER = """#!/bin/sh
+for word; do last=$word; done
+while [ "$1" != -o ]; do shift; done
+cat "$last" > "$2"
+"""
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Path:
+    (tmp_path / "src").mkdir()
+    for number in range(6):
+        (tmp_path / "src" / f"{number}.c").write_text(f"int x{number};\n")
+    (tmp_path / "list").write_text("".join(f"{number}.c\n" for number in range(6)))
+    (tmp_path / "flags").write_text("-O2\n-Iinclude\n")
+    compiler = tmp_path / "cc"
+    compiler.write_text(FAKE_COMPILER)
+    compiler.chmod(0o755)
+    return compiled(tmp_path, "compile", COMPILER=str(compiler), BUILD=str(tmp_path), PLACE=str(tmp_path))
+
+
+def steps_of(one: Talk, least: int) -> dict[str, Any]:
+    found: dict[str, Any] = {"live_checked": -1}
+    while found["live_checked"] < least:
+        found = one.say("verify")
+    return found
+
+
+def test_compile_builds_the_same_again(build: Path, talk: Callable[..., Talk]) -> None:
+    one = talk(build, "load", "compile", "5", "0", "jobs=3", "files=4", f"keep={3 * PAGE}")
+    loaded = one.hear()
+    expected = formula.expected("compile", 5, 0, keep=3 * PAGE)
+    assert (loaded["pages"], loaded["checksum"], loaded["steps"]) == (3, expected.checksum, 4)
+    found = steps_of(one, 10)
+    assert (found["bad"], found["live_bad"]) == (0, 0)
+    stopped = one.say("stop")
+    assert one.say("verify")["steps"] == stopped["steps"]
+
+
+def test_compile_notices_an_object_that_came_out_differently(
+    build: Path, tmp_path: Path, talk: Callable[..., Talk]
+) -> None:
+    one = talk(build, "load", "compile", "5", "0", "files=6")
+    one.hear()
+    (tmp_path / "src" / "2.c").write_text("int y;\n")
+    assert steps_of(one, 40)["live_bad"] > 0
+
+
+def test_compile_notices_a_compiler_that_dies(build: Path, tmp_path: Path, talk: Callable[..., Talk]) -> None:
+    one = talk(build, "load", "compile", "5", "0", "files=6")
+    one.hear()
+    (tmp_path / "src" / "2.c").unlink()
+    assert steps_of(one, 40)["live_bad"] > 0
+
+
+def test_compile_says_what_does_not_compile_at_all(build: Path, tmp_path: Path) -> None:
+    (tmp_path / "src" / "2.c").unlink()
+    done = subprocess.run(
+        [build, "load", "compile", "5", "0", "files=6"], capture_output=True, text=True, check=False
+    )
+    assert "2.c did not compile" in done.stdout

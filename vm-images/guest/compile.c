@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * A build that does not end, for a guest that is about to be migrated.
+ *
+ * Build: gcc -Os -static -Wall -Wextra -s -o compile compile.c   installs as /bin/compile
+ *
+ *   compile load compile SEED BYTES [jobs=N] [files=N] [keep=BYTES]
+ *
+ * Speaks as workload does, which execs it.  The compiler and the sources of a C
+ * library are in the image (vm-images/compile.yaml): /build/list names the files,
+ * /build/flags the compiler's arguments.
+ *
+ * Loading compiles `files` of them, drawn by the seed, once, and keeps a digest of
+ * each object.  After that they are compiled over and over, `jobs` at a time, and
+ * every object must come out as it did before: a page of a compiler, of a source
+ * or of a process that a migration broke shows in what is made of it.
+ */
+#define _GNU_SOURCE
+#include <poll.h>
+#include <signal.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "region.h"
+#include "watch.h"
+
+#ifndef COMPILER
+#define COMPILER	"/usr/bin/gcc-12"
+#define BUILD		"/build"
+#endif
+#ifndef PLACE
+#define PLACE		"/tmp"		/* of objects */
+#endif
+#define MOST_FILES	4096
+#define MOST_FLAGS	128
+#define MOST_JOBS	64
+
+struct unit {
+	char *source;
+	uint64_t digest;
+	int known;
+};
+
+struct job {
+	pid_t pid;
+	unsigned int unit;
+};
+
+static struct {
+	struct unit units[MOST_FILES];
+	char *flags[MOST_FLAGS];
+	unsigned int count, next, flag_count;
+	uint64_t jobs, steps, checked, bad;
+	struct job running[MOST_JOBS];
+	int stopped;
+} build = { .jobs = 2 };
+
+static unsigned int read_lines(const char *path, char **lines, unsigned int most)
+{
+	FILE *file = fopen(path, "re");
+	unsigned int count = 0;
+	char line[512];
+
+	if (!file)
+		die("%s: %s (is this the image with a compiler?)", path, strerror(errno));
+	while (count < most && fgets(line, sizeof(line), file)) {
+		line[strcspn(line, "\n")] = '\0';
+		if (*line && !(lines[count++] = strdup(line)))
+			die("out of memory");
+	}
+	fclose(file);
+	return count;
+}
+
+/* Of all files, `files` drawn by the seed: the same in every guest with this seed. */
+static void choose(uint64_t seed, uint64_t files)
+{
+	static char *all[MOST_FILES];
+	unsigned int count = read_lines(BUILD "/list", all, MOST_FILES), i;
+
+	build.flag_count = read_lines(BUILD "/flags", build.flags, MOST_FLAGS - 8);
+	if (!count)
+		die(BUILD "/list is empty");
+	for (i = 0; i < files && i < count; i++) {
+		unsigned int other = i + mix64(seed + (i + 1) * GOLDEN) % (count - i);
+		char *chosen = all[other];
+
+		all[other] = all[i];
+		build.units[build.count++].source = chosen;
+	}
+}
+
+static void object_path(unsigned int slot, char *path, size_t size)
+{
+	snprintf(path, size, PLACE "/compile.%u.o", slot);
+}
+
+static void start(unsigned int slot)
+{
+	struct job *job = &build.running[slot];
+	char *argv[MOST_FLAGS], object[512];
+	unsigned int i, argc = 0;
+
+	job->unit = build.next++ % build.count;
+	object_path(slot, object, sizeof(object));
+	job->pid = fork();
+	if (job->pid < 0)
+		die("fork: %s", strerror(errno));
+	if (job->pid)
+		return;
+	argv[argc++] = COMPILER;
+	for (i = 0; i < build.flag_count; i++)
+		argv[argc++] = build.flags[i];
+	argv[argc++] = "-c";
+	argv[argc++] = "-o";
+	argv[argc++] = object;
+	argv[argc++] = build.units[job->unit].source;
+	argv[argc] = NULL;
+	/* Standard output carries answers. */
+	dup2(STDERR_FILENO, STDOUT_FILENO);
+	if (!chdir(BUILD "/src"))
+		execv(COMPILER, argv);
+	_exit(127);
+}
+
+/* Of what the compiler wrote; 0 where there is nothing. */
+static uint64_t digest_of(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	unsigned char bytes[65536];
+	uint64_t digest = 0;
+	ssize_t n, i;
+
+	while (fd >= 0 && (n = read(fd, bytes, sizeof(bytes))) > 0)
+		for (i = 0; i < n; i++)
+			digest = mix64(digest + bytes[i] + GOLDEN);
+	if (fd >= 0)
+		close(fd);
+	unlink(path);
+	return digest;
+}
+
+static void ended(unsigned int slot, int status)
+{
+	struct job *job = &build.running[slot];
+	struct unit *unit = &build.units[job->unit];
+	uint64_t digest;
+	char object[512];
+
+	object_path(slot, object, sizeof(object));
+	digest = digest_of(object);
+	job->pid = 0;
+	build.steps++;
+	if (status || !digest) {
+		if (!unit->known)
+			die("%s did not compile: status 0x%x", unit->source, status);
+		digest = ~unit->digest;
+	}
+	if (!unit->known) {
+		unit->digest = digest;
+		unit->known = 1;
+		return;
+	}
+	build.checked++;
+	build.bad += digest != unit->digest;
+}
+
+static void reap(void)
+{
+	unsigned int slot;
+	int status;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+		for (slot = 0; slot < build.jobs; slot++)
+			if (build.running[slot].pid == pid)
+				ended(slot, status);
+}
+
+static unsigned int busy(void)
+{
+	unsigned int slot, count = 0;
+
+	for (slot = 0; slot < build.jobs; slot++)
+		count += build.running[slot].pid != 0;
+	return count;
+}
+
+static void fill(void)
+{
+	unsigned int slot;
+
+	for (slot = 0; slot < build.jobs; slot++)
+		if (!build.running[slot].pid && !build.stopped)
+			start(slot);
+}
+
+/* Until every chosen file was compiled once. */
+static void compile_all_once(int signals)
+{
+	struct signalfd_siginfo drop[8];
+
+	while (build.steps < build.count) {
+		unsigned int slot;
+
+		for (slot = 0; slot < build.jobs && build.next < build.count; slot++)
+			if (!build.running[slot].pid)
+				start(slot);
+		if (read(signals, drop, sizeof(drop)) < 0 && errno != EINTR)
+			die("signalfd: %s", strerror(errno));
+		reap();
+	}
+}
+
+static void answer_build(const char *what, const struct tally *t, double since)
+{
+	answer_tally(what, t, since);
+	answer(",\"freed\":0,\"steps\":%" PRIu64 ",\"live_checked\":%" PRIu64 ",\"live_bad\":%"
+	       PRIu64 "}\n", build.steps, build.checked, build.bad);
+}
+
+static int serve(const struct region *r)
+{
+	char line[256];
+	ssize_t n = read(STDIN_FILENO, line, sizeof(line) - 1);
+	struct tally t = { 0 };
+	double since = now();
+
+	if (n <= 0)
+		return 0;
+	line[n] = '\0';
+	line[strcspn(line, "\n")] = '\0';
+	if (!strcmp(line, "stop")) {
+		/* What runs ends by itself, and is checked: it was there all the while. */
+		build.stopped = 1;
+		while (busy()) {
+			int status;
+			pid_t pid = waitpid(-1, &status, 0);
+			unsigned int slot;
+
+			for (slot = 0; slot < build.jobs; slot++)
+				if (build.running[slot].pid == pid)
+					ended(slot, status);
+		}
+		answer_build("stop", &t, since);
+	} else if (!strcmp(line, "verify")) {
+		t = check_all(r);
+		answer_build("verify", &t, since);
+	} else {
+		answer("error unknown command\n");
+	}
+	return 1;
+}
+
+int main(int argc, char **argv)
+{
+	uint64_t seed, bytes, files = 12, keep = 16 * MIB, page;
+	volatile uint64_t *work = work_counter();
+	struct region r = { 0 };
+	struct tally t = { 0 };
+	double since = now();
+	sigset_t child;
+	int i, signals;
+
+	volunteer_for_oom();
+	if (argc < 5 || parse_u64(argv[3], &seed) || parse_u64(argv[4], &bytes))
+		die("expected: load compile SEED BYTES [key=value..]");
+	for (i = 5; i < argc; i++)
+		if ((strncmp(argv[i], "jobs=", 5) || parse_u64(argv[i] + 5, &build.jobs)) &&
+		    (strncmp(argv[i], "files=", 6) || parse_u64(argv[i] + 6, &files)) &&
+		    (strncmp(argv[i], "keep=", 5) || parse_u64(argv[i] + 5, &keep)))
+			die("unknown option: %s", argv[i]);
+	if (!build.jobs || build.jobs > MOST_JOBS || !files || keep >> 46)
+		die("that is no number of jobs or files");
+	sigemptyset(&child);
+	sigaddset(&child, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &child, NULL);
+	signals = signalfd(-1, &child, SFD_CLOEXEC);
+	region_map(&r, seed, keep, 1);
+	for (page = 0; page < r.pages; page++) {
+		t.checksum += page_weight(page, write_page(&r, page, 0));
+		t.pages++;
+	}
+	choose(seed, files);
+	compile_all_once(signals);
+	answer_build("compile", &t, since);
+	for (;;) {
+		struct pollfd in[2] = { { STDIN_FILENO, POLLIN, 0 }, { signals, POLLIN, 0 } };
+		struct signalfd_siginfo drop[8];
+		uint64_t before = build.steps;
+
+		fill();
+		if (poll(in, 2, -1) < 0 && errno != EINTR)
+			die("poll: %s", strerror(errno));
+		if (in[1].revents && read(signals, drop, sizeof(drop)) < 0)
+			die("signalfd: %s", strerror(errno));
+		reap();
+		if (work)
+			*work += build.steps - before;
+		if (in[0].revents && !serve(&r))
+			return 0;
+	}
+}
