@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from harness.scenario_remote import Remote
-from harness.scenario_script import Script, as_tuple, needs_controls
+from harness.scenario_script import RESTARTS, Script, as_tuple, needs_controls, uses
 from harness.scenario_types import MIB, Rate, Section, Size, Text, kernel_name
 from harness.scenario_workload import Idle, Workload
 from harness.units import PAGE_SIZE, Percent, format_size
@@ -257,6 +257,9 @@ class Scenario(Section):
         if needs_controls(self.script) and self.guest.module != "test":
             where = {"path": ("guest", "module")}
             raise PydanticCustomError("at", "expected test: the script holds the module's walk", where)
+        if self.walk and uses(self.script, RESTARTS):
+            walk = {"path": ("walk",)}
+            raise PydanticCustomError("at", "expected false: the script starts another kernel", walk)
         for index, entry in enumerate(self.script):
             if entry.move > len(self.moves):
                 raise PydanticCustomError(

@@ -19,7 +19,7 @@ import queue
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import libvirt
 
@@ -180,7 +180,14 @@ class _Progress:
     gone: list[str] = field(default_factory=list)
 
 
-def follow(job: MigrationJob, inbox: Inbox, handlers: Handlers, deadline: Deadline) -> libvirt.virDomain:
+class Job(Protocol):
+    """A migration that can be given up."""
+
+    def cancel(self, inbox: Inbox) -> None:
+        """Give it up."""
+
+
+def follow(job: Job, inbox: Inbox, handlers: Handlers, deadline: Deadline) -> libvirt.virDomain:
     """Work through the inbox until libvirt says that the guest has moved; its domain there."""
     progress = _Progress()
     try:

@@ -39,7 +39,6 @@ class Modes:
             (self.xbzrle, libvirt.VIR_MIGRATE_COMPRESSED),
             (self.auto_converge, libvirt.VIR_MIGRATE_AUTO_CONVERGE),
             (self.tls, libvirt.VIR_MIGRATE_TLS),
-            (self.postcopy, libvirt.VIR_MIGRATE_POSTCOPY),
         )
         flags = 0
         for wanted, flag in chosen:
@@ -56,6 +55,12 @@ class Modes:
         if self.xbzrle:
             parameters[libvirt.VIR_MIGRATE_PARAM_COMPRESSION] = "xbzrle"
         return parameters
+
+    @property
+    def direct(self) -> tuple[str, ...]:
+        """QEMU's capabilities that libvirt would refuse; with any of them, it is passed by."""
+        # libvirt: "post-copy migration is not supported with non-live or paused migration".
+        return ("postcopy-ram",) if self.postcopy else ()
 
     def qemu_parameters(self) -> dict[str, object]:
         """For migrate-set-parameters on the source."""

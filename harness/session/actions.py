@@ -73,6 +73,8 @@ class Actor:
         #: What the script did to the migration itself.
         self.cancelled = False
         self.killed = False
+        #: After a restart: the last kernel message from before the guest was loaded again.
+        self.since: int | None = None
         self._guest = guest
         self._target = target
         self._events = events
@@ -212,7 +214,11 @@ class Actor:
             self._call(boot, action.action)
         guest.control.wait_ready(boot)
         self.owned.alive = False
-        guest.load(Deadline(GUEST_SECONDS, "loading the guest again"))
+        again = Deadline(GUEST_SECONDS, "loading the guest again")
+        guest.load(again)
+        # Its kernel counts its messages anew.
+        sequence = guest.control.call("kmsg", deadline=again)["sequence"]
+        self.since = sequence if isinstance(sequence, int) else -1
 
     def _wait_until_blocked(self) -> None:
         """Until the migration's thread waits for the socket, which takes no more.

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from harness.hosts.interface import Host, QemuProcess
 from harness.memory.access import Image
 from harness.memory.registered import Source
 from harness.migration import blocks, device
+from harness.migration.direct import ARGUMENTS, DirectJob
 from harness.migration.hold import HoldKeeper
 from harness.migration.memory_map import query_map
 from harness.migration.migrate import Handlers, Inbox, MigrationJob, MigrationRequest, follow
@@ -66,6 +67,11 @@ class _Seen:
     generation: bytes | None = None
     #: QEMU's own reason for a migration that failed.
     reason: str = ""
+
+
+def _from_libvirt(domain: libvirt.virDomain) -> MigrationStatistics:
+    stats: Mapping[str, Any] = domain.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)
+    return from_job_stats(stats)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +130,7 @@ class Move:
         self._loop = self._stack.enter_context(MonitorLoop())
         self._transcript = self._stack.enter_context(Transcript(folder.file("qmp.jsonl")))
         self._destination: Monitor | None = None
+        self._job: DirectJob | None = None
         self.actor = Actor(guest, self._target, events)
         self.script = ScriptRunner(script, self.actor, events, self._inbox.put)
 
@@ -167,19 +174,37 @@ class Move:
         )
         if outside is not None and not self._guest.held:
             self._look_first(domain, holds)
-        xml = destination_xml(
-            domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE), self._guest.spec(self._target)
-        )
+        spec = self._guest.spec(self._target)
+        if modes.direct:
+            spec = replace(spec, extra=(*spec.extra, *ARGUMENTS))
+        xml = destination_xml(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE), spec)
         self._folder.write_text("destination.xml", xml)
         self.script.begin()
         self.script.happened("start")
         self.script.settle(self._inbox.get, deadline)
-        request = MigrationRequest(self._target.migrate_uri, xml, how.bandwidth, modes)
-        own, there = self._origin.open(), self._target.connect()
-        job = MigrationJob.start(domain, own, there, request, self._inbox)
+        job: MigrationJob | DirectJob
+        if modes.direct:
+            job = self._direct(domain, xml, modes, qemu, deadline)
+        else:
+            request = MigrationRequest(self._target.migrate_uri, xml, how.bandwidth, modes)
+            own, there = self._origin.open(), self._target.connect()
+            job = MigrationJob.start(domain, own, there, request, self._inbox)
         moved = follow(job, self._inbox, handlers, deadline)
         written = self._host_written(registers, outside)
         return self._moved(moved, Side(images, self._seen.others), holds, outside, written)
+
+    def _direct(
+        self, domain: libvirt.virDomain, xml: str, modes: Modes, qemu: QemuProcess, deadline: Deadline
+    ) -> DirectJob:
+        """Past libvirt."""
+        job = self._job = DirectJob(domain, self._target, modes.direct, self._inbox.put)
+        job.begin(xml)
+        self._begun(qemu, deadline)
+        assert self.actor.source is not None
+        assert self._destination is not None
+        address = self._target.migrate_uri.removeprefix("tcp://")
+        job.migrate(self.actor.source, self._destination, address)
+        return job
 
     def _registers(self) -> Source | None:
         """Asked of the guest before it moves: emulated guests have none."""
@@ -238,6 +263,8 @@ class Move:
             elif status == "active":
                 self._note_modes()
             self.script.happened(status)
+            if self._job is not None:
+                self._job.event(event)
 
     def _note_modes(self) -> None:
         """What the migration really has switched on: asked for is not the same as used."""
@@ -326,7 +353,6 @@ class Move:
         record = self._guest.record_file(self._origin)
         self._origin.fetch_record(record)
         seen = self._seen
-        stats: Mapping[str, Any] = domain.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)
         return Moved(
             domain=domain,
             monitor=monitor,
@@ -335,7 +361,7 @@ class Move:
             holds=holds,
             host_written=written,
             outside=outside,
-            statistics=seen.numbers or from_job_stats(stats),
+            statistics=seen.numbers or _from_libvirt(domain),
             counters=seen.counters,
             completed_at=seen.completed_at if seen.completed_at is not None else self._events.now(),
             cost=self._cost.cost(),

@@ -68,6 +68,7 @@ class _Leg:
 def migrate_and_judge(here: Booted, folder: RunFolder, events: EventStream, since: int) -> Findings:
     """Steps 6 to 9; ``since`` is the guest's last kernel message from before."""
     wanted = here.plan.resolved.scenario.moves
+    last_message = since
     course = _Course(GuestMeter(here.guest.control, here.plan.resolved.scenario, events))
     course.meter.begin()
     domain, hosts = here.domain, (here.lab.source, here.lab.destination)
@@ -76,6 +77,8 @@ def migrate_and_judge(here: Booted, folder: RunFolder, events: EventStream, sinc
         place = folder if number == 1 else folder.below(f"move-{number}")
         with Move(here.guest, hosts, place, events, _entries(here, number)) as move:
             moved = _migrate(here, leg, move, domain, course, events)
+            if move.actor.since is not None:
+                last_message = move.actor.since
             if isinstance(moved, Given):
                 _gone_on(here, leg, moved, course)
                 continue
@@ -86,7 +89,7 @@ def migrate_and_judge(here: Booted, folder: RunFolder, events: EventStream, sinc
                 keep_pages(memory, moved, place)
             course.legs.append(_ended(memory))
             if memory.verdict == "fail" or leg.last:
-                return _finish(here, leg, move, moved, (evidence, memory), course, since, events)
+                return _finish(here, leg, move, moved, (evidence, memory), course, last_message, events)
             _on_the_way(here, leg, move, moved, memory, course, events)
             domain, hosts = moved.domain, (hosts[1], hosts[0])
     raise AssertionError("the last move is one that completes")

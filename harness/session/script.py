@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import queue
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -54,7 +55,7 @@ class _Current:
     """An entry that is being done."""
 
     entry: Entry
-    actions: Iterator[Action]
+    actions: Iterator[tuple[int, Action]]
     then: Then
 
 
@@ -76,18 +77,21 @@ class ScriptRunner:
         self._seen: Counter[str] = Counter()
         self._current: _Current | None = None
         self._waiting: dict[int, Then] = {}
+        #: What the guest was given to do and has not answered: one thing after the other.
+        self._with_guest: queue.SimpleQueue[tuple[int, Action]] = queue.SimpleQueue()
+        self._unanswered = 0
         # Holds in which the guest runs on: they can wait for the entry that is being done.
         self._deferred: list[tuple[str, int, Then]] = []
 
     @property
     def busy(self) -> bool:
-        """Whether an entry has begun and is not done."""
-        return self._current is not None
+        """Whether an entry has begun and is not done, or the guest has something left to do."""
+        return self._current is not None or self._unanswered > 0
 
     @property
     def unreached(self) -> tuple[Entry, ...]:
         """Entries that were not done, or not to their end."""
-        return self._entries[self._next - self.busy :]
+        return self._entries[self._next - (self._current is not None) :]
 
     def begin(self) -> None:
         """The first entry may be waiting for the module already."""
@@ -115,7 +119,7 @@ class ScriptRunner:
             after()
             return
         self._next += 1
-        self._current = _Current(entry, iter(entry.do), after)
+        self._current = _Current(entry, enumerate(entry.do, 1), after)
         self._events.emit("script", at=moment, number=which, move=entry.move, entry=self._next)
         self._go_on()
 
@@ -138,10 +142,15 @@ class ScriptRunner:
     def _go_on(self) -> None:
         current = self._current
         assert current is not None
-        for action in current.actions:
+        for place, action in current.actions:
             self._events.emit("action", **action.model_dump(mode="json"))
             if isinstance(action, NEEDS_GUEST):
-                self._in_thread(functools.partial(self._stage.with_guest, action), self._go_on)
+                last = place == len(current.entry.do)
+                if last and current.then is _nothing:
+                    # Its effect may be the next moment, and come before the guest's answer.
+                    self._ask_guest(action, _nothing)
+                    break
+                self._ask_guest(action, self._go_on)
                 return
             if isinstance(action, Cont) and current.then is not _nothing:
                 # Only the hold knows that it is over; it is over once.
@@ -155,6 +164,32 @@ class ScriptRunner:
         while self._deferred and self._current is None:
             self._is(*self._deferred.pop(0))
 
+    def _ask_guest(self, action: Action, resume: Then) -> None:
+        if self._unanswered == 0:
+            self._with_guest = queue.SimpleQueue()
+            todo = self._with_guest
+            # A daemon: a guest that never answers must not keep the run from ending.
+            threading.Thread(target=self._work, args=(todo,), name="script", daemon=True).start()
+        self._unanswered += 1
+        number = next(_NUMBERS)
+
+        def answered() -> None:
+            self._unanswered -= 1
+            if self._unanswered == 0:
+                self._with_guest.put((0, action))
+            resume()
+
+        self._waiting[number] = answered
+        self._with_guest.put((number, action))
+
+    def _work(self, todo: queue.SimpleQueue[tuple[int, Action]]) -> None:
+        """In a thread: what the guest is given to do, in order, until number 0."""
+        while True:
+            number, action = todo.get()
+            if number == 0:
+                return
+            self._put(_outcome(number, functools.partial(self._stage.with_guest, action)))
+
     def _watch(self) -> None:
         """If the next entry waits for the module: ask the guest to say when."""
         if self._next == len(self._entries):
@@ -166,17 +201,17 @@ class ScriptRunner:
     def _in_thread(self, work: Callable[[], None], resume: Then) -> None:
         number = next(_NUMBERS)
         self._waiting[number] = resume
+        threading.Thread(
+            target=lambda: self._put(_outcome(number, work)), name=f"script-{number}", daemon=True
+        ).start()
 
-        def run() -> None:
-            try:
-                work()
-            except Exception as error:
-                self._put(Answered(number, error))
-            else:
-                self._put(Answered(number))
 
-        # A daemon: a guest that never answers must not keep the run from ending.
-        threading.Thread(target=run, name=f"script-{number}", daemon=True).start()
+def _outcome(number: int, work: Callable[[], None]) -> Answered:
+    try:
+        work()
+    except Exception as error:
+        return Answered(number, error)
+    return Answered(number)
 
 
 def _nothing() -> None:

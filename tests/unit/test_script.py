@@ -114,6 +114,30 @@ def test_holds_are_answered_while_the_guest_is_waited_for() -> None:
     assert [entry.at for entry in scene.runner.unreached] == ["request"]
 
 
+def test_what_the_last_action_leads_to_may_come_before_the_guest_says_so() -> None:
+    scene = Scene(does("active", "module-unhold"), does("answer", "stop", "cont", "pages-alloc"))
+    scene.runner.happened("active")
+    over = scene.hold("answer")
+    # The hold has stopped the guest before it could answer; the entry goes on all the same.
+    assert over == ["over"]
+    assert scene.stage.did == ["stop"]
+    for _ in range(2):
+        scene.stage.go.put(None)
+        scene.answer()
+    assert scene.stage.did == ["stop", "module-unhold", "pages-alloc"]
+    assert not scene.runner.busy
+
+
+def test_the_guest_does_one_thing_after_the_other() -> None:
+    scene = Scene(does("active", "pages-alloc"), does("pass", "pages-read"))
+    scene.runner.happened("active")
+    scene.runner.happened("pass")
+    for _ in range(2):
+        scene.stage.go.put(None)
+    scene.runner.settle(lambda _: scene.inbox.get(timeout=10), Deadline(10, "the script"))
+    assert scene.stage.did == ["pages-alloc", "pages-read"]
+
+
 def test_a_guest_that_refuses_is_an_error() -> None:
     scene = Scene(does("active", "pages-alloc"))
     scene.runner.happened("active")

@@ -93,7 +93,9 @@ static int machine_memory(const char *state, int most, int *changed)
 		now[n > 0 ? n : 0] = '\0';
 		if (strncmp(now, !strcmp(state, "offline") ? "online" : "offline", 6))
 			continue;
-		if (!machine_write(path, state))
+		/* What is to be taken offline again must hold nothing that cannot be moved. */
+		if (!machine_write(path, !strcmp(state, "online") ? "online_movable" : state) ||
+		    !machine_write(path, state))
 			changed[done++] = numbers[i];
 	}
 	return done;

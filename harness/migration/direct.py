@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A migration past libvirt: two QEMUs that libvirt has started, and our own monitors.
+
+libvirt refuses some of QEMU's modes where the destination is to stand still in
+the end (postcopy), and knows nothing of others.  The destination's domain is
+started paused, waiting for a migration; everything else is QMP::
+
+    job = DirectJob(origin_domain, target, capabilities, inbox.put)
+    job.begin(xml)                       # the destination's QEMU is there
+    job.migrate(source, destination, address)
+    job.event(event)                     # each of the source's MIGRATION events
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+import libvirt
+
+from harness.errors import FreepageError, MachineryError
+from harness.migration.migrate import Inbox, JobEnd
+from harness.migration.qmp import CommandError, Monitor
+
+if TYPE_CHECKING:
+    from harness.hosts.interface import Host
+    from harness.migration.qmp import QmpEvent
+
+#: What every such migration has on: status events, and a stop before the device state leaves.
+ALWAYS: Final = ("events", "return-path", "pause-before-switchover")
+
+#: For the destination's command line.
+ARGUMENTS: Final = ("-incoming", "defer")
+
+
+class DirectJob:
+    """See the module.  ``put`` gets a :class:`JobEnd` when it is over."""
+
+    def __init__(
+        self,
+        domain: libvirt.virDomain,
+        target: Host,
+        capabilities: Sequence[str],
+        put: Callable[[JobEnd], None],
+    ) -> None:
+        self._domain = domain
+        self._target = target
+        self._capabilities = (*ALWAYS, *capabilities)
+        self._put = put
+        self._there: libvirt.virDomain | None = None
+        self._source: Monitor | None = None
+        self._over = False
+
+    def begin(self, xml: str) -> None:
+        """Start the destination's QEMU, which waits."""
+        try:
+            self._there = self._target.connect().createXML(xml, libvirt.VIR_DOMAIN_START_PAUSED)
+        except libvirt.libvirtError as error:
+            raise MachineryError(
+                f"the destination cannot wait for the guest: {error.get_error_message()}"
+            ) from error
+
+    def migrate(self, source: Monitor, destination: Monitor, address: str) -> None:
+        """Begin.  A mode that QEMU refuses ends the migration with QEMU's own words."""
+        self._source = source
+        on = [{"capability": name, "state": True} for name in self._capabilities]
+        try:
+            for side in (destination, source):
+                side.execute("migrate-set-capabilities", {"capabilities": on})
+            destination.execute("migrate-incoming", {"uri": f"tcp:{address}:0"})
+            source.execute("migrate", {"uri": f"tcp:{address}:{_port(destination)}"})
+        except CommandError as error:
+            self._give_up(error.message)
+
+    def event(self, event: QmpEvent) -> None:
+        """One of the source's MIGRATION events, after everybody else has seen it."""
+        status = str(event.data.get("status"))
+        if self._over or self._source is None:
+            return
+        if status == "pre-switchover":
+            self._source.execute("migrate-continue", {"state": "pre-switchover"})
+        elif status == "completed":
+            self._over = True
+            # It keeps its memory, stopped, until somebody ends it.
+            self._domain.destroy()
+            self._put(JobEnd(self._there, None))
+        elif status in ("failed", "cancelled"):
+            self._give_up(f"QEMU reports a {status} migration")
+
+    def cancel(self, inbox: Inbox) -> None:
+        """Give up."""
+        del inbox
+        if self._source is not None:
+            with contextlib.suppress(FreepageError):
+                self._source.execute("migrate_cancel")
+        self._give_up("cancelled")
+
+    def _give_up(self, reason: str) -> None:
+        if self._over:
+            return
+        self._over = True
+        if self._there is not None:
+            with contextlib.suppress(libvirt.libvirtError):
+                self._there.destroy()
+        self._put(JobEnd(None, libvirt.libvirtError(reason)))
+
+
+def _port(destination: Monitor) -> str:
+    """Where a QEMU that was told to choose a port listens."""
+    answer = destination.execute("query-migrate")
+    places = answer.get("socket-address") if isinstance(answer, Mapping) else None
+    if not isinstance(places, list) or not places:
+        raise MachineryError(f"the destination's QEMU does not say where it listens: {answer!r}")
+    return str(places[0]["port"])

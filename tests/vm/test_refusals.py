@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Migrations of which free page info keeps out, and in which words it says so over QMP.
+
+One QEMU, with a guest that answers; the migrations lead to a file, to nowhere,
+or into a second QEMU.  docs/modes.md lists what is seen here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.memory.compare import compare
+from harness.memory.image import RamImage
+from harness.migration.device import read_counters
+from harness.migration.qmp import CommandError, Monitor
+from harness.toolchain import QemuBinary, Toolchain
+from tests.vm.conftest import QEMU
+from tests.vm.programs.module import ModuleGuest, Setup
+from tests.vm.programs.plain import MIB, Machine, PlainGuest, Software
+
+DEVICE = "/machine/peripheral/balloon/virtio-backend"
+MEMORY = 256 * MIB
+
+
+@pytest.fixture(scope="module")
+def toolchain() -> Toolchain:
+    return Toolchain()
+
+
+@pytest.fixture(scope="module")
+def qemu(toolchain: Toolchain) -> QemuBinary:
+    return toolchain.external_qemu(Path(QEMU)) if QEMU else toolchain.qemu()
+
+
+@pytest.fixture(scope="module")
+def guest(toolchain: Toolchain, qemu: QemuBinary, results: Path) -> Iterator[ModuleGuest]:
+    folder = results / "refusals"
+    folder.mkdir()
+    setup = Setup(toolchain, qemu, toolchain.kernel(), variant="shipped", memory=MEMORY)
+    with ModuleGuest.boot(setup, folder) as guest:
+        # Free, and not zero: what is left behind must be missed if it were not.
+        guest.call("load", "freed", 1, 100 * MIB)
+        yield guest
+
+
+def capabilities(monitor: Monitor, *names: str, state: bool = True) -> None:
+    wanted = [{"capability": name, "state": state} for name in names]
+    monitor.execute("migrate-set-capabilities", {"capabilities": wanted})
+
+
+@pytest.fixture(autouse=True)
+def as_before(guest: ModuleGuest) -> Iterator[None]:
+    yield
+    answer = guest.monitor.execute("query-migrate-capabilities")
+    assert isinstance(answer, list)
+    known = {entry["capability"]: entry["state"] for entry in answer}
+    for name in ("postcopy-ram", "background-snapshot", "mapped-ram", "x-ignore-shared"):
+        if known.get(name):
+            capabilities(guest.monitor, name, state=False)
+
+
+def counters(guest: ModuleGuest) -> Mapping[str, Any]:
+    return read_counters(guest.monitor, DEVICE)
+
+
+def migrate(guest: ModuleGuest, uri: str) -> None:
+    """To the end, and the guest goes on."""
+    guest.monitor.execute("migrate-set-parameters", {"max-bandwidth": 0})
+    guest.monitor.execute("migrate", {"uri": uri})
+    assert guest.wait_for_migration("completed", "failed") == "completed"
+
+
+@pytest.mark.parametrize(
+    ("capability", "uri", "words"),
+    [
+        ("postcopy-ram", "exec:cat > /dev/null", "postcopy-ram is enabled: the destination could fault"),
+        ("mapped-ram", "file:{folder}/state", "mapped-ram is enabled: the file may be loaded over memory"),
+    ],
+    ids=["postcopy-ram", "mapped-ram"],
+)
+def test_nothing_is_asked(guest: ModuleGuest, folder: Path, capability: str, uri: str, words: str) -> None:
+    before = counters(guest)
+    capabilities(guest.monitor, capability)
+    migrate(guest, uri.format(folder=folder))
+    guest.monitor.execute("cont")
+    now = counters(guest)
+    assert words in now["refused"]
+    assert now["requests"] == before["requests"]
+    assert now["skipped"] == before["skipped"]
+    # Only that one: the next asks again, and is no longer refused.
+    capabilities(guest.monitor, capability, state=False)
+    with guest.migration():
+        pass
+    again = counters(guest)
+    assert again["refused"] == ""
+    assert again["requests"] > before["requests"]
+
+
+@pytest.mark.parametrize("capability", ["background-snapshot", "x-colo"])
+def test_refused_by_qemu_itself(guest: ModuleGuest, capability: str) -> None:
+    """Not in this build, or not with memory that is a shared file: QEMU says so before anything is asked."""
+    before = counters(guest)
+    words = {"background-snapshot": "Background-snapshot", "x-colo": "COLO"}[capability]
+    with pytest.raises(CommandError, match=words):
+        capabilities(guest.monitor, capability)
+        guest.monitor.execute("migrate", {"uri": "exec:cat > /dev/null"})
+    assert counters(guest)["requests"] == before["requests"]
+
+
+def images(guest: ModuleGuest | PlainGuest) -> RamImage:
+    plain = guest.plain if isinstance(guest, ModuleGuest) else guest
+    return RamImage.open(plain.folder / "m0", MEMORY, "m0")
+
+
+def loader(
+    toolchain: Toolchain, qemu: QemuBinary, *more: str, device: Sequence[str] = ("free-page-info=on",)
+) -> tuple[Machine, Software]:
+    """A QEMU that waits for a migration; what it would boot is the same."""
+    balloon = ",".join(["virtio-balloon-pci", "id=balloon", *device])
+    image = toolchain.image(toolchain.kernel(), "shipped")
+    ports = ("-serial", "null", "-device", balloon, "-incoming", "defer")
+    machine = Machine(qemu, MEMORY, more=("-S", *ports, *more))
+    return machine, Software(toolchain.kernel().vmlinuz, image.initrd, "freepage.driver=info")
+
+
+def test_what_mapped_ram_saves_is_whole(
+    guest: ModuleGuest, toolchain: Toolchain, qemu: QemuBinary, folder: Path
+) -> None:
+    """Pages that an ordinary migration leaves behind must be in the file, and must not be stale on load."""
+    with guest.migration():
+        pass
+    assert counters(guest)["skipped"] > 0
+    capabilities(guest.monitor, "mapped-ram")
+    migrate(guest, f"file:{folder}/state")
+    machine, software = loader(toolchain, qemu)
+    with PlainGuest.boot(machine, software, folder) as loaded, images(guest) as saved:
+        capabilities(loaded.monitor, "mapped-ram", "events")
+        loaded.monitor.execute("migrate-incoming", {"uri": f"file:{folder}/state"})
+        wait_until_loaded(loaded.monitor)
+        with images(loaded) as there:
+            found = compare(saved, there)
+    assert found.differing.size == 0
+    guest.monitor.execute("cont")
+
+
+def wait_until_loaded(monitor: Monitor) -> str:
+    """What an incoming migration has come to."""
+    while True:
+        answer = monitor.execute("query-migrate")
+        assert isinstance(answer, Mapping)
+        if answer.get("status") in ("completed", "failed"):
+            return str(answer.get("error-desc", answer["status"]))
+
+
+def test_a_snapshot_is_whole(guest: ModuleGuest, folder: Path) -> None:
+    """savevm stops the guest first, so nothing is asked; loadvm brings every page back."""
+    monitor = guest.monitor
+    disk = folder / "disk.qcow2"
+    for job, what in (
+        ("file", {"driver": "file", "filename": str(disk), "size": 0}),
+        ("format", {"driver": "qcow2", "file": "store", "size": 2 * MEMORY}),
+    ):
+        monitor.execute("blockdev-create", {"job-id": job, "options": what})
+        finish(guest, job)
+        if job == "file":
+            monitor.execute("blockdev-add", {"driver": "file", "node-name": "store", "filename": str(disk)})
+    monitor.execute("blockdev-add", {"driver": "qcow2", "node-name": "disk", "file": "store"})
+    before = counters(guest)
+    where = {"tag": "one", "vmstate": "disk", "devices": ["disk"]}
+    monitor.execute("stop")
+    with images(guest) as image:
+        saved = np.concatenate([words.copy() for _, words in image.blocks()])
+        monitor.execute("snapshot-save", {"job-id": "save", **where})
+        finish(guest, "save")
+        assert counters(guest)["requests"] == before["requests"]
+        monitor.execute("cont")
+        # Memory that the snapshot has free is in use, and the other way round.
+        guest.call("load", "freed", 2, 100 * MIB)
+        monitor.execute("stop")
+        monitor.execute("snapshot-load", {"job-id": "load", **where})
+        finish(guest, "load")
+        loaded = np.concatenate([words.copy() for _, words in image.blocks()])
+    assert np.array_equal(saved, loaded)
+    monitor.execute("cont")
+    # The agent of the snapshot knows nothing of the calls that came after it.
+    assert guest.call("verify")["bad"] == 0
+    with guest.migration():
+        pass
+    assert counters(guest)["requests"] > before["requests"]
+
+
+def finish(guest: ModuleGuest, job: str) -> None:
+    """Wait until a block job is over, and see that it went well."""
+    while True:
+        event = guest.next_event("JOB_STATUS_CHANGE")
+        if event.data["id"] == job and event.data["status"] == "concluded":
+            break
+    jobs = guest.monitor.execute("query-jobs")
+    assert isinstance(jobs, list)
+    (found,) = [entry for entry in jobs if entry["id"] == job]
+    assert "error" not in found, found
+    guest.monitor.execute("job-dismiss", {"id": job})
+
+
+def test_blocks_that_are_shared_are_none_of_ours(guest: ModuleGuest) -> None:
+    """With x-ignore-shared the guest's memory has no bitmap in which a bit could be cleared."""
+    before = counters(guest)
+    capabilities(guest.monitor, "x-ignore-shared")
+    with guest.migration():
+        pass
+    now = counters(guest)
+    assert now["skipped"] == before["skipped"]
+    assert guest.call("verify")["bad"] == 0
