@@ -33,6 +33,9 @@ def faults_list(json: Json = False) -> None:
 def faults_run(
     only: Annotated[list[str] | None, typer.Option(metavar="ID", help="Only this fault; repeatable.")] = None,
     sample: Annotated[bool, typer.Option("--sample", help="Only the sample that ci/test runs.")] = False,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Run each fault's scenario, and not the fault: all must be right.")
+    ] = False,
     jobs: Annotated[int, typer.Option(min=1, max=64, metavar="N", help="So many runs at a time.")] = 1,
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="State and run folders; a campaign there is resumed.")
@@ -46,7 +49,7 @@ def faults_run(
     """
     from harness.faults.conduct import conduct
 
-    status, report, lines = conduct(only or [], sample=sample, jobs=jobs, out=out)
+    status, report, lines = conduct(only or [], sample=sample, clean=clean, jobs=jobs, out=out)
     if json:
         print_json(report)
     else:

@@ -42,11 +42,15 @@ class Job:
     scenario: str
     file: str
     fault: Fault | None = None
+    instead_of: str = ""
+    """The fault whose place a run without any takes, where there is one for each."""
 
     @property
     def name(self) -> str:
         """What it is called in the state and in folders."""
-        return self.fault.id if self.fault else f"{_CONTROL}{self.scenario}"
+        if self.fault is not None:
+            return self.fault.id
+        return f"{_CONTROL}{self.scenario}{'/' if self.instead_of else ''}{self.instead_of}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +124,11 @@ def jobs_for(faults: Sequence[Fault]) -> list[Job]:
     return [*controls, *(Job(fault.scenario, fault.scenario_file, fault) for fault in faults)]
 
 
+def clean_jobs_for(faults: Sequence[Fault]) -> list[Job]:
+    """As many runs as there are faults, and none of them with one: all have to come out right."""
+    return [Job(fault.scenario, fault.scenario_file, None, fault.id) for fault in faults]
+
+
 class Campaign:
     """``key`` says of what the outcomes in ``folder`` are: builds, scenarios, the harness itself."""
 
@@ -131,10 +140,9 @@ class Campaign:
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[str]] = set()
 
-    def run(self, faults: Sequence[Fault], *, jobs: int, not_run: Iterable[str] = ()) -> Report:
+    def run(self, wanted: Sequence[Job], *, jobs: int, not_run: Iterable[str] = ()) -> Report:
         """Run what has not been run yet; Ctrl-C ends what runs, and keeps what is done."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        wanted = jobs_for(faults)
         rows = {row.job: row for row in self._read()}
         todo = [job for job in wanted if job.name not in rows]
         with ThreadPoolExecutor(jobs, "campaign") as pool:
@@ -151,13 +159,10 @@ class Campaign:
                 self._end_all()
                 raise
         found = [rows[job.name] for job in wanted]
-        controls = {row.scenario: row for row in found if row.job.startswith(_CONTROL)}
+        clean = tuple(row for row in found if row.job.startswith(_CONTROL))
+        controls = {row.scenario: row for row in clean}
         of_faults = [row for row in found if not row.job.startswith(_CONTROL)]
-        return Report(
-            tuple(_proven(row, controls[row.scenario]) for row in of_faults),
-            tuple(controls.values()),
-            tuple(not_run),
-        )
+        return Report(tuple(_proven(row, controls[row.scenario]) for row in of_faults), clean, tuple(not_run))
 
     def _one(self, job: Job) -> Row:
         folder = self._new_folder(job)
@@ -180,7 +185,7 @@ class Campaign:
 
     def _new_folder(self, job: Job) -> Path:
         """A run folder is never used twice; one that an interrupted campaign left stays where it is."""
-        number, stem = 1, job.name.replace(":", "-")
+        number, stem = 1, job.name.replace(":", "-").replace("/", "-")
         while (folder := self._folder / f"{stem}-{number}").exists():
             number += 1
         return folder
@@ -283,5 +288,8 @@ def summarise(report: Report) -> list[str]:
     lines += ["", *bad]
     if report.not_run:
         lines.append(f"not run, as they show only under KVM: {', '.join(report.not_run)}")
-    lines.append(f"caught {report.caught} of {report.total}")
+    right = sum(row.word == "caught" for row in report.controls)
+    lines.append(f"without a fault as expected: {right} of {len(report.controls)}")
+    if report.faults:
+        lines.append(f"caught {report.caught} of {report.total}")
     return lines

@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from harness.errors import ExitCode, InputError
 from harness.events import EventStream
-from harness.faults.campaign import Campaign, Report, Row, summarise
+from harness.faults.campaign import Campaign, Report, Row, clean_jobs_for, jobs_for, summarise
 from harness.faults.catalogue import Catalogue, Fault, catalogue
 from harness.terminal import TerminalProgress, print_error
 from harness.toolchain import Toolchain
@@ -31,9 +31,12 @@ def choose(found: Catalogue, only: Sequence[str], *, sample: bool) -> list[Fault
 
 
 def conduct(
-    only: Sequence[str], *, sample: bool, jobs: int, out: Path
+    only: Sequence[str], *, sample: bool, clean: bool, jobs: int, out: Path
 ) -> tuple[int, Mapping[str, object], list[str]]:
-    """Build, run and report; the exit status, the document and the lines."""
+    """Build, run and report; the exit status, the document and the lines.
+
+    With ``clean`` no fault is run: each one's scenario is, as often as there are faults.
+    """
     chosen = choose(catalogue(), only, sample=sample)
     if not chosen:
         raise InputError("no fault is chosen")
@@ -47,7 +50,8 @@ def conduct(
     out.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(out / "lock", timeout=0):
-            report = Campaign(out, key, "tcg", _say).run(runnable, jobs=jobs, not_run=not_run)
+            wanted = clean_jobs_for(runnable) if clean else jobs_for(runnable)
+            report = Campaign(out, key, "tcg", _say).run(wanted, jobs=jobs, not_run=not_run)
     except Timeout:
         raise InputError(
             f"another campaign is at work in {out}", hint="give --out a folder of its own"

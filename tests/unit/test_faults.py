@@ -12,7 +12,7 @@ import pytest
 
 from harness.errors import InputError
 from harness.faults import campaign as campaign_module
-from harness.faults.campaign import OUTCOMES, Campaign, Job, Row, jobs_for, summarise
+from harness.faults.campaign import OUTCOMES, Campaign, Job, Row, clean_jobs_for, jobs_for, summarise
 from harness.faults.catalogue import Catalogue, Fault, catalogue
 from harness.faults.conduct import choose
 from harness.faults.injection import NO_INJECTION, injection_of
@@ -182,7 +182,7 @@ def test_a_campaign_counts_and_keeps_what_was_missed(tmp_path: Path) -> None:
         "three": Ended(3, error="freepage: the guest was lost"),
     }
     runs = Runs(tmp_path, ends)
-    report = runs.run(faults, jobs=2, not_run=["kvm-only"])
+    report = runs.run(jobs_for(faults), jobs=2, not_run=["kvm-only"])
     assert (report.caught, report.total) == (1, 3)
     document = json.loads(json.dumps(report.document()))
     assert [fault["outcome"] for fault in document["faults"]] == ["caught", "missed", "error"]
@@ -199,17 +199,17 @@ def test_a_campaign_counts_and_keeps_what_was_missed(tmp_path: Path) -> None:
 def test_a_campaign_goes_on_where_it_was(tmp_path: Path) -> None:
     ends = {"control:idle": PASSED, "one": CAUGHT, "two": Ended(3)}
     faults = [a_fault(), a_fault(id="two")]
-    Runs(tmp_path, ends).run(faults, jobs=1)
+    Runs(tmp_path, ends).run(jobs_for(faults), jobs=1)
     again = Runs(tmp_path, {**ends, "two": CAUGHT})
-    assert again.run(faults, jobs=1).caught == 2
+    assert again.run(jobs_for(faults), jobs=1).caught == 2
     assert again.ran == ["two"], "what ended without a verdict is tried again, and nothing else"
     changed = Runs(tmp_path, ends, key="another build")
-    changed.run(faults, jobs=1)
+    changed.run(jobs_for(faults), jobs=1)
     assert sorted(changed.ran) == ["control:idle", "one", "two"]
 
 
 def test_who_fails_without_a_fault_has_caught_nothing(tmp_path: Path) -> None:
-    report = Runs(tmp_path, {"control:idle": CAUGHT, "one": CAUGHT}).run([a_fault()], jobs=1)
+    report = Runs(tmp_path, {"control:idle": CAUGHT, "one": CAUGHT}).run(jobs_for([a_fault()]), jobs=1)
     assert report.caught == 0
     assert report.faults[0].word == "error"
     assert "its control went wrong" in report.faults[0].why
@@ -221,10 +221,19 @@ def test_each_scenario_runs_once_without_a_fault() -> None:
     assert names == ["control:idle", "control:freed", "one", "two", "x"]
 
 
+def test_a_clean_campaign_runs_each_scenario_as_often_as_it_has_faults(tmp_path: Path) -> None:
+    wanted = clean_jobs_for([a_fault(), a_fault(id="two")])
+    runs = Runs(tmp_path, {"control:idle/one": PASSED, "control:idle/two": CAUGHT})
+    report = runs.run(wanted, jobs=1)
+    assert [row.word for row in report.controls] == ["caught", "missed"]
+    assert summarise(report)[-1] == "without a fault as expected: 1 of 2"
+    assert (tmp_path / "control-idle-two-1").exists()
+
+
 def test_a_damaged_state_is_said_and_not_guessed(tmp_path: Path) -> None:
     (tmp_path / OUTCOMES).write_text('{"key": "k"\n')
     with pytest.raises(campaign_module.MachineryError, match=r"outcomes\.jsonl:1"):
-        Runs(tmp_path, {}).run([a_fault()], jobs=1)
+        Runs(tmp_path, {}).run(jobs_for([a_fault()]), jobs=1)
 
 
 def test_choosing() -> None:

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Forced races: a write in each window in which it could be lost, and the same verdict every time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+from tests.vm.conftest import Ended
+
+Run = Callable[..., Ended]
+
+#: How often ci/nightly repeats each race.
+REPEATS = int(os.environ.get("FREEPAGE_RACE_REPEATS", "100"))
+VERDICTS = {"race-w1": "pass", "race-w2": "pass", "race-w3": "pass", "race-w4": "pass", "race-w5": "fail"}
+#: By which rule W5 is found: the one thing that the contract forbids the guest.
+W5 = {"reported-though-owned", "reported-undecided"}
+
+
+def judge(ended: Ended, race: str) -> None:
+    assert ended.result.verdict == VERDICTS[race], str(ended)
+    rules = {finding.rule for finding in ended.result.findings}
+    assert (rules & W5 != set()) == (race == "race-w5"), str(ended)
+
+
+@pytest.mark.parametrize("race", VERDICTS)
+def test_a_forced_race(run: Run, race: str) -> None:
+    judge(run(race, "--seed", "7", "--memory", "192MiB"), race)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(6 * 3600)
+@pytest.mark.parametrize("race", VERDICTS)
+def test_the_same_seed_gives_the_same_verdict_every_time(run: Run, race: str) -> None:
+    for _ in range(REPEATS):
+        judge(run(race, "--seed", "7", "--memory", "192MiB"), race)
