@@ -30,6 +30,13 @@ DEVICE: Final = Path("/dev/kvm")
 FIRST_WORD: Final = b"Linux version"
 PROBE_SECONDS: Final = 20.0
 
+#: Set inside a nested machine: through which accelerators its KVM comes.
+CHAIN_VARIABLE: Final = "FREEPAGE_CHAIN"
+_CHAINS: Final = {
+    "kvm-in-tcg": "in a machine whose SVM is emulated by TCG",
+    "kvm-in-kvm": "in a machine that has nested virtualisation from this host's KVM",
+}
+
 _KVM_GET_API_VERSION: Final = 0xAE00
 _KVM_API: Final = 12
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -69,6 +76,17 @@ class Memory(Protocol):
 
     def remember(self, name: str, value: object) -> None:
         """Keep a small value under that name."""
+
+
+def chain() -> str | None:
+    """The chain of accelerators around this process; None outside of a nested machine."""
+    name = os.environ.get(CHAIN_VARIABLE, "")
+    return name if name in _CHAINS else None
+
+
+def full_name(accelerator: str) -> str:
+    """The accelerator of a guest here, with all that is around it: ``kvm-in-tcg``."""
+    return chain() or accelerator if accelerator == "kvm" else accelerator
 
 
 def device_problem(device: Path = DEVICE) -> str | None:
@@ -134,6 +152,9 @@ def probe(machine: Machine, memory: Memory, events: EventStream) -> Probe:
     problem = device_problem()
     if problem is not None:
         return Probe(False, problem)
+    around = chain()
+    if around is not None:
+        return Probe(True, _CHAINS[around])
     fact = f"kvm-probe-{_key(machine)}"
     known = memory.recall(fact)
     if isinstance(known, dict):

@@ -66,6 +66,13 @@ Strict = Annotated[
     ),
 ]
 
+Nested = Annotated[
+    bool,
+    typer.Option(
+        "--nested", help="In a machine that has KVM, emulated where this host has none: see docs/nested.md."
+    ),
+]
+
 
 def overrides(
     arm: str | None = None,

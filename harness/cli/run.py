@@ -16,6 +16,7 @@ from harness.cli.options import (
     Json,
     KernelName,
     Memory,
+    Nested,
     Qemu,
     QemuSource,
     Seed,
@@ -32,8 +33,9 @@ from harness.cli.remote import Destination, Source, SshConfig, remote_overrides
 
 @app.command()
 def run(
-    scenario: Annotated[
-        str, typer.Argument(metavar="SCENARIO", help="A name (see 'scenario list') or a file.")
+    scenarios: Annotated[
+        list[str],
+        typer.Argument(metavar="SCENARIO...", help="Names (see 'scenario list') or files: one run each."),
     ],
     arm: Arm = None,
     accel: Accel = None,
@@ -55,16 +57,24 @@ def run(
     source: Source = None,
     destination: Destination = None,
     ssh_config: SshConfig = None,
+    nested: Nested = False,
 ) -> None:
-    """Migrate a guest between two hosts, and prove or disprove that its memory is right."""
-    from harness.session.run import run_scenario
+    """Migrate a guest between two hosts, and prove or disprove that its memory is right.
 
+    Several scenarios are run one after the other; --out is then the folder of their run folders.
+    """
     changes = [
         *remote_overrides(source, destination, ssh_config),
         *overrides(arm, accel, memory, seed, strict, settings, trace),
     ]
     tools = tools_of(qemu, source_qemu, destination_qemu, kernel, qemu_source, fault)
-    raise typer.Exit(run_scenario(scenario, changes, tools, out=out, as_json=json))
+    if nested:
+        from harness.session.nested import run_scenarios_nested
+
+        raise typer.Exit(run_scenarios_nested(scenarios, changes, tools, out=out, as_json=json))
+    from harness.session.several import run_scenarios
+
+    raise typer.Exit(run_scenarios(scenarios, changes, tools, out=out, as_json=json))
 
 
 @app.command()

@@ -102,6 +102,11 @@ def _kvm(cache: Cache, built: dict[str, list[Path]], events: EventStream) -> Fin
     return Finding("kvm", Level.NOTE, f"present and not usable ({answer.reason}); {slower}")
 
 
+def built_machine(cache: Cache) -> accel.Machine | None:
+    """What there is to try KVM with; None when nothing is built."""
+    return _machine(_built(cache))
+
+
 def _machine(built: dict[str, list[Path]]) -> accel.Machine | None:
     """The newest QEMU and kernel of the cache, for the probe."""
     if not (built["qemu"] and built["kernel"] and built["firmware"]):
@@ -116,13 +121,15 @@ def _machine(built: dict[str, list[Path]]) -> accel.Machine | None:
     )
 
 
+def hardware_nesting(modules: Path = Path("/sys/module")) -> bool:
+    """Whether this host's KVM says that it offers virtualisation to its guests."""
+    parameters = (modules / module / "parameters" / "nested" for module in _NESTED)
+    return any(path.read_text(encoding="ascii").strip() in ("1", "Y") for path in parameters if path.exists())
+
+
 def _nested() -> Finding:
-    for module in _NESTED:
-        parameter = Path("/sys/module", module, "parameters/nested")
-        if parameter.exists():
-            on = parameter.read_text(encoding="ascii").strip() in ("1", "Y")
-            text = f"{module} {'offers' if on else 'does not offer'} virtualisation to guests"
-            return Finding("nested", Level.OK if on else Level.NOTE, text)
+    if hardware_nesting():
+        return Finding("nested", Level.OK, "this host's KVM offers virtualisation to guests")
     return Finding("nested", Level.NOTE, "no hardware virtualisation for guests; TCG can emulate it")
 
 

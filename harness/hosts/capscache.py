@@ -11,8 +11,10 @@ nor a SIGKILL ever sees or leaves half of one.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -24,12 +26,12 @@ _PATTERN: Final = "*.xml"
 def capability_cache() -> Path:
     """The folder that is kept, in the user's cache.
 
-    libvirt discards what it learnt with KVM when there is none, and the other way
-    round, so each has a folder of its own.
+    libvirt discards what it learnt under another kernel, or with KVM when there is
+    none, and the other way round, so each has a folder of its own.
     """
     kvm = "kvm" if os.access("/dev/kvm", os.R_OK | os.W_OK) else "no-kvm"
     root = os.environ.get("FREEPAGE_CACHE") or platformdirs.user_cache_dir("freepage-testbed")
-    return Path(root).absolute() / "libvirt" / kvm
+    return Path(root).absolute() / "libvirt" / f"{kvm}-{os.uname().release}"
 
 
 def load(kept: Path, private: Path) -> None:
@@ -66,7 +68,13 @@ def _save(private: Path, kept: Path) -> None:
 
 def _link_whole(content: bytes, target: Path) -> None:
     """Make ``target`` appear with its content, from a file that has no name until then."""
-    descriptor = os.open(target.parent, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(target.parent, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR):
+            raise
+        _rename_whole(content, target)
+        return
     try:
         os.write(descriptor, content)
         target.unlink(missing_ok=True)
@@ -76,3 +84,15 @@ def _link_whole(content: bytes, target: Path) -> None:
             os.link(f"/proc/self/fd/{descriptor}", target, src_dir_fd=descriptor, follow_symlinks=True)
     finally:
         os.close(descriptor)
+
+
+def _rename_whole(content: bytes, target: Path) -> None:
+    """The same on a file system where every file has a name (9p): a SIGKILL may leave a hidden one."""
+    descriptor, draft = tempfile.mkstemp(prefix=".", dir=target.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        Path(draft).replace(target)
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise

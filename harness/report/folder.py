@@ -46,9 +46,14 @@ class RunFolder:
             raise InputError(f"cannot make the run folder {path}: {error.strerror}") from error
         return cls(path.resolve())._marked()
 
+    @staticmethod
+    def stem(scenario: str, arm: str) -> str:
+        """A new folder's name, but for a number where two begin in one second."""
+        return f"{datetime.now():%Y%m%d-%H%M%S}-{scenario}-{arm}"
+
     @classmethod
     def _create_fresh(cls, parent: Path, scenario: str, arm: str) -> RunFolder:
-        stem = f"{datetime.now():%Y%m%d-%H%M%S}-{scenario}-{arm}"
+        stem = cls.stem(scenario, arm)
         try:
             parent.mkdir(parents=True, exist_ok=True)
             for number in range(1, 1000):

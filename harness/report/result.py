@@ -299,7 +299,7 @@ class Result(_Part):
     arm: Arm
     """off, hint or info."""
     accelerator: str
-    """kvm or tcg, of the guest."""
+    """kvm or tcg, of the guest; in a nested machine the chain of them: kvm-in-tcg, kvm-in-kvm."""
     accelerator_reason: str
     """Why that one."""
     seed: int

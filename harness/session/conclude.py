@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
+from harness.accel import chain, full_name
 from harness.errors import ExitCode
 from harness.events import EventStream, jsonable, step_seconds
 from harness.report.folder import RunFolder
@@ -63,6 +64,8 @@ def _print(result: Result, *, as_json: bool) -> None:
 def replay_command(plan: RunPlan, folder: RunFolder) -> str:
     """The command that makes this run again: the resolved scenario, seed included, and the same tools."""
     words = ["freepage", "run", str(folder.file("scenario.yaml")), *plan.tools.options()]
+    if chain() is not None:
+        words.append("--nested")
     return shlex.join(words)
 
 
@@ -114,7 +117,7 @@ def build_result(
         expected=scenario.expect.verdict,
         scenario=scenario.name,
         arm=scenario.arm,
-        accelerator=plan.resolved.accelerator,
+        accelerator=full_name(plan.resolved.accelerator),
         accelerator_reason=plan.accelerator_reason,
         seed=plan.resolved.seed,
         strict=scenario.strict,
