@@ -21,14 +21,18 @@ Answer = tuple[Header, bytes]
 class Deputy:
     """One run's deputy.  ``answer`` does what a frame asks for."""
 
-    def __init__(self, keeper: Keeper) -> None:
+    def __init__(self, keeper: Keeper, own: str) -> None:
+        """``own``: where the deputy itself lies."""
         self._keeper = keeper
+        self._own_folder = own
         self._traces = Traces()
         self._places = machine.places(session=False)
         self._folder: Folder | None = None
         self._memory = Memory()
         self._verbs: dict[str, Callable[[Header, bytes], Answer]] = {
             "facts": self._facts,
+            "greet": lambda *_: ({"path": machine.greet(self._own_folder)}, b""),
+            "try-socket": lambda header, _: ({"problem": machine.try_socket(header["path"])}, b""),
             "session": self._session,
             "folder": self._make_folder,
             "guest": self._guest,

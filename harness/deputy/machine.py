@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -57,6 +58,21 @@ def try_socket(path: str) -> str:
         except OSError as error:
             return error.strerror or str(error)
     return ""
+
+
+def greet(folder: str) -> str:
+    """Listen for one client, and speak first: whoever hears it has come through."""
+    path = f"{folder}/greeter.sock"
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(path)
+    listener.listen(1)
+
+    def serve() -> None:
+        with listener, listener.accept()[0] as client:
+            client.sendall(b"!")
+
+    threading.Thread(target=serve, daemon=True).start()
+    return path
 
 
 def start_session(where: Places) -> tuple[int, str]:

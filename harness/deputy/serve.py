@@ -6,6 +6,7 @@ Started as ``python3 ARCHIVE FOLDER``; FOLDER is where the archive lies, and goe
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import select
@@ -26,8 +27,8 @@ def main() -> None:
     keeper = Keeper.start(sys.argv[1])
     requests: queue.SimpleQueue[Frame] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(requests,), daemon=True).start()
-    _send({"hello": 1, "pid": os.getpid()}, b"")
-    deputy = Deputy(keeper)
+    _send({"hello": 1}, b"")
+    deputy = Deputy(keeper, sys.argv[1])
     while True:
         frame = requests.get()
         if "id" not in frame[0]:
@@ -43,8 +44,11 @@ def _listen(requests: queue.SimpleQueue[Frame]) -> None:
         while (frame := read_frame(_read)) is not None:
             requests.put(frame)
     except (OSError, WireError) as error:
-        print(f"deputy: {error}", file=sys.stderr)  # noqa: T201
-    os._exit(1)
+        # Nobody may be there to hear it.
+        with contextlib.suppress(OSError):
+            print(f"deputy: {error}", file=sys.stderr, flush=True)  # noqa: T201
+    finally:
+        os._exit(1)
 
 
 def _read(length: int) -> bytes:

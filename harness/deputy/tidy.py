@@ -55,11 +55,12 @@ def tidy(traces: Traces) -> list[str]:
         if _end_processes(traces):
             _await_gone(traces.states)
     for path in traces.files:
-        with contextlib.suppress(FileNotFoundError):
-            try:
-                os.unlink(path)
-            except OSError as error:
-                left.append(f"{path}: {error.strerror}")
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass  # it never came into being
+        except OSError as error:
+            left.append(f"{path}: {error.strerror}")
     if traces.daemon and traces.program in " ".join(qemus.command_of(traces.daemon)):
         _end(traces.daemon, signal.SIGTERM)
     if traces.folder:

@@ -93,6 +93,8 @@ class RemoteHost:
         header, _ = self.deputy.call("facts", session=self.remote.session)
         self._facts = Facts.of(header, self.remote.place)
         demand_machine(self._facts, self.remote)
+        header, _ = self.deputy.call("greet")
+        self._ssh.demand_forwarding(str(header.get("path")), self._runtime_dir / "greeter.sock")
         self._ssh.forward_here(self._runtime_dir / "libvirt.sock", self._libvirt_socket(self._facts))
         self.deputy.call("key", self._key)
         self._connection = self._open()
@@ -100,6 +102,10 @@ class RemoteHost:
 
     def _libvirt_socket(self, facts: Facts) -> str:
         if self.remote.socket is not None:
+            header, _ = self.deputy.call("try-socket", path=self.remote.socket)
+            named = {self.remote.socket: str(header.get("problem"))}
+            if working_socket(named, self.remote) is None:
+                raise no_libvirt(named, self.remote)
             return self.remote.socket
         found = working_socket(facts.sockets, self.remote)
         if found is None and self.remote.session:
@@ -124,7 +130,6 @@ class RemoteHost:
         except libvirt.libvirtError as error:
             if self.deputy.is_lost:
                 raise self.deputy.lost() from error
-            self._ssh.demand_forwarding()
             raise MachineryError(
                 f"libvirt on {self.remote.place} refuses the connection: {error.get_error_message()}"
             ) from error

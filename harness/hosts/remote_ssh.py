@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import socket
 import subprocess
 import threading
 from collections import deque
@@ -175,7 +176,7 @@ class SshConnection:
         for pattern, kind, message, hint in _MEANINGS:
             if re.search(pattern, text):
                 said = next(line for line in self._said if re.search(pattern, line))
-                return kind(f"{message.format(**names)}: {said}", hint=hint.format(**names))
+                return kind(f"{message.format(**names)}: {said.strip('@ ')}", hint=hint.format(**names))
         last = self._said[-1] if self._said else f"ssh ended with status {self._process.returncode}"
         return MachineryError(f"the connection to {self.uri.place} could not be made: {last}")
 
@@ -205,11 +206,20 @@ class SshConnection:
             said = (done.stderr or done.stdout).strip().splitlines()
             raise self._no_forwarding(said[-1] if said else what)
 
-    def demand_forwarding(self) -> None:
-        """Raise if the ssh server has refused to forward, which it says only when somebody connects."""
-        for line in self._said:
-            if "administratively prohibited" in line:
-                raise self._no_forwarding(line)
+    def demand_forwarding(self, greeter: str, here: Path) -> None:
+        """Raise unless both ways work: listening there, and connecting to ``greeter``, who speaks first."""
+        self.forward_there(f"{greeter}.there", here.with_suffix(".there"))
+        self.forward_here(here, greeter)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.settimeout(CONNECT_SECONDS)
+            try:
+                client.connect(str(here))
+                heard = client.recv(1)
+            except OSError as error:
+                raise self._no_forwarding(str(error)) from error
+        if not heard:
+            # ssh listens here in any case, and hangs up when the server will not connect.
+            raise self._no_forwarding("it does not connect to one for us")
 
     def _no_forwarding(self, said: str) -> InputError:
         return InputError(

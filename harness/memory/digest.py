@@ -13,7 +13,8 @@ changed and changed back has held its content; docs/oracle.md argues about it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ import xxhash
 from harness.errors import MachineryError
 from harness.memory.access import Image, PageDigests, PageNumbers
 from harness.memory.image import BLOCK_PAGES, Flags, RamImage, Words, block_runs
+from harness.memory.spill import on_disk
 from harness.units import PAGE_SIZE
 
 Digests = npt.NDArray[np.uint64]
@@ -105,6 +107,11 @@ class LocalDigests:
         """The digest that a page with this content has."""
         return xxhash.xxh3_64_intdigest(content)
 
+    def spilt(self, folder: Path) -> LocalDigests:
+        """The same on disk."""
+        firsts = None if self._firsts is None else on_disk(self._firsts, folder)
+        return LocalDigests(on_disk(self._values, folder), firsts)
+
 
 def look(image: Image, wanted: Flags | None = None, *, marks: bool = False) -> PageDigests:
     """Digests of every page, made where the image is; the guest must stand still.
@@ -119,8 +126,7 @@ def look(image: Image, wanted: Flags | None = None, *, marks: bool = False) -> P
 class RequestDigests:
     """The digests taken at each request, by request id and block.
 
-    Costs 0.2 % of the guest's memory a request, so call :meth:`keep` with the
-    ids that were answered whenever a newer request makes the others moot.
+    Costs 0.4 % of the guest's memory a request: :meth:`spill` puts older ones on disk.
     """
 
     def __init__(self) -> None:
@@ -130,10 +136,13 @@ class RequestDigests:
         """Digest every image; the guest is held at the request with this id."""
         self._taken[request] = {block: look(image, marks=True) for block, image in images.items()}
 
-    def keep(self, requests: Iterable[int]) -> None:
-        """Forget the digests of all other requests."""
-        wanted = set(requests)
-        self._taken = {request: taken for request, taken in self._taken.items() if request in wanted}
+    def spill(self, folder: Path, *, but: int) -> None:
+        """Put everything but the last ``but`` requests' digests on disk."""
+        for request in self.requests[: -but or None]:
+            self._taken[request] = {
+                block: one.spilt(folder) if isinstance(one, LocalDigests) else one
+                for block, one in self._taken[request].items()
+            }
 
     @property
     def requests(self) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -34,6 +35,9 @@ from harness.migration.qmp import Monitor
 REQUEST: Final = "request"
 ANSWER: Final = "answer"
 APPLIED: Final = "applied"
+
+#: What was seen at so many requests stays in memory.
+_AT_HAND: Final = 2
 
 #: The guest no longer runs on the source, and must not again.
 _LEFT: Final = frozenset({"pre-switchover", "device", "completed"})
@@ -68,7 +72,8 @@ class HoldKeeper:
     the request, which nobody looks at again).
 
     ``meanwhile`` is given the point, and what to call when the hold is over: a
-    script has things to do while guest and migration stand still.
+    script has things to do while guest and migration stand still.  ``spill`` is a
+    folder for what was seen at older requests; None: all of it stays in memory.
     """
 
     def __init__(
@@ -78,6 +83,7 @@ class HoldKeeper:
         events: EventStream,
         outside: OutsideWalk | None = None,
         meanwhile: Meanwhile = _at_once,
+        spill: Path | None = None,
     ) -> None:
         self.requests = RequestDigests()
         self.unchanged: dict[int, dict[str, Flags]] = {}
@@ -87,6 +93,7 @@ class HoldKeeper:
         self._events = events
         self._outside = outside
         self._meanwhile = meanwhile
+        self._spill_to = spill
         self._holds: list[Hold] = []
 
     @property
@@ -118,6 +125,7 @@ class HoldKeeper:
             hold = Hold(request, str(point), time.monotonic() - began)
             self._holds.append(hold)
             walked = self._walked(request, str(point))
+            self._spill()
             self._events.emit("hold", request=request, point=point, seconds=hold.seconds, walk=walked)
 
         try:
@@ -144,6 +152,17 @@ class HoldKeeper:
         # At this point only the migration stands still: ``cont`` would say nothing to it.
         path = find_balloon(self._monitor)
         self._monitor.execute("qom-set", {"path": path, "property": RELEASE, "value": True})
+
+    def _spill(self) -> None:
+        """What was seen at all but the last requests goes to disk; the guest runs again by now."""
+        if self._spill_to is None:
+            return
+        self.requests.spill(self._spill_to, but=_AT_HAND)
+        for request in self.requests.requests[:-_AT_HAND]:
+            for key in ((request, REQUEST), (request, ANSWER)):
+                look = self.looks.get(key)
+                if isinstance(look, FreeWalk):
+                    self.looks[key] = look.spilt(self._spill_to)
 
     def start(self) -> None:
         """Look at a guest that stands still before its migration begins."""

@@ -192,7 +192,7 @@ class Guest:
 
     def _record(self, host: Host, qemu: QemuBinary) -> Path | None:
         """A QEMU of anybody's may keep none; arm off is upstream's migration and nothing else."""
-        recorded = qemu.has_free_page_info and self.plan.resolved.scenario.arm != "off"
+        recorded = qemu.has_free_page_info and qemu.has_record and self.plan.resolved.scenario.arm != "off"
         return host.record_path(self.record_file(host)) if recorded else None
 
     def start(self) -> libvirt.virDomain:

@@ -101,6 +101,7 @@ def gather(moved: Moved, resolved: Resolved, events: EventStream) -> Evidence:
                 named=names_of(moved.host_written, block, found, source, destination),
             )
         )
+    _demand_seen(record, not_compared)
     now = {name: look(image) for name, image in moved.source.images.items()} if moved.holds.holds else {}
     unchanged = moved.holds.requests.unchanged(now)
     at_end = moved.outside.look() if moved.outside is not None else None
@@ -147,6 +148,16 @@ def _changes(
             name: ~digests.unchanged(later[name]) for name, digests in taken.items() if name in later
         }
     return found
+
+
+def _demand_seen(record: MigrationRecord, not_compared: Mapping[str, tuple[int | None, str]]) -> None:
+    """Memory that the guest sees and nobody compared leaves no verdict; a device's own may be listed."""
+    for name, (_, reason) in not_compared.items():
+        if name in record.blocks and record.blocks[name].gpa:
+            raise MachineryError(
+                f"the guest sees memory in {name!r}, which cannot be compared: {reason}",
+                hint="its memory has to be in files, or readable in both QEMUs",
+            )
 
 
 def _free(case: JudgeInput, moved: Moved) -> Free | None:
@@ -218,7 +229,9 @@ def _pairs(
             errors = [side for side in (here, there) if isinstance(side, OSError)]
             not_compared[name] = (None, f"it could not be read: {errors[0]}")
         elif here.size != there.size:
-            sizes = f"{here.size} bytes on the source, {there.size} on the destination"
-            not_compared[name] = (here.size, sizes)
+            raise MachineryError(
+                f"images of different size: {name!r} has {here.size} bytes on the source, "
+                f"{there.size} on the destination"
+            )
         else:
             yield name, here, there

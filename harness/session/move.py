@@ -156,7 +156,7 @@ class Move:
         outside = self._outside(source, images)
         self._seen.generation = generation_id(source)
         registers = self._registers()
-        holds = HoldKeeper(source, images, self._events, outside, self._held)
+        holds = HoldKeeper(source, images, self._events, outside, self._held, self._folder.path)
         handlers = Handlers(
             begun=lambda: self._begun(qemu, deadline),
             hold=holds.handle,

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from harness.errors import GuestLost, LostError
+from harness.errors import GuestLost, HostLost, MachineryError
 from harness.events import Deadline, EventStream
 from harness.migration.statistics import MigrationError
 from harness.report.folder import RunFolder
@@ -201,11 +201,12 @@ def _finish(
                 text = leg.named(f"the guest found {bad} of the script's pages with wrong content")
                 course.found.append(Finding("guest-pages", "guest", text, bad))
             answers = check(control, here.plan.resolved, since, events)
-        except (GuestLost, LostError) as error:
-            # A guest with wrong memory may well die of it: that is the verdict, not its end.
-            if memory.verdict != "fail" or not isinstance(error, GuestLost):
+        except MachineryError as error:
+            # A guest with wrong memory may well die of it, or lose its mind and talk nonsense:
+            # that is the verdict, not its end.
+            if memory.verdict != "fail" or isinstance(error, HostLost):
                 raise
-            gone = error
+            gone = error if isinstance(error, GuestLost) else GuestLost(error.message)
     _unreached(leg, move, course)
     return Findings(
         evidence=evidence,

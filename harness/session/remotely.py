@@ -135,6 +135,7 @@ def _own_qemu(host: RemoteHost, side: RemoteSide) -> QemuBinary | None:
         flavour="remote",
         has_free_page_info=found.has_free_page_info,
         has_free_page_hint=found.has_free_page_hint,
+        has_record=found.has_record,
     )
 
 

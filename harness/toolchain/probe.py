@@ -13,6 +13,8 @@ from harness.errors import InputError, MachineryError
 from harness.toolchain.run import run
 
 DEVICE = "virtio-balloon-pci"
+#: What the oracle needs of a device with free page info.
+FOR_TESTS = frozenset({"x-free-page-info-hold", "x-free-page-info-record"})
 _SECONDS = 20.0
 
 
@@ -24,6 +26,8 @@ class Probe:
     has_free_page_info: bool
     has_free_page_hint: bool
     data_dirs: tuple[Path, ...]
+    has_record: bool = True
+    """Whether free page info can be held and recorded, which a verdict rests on."""
 
 
 def probe_binary(path: Path) -> Probe:
@@ -52,6 +56,7 @@ def read_probe(ask: Callable[..., str], what: str) -> Probe:
         has_free_page_info="free-page-info" in properties,
         has_free_page_hint="free-page-hint" in properties,
         data_dirs=tuple(Path(line) for line in ask("-L", "help").splitlines() if line.startswith("/")),
+        has_record=properties >= FOR_TESTS,
     )
 
 

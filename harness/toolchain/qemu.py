@@ -21,7 +21,7 @@ from harness.errors import InputError, MachineryError
 from harness.toolchain.cache import GIB, MIB, Cache, file_digest, key_of, require_space
 from harness.toolchain.firmware import firmware
 from harness.toolchain.patches import Patch, patch_at, read_series
-from harness.toolchain.probe import Probe, probe_binary
+from harness.toolchain.probe import FOR_TESTS, Probe, probe_binary
 from harness.toolchain.run import environment, run, search_path
 from harness.toolchain.source import QemuSource, clean_leftovers
 from harness.toolchain.worktree import WorkTree
@@ -68,6 +68,8 @@ class QemuBinary:
     flavour: str
     has_free_page_info: bool
     has_free_page_hint: bool
+    has_record: bool = True
+    """Whether free page info can be held and recorded; what we build can."""
 
     def require_arm(self, arm: str) -> None:
         """Raise if this QEMU cannot take part in a migration with this arm."""
@@ -80,6 +82,12 @@ class QemuBinary:
                 f"the QEMU {self.path} ({self.version}) has no virtio-balloon property '{lacks}', "
                 f"which the arm '{arm}' needs",
                 hint="leave --qemu out to use the patched QEMU, or choose --arm off",
+            )
+        if arm == "info" and not self.has_record:
+            raise InputError(
+                f"the QEMU {self.path} ({self.version}) has free page info, but neither holds nor records it "
+                f"({' and '.join(sorted(FOR_TESTS))}): nothing could be proven of its pages",
+                hint="apply the last patches of qemu-patches to it as well, or leave --qemu out",
             )
 
 

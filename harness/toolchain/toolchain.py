@@ -84,6 +84,7 @@ class Toolchain:
             flavour="external",
             has_free_page_info=bool(facts["has_free_page_info"]),
             has_free_page_hint=bool(facts["has_free_page_hint"]),
+            has_record=bool(facts.get("has_record", facts["has_free_page_info"])),
         )
 
     def kernel(self, name: str | Path = DEFAULT) -> Kernel:
@@ -149,6 +150,7 @@ def _facts(found: Probe, path: Path) -> dict[str, object]:
         "sha256": file_digest(path),
         "has_free_page_info": found.has_free_page_info,
         "has_free_page_hint": found.has_free_page_hint,
+        "has_record": found.has_record,
         "has_firmware": all(any((folder / name).exists() for folder in found.data_dirs) for name in NEEDED),
     }
 

@@ -140,6 +140,21 @@ def stack() -> Iterator[ExitStack]:
         yield stack
 
 
+def test_what_was_seen_earlier_goes_to_disk_and_says_the_same(stack: ExitStack, tmp_path: Path) -> None:
+    digests = RequestDigests()
+    for request, content in enumerate((["a", "zero", "b"], ["a", "a", "b"], ["b", "b", "b"]), start=1):
+        digests.take(request, {"pc.ram": stack.enter_context(make(content))})
+    now = {"pc.ram": look(stack.enter_context(make(["a", "a", "hole"])))}
+    before = {request: flags["pc.ram"].tolist() for request, flags in digests.unchanged(now).items()}
+    digests.spill(tmp_path, but=2)
+    kept = [isinstance((digests.at(request) or {})["pc.ram"]._values, np.memmap) for request in (1, 2, 3)]
+    assert kept == [True, False, False]
+    assert list(tmp_path.iterdir()) == []
+    assert {r: flags["pc.ram"].tolist() for r, flags in digests.unchanged(now).items()} == before
+    firsts, _ = (digests.at(1) or {})["pc.ram"].marks(np.array([0, 2]))
+    assert firsts[0] != firsts[1]
+
+
 def test_request_digests(stack: ExitStack) -> None:
     digests = RequestDigests()
     digests.take(1, {"pc.ram": stack.enter_context(make(["a", "zero", "b"]))})
@@ -152,6 +167,4 @@ def test_request_digests(stack: ExitStack) -> None:
     assert digests.zero_at(1)["pc.ram"].tolist() == [False, True, False]
     assert digests.zero_at(9) == {}
     assert digests.at(9) is None
-    digests.keep([2])
-    assert digests.requests == (2,)
     assert now["pc.ram"].zero.tolist() == [False, False, True]

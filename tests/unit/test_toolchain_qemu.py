@@ -73,6 +73,19 @@ class TestExternal:
         ):
             qemu.require_arm("info")
 
+    def test_free_page_info_that_cannot_be_watched(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A QEMU of somebody's own: bad input, not a QEMU that fails at its start."""
+        monkeypatch.setattr("harness.toolchain.toolchain.firmware", lambda _cache: ())
+        toolchain = Toolchain(tmp_path / "cache")
+        bare = toolchain.external_qemu(program(tmp_path / "qemu", FAKE.format(properties="free-page-info")))
+        bare.require_arm("off")
+        with pytest.raises(InputError, match="neither holds nor records"):
+            bare.require_arm("info")
+        every = "free-page-info=<a>\n  x-free-page-info-hold=<s>\n  x-free-page-info-record"
+        toolchain.external_qemu(program(tmp_path / "q2", FAKE.format(properties=every))).require_arm("info")
+
     def test_asked_again_when_the_file_changes(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("harness.toolchain.toolchain.firmware", lambda _cache: ())
         path = program(tmp_path / "qemu", FAKE.format(properties="free-page-hint"))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,3 +43,56 @@ def test_remote_memory_is_right_and_nothing_is_left(folder: Path, repository: Pa
     # What is looked at is not nothing: each host has a daemon.
     for host in seen["before"].values():
         assert "libvirtd" in host["processes"] or "virtqemud" in host["processes"]
+
+
+def test_a_remote_page_that_is_wrong_is_found_and_named(folder: Path, repository: Path) -> None:
+    """Over digests alone; and what both sides held is fetched."""
+    seen = scene("corrupt", folder, repository)
+    assert seen["verdict"] == "fail"
+    assert [page for page, _ in seen["wrong"]] == seen["changed"]
+    assert {rule for _, rule in seen["wrong"]} == {
+        "differs-though-sent",
+        "skipped-but-not-zero-on-destination",
+    }
+    assert len(seen["kept"]) == 4
+
+
+def test_a_lost_connection_leaves_remote_hosts_as_they_were(folder: Path, repository: Path) -> None:
+    """The ssh of one host, the harness, and our program over there are killed, each in mid-run."""
+    seen = scene("lost", folder, repository)
+    assert set(seen) == {"ssh", "harness", "deputy"}
+    for name, one in seen.items():
+        assert one["status"] == (-9 if name == "harness" else 3), one["said"]
+        if name != "harness":
+            assert "is lost" in one["said"]
+            assert "Traceback" not in one["said"]
+        # There was something to be taken away on both.
+        for side in ("source", "destination"):
+            assert one["meanwhile"][side]["/var/tmp"] != one["before"][side]["/var/tmp"]
+        assert one["after"] == one["before"], name
+
+
+def test_remote_hosts_that_will_not_do(folder: Path, repository: Path) -> None:
+    """What is missing is said in words, and nothing was started or written by then."""
+    seen = scene("refusals", folder, repository)
+    wanted = {
+        "unknown-key": (2, "the host key of .* is not known"),
+        "changed-key": (2, "shows another host key"),
+        "authentication": (2, "authentication failed"),
+        "no-forwarding": (2, "does not forward unix sockets"),
+        "no-forwarding-here": (2, "does not forward unix sockets"),
+        "no-python": (2, "has no Python that is called python3"),
+        "nobody-there": (3, "cannot be reached by ssh"),
+        "no-libvirt": (2, "no libvirt daemon answers"),
+        "same-host": (2, "the same host for libvirt"),
+        "memory": (2, "do not fit on the source"),
+    }
+    assert set(seen["cases"]) == set(wanted)
+    for name, (status, words) in wanted.items():
+        one = seen["cases"][name]
+        assert one["status"] == status, (name, one["said"])
+        assert re.search(words, one["said"]), (name, one["said"])
+        assert "hint: " in one["said"], name
+        assert "Traceback" not in one["said"], name
+        assert not one["folder"], name
+    assert seen["after"] == seen["before"]

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.memory.image import Flags
+from harness.memory.spill import on_disk
 from harness.memory.walk.errors import WalkError
 from harness.memory.walk.kernel import Kernel
 from harness.memory.walk.kinds import Kind, Kinds
@@ -66,6 +68,16 @@ class FreeWalk:
     """Blocks that a processor had in its hands; not counted as free."""
     notes: tuple[str, ...] = ()
     """What could not be told, and why."""
+
+    def spilt(self, folder: Path) -> FreeWalk:
+        """The same, with its arrays on disk."""
+        return replace(
+            self,
+            kind=on_disk(self.kind, folder),
+            order=on_disk(self.order, folder),
+            zone=on_disk(self.zone, folder),
+            migrate_type=on_disk(self.migrate_type, folder),
+        )
 
     @property
     def frames(self) -> int:
