@@ -72,8 +72,10 @@ class Case:
 
     def contents(self, block: str, page: int) -> tuple[bytes, bytes] | None:
         """What both sides held, where it was kept."""
-        for place in CONTENTS:
-            stem = self.folder / place / f"{block.replace('/', '-')}-{page:#x}"
+        # Of several migrations the last is the one that was judged.
+        folders = (self.folder, *sorted(self.folder.glob("move-*"), reverse=True))
+        for place in (folder / name for name in CONTENTS for folder in folders):
+            stem = place / f"{block.replace('/', '-')}-{page:#x}"
             try:
                 return (
                     stem.with_name(f"{stem.name}.source").read_bytes(),
