@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.errors import MachineryError
-from harness.memory.access import Image, PageNumbers
+from harness.memory.access import Image, PageDigests, PageNumbers
+from harness.memory.digest import LocalDigests, digest_rows, empty_digests
 from harness.memory.image import Flags, RamImage, Words, block_runs, zero_rows
 
 __all__ = ["Comparison", "PageNumbers", "compare"]
@@ -30,6 +31,8 @@ class Comparison:
     zero_on_source: Flags
     zero_on_destination: Flags
     hole_on_source: Flags
+    digests: PageDigests | None = None
+    """Of the source's pages, where they were asked for and are read here."""
 
     @property
     def equal(self) -> bool:
@@ -37,8 +40,11 @@ class Comparison:
         return self.differing.size == 0
 
 
-def compare(source: Image, destination: Image) -> Comparison:
-    """Compare every page; both guests must be stopped.  Images on other machines by their digests."""
+def compare(source: Image, destination: Image, *, digests: bool = False) -> Comparison:
+    """Compare every page; both guests must be stopped.  Images on other machines by their digests.
+
+    ``digests``: take those of the source's pages as well, while they are in the cache.
+    """
     if not isinstance(source, RamImage):
         if isinstance(destination, RamImage):
             raise MachineryError(f"{source.name}: one side is here, the other is not")
@@ -55,15 +61,19 @@ def compare(source: Image, destination: Image) -> Comparison:
     hole_a, hole_b = source.holes(), destination.holes(coarse=True)
     zero_a, zero_b = hole_a.copy(), hole_b.copy()
     found: list[PageNumbers] = []
+    values = empty_digests(source.pages) if digests else None
     for first, count in block_runs(~(hole_a & hole_b)):
         here = slice(first, first + count)
         a = None if hole_a[here].all() else source.read(first, count)
         b = None if hole_b[here].all() else destination.read(first, count)
+        if a is not None and values is not None:
+            digest_rows(a, values[here])
         differ = _compare_block(a, b, zero_a[here], zero_b[here])
         if differ.size:
             found.append(differ + first)
     differing = np.concatenate(found) if found else np.empty(0, dtype=np.int64)
-    return Comparison(source.pages, differing, zero_a, zero_b, hole_a)
+    taken = None if values is None else LocalDigests(values)
+    return Comparison(source.pages, differing, zero_a, zero_b, hole_a, taken)
 
 
 def _compare_block(a: Words | None, b: Words | None, zero_a: Flags, zero_b: Flags) -> PageNumbers:

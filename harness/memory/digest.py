@@ -50,6 +50,16 @@ def _blocks(image: RamImage, wanted: Flags | None) -> Iterator[tuple[int, Words]
         yield first, image.read(first, count)
 
 
+def empty_digests(pages: int) -> Digests:
+    """Of so many pages of zeros."""
+    return np.full(pages, ZERO_DIGEST, dtype=np.uint64)
+
+
+def digest_rows(words: Words, into: Digests) -> None:
+    """The digest of each page of a block that was read."""
+    _digest(words, into)
+
+
 def _digest(words: Words, into: Digests, wanted: Flags | None = None) -> None:
     digest = xxhash.xxh3_64_intdigest
     count = len(words)

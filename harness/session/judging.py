@@ -85,10 +85,13 @@ def gather(moved: Moved, resolved: Resolved, events: EventStream) -> Evidence:
     scenario = resolved.scenario
     not_compared: dict[str, tuple[int | None, str]] = {}
     states = []
+    held, now = bool(moved.holds.holds), dict[str, PageDigests]()
     for name, source, destination in _pairs(moved, not_compared):
         with events.step("compare", block=name, bytes=source.size) as step:
-            found = compare(source, destination)
+            found = compare(source, destination, digests=held and name in moved.source.images)
             step.note(differing=int(found.differing.size))
+        if found.digests is not None:
+            now[name] = found.digests
         block = record.blocks.get(name) or _block(name, source.pages, moved)
         states.append(
             BlockState(
@@ -102,7 +105,8 @@ def gather(moved: Moved, resolved: Resolved, events: EventStream) -> Evidence:
             )
         )
     _demand_seen(record, not_compared)
-    now = {name: look(image) for name, image in moved.source.images.items()} if moved.holds.holds else {}
+    if held:
+        now |= {name: look(image) for name, image in moved.source.images.items() if name not in now}
     unchanged = moved.holds.requests.unchanged(now)
     at_end = moved.outside.look() if moved.outside is not None else None
     case = JudgeInput(

@@ -140,6 +140,15 @@ def stack() -> Iterator[ExitStack]:
         yield stack
 
 
+def test_digests_of_a_comparison_are_those_of_a_look_of_its_own(stack: ExitStack) -> None:
+    source = stack.enter_context(make(["a", "zero", "hole", "b", "hole", "a"]))
+    there = stack.enter_context(make(["a", "b", "hole", "hole", "a", "a"]))
+    found = compare(source, there, digests=True)
+    assert found.digests is not None
+    assert found.digests.unchanged(look(source)).all()
+    assert compare(source, there).digests is None
+
+
 def test_what_was_seen_earlier_goes_to_disk_and_says_the_same(stack: ExitStack, tmp_path: Path) -> None:
     digests = RequestDigests()
     for request, content in enumerate((["a", "zero", "b"], ["a", "a", "b"], ["b", "b", "b"]), start=1):
