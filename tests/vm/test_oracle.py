@@ -29,6 +29,7 @@ def explain(run: Path, *options: str) -> str:
     ).stdout  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", ["idle", "fragmented"])
 def test_on_a_quiet_guest_both_witnesses_name_the_same_pages(run: Run, scenario: str) -> None:
     ended = run(scenario)
@@ -43,6 +44,7 @@ def test_on_a_quiet_guest_both_witnesses_name_the_same_pages(run: Run, scenario:
     assert result.bytes.unreported is not None
 
 
+@pytest.mark.slow
 def test_a_busy_guest_reports_only_what_was_free(run: Run) -> None:
     result = judged(run("churn"))
     heard = result.witnesses
@@ -81,6 +83,7 @@ def test_a_page_that_the_host_writes_has_a_name_and_no_other(run: Run) -> None:
     assert result.pages.explained == {"vm-generation-id": 1}
 
 
+@pytest.mark.slow
 def test_the_other_arms_have_a_floor_as_well(run: Run) -> None:
     result = judged(run("freed", "--arm", "off"))
     assert (result.bytes.floor_by, result.bytes.floor_at) == ("walk", "start")

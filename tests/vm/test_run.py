@@ -49,6 +49,13 @@ def test_memory_is_right(run: Run, scenario: str, arm: str, machine: str, least_
     # Used, not only negotiated.
     assert (result.protocol.requests > 0) == (arm == "info")
     assert result.protocol.invalid == 0
+    # The second witness: every reported page was free, and on a quiet guest both name the same.
+    heard = result.witnesses
+    assert heard is not None
+    assert heard.answered == heard.judged
+    assert (heard.owned, heard.missing) == (0, [])
+    assert (heard.agreement.get("both", 0) > 0) == (arm == "info" and scenario != "churn")
+    assert result.bytes.floor_by == "walk"
     guest = result.guest
     assert guest.checksum_matches
     assert (guest.verify_bad, guest.exercise_bad, guest.kernel_warnings) == (0, 0, [])
