@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from harness.errors import GuestLost, HostLost, MachineryError
 from harness.events import Deadline, EventStream
 from harness.migration.statistics import MigrationError
+from harness.memory.record import Request
 from harness.report.folder import RunFolder
 from harness.session.checking import Answers, check, look, resume
 from harness.session.inside import Booted, Findings, LegEnd
@@ -87,7 +88,7 @@ def migrate_and_judge(here: Booted, folder: RunFolder, events: EventStream, sinc
                 memory = evidence.judge(None)
                 # The guest that goes on writes to its pages.
                 keep_pages(memory, moved, place)
-            course.legs.append(_ended(memory))
+            course.legs.append(_ended(memory, evidence))
             if memory.verdict == "fail" or leg.last:
                 return _finish(here, leg, move, moved, (evidence, memory), course, last_message, events)
             _on_the_way(here, leg, move, moved, memory, course, events)
@@ -146,8 +147,9 @@ def _gone_on(here: Booted, leg: _Leg, given: Given, course: _Course) -> None:
     control.call("ping", deadline=Deadline(GOES_ON_SECONDS, "the guest's answer after a migration given up"))
 
 
-def _ended(memory: Judgement) -> LegEnd:
-    requests = len(memory.requests)
+def _ended(memory: Judgement, evidence: Evidence) -> LegEnd:
+    # Those that left, answered or not.
+    requests = sum(isinstance(entry, Request) for entry in evidence.record.log)
     return LegEnd("completed", memory.reason, memory.verdict, memory.pages.skipped, requests)
 
 

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Beside QEMUs without the series: migration between them, both ways.
+
+A guest that has negotiated the feature cannot go where there is none: QEMU says
+which bit is missing, and the guest goes on.  Every other way is open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from harness.memory.compare import compare
+from harness.memory.image import RamImage
+from harness.migration.qmp import Monitor
+from harness.toolchain import QemuBinary, Toolchain
+from tests.vm.programs.module import ModuleGuest, Setup
+from tests.vm.programs.plain import MIB, Machine, PlainGuest, Software
+
+MEMORY = 256 * MIB
+
+#: A QEMU and what its device offers.
+SIDES = ("info", "off", "stock")
+
+
+@pytest.fixture(scope="module")
+def toolchain() -> Toolchain:
+    return Toolchain()
+
+
+def binary(toolchain: Toolchain, side: str) -> QemuBinary:
+    return toolchain.qemu("stock" if side == "stock" else "patched")
+
+
+def device(side: str) -> tuple[str, ...]:
+    return ("free-page-info=on",) if side == "info" else ()
+
+
+@contextmanager
+def booted(toolchain: Toolchain, side: str, folder: Path) -> Iterator[ModuleGuest]:
+    here = folder / "source"
+    here.mkdir()
+    qemu, kernel = binary(toolchain, side), toolchain.kernel()
+    setup = Setup(toolchain, qemu, kernel, variant="shipped", memory=MEMORY, device=device(side))
+    with ModuleGuest.boot(setup, here) as guest:
+        guest.call("load", "freed", 1, 100 * MIB)
+        yield guest
+
+
+@contextmanager
+def waiting(toolchain: Toolchain, side: str, folder: Path) -> Iterator[PlainGuest]:
+    """A QEMU that waits for the guest, and stands still with it."""
+    here = folder / "destination"
+    here.mkdir()
+    balloon = ",".join(["virtio-balloon-pci", "id=balloon", *device(side)])
+    ports = ("-serial", "null", "-device", balloon, "-incoming", "defer")
+    machine = Machine(binary(toolchain, side), MEMORY, more=("-S", *ports))
+    software = Software(toolchain.kernel().vmlinuz, toolchain.image(toolchain.kernel()).initrd)
+    with PlainGuest.boot(machine, software, here) as there:
+        yield there
+
+
+def go(guest: ModuleGuest, there: PlainGuest) -> str:
+    """Migrate; how it ended on the source."""
+    path = there.folder / "migration"
+    # A destination that fails stays, to be asked why.
+    there.monitor.execute("migrate-incoming", {"uri": f"unix:{path}", "exit-on-error": False})
+    on = [{"capability": "return-path", "state": True}]
+    for monitor in (there.monitor, guest.monitor):
+        monitor.execute("migrate-set-capabilities", {"capabilities": on})
+    guest.monitor.execute("migrate", {"uri": f"unix:{path}"})
+    return guest.wait_for_migration("completed", "failed")
+
+
+def reason(monitor: Monitor) -> str:
+    """What a user reads of a migration that failed."""
+    answer = monitor.execute("query-migrate")
+    assert isinstance(answer, Mapping)
+    return str(answer.get("error-desc", ""))
+
+
+@pytest.mark.parametrize(
+    ("source", "destination"),
+    [
+        pytest.param("stock", "off", marks=pytest.mark.slow),
+        ("stock", "info"),
+        pytest.param("off", "stock", marks=pytest.mark.slow),
+        pytest.param("off", "info", marks=pytest.mark.slow),
+        ("info", "stock"),
+        pytest.param("info", "off", marks=pytest.mark.slow),
+    ],
+)
+def test_between_qemus(toolchain: Toolchain, folder: Path, source: str, destination: str) -> None:
+    with booted(toolchain, source, folder) as guest, waiting(toolchain, destination, folder) as there:
+        outcome = go(guest, there)
+        if source == "info":
+            assert outcome == "failed"
+            # Bit 60 is the one that the guest has and the destination cannot offer.
+            assert "Features 0x1000000" in reason(there.monitor)
+            assert "unsupported" in reason(there.monitor)
+            # The guest goes on where it was, and is none the worse.
+            assert guest.call("verify")["bad"] == 0
+            return
+        assert outcome == "completed", (reason(guest.monitor), reason(there.monitor))
+        with (
+            RamImage.open(guest.plain.folder / "m0", MEMORY) as ours,
+            RamImage.open(there.folder / "m0", MEMORY) as theirs,
+        ):
+            found = compare(ours, theirs)
+        assert found.differing.size == 0
+        there.monitor.execute("cont")
+        status = there.monitor.execute("query-status")
+        assert isinstance(status, Mapping)
+        assert status["running"]
