@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from harness.errors import GuestLost, HostLost, MachineryError
 from harness.events import Deadline, EventStream
-from harness.migration.statistics import MigrationError
 from harness.memory.record import Request
+from harness.migration.statistics import MigrationError
 from harness.report.folder import RunFolder
 from harness.session.checking import Answers, check, look, resume
 from harness.session.inside import Booted, Findings, LegEnd

@@ -75,10 +75,16 @@ def migrate(guest: ModuleGuest, uri: str) -> None:
     assert guest.wait_for_migration("completed", "failed") == "completed"
 
 
-def test_nothing_is_asked_where_the_file_may_be_loaded_over_memory(guest: ModuleGuest, folder: Path) -> None:
+@pytest.fixture
+def scratch(guest: ModuleGuest) -> Path:
+    """For files as large as the guest: in memory, and gone with it."""
+    return guest.plain.folder
+
+
+def test_nothing_is_asked_where_the_file_may_be_loaded_over_memory(guest: ModuleGuest, scratch: Path) -> None:
     before = counters(guest)
     capabilities(guest.monitor, "mapped-ram")
-    migrate(guest, f"file:{folder}/state")
+    migrate(guest, f"file:{scratch}/state")
     guest.monitor.execute("cont")
     now = counters(guest)
     assert "mapped-ram is enabled: the file may be loaded over memory" in now["refused"]
@@ -129,18 +135,18 @@ def loader(
 
 
 def test_what_mapped_ram_saves_is_whole(
-    guest: ModuleGuest, toolchain: Toolchain, qemu: QemuBinary, folder: Path
+    guest: ModuleGuest, toolchain: Toolchain, qemu: QemuBinary, folder: Path, scratch: Path
 ) -> None:
     """Pages that an ordinary migration leaves behind must be in the file, and must not be stale on load."""
     with guest.migration():
         pass
     assert counters(guest)["skipped"] > 0
     capabilities(guest.monitor, "mapped-ram")
-    migrate(guest, f"file:{folder}/state")
+    migrate(guest, f"file:{scratch}/state")
     machine, software = loader(toolchain, qemu)
     with PlainGuest.boot(machine, software, folder) as loaded, images(guest) as saved:
         capabilities(loaded.monitor, "mapped-ram", "events")
-        loaded.monitor.execute("migrate-incoming", {"uri": f"file:{folder}/state"})
+        loaded.monitor.execute("migrate-incoming", {"uri": f"file:{scratch}/state"})
         wait_until_loaded(loaded.monitor)
         with images(loaded) as there:
             found = compare(saved, there)
@@ -157,10 +163,10 @@ def wait_until_loaded(monitor: Monitor) -> str:
             return str(answer.get("error-desc", answer["status"]))
 
 
-def test_a_snapshot_is_whole(guest: ModuleGuest, folder: Path) -> None:
+def test_a_snapshot_is_whole(guest: ModuleGuest, scratch: Path) -> None:
     """savevm stops the guest first, so nothing is asked; loadvm brings every page back."""
     monitor = guest.monitor
-    disk = folder / "disk.qcow2"
+    disk = scratch / "disk.qcow2"
     for job, what in (
         ("file", {"driver": "file", "filename": str(disk), "size": 0}),
         ("format", {"driver": "qcow2", "file": "store", "size": 2 * MEMORY}),
