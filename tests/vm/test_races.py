@@ -25,7 +25,8 @@ def judge(ended: Ended, race: str) -> None:
     assert (rules & W5 != set()) == (race == "race-w5"), str(ended)
 
 
-@pytest.mark.parametrize("race", VERDICTS)
+# The other two are controls of the sample of faults.
+@pytest.mark.parametrize("race", ["race-w1", "race-w4", "race-w5"])
 def test_a_forced_race(run: Run, race: str) -> None:
     judge(run(race, "--seed", "7", "--memory", "192MiB"), race)
 
