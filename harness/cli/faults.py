@@ -36,6 +36,9 @@ def faults_run(
     clean: Annotated[
         bool, typer.Option("--clean", help="Run each fault's scenario, and not the fault: all must be right.")
     ] = False,
+    nested: Annotated[
+        bool, typer.Option("--nested", help="Run those that only KVM can show, inside an emulated machine.")
+    ] = False,
     jobs: Annotated[int, typer.Option(min=1, max=64, metavar="N", help="So many runs at a time.")] = 1,
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="State and run folders; a campaign there is resumed.")
@@ -49,7 +52,7 @@ def faults_run(
     """
     from harness.faults.conduct import conduct
 
-    status, report, lines = conduct(only or [], sample=sample, clean=clean, jobs=jobs, out=out)
+    status, report, lines = conduct(only or [], sample=sample, clean=clean, nested=nested, jobs=jobs, out=out)
     if json:
         print_json(report)
     else:

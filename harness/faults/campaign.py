@@ -75,7 +75,7 @@ class Report:
     faults: tuple[Row, ...]
     controls: tuple[Row, ...]
     not_run: tuple[str, ...]
-    """Faults that this machine cannot show: they need KVM."""
+    """Faults that were left out: they show only under the other accelerator."""
 
     @property
     def caught(self) -> int:
@@ -130,13 +130,24 @@ def clean_jobs_for(faults: Sequence[Fault]) -> list[Job]:
 
 
 class Campaign:
-    """``key`` says of what the outcomes in ``folder`` are: builds, scenarios, the harness itself."""
+    """``key`` says of what the outcomes in ``folder`` are: builds, scenarios, the harness itself.
 
-    def __init__(self, folder: Path, key: str, accelerator: str, say: Callable[[Row], None]) -> None:
+    ``options`` go to each ``freepage run``.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        key: str,
+        accelerator: str,
+        say: Callable[[Row], None],
+        options: Sequence[str] = (),
+    ) -> None:
         self._folder = folder
         self._key = key
         self._accelerator = accelerator
         self._say = say
+        self._options = tuple(options)
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[str]] = set()
 
@@ -195,6 +206,7 @@ class Campaign:
         if job.fault is not None and job.fault.accelerator != "any":
             accelerator = job.fault.accelerator
         words = ["run", job.file, "--json", "--accel", accelerator, "--out", str(folder)]
+        words += self._options
         if job.fault is not None:
             words += ["--fault", job.fault.id]
         process = subprocess.Popen(
@@ -287,7 +299,7 @@ def summarise(report: Report) -> list[str]:
     ]
     lines += ["", *bad]
     if report.not_run:
-        lines.append(f"not run, as they show only under KVM: {', '.join(report.not_run)}")
+        lines.append(f"not run here: {', '.join(report.not_run)}")
     right = sum(row.word == "caught" for row in report.controls)
     lines.append(f"without a fault as expected: {right} of {len(report.controls)}")
     if report.faults:

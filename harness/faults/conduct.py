@@ -31,11 +31,12 @@ def choose(found: Catalogue, only: Sequence[str], *, sample: bool) -> list[Fault
 
 
 def conduct(
-    only: Sequence[str], *, sample: bool, clean: bool, jobs: int, out: Path
+    only: Sequence[str], *, sample: bool, clean: bool, nested: bool, jobs: int, out: Path
 ) -> tuple[int, Mapping[str, object], list[str]]:
     """Build, run and report; the exit status, the document and the lines.
 
     With ``clean`` no fault is run: each one's scenario is, as often as there are faults.
+    With ``nested`` those are run that only KVM can show, under KVM inside of an emulated machine.
     """
     chosen = choose(catalogue(), only, sample=sample)
     if not chosen:
@@ -44,14 +45,19 @@ def conduct(
     with TerminalProgress(events):
         toolchain = Toolchain(events=events)
         key = _build(toolchain, chosen)
-    runnable = [fault for fault in chosen if fault.accelerator != "kvm"]
-    not_run = [fault.id for fault in chosen if fault.accelerator == "kvm"]
+    runnable = [fault for fault in chosen if (fault.accelerator == "kvm") == nested]
+    not_run = [fault.id for fault in chosen if fault not in runnable]
+    if not runnable:
+        where = "need no KVM" if nested else "only KVM can show: --nested runs them"
+        raise InputError(f"all faults that were chosen {where}")
     out = out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(out / "lock", timeout=0):
             wanted = clean_jobs_for(runnable) if clean else jobs_for(runnable)
-            report = Campaign(out, key, "tcg", _say).run(wanted, jobs=jobs, not_run=not_run)
+            accelerator, options = ("kvm", ["--nested"]) if nested else ("tcg", [])
+            runs = Campaign(out, key, accelerator, _say, options)
+            report = runs.run(wanted, jobs=jobs, not_run=not_run)
     except Timeout:
         raise InputError(
             f"another campaign is at work in {out}", hint="give --out a folder of its own"
