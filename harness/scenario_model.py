@@ -70,6 +70,9 @@ class Guest(Section):
     """Its memory. Each of the two hosts needs as much."""
     vcpus: Annotated[int, Field(ge=1, le=64)] = 1
     """Virtual CPUs."""
+    image: Literal["small", "debian"] | None = None
+    """small: an initramfs with what a test needs; debian: a distribution on a disk of its own.
+    null: what the workload needs."""
     machine: Literal["pc", "q35"] = "pc"
     """Machine type: i440FX or Q35."""
     nodes: Annotated[int, Field(ge=1, le=16)] = 1

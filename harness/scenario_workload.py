@@ -20,6 +20,8 @@ class Load(Section):
     work_unit: ClassVar[str] = ""
     #: Once it is loaded it neither allocates nor frees.
     stands_still: ClassVar[bool] = True
+    #: The guest that has what it needs.
+    image: ClassVar[Literal["small", "debian"]] = "small"
 
 
 class Idle(Load):
@@ -95,8 +97,25 @@ class Compile(Load):
     """Memory with known content that it owns and verifies afterwards."""
 
 
+class Database(Load):
+    """SQLite on the guest's disk: money moves between accounts; none may be lost, every row must be right."""
+
+    work_unit = "transactions"
+    stands_still = False
+    image = "debian"
+
+    kind: Literal["database"] = "database"
+    """Which workload."""
+    noise: Share = Percent(Decimal(6))
+    """How large the database is: a size, or a share of the guest's memory."""
+    rate: Annotated[int, Field(ge=0, le=10_000_000)] = 0
+    """Transactions a second at most; 0: as many as go."""
+    keep: Size = 16 * MIB
+    """Memory with known content that it owns and verifies afterwards."""
+
+
 Workload: TypeAlias = Annotated[
-    Idle | Freed | Fragmented | Churn | PageCache | Compile, Field(discriminator="kind")
+    Idle | Freed | Fragmented | Churn | PageCache | Compile | Database, Field(discriminator="kind")
 ]
 WORKLOADS: Mapping[str, type[Section]] = {
     "idle": Idle,
@@ -105,4 +124,5 @@ WORKLOADS: Mapping[str, type[Section]] = {
     "churn": Churn,
     "pagecache": PageCache,
     "compile": Compile,
+    "database": Database,
 }

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.bench.document import BenchDocument
+from harness.bench.document import BenchDocument, Overhead
 from harness.bench.folder import BenchFolder
 from harness.bench.host import describe_host
 from harness.bench.markdown import to_markdown
+from harness.bench.overhead import measure_overhead
 from harness.bench.page import to_html
 from harness.bench.plan import PlannedRun, Point, make_plan, make_points
 from harness.bench.runner import Request, read_all, read_result, run_all
@@ -32,6 +33,8 @@ class Wanted:
     repeat: int
     seed: int
     request: Request
+    #: Pairs of a whole run and a bare one, which tell what the testbed itself costs.
+    overhead: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """For ``plan.json``: a bench goes on only with the same one."""
@@ -53,6 +56,7 @@ class Wanted:
         words += ["--memory", ",".join(memories)] if memories else []
         words += ["--repeat", str(self.repeat), "--seed", str(self.seed)]
         words += ["--window", f"{self.request.window_s:g}"] if self.request.window_s != 2.0 else []
+        words += ["--overhead", str(self.overhead)] if self.overhead else []
         words += ["--strict"] if self.request.strict else []
         return shlex.join([*words, *self.request.options])
 
@@ -86,11 +90,20 @@ def run_bench(wanted: Wanted, out: Path | None, events: EventStream) -> tuple[Be
     check_points(wanted)
     folder = BenchFolder.open(out, wanted.as_dict())
     before = describe_host()
-    run_all(wanted.plan(), wanted.request, folder, events)
-    return folder, write_documents(wanted, folder, before)
+    try:
+        run_all(wanted.plan(), wanted.request, folder, events)
+    except KeyboardInterrupt:
+        # What there is is shown as what it is; the same command goes on from here.
+        if folder.outcomes():
+            write_documents(wanted, folder, before)
+        raise
+    overhead = measure_overhead(("info",), wanted.overhead, folder, events)
+    return folder, write_documents(wanted, folder, before, overhead)
 
 
-def write_documents(wanted: Wanted, folder: BenchFolder, host: dict[str, Any]) -> BenchDocument:
+def write_documents(
+    wanted: Wanted, folder: BenchFolder, host: dict[str, Any], overhead: Sequence[Overhead] = ()
+) -> BenchDocument:
     """``bench.json``, ``report.html`` and ``table.md`` from what lies in the folder."""
     plan = wanted.plan()
     made = read_all(plan, folder)
@@ -105,7 +118,11 @@ def write_documents(wanted: Wanted, folder: BenchFolder, host: dict[str, Any]) -
         host=host,
         versions=versions,
         scenarios=wanted.scenarios,
-        notes=_notes(wanted, [one.accelerator for one in made]),
+        overhead=overhead,
+        notes=[
+            *([f"Not finished: {len(made)} of {len(plan)} runs."] if len(made) < len(plan) else []),
+            *_notes(wanted, [one.accelerator for one in made]),
+        ],
     )
     document = summarise(setting, made)
     folder.write("bench.json", document.to_json())

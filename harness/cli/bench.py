@@ -93,6 +93,10 @@ def bench_run(
         float,
         typer.Option(metavar="SECONDS", min=0.0, help="How long guests are watched before and after."),
     ] = 2.0,
+    overhead: Annotated[
+        int,
+        typer.Option(metavar="N", min=0, help="Also N pairs of a whole run and a bare migration."),
+    ] = 0,
     strict: Annotated[
         bool,
         typer.Option(
@@ -127,6 +131,7 @@ def bench_run(
         repeat=repeat,
         seed=seed,
         request=Request(tuple(options), strict, window),
+        overhead=overhead,
     )
     events = EventStream()
     with TerminalProgress(events):

@@ -26,7 +26,7 @@ PAGE: Final = 4096
 WORDS: Final = PAGE // 8
 
 #: What ``freed`` keeps, and ``idle`` does, when ``keep=`` is not given.
-KEEP: Final = {"freed": 16 << 20, "idle": 0, "compile": 16 << 20}
+KEEP: Final = {"freed": 16 << 20, "idle": 0, "compile": 16 << 20, "database": 16 << 20}
 
 #: Of the disk that ``pagecache`` reads: one for all runs, so that it is made once.
 DISK_SEED: Final = 0x66726565

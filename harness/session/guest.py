@@ -25,6 +25,7 @@ from harness.hosts.interface import Ends, Host, Pair
 from harness.hosts.netns import GUEST_ADDRESS, PREFIX
 from harness.report.folder import RunFolder
 from harness.scenario_script import DEVICE_HOLDS, RESTARTS, Kexec, holds_needed, uses
+from harness.session.disk import copy_sparse
 from harness.session.plan import RunPlan
 from harness.toolchain import QemuBinary, cpio
 
@@ -53,6 +54,7 @@ class Guest:
         self._generations = {host.name: uuid.uuid4() for host in lab.hosts}
         self._arrivals = 0
         self._initrd = lab.runtime_dir / "initrd"
+        self._own_disk = folder.file("disk.raw")
 
     def __enter__(self) -> Guest:
         self.console.__enter__()
@@ -65,6 +67,8 @@ class Guest:
     ) -> None:
         self.control.__exit__(kind, value, trace)
         self.console.__exit__(kind, value, trace)
+        # As large as a guest's disk, and of no use without its memory.
+        self._own_disk.unlink(missing_ok=True)
 
     def arrive(self, host: Host) -> None:
         """A new QEMU is about to start on ``host``: sockets for it.
@@ -115,6 +119,8 @@ class Guest:
             "console=ttyS0 panic=-1",
             f"freepage.driver={self.plan.driver}",
             f"freepage.ip={GUEST_ADDRESS}/{PREFIX}" if self._lab.source.nic is not None else "",
+            # Of a guest that names its interfaces itself; the small one does not care.
+            "net.ifnames=0" if self._private_disk else "",
             self.plan.resolved.scenario.guest.cmdline,
             self.plan.injection.cmdline,
         ]
@@ -138,7 +144,7 @@ class Guest:
             memory=scenario.guest.memory,
             vcpus=scenario.guest.vcpus,
             machine=scenario.guest.machine,
-            disk=None if plan.disk is None else Disk(host.path_of(plan.disk)),
+            disk=self._disk(host),
             accelerator=plan.resolved.accelerator,
             balloon=Balloon(
                 arm=scenario.arm,
@@ -201,8 +207,8 @@ class Guest:
 
         self._write_initrd()
         files = {"initrd": self._initrd, "vmlinuz": self.plan.kernel.vmlinuz}
-        if self.plan.disk is not None:
-            files["disk"] = self.plan.disk
+        if self.plan.disk is not None and not self.plan.disk.private:
+            files["disk"] = self.plan.disk.path
         self._lab.bring(files)
         source = self._lab.source
         xml = domain_xml(self.spec(source))
@@ -212,6 +218,21 @@ class Guest:
             return connection.createXML(xml, 0)
         except libvirt.libvirtError as error:
             raise lost(source, f"the source cannot start the guest: {error.get_error_message()}") from error
+
+    @property
+    def _private_disk(self) -> bool:
+        return self.plan.disk is not None and self.plan.disk.private
+
+    def _disk(self, host: Host) -> Disk | None:
+        disk = self.plan.disk
+        if disk is None:
+            return None
+        if not disk.private:
+            return Disk(host.path_of(disk.path))
+        # Both hosts are this machine, and see the run folder.
+        if not self._own_disk.exists():
+            copy_sparse(disk.path, self._own_disk)
+        return Disk(self._own_disk, readonly=False)
 
     def _write_initrd(self) -> None:
         """The image with the run's own keys behind it: the kernel unpacks one archive after the other."""

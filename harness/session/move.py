@@ -186,7 +186,8 @@ class Move:
         if modes.direct:
             job = self._direct(domain, xml, modes, qemu, deadline)
         else:
-            request = MigrationRequest(self._target.migrate_uri, xml, how.bandwidth, modes)
+            own_disk = spec.disk is not None and not spec.disk.readonly
+            request = MigrationRequest(self._target.migrate_uri, xml, how.bandwidth, modes, own_disk)
             own, there = self._origin.open(), self._target.connect()
             job = MigrationJob.start(domain, own, there, request, self._inbox)
         moved = follow(job, self._inbox, handlers, deadline)

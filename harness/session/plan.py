@@ -45,6 +45,14 @@ class Tools:
 
 
 @dataclass(frozen=True, slots=True)
+class GuestDisk:
+    """The guest's disk.  ``private``: the run writes to a copy of its own; else nobody writes."""
+
+    path: Path
+    private: bool
+
+
+@dataclass(frozen=True, slots=True)
 class RunPlan:
     """One run: the resolved scenario, and every binary that it uses."""
 
@@ -63,15 +71,15 @@ class RunPlan:
     machines: Machines | None = None
     #: Unpacked over the image: what the workload needs beside it.
     archive: Path | None = None
-    #: A read-only disk of the guest's.
-    disk: Path | None = None
+    disk: GuestDisk | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
         """Every file that the lab reads."""
         qemus = (self.source_qemu, self.destination_qemu)
-        named = (self.kernel.vmlinuz, self.image.initrd, self.archive, self.disk)
-        firmware = (place for qemu in qemus for place in qemu.firmware)
+        named = (self.kernel.vmlinuz, self.image.initrd, self.archive)
+        firmware = [place for qemu in qemus for place in qemu.firmware]
+        firmware += [self.disk.path] if self.disk is not None else []
         return (*(path for path in named if path is not None), *(qemu.path for qemu in qemus), *firmware)
 
     @property

@@ -29,8 +29,8 @@ from harness.scenario import (
     load_scenario,
     resolve,
 )
-from harness.session.plan import RunPlan, Tools
-from harness.toolchain import Kernel, QemuBinary, Toolchain
+from harness.session.plan import GuestDisk, RunPlan, Tools
+from harness.toolchain import Image, Kernel, QemuBinary, Toolchain
 
 if TYPE_CHECKING:
     from harness.hosts.interface import Pair
@@ -96,14 +96,15 @@ def prepare(
         own = machines.own_qemus() if machines is not None else (None, None)
         source, destination = _qemus(toolchain, tools, scenario.arm, injection, own)
         kernel = toolchain.kernel(tools.kernel or "default")
-        image = toolchain.image(kernel, "test" if injection.faulty_module else scenario.guest.module)
+        image, disk = _image(scenario, toolchain, kernel, injection, machines)
         if machines is None:
             resolved, reason = _resolve(scenario, toolchain, source, kernel, events)
         else:
             resolved, reason = _resolve_there(scenario, machines, (source, destination), kernel, events)
         kind = scenario.workload.kind
         archive = toolchain.compile_archive() if kind == "compile" else None
-        disk = toolchain.formula_disk(resolved.noise_bytes) if kind == "pagecache" else None
+        if kind == "pagecache" and disk is None:
+            disk = GuestDisk(toolchain.formula_disk(resolved.noise_bytes), private=False)
         step.note(accelerator=resolved.accelerator, reason=reason)
     return RunPlan(
         resolved,
@@ -119,6 +120,28 @@ def prepare(
         archive,
         disk,
     )
+
+
+def _image(
+    scenario: Scenario,
+    toolchain: Toolchain,
+    kernel: Kernel,
+    injection: Injection,
+    machines: Machines | None,
+) -> tuple[Image, GuestDisk | None]:
+    """What the guest boots from; a distribution has a disk, of which the run gets a copy."""
+    variant = "test" if injection.faulty_module else scenario.guest.module
+    if (scenario.guest.image or scenario.workload.image) == "small":
+        return toolchain.image(kernel, variant), None
+    if machines is not None:
+        raise InputError(
+            "guest.image: a guest with a disk to write to cannot move between two machines yet",
+            hint="its disk would have to be on storage that both reach; use guest.image=small",
+        )
+    if scenario.workload.kind == "pagecache":
+        raise InputError("workload.kind: pagecache reads a disk of its own, which guest.image=debian has not")
+    distribution = toolchain.distribution(kernel, variant)
+    return distribution.image, GuestDisk(distribution.disk, private=True)
 
 
 def _qemus(

@@ -172,14 +172,15 @@ def _modules(recipe: Recipe, kernel: Kernel, module: Path, work: Path) -> list[c
             )
     # What the drivers need but nobody else does (none today) has to be loaded before them.
     order += [name for name in drivers if name not in recipe.drivers]
-    entries = [_module(name, files[name], work) for name in (*order, *recipe.drivers)]
-    entries += [_module(name, files[name], work) for name in recipe.optional if name in files]
-    entries.append(_module(MODULE, module, work))
+    entries = [module_entry(name, files[name], work) for name in (*order, *recipe.drivers)]
+    entries += [module_entry(name, files[name], work) for name in recipe.optional if name in files]
+    entries.append(module_entry(MODULE, module, work))
     entries.append(cpio.file("/etc/modules.list", "".join(f"{name}\n" for name in order).encode()))
     return entries
 
 
-def _module(name: str, path: Path, work: Path) -> cpio.Entry:
+def module_entry(name: str, path: Path, work: Path) -> cpio.Entry:
+    """A module as the image has it: uncompressed, without what only a debugger reads."""
     plain = work / f"{name}.ko"
     plain.write_bytes(read_module(path))
     run(["strip", "--strip-debug", plain], what=f"strip {path.name}")

@@ -31,6 +31,8 @@ PACKAGES: Mapping[str, str] = {
     "flex": "flex",
     "gcc": "gcc",
     "make": "make",
+    "mke2fs": "e2fsprogs",
+    "mmdebstrap": "mmdebstrap",
     "readelf": "binutils",
     "pahole": "dwarves",
     "patch": "patch",

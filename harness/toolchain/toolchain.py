@@ -17,6 +17,12 @@ from harness.toolchain.compiling import build_compile_archive, read_compile_reci
 from harness.toolchain.debian_kernel import debian_kernel
 from harness.toolchain.debug_kernel import debug_kernel
 from harness.toolchain.disk import build_formula_disk
+from harness.toolchain.distribution import (
+    Distribution,
+    Sources,
+    build_distribution,
+    read_distribution_recipe,
+)
 from harness.toolchain.firmware import NEEDED, firmware
 from harness.toolchain.image import Image, build_image
 from harness.toolchain.kernel import Kernel, named_kernel
@@ -116,6 +122,13 @@ class Toolchain:
         """A compiler and sources, to be unpacked over the image: for guests that compile."""
         recipe = read_compile_recipe(checkout() / "vm-images" / "compile.yaml")
         return build_compile_archive(self.cache, recipe, checkout() / "vm-images" / "guest")
+
+    def distribution(self, kernel: Kernel, variant: str = SHIPPED) -> Distribution:
+        """A Debian guest on a disk, with that build of the module in it."""
+        guest, module = checkout() / "vm-images", checkout() / "guest-module"
+        recipe = read_distribution_recipe(guest / "debian.yaml")
+        sources = Sources(guest / "guest", module, guest / "debian" / "hook")
+        return build_distribution(self.cache, kernel, self.module(kernel, variant), recipe, sources)
 
     def formula_disk(self, size: int) -> Path:
         """A raw disk of ``size`` bytes with the content that ``pagecache`` expects."""

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.bench
 
 PAIRS = 5
 MEMORY = "1G"
-BARE = Path(__file__).with_name("bare.py")
+BARE = Path(__file__).parents[2] / "harness" / "bench" / "bare.py"
 
 Marks = dict[str, float]
 

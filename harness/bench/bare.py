@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The floor: two QEMUs and a migration, driven over QMP by as little as it takes.
 
-    python -I tests/bench/bare.py QEMU FIRMWARE KERNEL INITRD MEMORY ARM
+    python -I harness/bench/bare.py QEMU FIRMWARE KERNEL INITRD MEMORY ARM
 
 The same QEMU, kernel, image, devices and migration as ``freepage run idle``,
 without libvirt, lab, oracle or a check of anything.  Nothing but the standard
@@ -67,6 +67,7 @@ class Side:
         return connection, connection.makefile("rb")
 
     def execute(self, command: str, **arguments: object) -> Any:
+        """One command; its answer, past all events."""
         words = {key.replace("_", "-"): value for key, value in arguments.items()}
         self._connection.sendall(json.dumps({"execute": command, "arguments": words}).encode() + b"\n")
         while "return" not in (message := json.loads(self.monitor.readline())):
@@ -75,6 +76,7 @@ class Side:
         return message["return"]
 
     def wait_for(self, status: str) -> None:
+        """Read on until the migration has this status."""
         while line := self.monitor.readline():
             message = json.loads(line)
             if message.get("event") == "MIGRATION" and message["data"]["status"] == status:
@@ -109,6 +111,7 @@ def command(
 
 
 def main(*what: str) -> None:
+    """Boot, migrate, print."""
     marks = {"loaded": age()}
     with contextlib.ExitStack() as stack:
         # /dev/shm: where the lab has its RAM files is memory as well.
@@ -127,7 +130,8 @@ def main(*what: str) -> None:
         source.wait_for("completed")
         marks["migrated"] = age()
         numbers = source.execute("query-migrate")
-    print(json.dumps({**marks, "migration_ms": numbers["total-time"], "sent": numbers["ram"]["transferred"]}))
+    numbers = {"migration_ms": numbers["total-time"], "sent": numbers["ram"]["transferred"]}
+    print(json.dumps({**marks, **numbers}))  # noqa: T201 - this is the program's output
 
 
 if __name__ == "__main__":

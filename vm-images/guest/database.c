@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * A database at work, for a guest that is about to be migrated.
+ *
+ * Build: gcc -Os -static -Wall -Wextra -s -o database database.c -lsqlite3 -lm
+ *
+ *   database load database SEED BYTES [keep=BYTES] [rate=TRANSACTIONS]
+ *
+ * Speaks as workload does, which execs it.  A table of accounts, some BYTES large,
+ * lies on the guest's disk.  Transactions move money between two accounts drawn at
+ * random, `rate` a second at most (0: as many as go).  Each row carries a text that
+ * follows from its number and its version, so whatever is read is checked before it
+ * is changed; in the end no money may be lost, every row must be right, and SQLite
+ * must find its own pages in order.
+ */
+#define _GNU_SOURCE
+#include <poll.h>
+#include <sqlite3.h>
+
+#include "region.h"
+#include "watch.h"
+
+#ifndef FILE_NAME
+#define FILE_NAME	"/var/lib/freepage.db"
+#endif
+#define TEXT_WORDS	48
+#define TEXT_BYTES	(TEXT_WORDS * 8)
+#define ROW_BYTES	(TEXT_BYTES + 40)	/* with what SQLite adds, about */
+
+static struct {
+	sqlite3 *db;
+	sqlite3_stmt *begin, *commit, *get, *put;
+	uint64_t seed, rows, rate, steps, checked, bad;
+	volatile uint64_t *work;
+	int running;
+} base = { .running = 1 };
+
+static void must(int status, int wanted, const char *what)
+{
+	if (status != wanted)
+		die("%s: %s", what, sqlite3_errmsg(base.db));
+}
+
+static void text_of(uint64_t row, uint64_t version, uint64_t *text)
+{
+	uint64_t key = page_key(base.seed, row, version);
+	unsigned int i;
+
+	for (i = 0; i < TEXT_WORDS; i++)
+		text[i] = page_word(key, i);
+}
+
+static void run(const char *sql)
+{
+	must(sqlite3_exec(base.db, sql, NULL, NULL, NULL), SQLITE_OK, sql);
+}
+
+static sqlite3_stmt *prepared(const char *sql)
+{
+	sqlite3_stmt *statement;
+
+	must(sqlite3_prepare_v2(base.db, sql, -1, &statement, NULL), SQLITE_OK, sql);
+	return statement;
+}
+
+static void step(sqlite3_stmt *statement)
+{
+	must(sqlite3_step(statement), SQLITE_DONE, sqlite3_sql(statement));
+	sqlite3_reset(statement);
+}
+
+static void put(uint64_t row, uint64_t version, int64_t balance)
+{
+	uint64_t text[TEXT_WORDS];
+
+	text_of(row, version, text);
+	sqlite3_bind_int64(base.put, 1, row);
+	sqlite3_bind_int64(base.put, 2, version);
+	sqlite3_bind_int64(base.put, 3, balance);
+	sqlite3_bind_blob(base.put, 4, text, sizeof(text), SQLITE_TRANSIENT);
+	step(base.put);
+}
+
+/* Returns whether the row of this statement is what it must be. */
+static int right(sqlite3_stmt *statement, uint64_t row)
+{
+	uint64_t text[TEXT_WORDS];
+
+	text_of(row, sqlite3_column_int64(statement, 0), text);
+	return sqlite3_column_bytes(statement, 2) == TEXT_BYTES &&
+	       !memcmp(sqlite3_column_blob(statement, 2), text, TEXT_BYTES);
+}
+
+/* Take `amount` from an account; what is found there is checked first. */
+static void change(uint64_t row, int64_t amount)
+{
+	uint64_t version = 0;
+	int64_t balance = 0;
+	int good;
+
+	sqlite3_bind_int64(base.get, 1, row);
+	good = sqlite3_step(base.get) == SQLITE_ROW && right(base.get, row);
+	if (good) {
+		version = sqlite3_column_int64(base.get, 0);
+		balance = sqlite3_column_int64(base.get, 1);
+	}
+	sqlite3_reset(base.get);
+	base.checked++;
+	base.bad += !good;
+	if (good)
+		put(row, version + 1, balance - amount);
+}
+
+static void transaction(void)
+{
+	uint64_t a = mix64(base.seed + (2 * ++base.steps) * GOLDEN);
+	uint64_t b = mix64(base.seed + (2 * base.steps + 1) * GOLDEN);
+	int64_t amount = a >> 48;
+
+	step(base.begin);
+	change(a % base.rows, amount);
+	change(b % base.rows, -amount);
+	step(base.commit);
+	if (base.work)
+		(*base.work)++;
+}
+
+/* As many as are due since the last call, for at most a twentieth of a second. */
+static void work_off(double *last)
+{
+	double begin = now(), elapsed = begin - *last;
+	int64_t due = base.rate ? (int64_t)((elapsed < 0.05 ? elapsed : 0.05) * base.rate) : INT64_MAX;
+
+	if (due <= 0)
+		return;
+	*last = begin;
+	while (due-- > 0 && now() - begin < 0.05)
+		transaction();
+}
+
+static void make(uint64_t bytes)
+{
+	uint64_t row;
+
+	unlink(FILE_NAME);
+	unlink(FILE_NAME "-wal");
+	unlink(FILE_NAME "-shm");
+	must(sqlite3_open(FILE_NAME, &base.db), SQLITE_OK, FILE_NAME);
+	run("PRAGMA journal_mode=WAL");
+	run("PRAGMA synchronous=NORMAL");
+	run("PRAGMA cache_size=-16384");
+	run("CREATE TABLE account (id INTEGER PRIMARY KEY, version INTEGER, balance INTEGER, text BLOB)");
+	base.begin = prepared("BEGIN IMMEDIATE");
+	base.commit = prepared("COMMIT");
+	base.get = prepared("SELECT version, balance, text FROM account WHERE id = ?");
+	base.put = prepared("INSERT OR REPLACE INTO account VALUES (?, ?, ?, ?)");
+	base.rows = bytes / ROW_BYTES;
+	if (base.rows < 2)
+		die("a database of %" PRIu64 " bytes has no two accounts", bytes);
+	step(base.begin);
+	for (row = 0; row < base.rows; row++)
+		put(row, 0, 0);
+	step(base.commit);
+}
+
+/* Rows that are wrong, or missing; money that was lost; what SQLite finds. */
+static uint64_t check(void)
+{
+	sqlite3_stmt *all = prepared("SELECT version, balance, text, id FROM account ORDER BY id");
+	sqlite3_stmt *whole = prepared("PRAGMA quick_check");
+	uint64_t row = 0, bad = 0;
+	int64_t money = 0;
+	int status;
+
+	while ((status = sqlite3_step(all)) == SQLITE_ROW) {
+		bad += (uint64_t)sqlite3_column_int64(all, 3) != row || !right(all, row);
+		money += sqlite3_column_int64(all, 1);
+		row++;
+	}
+	sqlite3_finalize(all);
+	bad += status != SQLITE_DONE;
+	bad += row != base.rows;
+	bad += money != 0;
+	if (sqlite3_step(whole) != SQLITE_ROW ||
+	    strcmp((const char *)sqlite3_column_text(whole, 0), "ok"))
+		bad++;
+	sqlite3_finalize(whole);
+	return bad;
+}
+
+static void answer_base(const char *what, const struct tally *t, double since)
+{
+	answer_tally(what, t, since);
+	answer(",\"freed\":0,\"steps\":%" PRIu64 ",\"live_checked\":%" PRIu64 ",\"live_bad\":%"
+	       PRIu64 "}\n", base.steps, base.checked, base.bad);
+}
+
+static int serve(const struct region *r)
+{
+	char line[256];
+	ssize_t n = read(STDIN_FILENO, line, sizeof(line) - 1);
+	struct tally t = { 0 };
+	double since = now();
+
+	if (n <= 0)
+		return 0;
+	line[n] = '\0';
+	line[strcspn(line, "\n")] = '\0';
+	if (!strcmp(line, "stop")) {
+		base.running = 0;
+		answer_base("stop", &t, since);
+	} else if (!strcmp(line, "verify")) {
+		base.bad += check();
+		t = check_all(r);
+		answer_base("verify", &t, since);
+	} else {
+		answer("error unknown command\n");
+	}
+	return 1;
+}
+
+int main(int argc, char **argv)
+{
+	uint64_t bytes, keep = 16 * MIB, page;
+	struct region r = { 0 };
+	struct tally t = { 0 };
+	double since = now(), last;
+	int i;
+
+	volunteer_for_oom();
+	if (argc < 5 || parse_u64(argv[3], &base.seed) || parse_u64(argv[4], &bytes))
+		die("expected: load database SEED BYTES [key=value..]");
+	for (i = 5; i < argc; i++)
+		if ((strncmp(argv[i], "keep=", 5) || parse_u64(argv[i] + 5, &keep)) &&
+		    (strncmp(argv[i], "rate=", 5) || parse_u64(argv[i] + 5, &base.rate)))
+			die("unknown option: %s", argv[i]);
+	if ((keep | bytes) >> 46)
+		die("that is no size");
+	region_map(&r, base.seed, keep, 1);
+	for (page = 0; page < r.pages; page++) {
+		t.checksum += page_weight(page, write_page(&r, page, 0));
+		t.pages++;
+	}
+	base.work = work_counter();
+	make(bytes);
+	answer_base("database", &t, since);
+	last = now();
+	for (;;) {
+		struct pollfd in = { STDIN_FILENO, POLLIN, 0 };
+
+		if (poll(&in, 1, !base.running ? -1 : base.rate ? 5 : 0) < 0 && errno != EINTR)
+			die("poll: %s", strerror(errno));
+		if (in.revents && !serve(&r))
+			return 0;
+		if (base.running)
+			work_off(&last);
+	}
+}
