@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from harness.bench.document import BenchDocument, Overhead
 from harness.bench.folder import BenchFolder
@@ -17,10 +18,14 @@ from harness.bench.overhead import measure_overhead
 from harness.bench.page import to_html
 from harness.bench.plan import PlannedRun, Point, make_plan, make_points
 from harness.bench.runner import Request, read_all, read_result, run_all
-from harness.bench.summarise import Setting, summarise
+from harness.bench.summarise import Made, Setting, summarise
 from harness.errors import ExitCode, InputError
 from harness.events import EventStream
 from harness.units import format_size
+
+
+#: Above this load a processor, a bench says that its machine had other things to do.
+BUSY: Final = 1.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +126,7 @@ def write_documents(
         overhead=overhead,
         notes=[
             *([f"Not finished: {len(made)} of {len(plan)} runs."] if len(made) < len(plan) else []),
-            *_notes(wanted, [one.accelerator for one in made]),
+            *_notes(wanted, made),
         ],
     )
     document = summarise(setting, made)
@@ -131,8 +136,17 @@ def write_documents(
     return document
 
 
-def _notes(wanted: Wanted, accelerators: Sequence[str]) -> list[str]:
+def _notes(wanted: Wanted, made: Sequence[Made]) -> list[str]:
     notes = []
+    accelerators = {one.accelerator for one in made}
+    loads = sorted(one.run.load for one in made if one.run.load is not None)
+    processors = len(os.sched_getaffinity(0))
+    if loads and loads[len(loads) // 2] > processors * BUSY:
+        notes.append(
+            f"The machine was busy with other things: runs began at a load average of "
+            f"{loads[0]:.0f} to {loads[-1]:.0f} on {processors} CPUs. Bytes are what they are; times are "
+            f"several times what a quiet machine takes, and vary as much."
+        )
     if not wanted.request.strict:
         notes.append(
             "Guests were not held for digests: that a skipped page did not change rests on the device's "

@@ -48,6 +48,8 @@ class BenchRun(_Part):
     """Free blocks by order, just before the migration."""
     folder: str
     """Its run folder, below the bench's own."""
+    load: float | None = None
+    """The machine's load average when it began."""
     replay: str = ""
     """The command that makes it again."""
 

@@ -30,6 +30,8 @@ class Outcome:
     status: int
     error: str
     seconds: float
+    #: The machine's load average when it began.
+    load: float | None = None
 
 
 class BenchFolder:
@@ -93,6 +95,7 @@ class BenchFolder:
             "status": outcome.status,
             "error": outcome.error,
             "seconds": round(outcome.seconds, 3),
+            "load": outcome.load,
         }
         with (self.path / "runs.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")

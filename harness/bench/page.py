@@ -215,6 +215,7 @@ def _runs(document: BenchDocument) -> list[dict[str, str]]:
             "total": show.number(run.values.get("total_ms"), "ms"),
             "sent": show.number(run.values.get("sent_bytes"), "B"),
             "down": show.number(run.values.get("downtime_ms"), "ms"),
+            "load": "-" if run.load is None else f"{run.load:.1f}",
             "folder": run.folder,
         }
         for number, point, run in sorted(found, key=lambda item: item[0])

@@ -8,6 +8,7 @@ the next.  It is also exactly what the user can repeat by hand.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -80,7 +81,7 @@ def run_all(plan: Sequence[PlannedRun], request: Request, folder: BenchFolder, e
 def _make(run: PlannedRun, request: Request, folder: BenchFolder) -> Outcome:
     out = folder.make_room(run)
     command = [sys.executable, "-P", "-m", "harness", *request.words(run, out)]
-    began = time.monotonic()
+    began, load = time.monotonic(), round(os.getloadavg()[0], 2)
     # What it says while it runs is in its folder; here only the end matters.
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
@@ -94,7 +95,7 @@ def _make(run: PlannedRun, request: Request, folder: BenchFolder) -> Outcome:
     if done.returncode < 0:
         raise MachineryError(f"run {run.number} was killed by signal {-done.returncode}")
     has_result = (out / "result.json").exists()
-    return Outcome(run.number, done.returncode, "" if has_result else said, seconds)
+    return Outcome(run.number, done.returncode, "" if has_result else said, seconds, load)
 
 
 def _last_words(text: str) -> str:
@@ -143,6 +144,7 @@ def read_run(run: PlannedRun, folder: BenchFolder, outcome: Outcome) -> Made:
             counted=verdict == "pass",
             values=values,
             free_blocks=result.free_blocks if result is not None else None,
+            load=outcome.load,
             folder=f"runs/{run.folder}",
             replay=result.replay if result is not None else "",
         ),
