@@ -23,7 +23,6 @@ from harness.errors import ExitCode, InputError
 from harness.events import EventStream
 from harness.units import format_size
 
-
 #: Above this load a processor, a bench says that its machine had other things to do.
 BUSY: Final = 1.2
 
