@@ -189,6 +189,7 @@ def _bootstrap(recipe: DistributionRecipe, kernel: Kernel, hook: Path, overlay: 
     failure: MachineryError | None = None
     for mirror in mirrors():
         command: list[str | Path] = [
+            *_apart(),
             *("mmdebstrap", "--quiet", "--variant=minbase", "--format=null"),
             f"--include={','.join(recipe.packages)}",
             f"--customize-hook={hook}",
@@ -209,6 +210,14 @@ def _bootstrap(recipe: DistributionRecipe, kernel: Kernel, hook: Path, overlay: 
             return
     assert failure is not None
     raise failure
+
+
+def _apart() -> tuple[str, ...]:
+    """As root mmdebstrap mounts /proc where everybody sees it, and who copies the cache then copies that.
+
+    As anybody else it makes namespaces of its own.
+    """
+    return ("unshare", "--mount", "--propagation", "private", "--") if os.geteuid() == 0 else ()
 
 
 def _room(disk: Path) -> Path:
