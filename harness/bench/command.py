@@ -6,9 +6,9 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from harness.bench.document import BenchDocument, Overhead
 from harness.bench.folder import BenchFolder
@@ -22,6 +22,9 @@ from harness.bench.summarise import Made, Setting, summarise
 from harness.errors import ExitCode, InputError
 from harness.events import EventStream
 from harness.units import format_size
+
+if TYPE_CHECKING:
+    from harness.scenario import Scenario
 
 #: Above this load a processor, a bench says that its machine had other things to do.
 BUSY: Final = 1.2
@@ -53,16 +56,24 @@ class Wanted:
             "options": list(self.request.options),
         }
 
+    def with_options(self, options: tuple[str, ...]) -> Wanted:
+        """The same bench, with more options for each run."""
+        return replace(self, request=replace(self.request, options=(*self.request.options, *options)))
+
     def command(self) -> str:
         """The command that repeats this bench."""
+        return shlex.join(["freepage", *self.words()])
+
+    def words(self) -> list[str]:
+        """The arguments of ``freepage`` for this bench."""
         memories = [format_size(memory) for memory in self.memories if memory is not None]
-        words = ["freepage", "bench", *self.scenarios, "--arms", ",".join(self.arms)]
+        words = ["bench", "run", *self.scenarios, "--arms", ",".join(self.arms)]
         words += ["--memory", ",".join(memories)] if memories else []
         words += ["--repeat", str(self.repeat), "--seed", str(self.seed)]
         words += ["--window", f"{self.request.window_s:g}"] if self.request.window_s != 2.0 else []
         words += ["--overhead", str(self.overhead)] if self.overhead else []
         words += ["--strict"] if self.request.strict else []
-        return shlex.join([*words, *self.request.options])
+        return [*words, *self.request.options]
 
     def plan(self) -> list[PlannedRun]:
         """Every run, in order."""
@@ -72,12 +83,20 @@ class Wanted:
 
 def check_points(wanted: Wanted) -> None:
     """Refuse what no run could do before the first one is made."""
-    from harness.scenario import MachineFacts, load_scenario, resolve
+    from harness.scenario import MachineFacts, resolve
     from harness.session.prepare import memory_available
 
     facts = MachineFacts(memory_available(), kvm_usable=True)
-    for point in make_points(wanted.scenarios, wanted.memories, wanted.arms):
-        resolve(load_scenario(point.scenario, _changes(wanted, point)), facts)
+    for scenario in scenarios_of(wanted):
+        resolve(scenario, facts)
+
+
+def scenarios_of(wanted: Wanted) -> list[Scenario]:
+    """The scenario of each point, as its runs will have it."""
+    from harness.scenario import load_scenario
+
+    points = make_points(wanted.scenarios, wanted.memories, wanted.arms)
+    return [load_scenario(point.scenario, _changes(wanted, point)) for point in points]
 
 
 def _changes(wanted: Wanted, point: Point) -> list[str]:

@@ -97,6 +97,9 @@ def bench_run(
         int,
         typer.Option(metavar="N", min=0, help="Also N pairs of a whole run and a bare migration."),
     ] = 0,
+    nested: Annotated[
+        bool, typer.Option("--nested", help="In a machine around it that has KVM, emulated if need be.")
+    ] = False,
     strict: Annotated[
         bool,
         typer.Option(
@@ -121,7 +124,8 @@ def bench_run(
     from harness.events import EventStream
     from harness.terminal import TerminalProgress
 
-    options = tools_of(qemu, source_qemu, destination_qemu, kernel, qemu_source).options()
+    tools = tools_of(qemu, source_qemu, destination_qemu, kernel, qemu_source)
+    options = tools.options()
     options += ["--accel", accel] if accel is not None else []
     options += [word for setting in settings or () for word in ("--set", setting)]
     wanted = Wanted(
@@ -133,6 +137,10 @@ def bench_run(
         request=Request(tuple(options), strict, window),
         overhead=overhead,
     )
+    if nested:
+        from harness.bench.nested import bench_nested
+
+        raise typer.Exit(bench_nested(wanted, tools, out, as_json=json))
     events = EventStream()
     with TerminalProgress(events):
         folder, document = run_bench(wanted, out, events)

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``freepage bench --nested``: the whole bench in a machine around it that has KVM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from harness.bench.command import Wanted, check_points, scenarios_of
+from harness.bench.folder import BenchFolder
+from harness.errors import InputError
+from harness.events import EventStream
+from harness.session.nested import environment, nested
+from harness.session.plan import Tools
+from harness.session.prepare import command_start, prepare
+from harness.terminal import TerminalProgress
+
+KVM: Final = ("--accel", "kvm")
+
+
+def bench_nested(wanted: Wanted, tools: Tools, out: Path | None, *, as_json: bool) -> int:
+    """Build what is needed, boot the machine, and run the same bench in it; returns its exit status.
+
+    The folder is made here, so that it can be gone on with; what is in it is written inside.
+    """
+    if "--accel" in wanted.request.options:
+        raise InputError("--accel has nothing to choose beside --nested, which is for KVM")
+    inside = wanted.with_options(KVM)
+    check_points(inside)
+    events = EventStream()
+    with TerminalProgress(events) as terminal:
+        scenarios = scenarios_of(wanted)
+        for scenario in scenarios:
+            # Emulated, as far as this host is concerned: its KVM is not asked for.
+            here = scenario.model_copy(update={"accelerator": "tcg"})
+            prepare(here, tools, events, command_start())
+        folder = BenchFolder.open(out, inside.as_dict())
+        memory = 2 * max(scenario.guest.memory for scenario in scenarios)
+        named = [Path(name) for name in wanted.scenarios if Path(name).is_file()]
+        with nested(events, memory=memory, writable=[folder.path], visible=named) as machine:
+            words = [*inside.words(), "--out", str(folder.path), *(["--json"] if as_json else [])]
+            with terminal.suspended():
+                return machine.run(words, cwd=Path.cwd(), env=environment())
