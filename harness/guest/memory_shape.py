@@ -56,8 +56,8 @@ def add_backing(root: ET.Element, shape: MemoryShape, ram: str) -> None:
     backing = ET.SubElement(root, "memoryBacking")
     if shape.hugepages:
         ET.SubElement(backing, "hugepages")
-    else:
-        ET.SubElement(backing, "source", {"type": ram})
+    # Huge pages in a file without a name: it takes no mount of them.
+    ET.SubElement(backing, "source", {"type": "memfd" if shape.hugepages else ram})
     ET.SubElement(backing, "access", {"mode": "shared"})
     if not shape.hugepages:
         ET.SubElement(backing, "allocation", {"mode": "ondemand"})

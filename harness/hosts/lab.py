@@ -38,7 +38,7 @@ from harness.hosts.enter import inside_lab
 from harness.hosts.interface import Ends, Site
 from harness.hosts.kernel import Mount
 from harness.hosts.lab_qemu import LabQemu
-from harness.hosts.libvirtd import CERTIFICATES, Daemon, Program, find_program
+from harness.hosts.libvirtd import CERTIFICATES, HUGEPAGES, Daemon, Program, find_program
 from harness.hosts.room import ROOM
 from harness.hosts.space import Space, background
 
@@ -251,7 +251,8 @@ class Lab:
     ``bandwidth`` shapes the migration wire, in bytes a second.  ``memory`` bounds
     the RAM files of all guests together, in bytes.  ``logs`` is a folder (of the
     run) for the daemons' and QEMUs' logs, which then survive whatever happens.
-    ``tls``: the hosts have certificates, for encrypted migrations.
+    ``tls``: the hosts have certificates, for encrypted migrations.  ``hugepages``:
+    guests may be backed with those that this machine has reserved (root's only).
     """
 
     def __init__(
@@ -262,9 +263,11 @@ class Lab:
         memory: int | None = None,
         logs: Path | None = None,
         tls: bool = False,
+        hugepages: bool = False,
     ) -> None:
         self._events = events
         self._tls = tls
+        self._hugepages = hugepages
         self._bandwidth = bandwidth
         self._memory = memory
         self.runtime_dir = ROOM / "lab"
@@ -314,6 +317,8 @@ class Lab:
                 folders = [host.runtime_dir / "libvirt" / CERTIFICATES for host in self._hosts]
                 write_certificates(folders, [host.address for host in self._hosts])
             for host in self._hosts:
+                if self._hugepages:
+                    (host.runtime_dir / "libvirt" / HUGEPAGES).mkdir(mode=0o700)
                 host.begin()
             tap = netns.can_open_tun()
             if not tap:

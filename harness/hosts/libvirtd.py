@@ -71,6 +71,9 @@ audit_level = 0
 #: Below a daemon's folder: what a host shows in an encrypted migration, if there is anything.
 CERTIFICATES: Final = "certificates"
 
+#: Below a daemon's folder: where huge pages are mounted, if the host has them.
+HUGEPAGES: Final = "hugepages"
+
 _QEMU_CONFIG: Final = """\
 dynamic_ownership = 0
 remember_owner = 0
@@ -165,6 +168,8 @@ class Daemon:
         certificates = self._folder / CERTIFICATES
         if certificates.is_dir():
             config += f'migrate_tls_x509_cert_dir = "{certificates}"\nmigrate_tls_x509_verify = 1\n'
+        if (self._folder / HUGEPAGES).is_dir():
+            config += f'hugetlbfs_mount = "{self._folder / HUGEPAGES}"\n'
         (etc / "qemu.conf").write_text(config)
         # The QEMU driver alone: the others look at all devices, networks and storage of the machine.
         (self._folder / "drivers" / self._program.driver.name).symlink_to(self._program.driver)
@@ -203,6 +208,10 @@ class Daemon:
         # links in there, which it needs for none of what a lab does.
         with contextlib.suppress(PermissionError):
             kernel.mount("sysfs", "/sys", "sysfs", Mount.NOSUID | Mount.NODEV | Mount.NOEXEC)
+        if (self._folder / HUGEPAGES).is_dir():
+            # libvirt gives no huge pages without one, though the guest's are in no file of it.
+            flags = Mount.NOSUID | Mount.NODEV | Mount.NOEXEC
+            kernel.mount("hugepages", self._folder / HUGEPAGES, "hugetlbfs", flags)
         hosts = self._folder / "hosts"
         hosts.write_text(netns.HOSTS_FILE)
         # Saves the daemon a moment of asking name servers that are not there.

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterable
@@ -11,8 +12,10 @@ from pathlib import Path
 from typing import Protocol
 
 _MAPPING = re.compile(
-    r"(?P<start>[0-9a-f]+)-(?P<end>[0-9a-f]+) \S+ (?P<offset>[0-9a-f]+) \S+ \d+\s*(?P<path>/.*)?"
+    r"(?P<start>[0-9a-f]+)-(?P<end>[0-9a-f]+) \S+ (?P<offset>[0-9a-f]+) \S+ (?P<inode>\d+)\s*(?P<path>/.*)?"
 )
+#: How the kernel prints a file without a name.
+_NAMELESS = "/memfd:"
 
 
 class BlockPlace(Protocol):
@@ -40,9 +43,9 @@ class Backing:
 
 
 def backings(pid: int, blocks: Iterable[BlockPlace], folder: Path) -> tuple[Backing, ...]:
-    """Those RAMBlocks of a QEMU that are files below ``folder``."""
+    """Those RAMBlocks of a QEMU that are files: below ``folder``, or without a name (huge pages)."""
     mappings = _mappings(Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace"))
-    found = ((block, _file_of(block, mappings, folder)) for block in blocks)
+    found = ((block, _file_of(pid, block, mappings, folder)) for block in blocks)
     return tuple(Backing(block, path) for block, path in found if path is not None)
 
 
@@ -51,6 +54,7 @@ class _Mapping:
     start: int
     end: int
     offset: int
+    inode: int
     path: str
 
 
@@ -59,15 +63,12 @@ def _mappings(text: str) -> list[_Mapping]:
     for line in text.splitlines():
         match = _MAPPING.match(line)
         if match and match["path"]:
-            found.append(
-                _Mapping(
-                    int(match["start"], 16), int(match["end"], 16), int(match["offset"], 16), match["path"]
-                )
-            )
+            start, end, offset = (int(match[name], 16) for name in ("start", "end", "offset"))
+            found.append(_Mapping(start, end, offset, int(match["inode"]), match["path"]))
     return found
 
 
-def _file_of(block: BlockPlace, mappings: Iterable[_Mapping], folder: Path) -> Path | None:
+def _file_of(pid: int, block: BlockPlace, mappings: Iterable[_Mapping], folder: Path) -> Path | None:
     for mapping in mappings:
         # The whole block, from the file's beginning: nothing else is an image of it.
         if (
@@ -75,11 +76,22 @@ def _file_of(block: BlockPlace, mappings: Iterable[_Mapping], folder: Path) -> P
             and mapping.offset == 0
             and mapping.end >= block.address + block.used
         ):
+            if mapping.path.startswith(_NAMELESS):
+                return _open_file(pid, mapping.inode)
             name = Path(mapping.path).name
             # The kernel prints the path as the QEMU's mount namespace has it; below
             # the memory folder the name of the file is what both have in common.
             for candidate in folder.rglob(name):
                 return candidate
+    return None
+
+
+def _open_file(pid: int, inode: int) -> Path | None:
+    """A file without a name, by which it can be opened all the same: QEMU has it open."""
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if str(entry.readlink()).startswith(_NAMELESS) and entry.stat().st_ino == inode:
+                return entry
     return None
 
 

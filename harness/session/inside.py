@@ -104,7 +104,8 @@ def booted(plan: RunPlan, folder: RunFolder, events: EventStream) -> Iterator[Bo
         with events.step("lab" if plan.machines is None else "hosts"):
             if plan.machines is None:
                 tls = scenario.migration.tls
-                lab = stack.enter_context(Lab(events, memory=memory, logs=logs, tls=tls))
+                huge = scenario.guest.hugepages
+                lab = stack.enter_context(Lab(events, memory=memory, logs=logs, tls=tls, hugepages=huge))
             else:
                 qemus = (plan.source_qemu, plan.destination_qemu)
                 lab = stack.enter_context(plan.machines.hosts(qemus, plan.kernel, logs, events))

@@ -46,6 +46,23 @@ def memory_available() -> int:
     raise InputError(f"{_MEMINFO} does not say how much memory is available")
 
 
+def demand_hugepages(memory: int) -> None:
+    """Raise if this machine has not reserved huge pages for so much memory, twice (bytes)."""
+    numbers = {}
+    for line in _MEMINFO.read_text(encoding="ascii").splitlines():
+        key, _, value = line.partition(":")
+        if value.split():
+            numbers[key] = int(value.split()[0])
+    size = numbers.get("Hugepagesize", 0) * 1024
+    needed = 2 * -(-memory // size) if size else 0
+    if not size or numbers.get("HugePages_Free", 0) < needed:
+        raise InputError(
+            f"guest.hugepages: {needed} free huge pages are needed, of which this machine has "
+            f"{numbers.get('HugePages_Free', 0)}",
+            hint=f"sudo sysctl vm.nr_hugepages={needed}, or guest.hugepages: false",
+        )
+
+
 def load(name: str, changes: Sequence[str | Override], tools: Tools) -> tuple[Scenario, Tools]:
     """The scenario with the command's changes; a kernel named on the command line wins."""
     scenario = load_scenario(name, changes)
@@ -88,6 +105,8 @@ def prepare(
     # Asked before anything is built, and again after: a build takes minutes, and memory comes and goes.
     if machines is None:
         resolve(scenario, MachineFacts(memory_available(), kvm_usable=True))
+        if scenario.guest.hugepages:
+            demand_hugepages(scenario.guest.all_memory)
     else:
         machines.demand_memory(scenario.guest.memory)
     toolchain = Toolchain(events=events, qemu_source=tools.qemu_source)

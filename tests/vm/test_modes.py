@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
+from harness.errors import InputError
 from harness.report.result import Result
+from harness.session.prepare import demand_hugepages
 from tests.vm.conftest import Ended
 
 Run = Callable[..., Ended]
@@ -194,6 +196,18 @@ def test_numa_nodes(run: Run, machine: str, nodes: int) -> None:
     ended = run("churn", *MEMORY, *settings(keys))
     passed(ended)
     assert {f"ram-node{node}" for node in range(nodes)} <= set(blocks_compared(ended.out))
+
+
+@slow
+def test_huge_pages(run: Run) -> None:
+    """Dirty pages are small ones all the same, and a huge page of which a part was skipped reads zero there."""
+    try:
+        demand_hugepages(256 << 20)
+    except InputError as error:
+        pytest.skip(f"{error.message}; {error.hint}")
+    ended = run("freed", *MEMORY, *settings({"guest.hugepages": True, "workload.noise": "100MiB"}))
+    passed(ended)
+    assert '"hugetlb":true' in (ended.out / "source.command").read_text("utf-8")
 
 
 @pytest.mark.parametrize("workload", ["freed", pytest.param("churn", marks=slow)])
