@@ -200,7 +200,7 @@ def test_numa_nodes(run: Run, machine: str, nodes: int) -> None:
 
 @slow
 def test_huge_pages(run: Run) -> None:
-    """Dirty pages are small ones all the same, and a huge page of which a part was skipped reads zero there."""
+    """Dirty pages are small all the same; what was skipped of a huge page has to read zero."""
     try:
         demand_hugepages(256 << 20)
     except InputError as error:
