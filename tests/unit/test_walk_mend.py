@@ -196,3 +196,25 @@ def test_a_corrupt_list_stays_corrupt_under_a_lock() -> None:
     fake.word(fake.memmap(FRAMES[1]) + LRU, fake.link(0x900))
     with pytest.raises(WalkError):
         walk(fake)
+
+
+def test_a_page_between_two_that_are_lost_is_left_out_only_if_both_mean_it() -> None:
+    """Half on a list, and not marked as free: both neighbours have to lead to the same page."""
+    fake = sound()
+    fake.word(fake.memmap(FRAMES[1]) + TYPE, 0xFFFF_FFFF, 4)
+    assert walk(fake).in_transit == (FRAMES[1],)
+    # The one behind it points elsewhere: two things are wrong, and no single block explains them.
+    fake.word(fake.memmap(FRAMES[2]) + LRU + 8, POISON[1])
+    with pytest.raises(WalkError):
+        walk(fake)
+
+
+def test_a_block_that_two_others_claim_is_not_taken_out() -> None:
+    """Whichever of the two is right, the list of the other is corrupt."""
+    fake = sound()
+    fake.free(0x900, 2, kind=2)
+    one = fake.link(FRAMES[1])
+    fake.word(fake.memmap(0x900) + LRU, one)
+    fake.word(fake.memmap(0x900) + LRU + 8, one)
+    with pytest.raises(WalkError):
+        walk(fake)

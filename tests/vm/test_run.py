@@ -52,8 +52,8 @@ def test_memory_is_right(run: Run, scenario: str, arm: str, machine: str, least_
     # The second witness: every reported page was free, and on a quiet guest both name the same.
     heard = result.witnesses
     assert heard is not None
-    assert heard.answered == heard.judged
-    assert (heard.owned, heard.missing) == (0, [])
+    assert scenario == "churn" or heard.answered == heard.judged
+    assert heard.owned == 0
     assert (heard.agreement.get("both", 0) > 0) == (arm == "info" and scenario != "churn")
     assert result.bytes.floor_by == "walk"
     guest = result.guest
