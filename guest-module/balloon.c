@@ -9,6 +9,7 @@
 
 #define RETRY_DELAY	(HZ / 5)	/* when the guest has no page to give */
 #define OOM_PAGES	256		/* given back each time that the guest runs dry */
+#define OOM_PRIORITY	80		/* the same as the kernel's own driver */
 
 void fpb_balloon_acked(struct virtqueue *vq)
 {
@@ -48,27 +49,32 @@ static void fpb_add_pfns(struct fpb_device *dev, struct page *page)
  * Where the balloon may deflate when the guest runs out of memory, its pages
  * still count as the guest's; else they are gone for good.
  */
+static bool fpb_pages_are_gone(const struct fpb_device *dev)
+{
+	return !virtio_has_feature(dev->vdev, VIRTIO_BALLOON_F_DEFLATE_ON_OOM);
+}
+
 static void fpb_account(struct fpb_device *dev, struct page *page, long count)
 {
-	if (!virtio_has_feature(dev->vdev, VIRTIO_BALLOON_F_DEFLATE_ON_OOM))
+#ifndef HAVE_BALLOON_COUNTS_PAGES
+	if (fpb_pages_are_gone(dev))
 		adjust_managed_page_count(page, count);
+#endif
 }
 
 static unsigned long fpb_inflate(struct fpb_device *dev, unsigned long wanted)
 {
 	struct fpb_balloon *balloon = &dev->balloon;
+	struct page *page, *next;
 	unsigned long nr = 0;
-	struct page *page;
 	LIST_HEAD(batch);
 
 	/* Outside of the lock, which the OOM notifier takes. */
 	wanted = min_t(unsigned long, wanted, FPB_MAX_PFNS / FPB_UNITS_PER_PAGE);
 	for (; nr < wanted; nr++) {
-		page = alloc_page(GFP_HIGHUSER | __GFP_NOMEMALLOC | __GFP_NORETRY |
-				  __GFP_NOWARN);
+		page = balloon_page_alloc();
 		if (!page)
 			break;
-		__SetPageOffline(page);
 		list_add(&page->lru, &batch);
 	}
 	if (!nr)
@@ -76,13 +82,14 @@ static unsigned long fpb_inflate(struct fpb_device *dev, unsigned long wanted)
 
 	mutex_lock(&balloon->lock);
 	balloon->nr_pfns = 0;
-	list_for_each_entry(page, &batch, lru) {
+	list_for_each_entry_safe(page, next, &batch, lru) {
+		list_del(&page->lru);
+		balloon_page_enqueue(&balloon->pages, page);
 		fpb_add_pfns(dev, page);
 		fpb_account(dev, page, -1);
 	}
-	fpb_tell_host(dev, FPB_VQ_INFLATE);
-	list_splice(&batch, &balloon->pages);
 	balloon->nr_pages += nr;
+	fpb_tell_host(dev, FPB_VQ_INFLATE);
 	mutex_unlock(&balloon->lock);
 	return nr;
 }
@@ -98,8 +105,11 @@ static unsigned long fpb_deflate(struct fpb_device *dev, unsigned long wanted)
 	wanted = min3(wanted, balloon->nr_pages, FPB_MAX_PFNS / FPB_UNITS_PER_PAGE);
 	balloon->nr_pfns = 0;
 	for (; nr < wanted; nr++) {
-		page = list_first_entry(&balloon->pages, struct page, lru);
-		list_move(&page->lru, &batch);
+		page = balloon_page_dequeue(&balloon->pages);
+		/* All that are left are about to be moved; later, then. */
+		if (!page)
+			break;
+		list_add(&page->lru, &batch);
 		fpb_add_pfns(dev, page);
 	}
 	balloon->nr_pages -= nr;
@@ -111,11 +121,65 @@ static unsigned long fpb_deflate(struct fpb_device *dev, unsigned long wanted)
 	list_for_each_entry_safe(page, next, &batch, lru) {
 		list_del(&page->lru);
 		fpb_account(dev, page, 1);
-		__ClearPageOffline(page);
-		__free_page(page);
+		put_page(page);
 	}
 	return nr;
 }
+
+#ifdef FPB_MIGRATES_BALLOON
+/* Put a page into the balloon in another one's place, where the driver has to do that. */
+static void fpb_replace(struct fpb_device *dev, struct page *new, struct page *old)
+{
+#ifdef HAVE_BALLOON_PAGES_LOCK
+	struct balloon_dev_info *pages = &dev->balloon.pages;
+	unsigned long flags;
+
+	get_page(new);
+	if (page_zone(new) != page_zone(old)) {
+		fpb_account(dev, old, 1);
+		fpb_account(dev, new, -1);
+	}
+	spin_lock_irqsave(&pages->pages_lock, flags);
+	balloon_page_insert(pages, new);
+	pages->isolated_pages--;
+	__count_vm_event(BALLOON_MIGRATE);
+	spin_unlock_irqrestore(&pages->pages_lock, flags);
+#endif
+}
+
+static void fpb_let_go(struct page *old)
+{
+#ifdef HAVE_BALLOON_PAGES_LOCK
+	balloon_page_finalize(old);
+	put_page(old);
+#endif
+}
+
+/*
+ * Compaction, or memory that is about to be taken offline, wants a page of the
+ * balloon elsewhere: another one goes in, and then this one comes out.
+ */
+static int fpb_move_page(struct balloon_dev_info *pages, struct page *new, struct page *old,
+			 enum migrate_mode mode)
+{
+	struct fpb_device *dev = container_of(pages, struct fpb_device, balloon.pages);
+	struct fpb_balloon *balloon = &dev->balloon;
+
+	/* Whoever holds it may be waiting for memory, and so for us. */
+	if (!mutex_trylock(&balloon->lock))
+		return -EAGAIN;
+	fpb_replace(dev, new, old);
+	balloon->nr_pfns = 0;
+	fpb_add_pfns(dev, new);
+	fpb_tell_host(dev, FPB_VQ_INFLATE);
+	balloon->nr_pfns = 0;
+	fpb_add_pfns(dev, old);
+	fpb_tell_host(dev, FPB_VQ_DEFLATE);
+	mutex_unlock(&balloon->lock);
+	fpb_let_go(old);
+	return 0;
+}
+#endif
 
 /* Pages that the host wants and does not have; negative: has and does not want. */
 static long fpb_missing(struct fpb_device *dev)
@@ -138,8 +202,10 @@ static void fpb_queue_resize(struct fpb_device *dev, unsigned long delay)
 	unsigned long flags;
 
 	spin_lock_irqsave(&dev->stop_lock, flags);
-	if (!dev->stopping)
+	if (!dev->stopping) {
+		fpb_stay_awake(dev, FPB_BUSY_RESIZE);
 		mod_delayed_work(system_freezable_wq, &dev->balloon.resize, delay);
+	}
 	spin_unlock_irqrestore(&dev->stop_lock, flags);
 }
 
@@ -150,16 +216,17 @@ static void fpb_resize(struct work_struct *work)
 	long missing = fpb_missing(dev);
 	unsigned long done;
 
-	if (!missing)
+	if (!missing) {
+		fpb_may_sleep(dev, FPB_BUSY_RESIZE, work);
 		return;
+	}
 	/* One batch a time, so that a new wish of the host is heard soon. */
 	done = missing > 0 ? fpb_inflate(dev, missing) : fpb_deflate(dev, -missing);
 	if (done)
 		fpb_tell_actual(dev);
-	else
+	else if (missing > 0)
 		dev_info_ratelimited(&dev->vdev->dev, "no memory to inflate the balloon\n");
-	if (fpb_missing(dev))
-		fpb_queue_resize(dev, done ? 0 : RETRY_DELAY);
+	fpb_queue_resize(dev, done ? 0 : RETRY_DELAY);
 }
 
 void fpb_balloon_config_changed(struct fpb_device *dev)
@@ -184,16 +251,23 @@ void fpb_balloon_init(struct fpb_device *dev)
 	struct fpb_balloon *balloon = &dev->balloon;
 
 	mutex_init(&balloon->lock);
-	INIT_LIST_HEAD(&balloon->pages);
+	balloon_devinfo_init(&balloon->pages);
+#ifdef FPB_MIGRATES_BALLOON
+	balloon->pages.migratepage = fpb_move_page;
+#endif
 	init_waitqueue_head(&balloon->acked);
 	INIT_DELAYED_WORK(&balloon->resize, fpb_resize);
 	balloon->oom.notifier_call = fpb_out_of_memory;
+	balloon->oom.priority = OOM_PRIORITY;
 }
 
 int fpb_balloon_start(struct fpb_device *dev)
 {
 	int err;
 
+#ifdef HAVE_BALLOON_COUNTS_PAGES
+	dev->balloon.pages.adjust_managed_page_count = fpb_pages_are_gone(dev);
+#endif
 	if (virtio_has_feature(dev->vdev, VIRTIO_BALLOON_F_DEFLATE_ON_OOM)) {
 		err = register_oom_notifier(&dev->balloon.oom);
 		if (err)
@@ -210,7 +284,10 @@ void fpb_balloon_stop(struct fpb_device *dev)
 	if (virtio_has_feature(dev->vdev, VIRTIO_BALLOON_F_DEFLATE_ON_OOM))
 		unregister_oom_notifier(&dev->balloon.oom);
 	cancel_delayed_work_sync(&dev->balloon.resize);
-	while (fpb_deflate(dev, ULONG_MAX))
+	/* Pages that are being moved are on no list for a moment: until none is left. */
+	while (READ_ONCE(dev->balloon.nr_pages)) {
+		fpb_deflate(dev, ULONG_MAX);
 		cond_resched();
+	}
 	fpb_tell_actual(dev);
 }

@@ -3,12 +3,24 @@
 #ifndef FREEPAGE_COMPAT_H
 #define FREEPAGE_COMPAT_H
 
+#include <linux/migrate.h>
 #include <linux/mmzone.h>
 #include <linux/virtio.h>
 #include <linux/virtio_config.h>
 
 #ifndef HAVE_SANITY
 #error "probes/sanity.c did not compile: the probes of this build say nothing"
+#endif
+
+#ifdef HAVE_BALLOON_HEADER
+#include <linux/balloon.h>
+#else
+#include <linux/balloon_compaction.h>
+#endif
+
+/* One name for it before it was needed for more than compaction, another since. */
+#if defined(CONFIG_BALLOON_COMPACTION) || defined(CONFIG_BALLOON_MIGRATION)
+#define FPB_MIGRATES_BALLOON
 #endif
 
 #ifdef HAVE_BUDDY_LIST

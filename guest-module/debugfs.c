@@ -24,7 +24,7 @@ static const struct {
 	COUNTER(restarts), COUNTER(lists_abandoned), COUNTER(last_id), COUNTER(last_pages),
 	COUNTER(last_entries), COUNTER(last_holds), COUNTER(last_walk_ns),
 	COUNTER(last_hold_ns), COUNTER(last_answer_ns), COUNTER(max_hold_ns),
-	COUNTER(max_walk_ns),
+	COUNTER(max_hold_entries), COUNTER(max_walk_ns),
 };
 
 static void fpb_show_numbers(struct seq_file *m, const u64 *numbers, size_t nr)

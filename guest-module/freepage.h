@@ -55,8 +55,8 @@ enum fpb_queue {
 
 /* Inflate, deflate. */
 struct fpb_balloon {
-	struct mutex lock;		/* pages, nr_pages, pfns and both queues */
-	struct list_head pages;
+	struct mutex lock;		/* nr_pages, pfns and both queues */
+	struct balloon_dev_info pages;	/* has a lock of its own */
 	unsigned long nr_pages;
 	unsigned int nr_pfns;
 	__virtio32 pfns[FPB_MAX_PFNS];
@@ -107,6 +107,7 @@ struct fpb_counters {
 	u64 last_hold_ns;		/* the longest hold of the last walk */
 	u64 last_answer_ns;		/* from the request to its last chunk */
 	u64 max_hold_ns;
+	u64 max_hold_entries;
 	u64 max_walk_ns;
 };
 
@@ -221,11 +222,15 @@ struct fpb_info {
 	u64 hold_times[FPB_HOLD_BUCKETS];
 };
 
+#define FPB_BUSY_RESIZE		BIT(0)
+#define FPB_BUSY_STATS		BIT(1)
+
 struct fpb_device {
 	struct virtio_device *vdev;
 	struct virtqueue *vqs[FPB_NR_VQS];	/* NULL: not offered */
-	spinlock_t stop_lock;		/* orders stopping against queue_work() */
+	spinlock_t stop_lock;		/* orders stopping against queue_work(); busy */
 	bool stopping;
+	unsigned int busy;		/* what keeps the guest from suspending: FPB_BUSY_* */
 	struct fpb_balloon balloon;
 	struct fpb_stats stats;
 	struct page_reporting_dev_info reporting;
@@ -256,6 +261,9 @@ struct fpb_pass {
 	unsigned long entries;		/* visited so far */
 	bool partial;			/* something was left out */
 };
+
+void fpb_stay_awake(struct fpb_device *dev, unsigned int why);
+void fpb_may_sleep(struct fpb_device *dev, unsigned int why, struct work_struct *work);
 
 void fpb_balloon_init(struct fpb_device *dev);
 int fpb_balloon_start(struct fpb_device *dev);

@@ -3,6 +3,7 @@
 
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/poison.h>
 #include <linux/slab.h>
 #include <linux/virtio_ring.h>
 
@@ -53,6 +54,56 @@ static int fpb_find_queues(struct fpb_device *dev)
 	return 0;
 }
 
+/* What the host has asked for is done before the guest suspends.  With stop_lock held. */
+void fpb_stay_awake(struct fpb_device *dev, unsigned int why)
+{
+	lockdep_assert_held(&dev->stop_lock);
+	if (!dev->busy)
+		pm_stay_awake(&dev->vdev->dev);
+	dev->busy |= why;
+}
+
+/* Called by the work that is done, unless it was queued again meanwhile. */
+void fpb_may_sleep(struct fpb_device *dev, unsigned int why, struct work_struct *work)
+{
+	spin_lock_irq(&dev->stop_lock);
+	if (!work_pending(work) && dev->busy) {
+		dev->busy &= ~why;
+		if (!dev->busy)
+			pm_relax(&dev->vdev->dev);
+	}
+	spin_unlock_irq(&dev->stop_lock);
+}
+
+/* From here on no callback queues work, and nothing keeps the guest awake. */
+static void fpb_stop_work(struct fpb_device *dev)
+{
+	spin_lock_irq(&dev->stop_lock);
+	dev->stopping = true;
+	if (dev->busy)
+		pm_relax(&dev->vdev->dev);
+	dev->busy = 0;
+	spin_unlock_irq(&dev->stop_lock);
+}
+
+/* Does anybody in this guest rely on what is in a free page? */
+static bool fpb_content_matters(void)
+{
+	return want_init_on_free() || page_poisoning_enabled_static();
+}
+
+/* Tell the host what a free page holds: zeros, or the pattern of page poisoning. */
+static void fpb_tell_content(struct fpb_device *dev)
+{
+	__u32 content = 0;
+
+	if (!virtio_has_feature(dev->vdev, VIRTIO_BALLOON_F_PAGE_POISON))
+		return;
+	if (!want_init_on_free())
+		memset(&content, PAGE_POISON, sizeof(content));
+	virtio_cwrite_le(dev->vdev, struct virtio_balloon_config, poison_val, &content);
+}
+
 /* From reset to working; also after a suspend. */
 static int fpb_up(struct fpb_device *dev)
 {
@@ -63,6 +114,7 @@ static int fpb_up(struct fpb_device *dev)
 	if (err)
 		return err;
 	dev->stopping = false;
+	fpb_tell_content(dev);
 	virtio_device_ready(vdev);
 	fpb_stats_start(dev);
 	err = fpb_info_start(dev);
@@ -81,9 +133,7 @@ out_reporting:
 out_info:
 	fpb_info_stop(dev);
 out_queues:
-	spin_lock_irq(&dev->stop_lock);
-	dev->stopping = true;
-	spin_unlock_irq(&dev->stop_lock);
+	fpb_stop_work(dev);
 	fpb_stats_stop(dev);
 	virtio_reset_device(vdev);
 	vdev->config->del_vqs(vdev);
@@ -95,10 +145,7 @@ static void fpb_down(struct fpb_device *dev)
 {
 	struct virtio_device *vdev = dev->vdev;
 
-	/* From here on no callback queues work. */
-	spin_lock_irq(&dev->stop_lock);
-	dev->stopping = true;
-	spin_unlock_irq(&dev->stop_lock);
+	fpb_stop_work(dev);
 	fpb_reporting_stop(dev);
 	fpb_info_stop(dev);
 	fpb_stats_stop(dev);
@@ -128,6 +175,8 @@ static int fpb_probe(struct virtio_device *vdev)
 	err = fpb_info_init(dev);
 	if (err)
 		goto out_free;
+	/* The transport's interrupt wakes the guest; we keep it awake while we work. */
+	device_set_wakeup_capable(&vdev->dev, true);
 	err = fpb_up(dev);
 	if (err)
 		goto out_info;
@@ -177,10 +226,13 @@ static int fpb_validate(struct virtio_device *vdev)
 	 * the pattern it left there is still there.  A page that was left
 	 * behind reads as zeros on the destination.
 	 */
-	if (page_poisoning_enabled_static() && !fpb_misbehaves_from_start(FPB_IGNORE_POISON)) {
+	if (page_poisoning_enabled_static() && !fpb_misbehaves_from_start(FPB_IGNORE_POISON))
 		__virtio_clear_bit(vdev, VIRTIO_BALLOON_F_FREE_PAGE_INFO);
+	/* Reporting changes free pages as well: only if the host knows what is in them. */
+	if (!fpb_content_matters())
+		__virtio_clear_bit(vdev, VIRTIO_BALLOON_F_PAGE_POISON);
+	else if (!virtio_has_feature(vdev, VIRTIO_BALLOON_F_PAGE_POISON))
 		__virtio_clear_bit(vdev, VIRTIO_BALLOON_F_REPORTING);
-	}
 	if (fpb_misbehaves_from_start(FPB_NO_FEATURE))
 		__virtio_clear_bit(vdev, VIRTIO_BALLOON_F_FREE_PAGE_INFO);
 	/* The wire is little endian, which only version 1 promises of a device. */
@@ -207,6 +259,7 @@ static unsigned int fpb_features[] = {
 	VIRTIO_BALLOON_F_MUST_TELL_HOST,
 	VIRTIO_BALLOON_F_STATS_VQ,
 	VIRTIO_BALLOON_F_DEFLATE_ON_OOM,
+	VIRTIO_BALLOON_F_PAGE_POISON,
 	VIRTIO_BALLOON_F_REPORTING,
 	VIRTIO_BALLOON_F_FREE_PAGE_INFO,
 };

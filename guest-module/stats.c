@@ -23,6 +23,8 @@ static unsigned int fpb_stats_fill(struct fpb_device *dev)
 
 #ifdef CONFIG_VM_EVENT_COUNTERS
 	unsigned long events[NR_VM_EVENT_ITEMS];
+	unsigned long __maybe_unused stalls = 0;
+	int __maybe_unused zone;
 
 	all_vm_events(events);
 	put(SWAP_IN, (u64)events[PSWPIN] << PAGE_SHIFT);
@@ -35,6 +37,16 @@ static unsigned int fpb_stats_fill(struct fpb_device *dev)
 #endif
 #ifdef VIRTIO_BALLOON_S_OOM_KILL
 	put(OOM_KILL, events[OOM_KILL]);
+#endif
+#ifdef VIRTIO_BALLOON_S_ALLOC_STALL
+	/* One event a zone, in the zones' order. */
+	for (zone = 0; zone < MAX_NR_ZONES; zone++)
+		stalls += events[ALLOCSTALL_NORMAL - ZONE_NORMAL + zone];
+	put(ALLOC_STALL, stalls);
+	put(ASYNC_SCAN, (u64)events[PGSCAN_KSWAPD] << PAGE_SHIFT);
+	put(DIRECT_SCAN, (u64)events[PGSCAN_DIRECT] << PAGE_SHIFT);
+	put(ASYNC_RECLAIM, (u64)events[PGSTEAL_KSWAPD] << PAGE_SHIFT);
+	put(DIRECT_RECLAIM, (u64)events[PGSTEAL_DIRECT] << PAGE_SHIFT);
 #endif
 #endif
 	si_meminfo(&i);
@@ -65,6 +77,7 @@ static void fpb_stats_update(struct work_struct *work)
 	/* Not ours to fill until the host has returned it. */
 	if (virtqueue_get_buf(dev->vqs[FPB_VQ_STATS], &len))
 		fpb_stats_post(dev);
+	fpb_may_sleep(dev, FPB_BUSY_STATS, work);
 }
 
 void fpb_stats_requested(struct virtqueue *vq)
@@ -73,8 +86,10 @@ void fpb_stats_requested(struct virtqueue *vq)
 	unsigned long flags;
 
 	spin_lock_irqsave(&dev->stop_lock, flags);
-	if (!dev->stopping && virtio_has_feature(dev->vdev, VIRTIO_BALLOON_F_STATS_VQ))
+	if (!dev->stopping && virtio_has_feature(dev->vdev, VIRTIO_BALLOON_F_STATS_VQ)) {
+		fpb_stay_awake(dev, FPB_BUSY_STATS);
 		queue_work(system_freezable_wq, &dev->stats.update);
+	}
 	spin_unlock_irqrestore(&dev->stop_lock, flags);
 }
 

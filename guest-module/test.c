@@ -71,9 +71,9 @@ static const char *const fpb_misbehaviours[FPB_NR_MISBEHAVIOURS] = {
 	[FPB_LEAK] = "leak",			/* an allocation is forgotten at each walk */
 	[FPB_REPORT_IN_USE] = "report-in-use",	/* a few pages that hold somebody's data */
 	[FPB_REPORT_RESERVED] = "report-reserved",	/* a few frames that never were free */
-	[FPB_MAX_ORDER_ONLY] = "max-order-only",	/* only the largest blocks, as a hint would */
+	[FPB_MAX_ORDER_ONLY] = "max-order-only",	/* only the largest blocks */
 	[FPB_WRITES_PAGES] = "writes-pages",	/* free pages are written to */
-	[FPB_SHORT_LAST_CHUNK] = "short-last-chunk",	/* a last word that is not full is cut off */
+	[FPB_SHORT_LAST_CHUNK] = "short-last-chunk",	/* a last part word is cut off */
 	/* From the beginning only, by the module's parameter: */
 	[FPB_NO_FEATURE] = "no-feature",	/* free page info is not negotiated */
 	[FPB_IGNORE_POISON] = "ignore-poison",	/* page poisoning is no reason to decline */
@@ -290,8 +290,8 @@ void fpb_test_block(struct fpb_pass *pass, unsigned long pfn, unsigned int order
 	} else if (pfn < pass->start && pfn + (1UL << order) > pass->start &&
 		   fpb_misbehaves(info, FPB_DROP_EDGE)) {
 		/* Only its own part of the first chunk can have been set by it. */
-		bitmap_clear((__force unsigned long *)pass->chunks[0]->bitmap, pass->start - pass->base,
-			     pfn + (1UL << order) - pass->start);
+		bitmap_clear((__force unsigned long *)pass->chunks[0]->bitmap,
+			     pass->start - pass->base, pfn + (1UL << order) - pass->start);
 	}
 }
 
@@ -400,7 +400,7 @@ void fpb_test_walked(struct fpb_pass *pass)
 	mutex_unlock(&test->lock);
 }
 
-/* The "header" misbehaviour: NUMBER is 0 id, 1 start, 2 bits, 3 shift, 4 flags, 5 seq; then the value. */
+/* "header": 0 id, 1 start, 2 bits, 3 shift, 4 flags, 5 seq; then the value. */
 void fpb_test_header(struct fpb_info *info, struct vfpi_response *header)
 {
 	const struct fpb_test *test = &info->test;
@@ -446,7 +446,9 @@ __le64 *fpb_test_bitmap(struct fpb_info *info, struct fpb_chunk *chunk)
 
 unsigned int fpb_test_words(struct fpb_info *info, unsigned int nr_bits)
 {
-	return fpb_misbehaves(info, FPB_SHORT_LAST_CHUNK) ? nr_bits / 64 : DIV_ROUND_UP(nr_bits, 64);
+	if (fpb_misbehaves(info, FPB_SHORT_LAST_CHUNK))
+		return nr_bits / 64;
+	return DIV_ROUND_UP(nr_bits, 64);
 }
 
 static void fpb_free_older(struct fpb_test *test)

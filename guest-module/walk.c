@@ -140,6 +140,7 @@ static void fpb_account_hold(struct fpb_info *info, u64 began, unsigned int entr
 	counters->last_entries += entries;
 	counters->last_hold_ns = max(counters->last_hold_ns, took);
 	counters->max_hold_ns = max(counters->max_hold_ns, took);
+	counters->max_hold_entries = max_t(u64, counters->max_hold_entries, entries);
 }
 
 /*

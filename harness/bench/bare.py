@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+KERNEL_WORDS = "console=ttyS0 panic=-1 no_timer_check"
 DRIVERS = {"off": "info", "info": "info", "hint": "stock"}
 PROPERTIES = {
     "off": [],
@@ -94,7 +95,10 @@ def command(
         *("-machine", "pc,memory-backend=pc.ram,usb=off", "-object", ram, "-m", memory),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *("-kernel", kernel, "-initrd", initrd),
-        *("-append", f"console=ttyS0 panic=-1 freepage.driver={DRIVERS[arm]} freepage.ip=10.77.0.10/24"),
+        *(
+            "-append",
+            f"{KERNEL_WORDS} freepage.driver={DRIVERS[arm]} freepage.ip=10.77.0.10/24",
+        ),
         *("-chardev", f"file,id=console,path={folder}/{name}.log", "-serial", "chardev:console"),
         *("-chardev", f"socket,id=control,path={folder}/{name}.control", "-serial", "chardev:control"),
         *(

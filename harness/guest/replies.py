@@ -186,6 +186,7 @@ REPLIES: Final[dict[str, type[Reply]]] = {
     "held": Standing,
     "release": Released,
     "misbehave": Nothing,
+    "tune": Nothing,
     "behave": Nothing,
     "pages-alloc": Owned,
     "pages-write": Owned,

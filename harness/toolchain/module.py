@@ -27,7 +27,7 @@ _BUILD = 1  # changes when what is done below changes
 
 
 @dataclasses.dataclass(frozen=True)
-class _Builder:
+class Builder:
     """Runs kbuild: with the machine's own programs, or with those of the kernel's suite."""
 
     kernel: Kernel
@@ -36,6 +36,7 @@ class _Builder:
     root: SuiteRoot | None
 
     def make(self, headers: Path, work: Path, options: Sequence[str], log: Path) -> None:
+        """Build in ``work``; with a suite's programs, it has to be below the cache's folder."""
         inside = self.root.inside if self.root else lambda path: path
         command: list[str | Path] = [
             *("make", "-C", inside(headers), f"M={inside(work)}", f"CC={self.compiler}"),
@@ -50,14 +51,15 @@ class _Builder:
             run(command, what=what, cwd=work, log=log)
 
 
-def _builder(cache: Cache, kernel: Kernel) -> _Builder:
+def builder_for(cache: Cache, kernel: Kernel) -> Builder:
+    """What builds modules for a kernel, made if need be."""
     if kernel.tools is None:
         compiler = kernel_compiler(kernel)
-        return _Builder(kernel, compiler, version_of(cache, compiler), None)
+        return Builder(kernel, compiler, version_of(cache, compiler), None)
     # "x86_64-linux-gnu-gcc-14" is in the package gcc-14.
     name = kernel.compiler or "gcc"
     root = suite_root(cache, kernel.tools, name.rpartition("gnu-")[2])
-    return _Builder(kernel, name, root.digest, root)
+    return Builder(kernel, name, root.digest, root)
 
 
 def build_module(
@@ -85,7 +87,7 @@ def build_module(
         )
     headers, digests = kernel.headers, tree_digest(files, sources)
     series = [patch_at(path) for path in patches]
-    builder = _builder(cache, kernel)
+    builder = builder_for(cache, kernel)
     key = key_of(
         build=_BUILD,
         kernel=kernel.digest,

@@ -25,8 +25,8 @@
  * pages-alloc SEED COUNT; pages-free COUNT; pages-write; pages-read;
  * driver-unbind; driver-bind; memory-offline COUNT; memory-online; reboot; kexec.
  * For a module with controls for tests (controls.h): hold POINT [ENTRIES];
- * unhold [POINT]; held POINT; release; misbehave NAME [NUMBER..]; behave;
- * take PAGES.
+ * unhold [POINT]; held POINT; release; tune NAME NUMBER; misbehave NAME
+ * [NUMBER..]; behave; take PAGES.
  * For measuring (watch.h): watch MS; clock; window FROM TO; orders.
  */
 #define _GNU_SOURCE

@@ -143,6 +143,8 @@ static int controls_do(int argc, char **argv, char *text, size_t size)
 		failed = controls_hold(argc, argv);
 	} else if (!strcmp(verb, "unhold") && argc <= 2) {
 		failed = controls_unhold(argc, argv);
+	} else if (!strcmp(verb, "tune") && argc == 3 && !strchr(argv[1], '/')) {
+		failed = write_word(argv[1], argv[2]);
 	} else if (!strcmp(verb, "misbehave") && argc >= 2) {
 		failed = controls_write("misbehave", argc - 1, argv + 1);
 	} else if (!strcmp(verb, "take") && argc == 2) {

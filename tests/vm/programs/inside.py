@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import libvirt
+import numpy as np
 
 from harness.events import Deadline, EventStream
 from harness.hosts.enter import enter
@@ -113,15 +114,60 @@ def balloon(here: Booted, folder: RunFolder, events: EventStream) -> dict[str, o
     return {"before": before, "after": after}
 
 
-PROGRAMS = {"ssh": (ssh, "idle"), "corrupt": (corrupt, "freed"), "balloon": (balloon, "idle")}
+def fresh(here: Booted, folder: RunFolder, events: EventStream) -> dict[str, object]:
+    """What a guest that clears pages when it frees them finds in fresh ones, after its migration."""
+    return _fresh(here, folder, events, plant=0)
+
+
+def planted(here: Booted, folder: RunFolder, events: EventStream) -> dict[str, object]:
+    """The same, with a destination whose pages that were skipped are not all zeros."""
+    return _fresh(here, folder, events, plant=2000)
+
+
+def _fresh(here: Booted, folder: RunFolder, events: EventStream, plant: int) -> dict[str, object]:
+    from harness.memory.record import read_record
+    from harness.session.move import Move
+
+    load(here, events)
+    deadline = Deadline(300, "the guest's exercise")
+    with Move(here.guest, here.lab, folder, events) as move:
+        moved = move.run(here.domain, here.plan.resolved.scenario.migration)
+        (record,) = read_record(folder.file("source.record"))
+        skipped = np.zeros(record.blocks["pc.ram"].pages, dtype=np.bool_)
+        for accept in record.accepts:
+            flags = accept.cleared.flags()
+            skipped[accept.first : accept.first + len(flags)] |= flags
+        skipped &= ~record.sent["pc.ram"].flags()
+        (path,) = here.lab.destination.memory_dir.rglob("pc.ram")
+        with path.open("r+b") as file:
+            for page in skipped.nonzero()[0][:plant]:
+                os.pwrite(file.fileno(), b"stale...", int(page) * PAGE + 8)
+        moved.domain.resume()
+        here.guest.control.rebind("destination")
+        exercise = here.guest.control.call("exercise", 1, deadline=deadline)
+        counters = here.guest.control.call("stats", deadline=deadline)["module"]
+    return {"skipped": int(skipped.sum()), "exercise": exercise, "counters": counters}
+
+
+#: What to do; in which scenario; with which words on the kernel's command line.
+PROGRAMS = {
+    "ssh": (ssh, "idle", ""),
+    "corrupt": (corrupt, "freed", ""),
+    "balloon": (balloon, "idle", ""),
+    "init-on-free": (fresh, "freed", "init_on_free=1"),
+    "init-on-free-planted": (planted, "freed", "init_on_free=1"),
+    "init-on-alloc-planted": (planted, "freed", "init_on_free=0"),
+}
 
 
 def main(what: str, out: str, qemu: str | None = None) -> int:
     """Prepare, enter the lab, and do it."""
-    work, scenario_name = PROGRAMS[what]
+    work, scenario_name, cmdline = PROGRAMS[what]
     path = Path(qemu) if qemu else None
     began, events = command_start(), EventStream()
-    scenario, tools = load_scenario(scenario_name, ["guest.memory=512MiB"], Tools(path, path))
+    scenario, tools = load_scenario(
+        scenario_name, ["guest.memory=512MiB", f"guest.cmdline={cmdline}"], Tools(path, path)
+    )
     plan: RunPlan = prepare(scenario, tools, events, began)
     folder = RunFolder.create(Path(out), scenario_name, scenario.arm)
 

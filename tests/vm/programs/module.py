@@ -30,7 +30,7 @@ from harness.toolchain import Kernel, QemuBinary, Toolchain
 from tests.vm.programs.plain import MIB, Machine, PlainGuest, Software
 
 #: For anything that a guest is asked, on a slow machine under emulation.
-PATIENCE = 240
+PATIENCE = 120
 
 #: Bytes a second: what a guest has in its memory takes minutes.
 SLOW = 1 << 18
@@ -52,67 +52,45 @@ class Setup:
     device: Sequence[str] = ("free-page-info=on",)
     more: Sequence[str] = field(default=())
 
+    def machine(self, record: Path, port: socket.socket) -> Machine:
+        """The machine; what the device does is recorded where it has free page info."""
+        options = ["virtio-balloon-pci", "id=balloon", *self.device]
+        if any(option.startswith("free-page-info=") for option in self.device):
+            options.append(f"x-free-page-info-record={record}")
+        return Machine(
+            self.qemu,
+            self.memory,
+            self.nodes,
+            more=("-device", ",".join(options), *self.more),
+            cpus=self.cpus,
+            port=port,
+        )
 
-class ModuleGuest:
-    """A running guest; see the module."""
 
-    def __init__(self, plain: PlainGuest, control: GuestControl, record: Path) -> None:
+class MigratingGuest:
+    """What both kinds of guest share: QMP, migrations to nowhere, the device's record."""
+
+    def __init__(self, plain: PlainGuest, record: Path) -> None:
         self.plain = plain
         self.monitor = plain.monitor
-        self.control = control
         self._record = record
         self._events: queue.SimpleQueue[QmpEvent] = queue.SimpleQueue()
         self.monitor.listen(self._events.put)
         on = [{"capability": "events", "state": True}]
         self.monitor.execute("migrate-set-capabilities", {"capabilities": on})
 
-    @classmethod
-    @contextmanager
-    def boot(cls, setup: Setup, results: Path) -> Iterator[ModuleGuest]:
-        """Boot it, and wait for its own word."""
-        image = setup.toolchain.image(setup.kernel, setup.variant)
-        record = results / "record"
-        with ExitStack() as stack:
-            ours, theirs = socket.socketpair()
-            stack.callback(ours.close)
-            options = ["virtio-balloon-pci", "id=balloon", *setup.device]
-            if any(option.startswith("free-page-info=") for option in setup.device):
-                options.append(f"x-free-page-info-record={record}")
-            machine = Machine(
-                setup.qemu,
-                setup.memory,
-                setup.nodes,
-                more=("-device", ",".join(options), *setup.more),
-                cpus=setup.cpus,
-                port=theirs,
-            )
-            cmdline = f"freepage.driver={setup.driver} {setup.cmdline}"
-            software = Software(setup.kernel.vmlinuz, image.initrd, cmdline)
-            plain = stack.enter_context(PlainGuest.boot(machine, software, results))
-            theirs.close()
-            control = stack.enter_context(GuestControl(EventStream(), last_lines=plain.last_lines))
-            control.attach("source", ours)
-            control.wait_ready(Deadline(PATIENCE, "the guest's ready word"))
-            yield cls(plain, control, record)
-
-    def call(self, verb: str, *words: str | int) -> Mapping[str, Any]:
-        """Have the agent do something."""
-        return self.control.call(verb, *words, deadline=Deadline(PATIENCE, verb))
-
-    def stats(self) -> Mapping[str, Any]:
-        """The module's counters."""
-        module = self.call("stats")["module"]
-        assert isinstance(module, Mapping), "the module is not loaded"
-        return module
-
     def begin_migration(self) -> None:
         """Start to migrate to nowhere, and so slowly that it does not end before :meth:`hurry`."""
-        self.monitor.execute("migrate-set-parameters", {"max-bandwidth": SLOW})
+        self.set_bandwidth(SLOW)
         self.monitor.execute("migrate", {"uri": "exec:cat > /dev/null"})
+
+    def set_bandwidth(self, rate: int) -> None:
+        """Bytes a second; 0: as fast as it goes."""
+        self.monitor.execute("migrate-set-parameters", {"max-bandwidth": rate})
 
     def hurry(self) -> None:
         """Let the migration come to its end, and see it there; the guest runs on."""
-        self.monitor.execute("migrate-set-parameters", {"max-bandwidth": 0})
+        self.set_bandwidth(0)
         assert self.wait_for_migration("completed", "failed") == "completed"
         self.monitor.execute("cont")
 
@@ -125,9 +103,13 @@ class ModuleGuest:
 
     def next_event(self, name: str) -> QmpEvent:
         """The next event of that name."""
+        return self.any_event(name)
+
+    def any_event(self, *names: str) -> QmpEvent:
+        """The next event of one of these names."""
         while True:
             event = self._events.get(timeout=PATIENCE)
-            if event.name == name:
+            if event.name in names:
                 return event
 
     @contextmanager
@@ -146,3 +128,39 @@ class ModuleGuest:
     def record(self) -> list[MigrationRecord]:
         """What the device recorded, migration by migration."""
         return read_record(self._record)
+
+
+class ModuleGuest(MigratingGuest):
+    """A running guest with the agent; see the module."""
+
+    def __init__(self, plain: PlainGuest, control: GuestControl, record: Path) -> None:
+        super().__init__(plain, record)
+        self.control = control
+
+    @classmethod
+    @contextmanager
+    def boot(cls, setup: Setup, results: Path) -> Iterator[ModuleGuest]:
+        """Boot it, and wait for its own word."""
+        image = setup.toolchain.image(setup.kernel, setup.variant)
+        record = results / "record"
+        with ExitStack() as stack:
+            ours, theirs = socket.socketpair()
+            stack.callback(ours.close)
+            cmdline = f"freepage.driver={setup.driver} {setup.cmdline}"
+            software = Software(setup.kernel.vmlinuz, image.initrd, cmdline)
+            plain = stack.enter_context(PlainGuest.boot(setup.machine(record, theirs), software, results))
+            theirs.close()
+            control = stack.enter_context(GuestControl(EventStream(), last_lines=plain.last_lines))
+            control.attach("source", ours)
+            control.wait_ready(Deadline(PATIENCE, "the guest's ready word"))
+            yield cls(plain, control, record)
+
+    def call(self, verb: str, *words: str | int) -> Mapping[str, Any]:
+        """Have the agent do something."""
+        return self.control.call(verb, *words, deadline=Deadline(PATIENCE, verb))
+
+    def stats(self) -> Mapping[str, Any]:
+        """The module's counters."""
+        module = self.call("stats")["module"]
+        assert isinstance(module, Mapping), "the module is not loaded"
+        return module

@@ -160,7 +160,7 @@ def _command(machine: Machine, software: Software, folder: Path, console: Path) 
         if machine.nodes > 1:
             command += ["-numa", f"node,nodeid={node},cpus={node},memdev=m{node}"]
     command += ["-kernel", str(software.kernel), "-initrd", str(software.initrd)]
-    command += ["-append", f"console=ttyS0 panic=-1 {software.cmdline}"]
+    command += ["-append", f"console=ttyS0 panic=-1 no_timer_check {software.cmdline}"]
     command += ["-serial", f"file:{console}"]
     if machine.port is None:
         return [*command, "-serial", "stdio", *machine.more]

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""All that a user of the kernel's own driver has: each test runs with that driver as well.
+
+Where the two are compared, the stock driver shows that the test asks for nothing
+that it does not do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from harness.toolchain import QemuBinary, Toolchain
+from tests.vm.conftest import QEMU
+from tests.vm.programs.module import Setup
+from tests.vm.programs.plain import MIB
+from tests.vm.programs.shell import ShellGuest
+
+OURS, STOCK = "freepage_balloon", "virtio_balloon"
+DRIVERS = (OURS, STOCK)
+MEMORY = 256 * MIB
+
+Boot = Callable[..., ShellGuest]
+
+
+@pytest.fixture(scope="module")
+def toolchain() -> Toolchain:
+    return Toolchain()
+
+
+@pytest.fixture(scope="module")
+def qemu(toolchain: Toolchain) -> QemuBinary:
+    return toolchain.external_qemu(Path(QEMU)) if QEMU else toolchain.qemu()
+
+
+@pytest.fixture
+def boot(toolchain: Toolchain, qemu: QemuBinary, folder: Path) -> Iterator[Boot]:
+    """Boot a guest with these options of the device, and load a driver."""
+    with ExitStack() as stack:
+
+        def begin(driver: str, *device: str, cmdline: str = "", memory: int = MEMORY) -> ShellGuest:
+            info = ("free-page-info=on",) if driver == OURS else ()
+            setup = Setup(
+                toolchain,
+                qemu,
+                toolchain.kernel(),
+                memory=memory,
+                cmdline=cmdline,
+                device=(*info, *device),
+            )
+            guest = stack.enter_context(ShellGuest.boot(setup, folder))
+            guest.load(driver)
+            return guest
+
+        yield begin
+
+
+def set_balloon(guest: ShellGuest, size: int) -> None:
+    """Have the guest's memory be so large, and see it so."""
+    guest.monitor.execute("balloon", {"value": size})
+    while guest.next_event("BALLOON_CHANGE").data["actual"] != size:
+        pass
+
+
+def actual(guest: ShellGuest) -> int:
+    answer = guest.monitor.execute("query-balloon")
+    assert isinstance(answer, dict)
+    return int(answer["actual"])
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_inflate_and_deflate(boot: Boot, driver: str) -> None:
+    guest = boot(driver)
+    total = guest.meminfo("MemTotal")
+    set_balloon(guest, 192 * MIB)
+    assert total - guest.meminfo("MemTotal") == 64 * MIB
+    # A new wish in the middle of an old one.
+    guest.monitor.execute("balloon", {"value": 128 * MIB})
+    set_balloon(guest, 224 * MIB)
+    assert total - guest.meminfo("MemTotal") == 32 * MIB
+    set_balloon(guest, MEMORY)
+    assert guest.meminfo("MemTotal") == total
+    # What was given back can be used.
+    guest.run("mount -t tmpfs -o size=100% tmpfs /tmp && dd if=/dev/zero of=/tmp/x bs=1M count=128")
+    assert not guest.trouble()
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_the_host_had_asked_before_the_driver_came(boot: Boot, driver: str) -> None:
+    guest = boot(driver)
+    guest.unload(driver)
+    guest.monitor.execute("balloon", {"value": 192 * MIB})
+    guest.load(driver)
+    while guest.next_event("BALLOON_CHANGE").data["actual"] != 192 * MIB:
+        pass
+    # All pages come back with the driver's end.
+    total = guest.meminfo("MemTotal")
+    guest.unload(driver)
+    assert guest.meminfo("MemTotal") == total + 64 * MIB
+    assert actual(guest) == MEMORY
+
+
+def statistics(guest: ShellGuest) -> dict[str, int]:
+    path = "/machine/peripheral/balloon/virtio-backend"
+    guest.monitor.execute("qom-set", {"path": path, "property": "guest-stats-polling-interval", "value": 1})
+    while True:
+        # The guest's shell paces this: an answer of the device may be a second old.
+        guest.run("true")
+        answer = guest.monitor.execute("qom-get", {"path": path, "property": "guest-stats"})
+        assert isinstance(answer, dict)
+        if answer["last-update"]:
+            return {name: value for name, value in answer["stats"].items() if value != 2**64 - 1}
+
+
+def test_statistics(boot: Boot, folder: Path) -> None:
+    guest = boot(OURS)
+    ours = statistics(guest)
+    assert ours["stat-total-memory"] == guest.meminfo("MemTotal")
+    assert abs(ours["stat-free-memory"] - guest.meminfo("MemFree")) < 32 * MIB
+    assert abs(ours["stat-available-memory"] - guest.meminfo("MemAvailable")) < 32 * MIB
+    assert ours["stat-minor-faults"] <= guest.vmstat("pgfault")
+    guest.unload(OURS)
+    guest.load(STOCK)
+    # Nothing is missing that the kernel's own driver says.
+    assert statistics(guest).keys() <= ours.keys()
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_deflate_when_the_guest_runs_out_of_memory(boot: Boot, driver: str) -> None:
+    guest = boot(driver, "deflate-on-oom=on")
+    total = guest.meminfo("MemTotal")
+    set_balloon(guest, 128 * MIB)
+    # Its pages still count as the guest's.
+    assert guest.meminfo("MemTotal") == total
+    guest.run("mount -t tmpfs -o size=100% tmpfs /tmp && dd if=/dev/zero of=/tmp/x bs=1M count=110")
+    assert 128 * MIB < actual(guest) < MEMORY
+    assert "Out of memory" not in guest.run("dmesg")
+    assert guest.vmstat("oom_kill") == 0
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_free_page_reporting(boot: Boot, driver: str) -> None:
+    guest = boot(driver, "free-page-reporting=on")
+    (ram,) = guest.plain.folder.glob("m0")
+    guest.run("mount -t tmpfs -o size=100% tmpfs /tmp && dd if=/dev/urandom of=/tmp/x bs=1M count=100")
+    before = ram.stat().st_blocks * 512
+    guest.run("rm /tmp/x")
+    # The allocator reports two seconds after it has something to report.
+    while before - ram.stat().st_blocks * 512 < 64 * MIB:
+        guest.run("true")
+    assert not guest.trouble()
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_pages_in_the_balloon_can_be_moved(boot: Boot, driver: str) -> None:
+    guest = boot(driver, cmdline="movablecore=320M", memory=2 * MEMORY)
+    total = guest.meminfo("MemTotal")
+    set_balloon(guest, MEMORY)
+    before = guest.vmstat("balloon_migrate")
+    # To take memory offline, the kernel moves all pages out of it: into the other zone, too.  It may
+    # give up (busy) over some page of somebody else's; ours have been moved by then.
+    guest.run("cd /sys/devices/system/memory/memory2")
+    if guest.run("echo offline > state; cat state").endswith("offline"):
+        guest.run("echo online_movable > state")
+    assert guest.vmstat("balloon_migrate") > before
+    assert actual(guest) == MEMORY
+    set_balloon(guest, 2 * MEMORY)
+    assert guest.meminfo("MemTotal") == total
+    assert not guest.trouble()
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_suspend_to_memory(boot: Boot, driver: str) -> None:
+    guest = boot(driver)
+    set_balloon(guest, 192 * MIB)
+    guest.start("echo mem > /sys/power/state")
+    guest.next_event("SUSPEND")
+    # Asleep, the guest has all of its memory: it could not be told to give up more.
+    assert actual(guest) == MEMORY
+    guest.monitor.execute("system_wakeup")
+    guest.finish()
+    while guest.next_event("BALLOON_CHANGE").data["actual"] != 192 * MIB:
+        pass
+    if driver == OURS:
+        before = int(guest.read("answers"))
+        guest.migrate()
+        assert int(guest.read("answers")) > before
+    assert not guest.trouble()
+
+
+def test_bound_and_unbound(boot: Boot) -> None:
+    guest = boot(OURS)
+    set_balloon(guest, 192 * MIB)
+    guest.run("cd /sys/bus/virtio/drivers/freepage_balloon && echo virtio* > /run/name && test -s /run/name")
+    guest.run("cat /run/name > unbind")
+    assert actual(guest) == MEMORY
+    guest.run("cat /run/name > bind")
+    while guest.next_event("BALLOON_CHANGE").data["actual"] != 192 * MIB:
+        pass
+    guest.migrate()
+    assert int(guest.read("answers")) > 0
+    assert not guest.trouble()

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The module's walk against the walk from outside: nothing is reported that was in use all the while."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.memory.walk import Standing
+from harness.toolchain import QemuBinary, Toolchain
+from tests.vm.conftest import QEMU
+from tests.vm.programs.answers import HELD, Answer, Watcher
+from tests.vm.programs.module import ModuleGuest, Setup
+from tests.vm.programs.plain import MIB
+
+MEMORY = 256 * MIB
+TEST = "/sys/kernel/debug/freepage_balloon/test"
+FIRST = 4242  # any seed
+
+
+@pytest.fixture(scope="module")
+def toolchain() -> Toolchain:
+    return Toolchain()
+
+
+@pytest.fixture(scope="module")
+def qemu(toolchain: Toolchain) -> QemuBinary:
+    return toolchain.external_qemu(Path(QEMU)) if QEMU else toolchain.qemu()
+
+
+@pytest.fixture(scope="module")
+def guest(toolchain: Toolchain, qemu: QemuBinary, results: Path) -> Iterator[ModuleGuest]:
+    folder = results / "module-walk"
+    folder.mkdir()
+    device = ("free-page-info=on", HELD)
+    setup = Setup(toolchain, qemu, toolchain.kernel(), memory=MEMORY, cpus=2, device=device)
+    with ModuleGuest.boot(setup, folder) as guest:
+        yield guest
+
+
+@pytest.fixture(scope="module")
+def watcher(guest: ModuleGuest) -> Watcher:
+    return Watcher(guest, MEMORY)
+
+
+@pytest.fixture(autouse=True)
+def as_before(guest: ModuleGuest) -> Iterator[None]:
+    yield
+    guest.call("behave")
+    guest.call("unhold")
+    guest.call("unload")
+    for name in ("hold_entries", "chunk_bits"):
+        guest.call("tune", name, 0)
+
+
+def assert_right(answer: Answer) -> None:
+    """Every reported page was free at one of the ends, or was written in between, or was on its way."""
+    counts = answer.judged.counts
+    assert not answer.judged.frames(Standing.OWNED).size, counts
+    assert not answer.judged.frames(Standing.UNDECIDED).size, counts
+
+
+def test_a_quiet_guest(guest: ModuleGuest, watcher: Watcher) -> None:
+    answer = watcher.first_answer()
+    assert_right(answer)
+    # And complete: what is missing has a reason.
+    assert answer.witnesses.agree, answer.witnesses.counts
+    assert answer.witnesses.both > 0.9 * int(answer.before.free.sum())
+
+
+def test_nothing_is_written_to_a_page_that_is_reported(guest: ModuleGuest, watcher: Watcher) -> None:
+    answer = watcher.first_answer()
+    stayed = answer.before.free & answer.after.free & answer.reported
+    assert np.count_nonzero(stayed) > 1000
+    assert answer.unchanged[stayed].all()
+
+
+@pytest.mark.parametrize("bits", [512, 4096])
+def test_blocks_across_the_edges_of_chunks_and_passes(
+    guest: ModuleGuest, watcher: Watcher, bits: int
+) -> None:
+    """A block of 1024 frames is in two chunks of 512 at least; 32 of those are all that one pass has."""
+    guest.call("tune", "chunk_bits", bits)
+    before = guest.stats()
+    answer = watcher.first_answer()
+    after = guest.stats()
+    assert after["passes"] - before["passes"] >= (MEMORY // 4096) // (32 * bits)
+    assert answer.chunks >= 10
+    assert_right(answer)
+    assert answer.witnesses.agree, answer.witnesses.counts
+
+
+def test_lists_that_change_while_the_walk_resumes(guest: ModuleGuest, watcher: Watcher) -> None:
+    """Holds of a few entries, and a guest that allocates and frees between any two of them."""
+    guest.call("load", "churn", FIRST, 64 * MIB, "rate=200000")
+    guest.call("tune", "hold_entries", 2)
+    before = guest.stats()
+    answer = watcher.first_answer()
+    after = guest.stats()
+    assert after["max_hold_entries"] <= 512
+    assert after["last_holds"] > 50
+    assert after["passes"] > before["passes"]
+    assert_right(answer)
+    assert guest.call("verify")["bad"] == 0
+
+
+def test_the_place_is_lost_while_the_lock_is_dropped(guest: ModuleGuest, watcher: Watcher) -> None:
+    """In the middle of a list all that is on it is taken and written: the walk starts the list over."""
+    guest.call("load", "fragmented", FIRST, 64 * MIB)
+    guest.call("hold", "mid-walk", 3000)
+    before = guest.stats()
+
+    def take() -> None:
+        # By then it is on the list of single pages, every other one of which is the workload's.
+        assert guest.call("held", "mid-walk")["entries"] >= 3000
+        guest.call("unload")
+        guest.call("load", "idle", FIRST, 0, f"keep={int(guest.call('ping')['mem_free']) - 40 * MIB}")
+        guest.call("unhold")
+
+    answer = watcher.first_answer(take)
+    assert guest.stats()["restarts"] > before["restarts"]
+    assert_right(answer)
+    assert guest.call("verify")["bad"] == 0
+
+
+def test_a_hold_visits_at_most_512_entries(guest: ModuleGuest, watcher: Watcher) -> None:
+    guest.call("load", "fragmented", FIRST, 96 * MIB)
+    answer = watcher.first_answer()
+    after = guest.stats()
+    assert after["last_entries"] > 8000
+    assert after["max_hold_entries"] == 512
+    assert answer.witnesses.agree, answer.witnesses.counts
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (("past-end",), Standing.UNDECIDED),
+        (("wrong-order",), Standing.UNDECIDED),
+        (("report-all",), Standing.UNDECIDED),
+        (("report-in-use",), Standing.UNDECIDED),
+    ],
+)
+def test_a_walk_that_is_wrong_is_noticed(
+    guest: ModuleGuest, watcher: Watcher, words: tuple[str, ...], found: Standing
+) -> None:
+    """The checks above can fail."""
+    guest.call("load", "fragmented", FIRST, 64 * MIB)
+    guest.call("misbehave", *words)
+    answer = watcher.first_answer()
+    assert guest.stats()["misbehaved"] > 0
+    assert answer.judged.frames(found).size, answer.judged.counts
+
+
+def test_a_lost_edge_is_noticed(guest: ModuleGuest, watcher: Watcher) -> None:
+    guest.call("tune", "chunk_bits", 512)
+    guest.call("misbehave", "drop-edge")
+    answer = watcher.first_answer()
+    assert not answer.witnesses.agree, answer.witnesses.counts
+
+
+def test_holds_that_are_too_long_are_noticed(guest: ModuleGuest, watcher: Watcher) -> None:
+    guest.call("load", "fragmented", FIRST, 96 * MIB)
+    guest.call("misbehave", "long-hold")
+    watcher.first_answer()
+    assert guest.stats()["max_hold_entries"] > 512
