@@ -128,6 +128,19 @@ def test_what_the_last_action_leads_to_may_come_before_the_guest_says_so() -> No
     assert not scene.runner.busy
 
 
+def test_an_applied_answer_waits_for_the_entry_that_is_being_done() -> None:
+    scene = Scene(does("active", "pages-alloc", "stop"), does("applied", "cancel"))
+    scene.runner.happened("active")
+    # The guest runs on in this hold, so it can last until the entry before is done.
+    over = scene.hold("applied")
+    assert over == []
+    scene.stage.go.put(None)
+    scene.answer()
+    assert scene.stage.did == ["pages-alloc", "stop", "cancel"]
+    assert over == ["over"]
+    assert scene.hold("applied") == ["over"], "nobody waits for the next one"
+
+
 def test_the_guest_does_one_thing_after_the_other() -> None:
     scene = Scene(does("active", "pages-alloc"), does("pass", "pages-read"))
     scene.runner.happened("active")
