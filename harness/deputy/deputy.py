@@ -39,6 +39,10 @@ class Deputy:
             "put": self._put,
             "sha256": lambda header, _: ({"sha256": digest_of(header["path"])}, b""),
             "open-to-all": self._open_to_all,
+            "existing": lambda header, _: (
+                {"paths": [path for path in header["paths"] if os.path.exists(path)]},
+                b"",
+            ),
             "fetch": self._fetch,
             "ask": lambda header, _: (ask(header["command"], header["seconds"], header["word"]), b""),
             "find": self._find,

@@ -83,7 +83,7 @@ class Machines(Protocol):
     def demand_memory(self, memory: int) -> None:
         """Raise unless a guest of this size fits on each."""
 
-    def own_qemus(self) -> tuple[QemuBinary | None, QemuBinary | None]:
+    def own_qemus(self, toolchain: Toolchain) -> tuple[QemuBinary | None, QemuBinary | None]:
         """The QEMUs of source and destination that are there already."""
 
     def probe(self, qemus: tuple[QemuBinary, QemuBinary], kernel: Kernel, events: EventStream) -> accel.Probe:
@@ -112,7 +112,7 @@ def prepare(
     toolchain = Toolchain(events=events, qemu_source=tools.qemu_source)
     with events.step("prepare") as step:
         injection = injection_of(tools.fault)
-        own = machines.own_qemus() if machines is not None else (None, None)
+        own = machines.own_qemus(toolchain) if machines is not None else (None, None)
         source, destination = _qemus(toolchain, tools, scenario.arm, injection, own)
         kernel = toolchain.kernel(tools.kernel or "default")
         image, disk = _image(scenario, toolchain, kernel, injection, machines)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from harness.errors import InputError, MachineryError
 from harness.events import EventStream
 from harness.hosts.remote import RemotePair
 from harness.scenario_script import Stall, Unstall, uses
+from harness.toolchain.firmware import NEEDED, firmware
 from harness.toolchain.probe import read_probe
 from harness.toolchain.qemu import QemuBinary
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from harness.hosts.remote_host import RemoteHost
     from harness.scenario import Scenario
     from harness.scenario_remote import Remote, RemoteSide
-    from harness.toolchain import Kernel
+    from harness.toolchain import Kernel, Toolchain
 
 _ASK_SECONDS = 20.0
 
@@ -44,10 +45,13 @@ class RemoteMachines:
         """Raise unless a guest of this size fits on both."""
         self._pair.demand_memory(memory)
 
-    def own_qemus(self) -> tuple[QemuBinary | None, QemuBinary | None]:
-        """The QEMUs that are said to be there already."""
-        source, destination = self._pair.hosts
-        return _own_qemu(source, self._remote.source), _own_qemu(destination, self._remote.destination)
+    def own_qemus(self, toolchain: Toolchain) -> tuple[QemuBinary | None, QemuBinary | None]:
+        """The QEMUs that are said to be there already; with firmware of ours for one that finds none."""
+        sides = (self._remote.source, self._remote.destination)
+        source, destination = (
+            _own_qemu(host, side, toolchain) for host, side in zip(self._pair.hosts, sides, strict=True)
+        )
+        return source, destination
 
     def probe(self, qemus: tuple[QemuBinary, QemuBinary], kernel: Kernel, events: EventStream) -> accel.Probe:
         """Whether KVM runs guests on both."""
@@ -73,9 +77,9 @@ class RemoteMachines:
             self._pair.hosts, (self._remote.source, self._remote.destination), qemus, strict=True
         ):
             files: dict[str, Path] = {"vmlinuz": kernel.vmlinuz}
+            files |= {f"firmware{number}": place for number, place in enumerate(qemu.firmware)}
             if side.qemu is None:
                 files["qemu"] = qemu.path
-                files |= {f"firmware{number}": place for number, place in enumerate(qemu.firmware)}
             host.bring(files)
 
     @contextlib.contextmanager
@@ -121,7 +125,7 @@ def _ask(host: RemoteHost, *command: str, word: str = "", seconds: float = _ASK_
     return said
 
 
-def _own_qemu(host: RemoteHost, side: RemoteSide) -> QemuBinary | None:
+def _own_qemu(host: RemoteHost, side: RemoteSide, toolchain: Toolchain) -> QemuBinary | None:
     if side.qemu is None:
         return None
     path = side.qemu
@@ -129,7 +133,7 @@ def _own_qemu(host: RemoteHost, side: RemoteSide) -> QemuBinary | None:
     header, _ = host.deputy.call("sha256", path=path)
     return QemuBinary(
         path=Path(path),
-        firmware=(),
+        firmware=() if _finds_firmware(host, found.data_dirs) else firmware(toolchain.cache),
         version=found.version,
         sha256=str(header.get("sha256")),
         flavour="remote",
@@ -137,6 +141,13 @@ def _own_qemu(host: RemoteHost, side: RemoteSide) -> QemuBinary | None:
         has_free_page_hint=found.has_free_page_hint,
         has_record=found.has_record,
     )
+
+
+def _finds_firmware(host: RemoteHost, folders: Sequence[Path]) -> bool:
+    paths = [str(folder / name) for folder in folders for name in NEEDED]
+    header, _ = host.deputy.call("existing", paths=paths)
+    there = header.get("paths")
+    return isinstance(there, list) and all(any(str(p).endswith(f"/{name}") for p in there) for name in NEEDED)
 
 
 def _demand_runs(host: RemoteHost, qemu: QemuBinary) -> None:

@@ -90,18 +90,14 @@ def _traces(host: LabHost) -> dict[str, list[str]]:
                     # The session's own processes come and go.
                     if name not in ("sshd", "sshd-session", "sshd-auth"):
                         processes.append(name)
-    places = [
-        "/var/tmp",
-        "/run/libvirt/qemu",
-        "/var/log/libvirt/qemu",
-        "/var/cache/libvirt",
-        "/var/lib/libvirt",
-    ]
+    if os.geteuid() == 0:
+        libvirt = ["/run/libvirt/qemu", "/var/log/libvirt/qemu", "/var/cache/libvirt", "/var/lib/libvirt"]
+    else:
+        libvirt = [str(host.runtime_dir / "libvirt" / name) for name in ("run", "cache", "lib")]
+        libvirt.append(str(host.log_dir / "qemu"))
     found = {"processes": sorted(processes)}
-    for place in places if os.geteuid() == 0 else places[:1]:
-        found[place] = sorted(
-            str(path) for path in Path(place).rglob("*") if path.name not in ("run",) and not path.is_socket()
-        )
+    for place in ("/var/tmp", *libvirt):
+        found[place] = sorted(str(path) for path in Path(place).rglob("*") if not path.is_socket())
     return found
 
 
@@ -178,7 +174,10 @@ def ssh_hosts(events: EventStream, folder: Path) -> Iterator[Ssh]:
     with Lab(events, logs=folder / "hosts") as lab, contextlib.ExitStack() as stack:
         for host in lab.hosts:
             _become_machine(host)
-            more = "" if root else f"SetEnv XDG_RUNTIME_DIR={host.runtime_dir / 'libvirt' / 'user' / 'run'}"
+            # Where an ordinary user's libvirt daemon was told to keep its things.
+            user = host.runtime_dir / "libvirt" / "user"
+            told = f"SetEnv XDG_RUNTIME_DIR={user / 'run'} XDG_CACHE_HOME={user / 'cache'}"
+            more = "" if root else told
             process = _start_sshd(host, folder, more)
             stack.callback(process.wait)
             stack.callback(process.kill)
