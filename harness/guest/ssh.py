@@ -38,6 +38,8 @@ _USER: Final = "root"
 #: Where the guest's dropbear expects them (paths in the initramfs).
 HOST_KEY: Final = "etc/dropbear/dropbear_ed25519_host_key"
 AUTHORIZED_KEYS: Final = "root/.ssh/authorized_keys"
+#: Where a guest on a disk has them at first (vm-images/guest/stage.c).
+OPENSSH_HOST_KEY: Final = "etc/ssh/ssh_host_ed25519_key"
 
 
 def _raw_public(key: Ed25519PrivateKey) -> bytes:
@@ -86,6 +88,16 @@ class Keys:
         return self.client.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
         )
+
+    def host_key(self) -> bytes:
+        """The guest's private key in OpenSSH's format."""
+        return self.host.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+        )
+
+    def openssh_files(self) -> Mapping[str, bytes]:
+        """The same for a guest with OpenSSH, whose first stage carries them over to its disk's root."""
+        return {OPENSSH_HOST_KEY: self.host_key(), AUTHORIZED_KEYS: self.authorized_keys()}
 
     def guest_files(self) -> Mapping[str, bytes]:
         """What the guest needs, by path in its root file system; all of it mode 0600."""

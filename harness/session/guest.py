@@ -242,7 +242,7 @@ class Guest:
                 if archive is not None:
                     with archive.open("rb") as part:
                         shutil.copyfileobj(part, file)
-            files = self.keys.guest_files()
+            files = self.keys.openssh_files() if self._private_disk else self.keys.guest_files()
             entries = [cpio.file(f"/{name}", files[name], 0o600) for name in files]
             if uses(self.plan.resolved.scenario.script, (Kexec,)):
                 # The kernel has unpacked, and thrown away, what it was started from.
