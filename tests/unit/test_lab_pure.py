@@ -15,7 +15,7 @@ import pytest
 from harness.errors import GuestLost, MachineryError
 from harness.events import Deadline, Event, EventStream
 from harness.guest.console import Console
-from harness.guest.ssh import HOST_KEY, Keys, dropbear_key, public_blob
+from harness.guest.ssh import HOST_KEY, OPENSSH_HOST_KEY, Keys, dropbear_key, public_blob
 from harness.hosts import capscache, enter, netns, relay
 from harness.hosts.libvirtd import find_program
 from harness.hosts.shaping import bucket
@@ -253,6 +253,16 @@ def test_dropbear_reads_the_host_key(tmp_path: Path) -> None:
     said = subprocess.run(
         ["dropbearkey", "-y", "-f", file], capture_output=True, text=True, check=True
     ).stdout
+    assert keys.known_hosts("x").decode().split()[2] in said
+
+
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="no ssh-keygen")
+def test_openssh_reads_the_host_key(tmp_path: Path) -> None:
+    keys = Keys.generate()
+    file = tmp_path / "key"
+    file.touch(mode=0o600)
+    file.write_bytes(keys.openssh_files()[OPENSSH_HOST_KEY])
+    said = subprocess.run(["ssh-keygen", "-y", "-f", file], capture_output=True, text=True, check=True).stdout
     assert keys.known_hosts("x").decode().split()[2] in said
 
 
