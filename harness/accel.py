@@ -16,8 +16,9 @@ import hashlib
 import os
 import selectors
 import subprocess
+import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -51,9 +52,10 @@ class Machine:
     firmware: tuple[Path, ...]
     vmlinuz: Path
 
-    def command(self) -> list[str]:
+    def command(self, accelerator: str = "kvm") -> list[str]:
         """The smallest guest that tells: no disk, no init; it need not live long."""
-        command = [str(self.qemu), "-accel", "kvm", "-cpu", "host", "-m", "256", "-nodefaults"]
+        cpu = "host" if accelerator == "kvm" else "qemu64"
+        command = [str(self.qemu), "-accel", accelerator, "-cpu", cpu, "-m", "256", "-nodefaults"]
         for folder in self.firmware:
             command += ["-L", str(folder)]
         command += ["-display", "none", "-no-reboot", "-serial", "stdio", "-kernel", str(self.vmlinuz)]
@@ -66,6 +68,8 @@ class Probe:
 
     usable: bool
     reason: str
+    #: How long a guest kernel took to its first word, where one was started.
+    seconds: float | None = None
 
 
 class Memory(Protocol):
@@ -106,30 +110,37 @@ def device_problem(device: Path = DEVICE) -> str | None:
     return None if version == _KVM_API else f"{device} speaks version {version} of KVM's interface"
 
 
-def boots(machine: Machine, seconds: float = PROBE_SECONDS) -> Probe:
-    """Start a guest kernel under KVM and wait for its first word."""
+def boots(machine: Machine, seconds: float = PROBE_SECONDS, accelerator: str = "kvm") -> Probe:
+    """Start a guest kernel and wait for its first word."""
+    began = time.monotonic()
     process = subprocess.Popen(
-        machine.command(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        machine.command(accelerator),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     try:
         assert process.stdout is not None
-        said = _listen(process.stdout.fileno(), Deadline(seconds, "the probe of KVM"))
+        said = _listen(process.stdout.fileno(), Deadline(seconds, f"the probe of {accelerator.upper()}"))
     finally:
         process.kill()
         process.wait()
         if process.stdout is not None:
             process.stdout.close()
-    return judge_words(said, seconds)
+    took = round(time.monotonic() - began, 2)
+    answer = judge_words(said, seconds, accelerator)
+    return replace(answer, seconds=took) if answer.usable else answer
 
 
-def judge_words(said: bytes, seconds: float) -> Probe:
+def judge_words(said: bytes, seconds: float, accelerator: str = "kvm") -> Probe:
     """What a guest kernel's words prove, or its silence after ``seconds``."""
+    name = accelerator.upper()
     if FIRST_WORD in said:
-        return Probe(True, "a guest kernel under KVM printed its first line")
+        return Probe(True, f"a guest kernel under {name} printed its first line")
     if said.strip():
         last = said.strip().splitlines()[-1].decode("utf-8", "replace")
-        return Probe(False, f"QEMU starts no guest under KVM: {last}")
-    return Probe(False, f"a guest kernel under KVM printed nothing within {seconds:g} s")
+        return Probe(False, f"QEMU starts no guest under {name}: {last}")
+    return Probe(False, f"a guest kernel under {name} printed nothing within {seconds:g} s")
 
 
 def _listen(descriptor: int, deadline: Deadline) -> bytes:

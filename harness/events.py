@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import threading
 import time
 from collections import deque
@@ -34,9 +35,12 @@ from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path, PurePath
 from types import MappingProxyType, TracebackType
-from typing import IO, TypeAlias
+from typing import IO, Final, TypeAlias
 
 from harness.errors import DeadlineExceeded, InputError, MachineryError
+
+#: How many times as long a wait may last in an emulated machine.
+EMULATED_PATIENCE: Final = 5.0
 
 Subscriber: TypeAlias = "Callable[[Event], None]"
 
@@ -97,6 +101,15 @@ class Event:
         return json.dumps(self.as_dict(), ensure_ascii=False)
 
 
+def patience(seconds: float) -> float:
+    """How long a wait of ``seconds`` may last here.
+
+    In a nested machine that is emulated everything takes longer, and nothing is
+    wrong with it: see :mod:`harness.hosts.nested`.
+    """
+    return seconds * EMULATED_PATIENCE if os.environ.get("FREEPAGE_CHAIN") == "kvm-in-tcg" else seconds
+
+
 class Deadline:
     """A moment by which something must have happened, and what that is.
 
@@ -107,9 +120,9 @@ class Deadline:
     __slots__ = ("_end", "seconds", "what")
 
     def __init__(self, seconds: float, what: str) -> None:
-        self.seconds = seconds
+        self.seconds = patience(seconds)
         self.what = what
-        self._end = time.monotonic() + seconds
+        self._end = time.monotonic() + self.seconds
 
     @property
     def expired(self) -> bool:

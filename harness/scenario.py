@@ -203,6 +203,11 @@ def resolve(scenario: Scenario, machine: MachineFacts) -> Resolved:
     elif accelerator == "kvm" and not machine.kvm_usable:
         reason = machine.kvm_reason or "it was not shown to run guests"
         raise InputError(f"accelerator: kvm cannot be used here: {reason}", hint="use tcg, or auto")
+    if accelerator == "tcg" and scenario.guest.kvm_dirty != "bitmap":
+        raise InputError(
+            f"guest.kvm_dirty: {scenario.guest.kvm_dirty} is one of KVM's ways, and this guest is emulated",
+            hint="add --nested: in the machine around it there is KVM",
+        )
     seed = secrets.randbits(63) if scenario.seed is None else scenario.seed
     noise = noise_bytes(scenario)
     update: dict[str, object] = {"seed": seed, "accelerator": accelerator}

@@ -93,6 +93,9 @@ class Guest(Section):
     generation_id: Literal["none", "kept", "changed"] = "none"
     """A VM generation id in the guest's memory (vmgenid); changed: the destination's QEMU says another
     one, and writes it."""
+    kvm_dirty: Literal["bitmap", "bitmap-without-manual-protect", "ring"] = "bitmap"
+    """How KVM logs what is written: its bitmap; the bitmap as kernels before 5.2 have it, which QEMU need
+    not clear; or a ring for each vCPU."""
     cmdline: Annotated[Text, AfterValidator(_cmdline)] = ""
     """Words appended to the kernel's command line."""
     boot_timeout_s: Annotated[int, Field(ge=1, le=86400)] = 180
@@ -124,6 +127,8 @@ class Migration(Section):
     """Encrypt the migration, with certificates of the run's own."""
     postcopy: bool = False
     """Allow a switch to postcopy, which is never made: the device then asks for nothing."""
+    clear_bitmap_shift: Annotated[int, Field(ge=6, le=31)] | None = None
+    """So many pages, as a power of two, are cleared in KVM's bitmap at a time; null: QEMU's default, 18."""
     timeout_s: Annotated[int, Field(ge=1, le=86400)] = 300
     """Seconds until the migration must have completed."""
 

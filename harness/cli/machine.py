@@ -12,7 +12,16 @@ from harness.errors import InputError
 
 
 @app.command()
-def doctor(json: Json = False) -> None:
+def doctor(
+    json: Json = False,
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure/--no-measure",
+            help="Boot a guest in each way that there is here, once, to see how fast: a minute or more.",
+        ),
+    ] = True,
+) -> None:
     """Say what this machine has, what it lacks for a run, and what to do about it."""
     from harness.doctor import examine, possible
     from harness.doctor.show import as_document, print_findings
@@ -21,12 +30,29 @@ def doctor(json: Json = False) -> None:
 
     events = EventStream()
     with TerminalProgress(events):
-        findings = examine(events)
+        findings = examine(events, measure=measure)
     if json:
         print_json(as_document(findings))
     else:
         print_findings(findings)
     raise typer.Exit(0 if possible(findings) else 3)
+
+
+@app.command(hidden=True)
+def probe() -> None:
+    """Start a guest kernel under KVM, and print as JSON what came of it: the doctor asks that inside."""
+    from dataclasses import asdict
+
+    from harness import accel
+    from harness.doctor.findings import built_machine
+    from harness.errors import MachineryError
+    from harness.events import EventStream, patience
+    from harness.toolchain.cache import Cache
+
+    machine = built_machine(Cache(None, EventStream()))
+    if machine is None:
+        raise MachineryError("there is nothing to try KVM with", hint="freepage build")
+    print_json(asdict(accel.boots(machine, patience(accel.PROBE_SECONDS))))
 
 
 @app.command()

@@ -48,14 +48,21 @@ class Finding:
     level: Level
     text: str
     advice: str | None = None
+    #: How fast it is, where that was measured: seconds to a guest kernel's first line.
+    seconds: float | None = None
 
 
-def examine(events: EventStream, cache: Cache | None = None) -> tuple[Finding, ...]:
-    """Look at everything."""
+def examine(events: EventStream, cache: Cache | None = None, *, measure: bool = False) -> tuple[Finding, ...]:
+    """Look at everything.
+
+    With ``measure``, a guest is booted in each way that there is here, once, to see how fast it is.
+    """
     cache = cache or Cache(None, events)
     built = _built(cache)
+    from harness.doctor import speed
+
     checks: tuple[Callable[[], Iterable[Finding]], ...] = (
-        lambda: [_kvm(cache, built, events), _nested()],
+        lambda: [_kvm(cache, built, events), *speed.ways(cache, events, measure=measure)],
         lambda: [_libvirt(), _namespaces(), _subordinate_ids(), _tun()],
         lambda: [_memory(), _disk(cache, built)],
         lambda: [_programs(built), *_parts(built)],
@@ -98,7 +105,7 @@ def _kvm(cache: Cache, built: dict[str, list[Path]], events: EventStream) -> Fin
         )
     answer = accel.probe(machine, cache, events)
     if answer.usable:
-        return Finding("kvm", Level.OK, answer.reason)
+        return Finding("kvm", Level.OK, answer.reason, seconds=answer.seconds)
     return Finding("kvm", Level.NOTE, f"present and not usable ({answer.reason}); {slower}")
 
 
@@ -125,12 +132,6 @@ def hardware_nesting(modules: Path = Path("/sys/module")) -> bool:
     """Whether this host's KVM says that it offers virtualisation to its guests."""
     parameters = (modules / module / "parameters" / "nested" for module in _NESTED)
     return any(path.read_text(encoding="ascii").strip() in ("1", "Y") for path in parameters if path.exists())
-
-
-def _nested() -> Finding:
-    if hardware_nesting():
-        return Finding("nested", Level.OK, "this host's KVM offers virtualisation to guests")
-    return Finding("nested", Level.NOTE, "no hardware virtualisation for guests; TCG can emulate it")
 
 
 def _libvirt() -> Finding:

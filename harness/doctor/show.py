@@ -20,7 +20,13 @@ def as_document(findings: Sequence[Finding]) -> dict[str, object]:
         "version": 1,
         "possible": possible(findings),
         "findings": [
-            {"name": item.name, "level": item.level.value, "text": item.text, "advice": item.advice}
+            {
+                "name": item.name,
+                "level": item.level.value,
+                "text": item.text,
+                "advice": item.advice,
+                "seconds": item.seconds,
+            }
             for item in findings
         ],
     }
@@ -35,6 +41,8 @@ def print_findings(findings: Sequence[Finding]) -> None:
         line = Text()
         line.append(f"{item.level.value:8}", _STYLES[item.level])
         line.append(f"{item.name:{width}}  {item.text}")
+        if item.seconds is not None:
+            line.append(f" (after {item.seconds:.1f} s)", "dim")
         console.print(line, soft_wrap=True)
         if item.advice:
             console.print(Text(" " * (8 + width + 2) + item.advice, "dim"), soft_wrap=True)

@@ -18,6 +18,7 @@ from typing import Final, Literal, TypeAlias
 from uuid import UUID
 
 from harness.errors import MachineryError
+from harness.guest.dirty_log import QEMUS_CHOICE, DirtyLog
 from harness.guest.memory_shape import ONE_BLOCK, MemoryShape, add_backing, add_maximum, add_nodes
 from harness.hosts.netns import Nic
 
@@ -131,6 +132,8 @@ class DomainSpec:
     unconfined: tuple[str, ...] = ()
     #: How it is cut up, and whether in huge pages.
     shape: MemoryShape = ONE_BLOCK
+    #: How what it writes is logged.
+    log: DirtyLog = QEMUS_CHOICE
     #: More QEMU arguments, after all others.
     extra: tuple[str, ...] = ()
 
@@ -154,6 +157,7 @@ def domain_xml(spec: DomainSpec) -> str:
         ET.SubElement(features, name)
     # The outside walk reads the kernel's own description of its structures from it.
     ET.SubElement(features, "vmcoreinfo", {"state": "on"})
+    spec.log.add_features(features)
     add_nodes(_cpu(root, spec), spec.shape, spec.memory, spec.vcpus)
     ET.SubElement(root, "clock", {"offset": "utc"})
     # A guest that panics or reboots is lost at once, and not again and again until a deadline.
@@ -302,6 +306,8 @@ def _command_line(root: ET.Element, spec: DomainSpec) -> None:
     line = ET.SubElement(root, f"{{{_QEMU}}}commandline")
     for argument in _arguments(spec):
         ET.SubElement(line, f"{{{_QEMU}}}arg", {"value": argument})
+    for name, value in spec.log.environment().items():
+        ET.SubElement(line, f"{{{_QEMU}}}env", {"name": name, "value": value})
 
 
 def _arguments(spec: DomainSpec) -> Iterator[str]:
@@ -312,6 +318,7 @@ def _arguments(spec: DomainSpec) -> Iterator[str]:
     yield from ("-mon", f"chardev={_MONITOR},mode=control")
     yield from spec.shape.arguments()
     yield from spec.balloon.arguments()
+    yield from spec.log.arguments()
     yield from spec.extra
 
 

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Final
 
 from harness import accel
 from harness.errors import FreepageError, HostLost, MachineryError
-from harness.events import EventStream
+from harness.events import EventStream, patience
 from harness.guest.domain import Sockets
 from harness.hosts import capscache, kernel, netns, relay
 from harness.hosts.certificates import write_certificates
@@ -95,7 +95,7 @@ class LabHost:
         """How a guest's NIC is attached here; waits until the network is there."""
         assert self._network is not None
         with _told(f"cannot make the {self.name}'s network"):
-            return self._network.result(START_SECONDS)
+            return self._network.result(patience(START_SECONDS))
 
     @property
     def site(self) -> Site:
@@ -129,10 +129,10 @@ class LabHost:
         assert self._connection is not None
         try:
             with _told(f"cannot start the {self.name}"):
-                return self._connection.result(START_SECONDS)
+                return self._connection.result(patience(START_SECONDS))
         except FutureTimeout:
             raise HostLost(
-                f"the {self.name}'s libvirt daemon does not answer within {START_SECONDS:g} s",
+                f"the {self.name}'s libvirt daemon does not answer within {patience(START_SECONDS):g} s",
                 last_lines=self.last_words(),
             ) from None
 

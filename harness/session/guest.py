@@ -18,6 +18,7 @@ from harness.events import Deadline, EventStream
 from harness.explain import trace
 from harness.guest.console import Console
 from harness.guest.control import GuestControl
+from harness.guest.dirty_log import DirtyLog
 from harness.guest.domain import Balloon, Boot, Disk, DomainSpec, domain_xml
 from harness.guest.memory_shape import MemoryShape, dimm_xml
 from harness.guest.ssh import Keys
@@ -28,6 +29,7 @@ from harness.scenario_script import DEVICE_HOLDS, RESTARTS, Kexec, holds_needed,
 from harness.session.disk import copy_sparse
 from harness.session.plan import RunPlan
 from harness.toolchain import QemuBinary, cpio
+from harness.toolchain.preload import HIDDEN
 
 if TYPE_CHECKING:
     import libvirt
@@ -159,6 +161,7 @@ class Guest:
             unconfined=host.site.unconfined,
             restarts=uses(scenario.script, RESTARTS),
             shape=self._shape,
+            log=DirtyLog(scenario.guest.kvm_dirty, scenario.migration.clear_bitmap_shift, self.plan.preload),
         )
 
     @property
@@ -257,6 +260,15 @@ class Guest:
     def wait_until_ready(self, deadline: Deadline) -> Mapping[str, object]:
         """Wait for the guest's own word; what it says of itself."""
         return self.control.wait_ready(deadline)
+
+    def demand_dirty_log(self) -> None:
+        """Raise unless QEMU logs writes as the scenario says: what was hidden from it, it has asked for."""
+        if self.plan.preload is not None:
+            said = last_words(self._lab.source.qemu_log(self._lab.guest_name), lines=1000)
+            if not any(HIDDEN in line for line in said):
+                raise MachineryError(
+                    "QEMU has not asked KVM for manual protection: nothing was hidden from it"
+                )
 
     def explained(self, error: GuestLost) -> GuestLost:
         """The same error with all that is left of the guest: its last lines, QEMU's, the command line."""

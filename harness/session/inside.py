@@ -149,6 +149,7 @@ def _boot(plan: RunPlan, lab: Pair, guest: Guest, events: EventStream) -> Booted
 
         ready = guest.wait_until_ready(Deadline(scenario.guest.boot_timeout_s, "the guest's ready word"))
         step.note(kernel=ready.get("release"), driver=ready.get("driver"), guest_ms=ready.get("uptime_ms"))
+        guest.demand_dirty_log()
         guest.plug(domain, Deadline(PLUG_SECONDS, "the guest's use of the DIMM"))
     # What libvirt has learnt about this QEMU is not asked again by the next run.
     lab.source.keep_capabilities()

@@ -24,7 +24,15 @@ from harness import accel
 from harness.errors import FreepageError, InputError, LostError
 from harness.events import EventStream
 from harness.hosts import capscache
-from harness.hosts.nested.machine import OWN_FOLDERS, OWN_MEMORY, Chain, MachineSpec, NestedMachine, Share
+from harness.hosts.nested.machine import (
+    BOOT_SECONDS,
+    OWN_FOLDERS,
+    OWN_MEMORY,
+    Chain,
+    MachineSpec,
+    NestedMachine,
+    Share,
+)
 from harness.hosts.nested.parts import machine_parts
 from harness.report.folder import RunFolder
 from harness.scenario import HOST_MARGIN, Override, Scenario
@@ -32,6 +40,7 @@ from harness.session.plan import Tools
 from harness.session.prepare import command_start, load, memory_available, prepare
 from harness.session.several import INTERRUPTED, run_folders, worst
 from harness.terminal import TerminalProgress, print_error
+from harness.toolchain import Toolchain
 from harness.toolchain.cache import CACHE_VARIABLE, Cache
 from harness.units import format_size
 
@@ -49,8 +58,11 @@ class _Run:
     def prepare(self, events: EventStream) -> None:
         """Build what it needs; nothing is built inside."""
         # Emulated, as far as this host is concerned: its KVM is not asked for.
-        here = self.scenario.model_copy(update={"accelerator": "tcg"})
+        guest = self.scenario.guest.model_copy(update={"kvm_dirty": "bitmap"})
+        here = self.scenario.model_copy(update={"accelerator": "tcg", "guest": guest})
         prepare(here, self.tools, events, command_start())
+        if self.scenario.guest.kvm_dirty == "bitmap-without-manual-protect":
+            Toolchain(events=events).no_manual_protect()
 
     def argv(self, scenario_file: str, *, as_json: bool) -> list[str]:
         """The command inside: the scenario as it was loaded here, changes included."""
@@ -93,12 +105,18 @@ def run_scenarios_nested(
 
 @contextlib.contextmanager
 def nested(
-    events: EventStream, *, memory: int, writable: Iterable[Path], visible: Iterable[Path] = ()
+    events: EventStream,
+    *,
+    memory: int,
+    writable: Iterable[Path],
+    visible: Iterable[Path] = (),
+    boot_seconds: float = BOOT_SECONDS,
 ) -> Iterator[NestedMachine]:
     """A nested machine for commands whose guests take ``memory`` bytes together (both hosts).
 
     ``writable``: existing folders of this host in which the commands may write; all other
     writing stays inside.  ``visible``: further files and folders that they must see.
+    ``boot_seconds`` bounds the machine's boot.
     """
     cache = Cache(None, events)
     with events.step("nested-parts"):
@@ -116,7 +134,7 @@ def nested(
     capabilities = capscache.capability_cache().parent
     capabilities.mkdir(parents=True, exist_ok=True)
     shares = _shares([*writable, capabilities], [cache.root, *visible])
-    with NestedMachine(parts, MachineSpec(chain, size, shares), events) as machine:
+    with NestedMachine(parts, MachineSpec(chain, size, shares), events, boot_seconds) as machine:
         yield machine
 
 

@@ -72,12 +72,14 @@ class RunPlan:
     #: Unpacked over the image: what the workload needs beside it.
     archive: Path | None = None
     disk: GuestDisk | None = None
+    #: Loaded into both QEMUs: see harness/toolchain/preload.py.
+    preload: Path | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
         """Every file that the lab reads."""
         qemus = (self.source_qemu, self.destination_qemu)
-        named = (self.kernel.vmlinuz, self.image.initrd, self.archive)
+        named = (self.kernel.vmlinuz, self.image.initrd, self.archive, self.preload)
         firmware = [place for qemu in qemus for place in qemu.firmware]
         firmware += [self.disk.path] if self.disk is not None else []
         return (*(path for path in named if path is not None), *(qemu.path for qemu in qemus), *firmware)

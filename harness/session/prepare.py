@@ -124,6 +124,7 @@ def prepare(
         archive = toolchain.compile_archive() if kind == "compile" else None
         if kind == "pagecache" and disk is None:
             disk = GuestDisk(toolchain.formula_disk(resolved.noise_bytes), private=False)
+        preload = _preload(toolchain, scenario)
         step.note(accelerator=resolved.accelerator, reason=reason)
     return RunPlan(
         resolved,
@@ -138,6 +139,7 @@ def prepare(
         machines,
         archive,
         disk,
+        preload,
     )
 
 
@@ -161,6 +163,17 @@ def _image(
         raise InputError("workload.kind: pagecache reads a disk of its own, which guest.image=debian has not")
     distribution = toolchain.distribution(kernel, variant)
     return distribution.image, GuestDisk(distribution.disk, private=True)
+
+
+def _preload(toolchain: Toolchain, scenario: Scenario) -> Path | None:
+    if scenario.guest.kvm_dirty != "bitmap-without-manual-protect":
+        return None
+    if scenario.remote is not None:
+        raise InputError(
+            "guest.kvm_dirty: bitmap-without-manual-protect is for hosts on this machine",
+            hint="leave --source and --destination out, or take the ring or the bitmap",
+        )
+    return toolchain.no_manual_protect()
 
 
 def _qemus(

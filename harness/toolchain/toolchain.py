@@ -27,6 +27,7 @@ from harness.toolchain.firmware import NEEDED, firmware
 from harness.toolchain.image import Image, build_image
 from harness.toolchain.kernel import Kernel, named_kernel
 from harness.toolchain.module import SHIPPED, TEST, build_module
+from harness.toolchain.preload import no_manual_protect
 from harness.toolchain.probe import Probe, probe_binary
 from harness.toolchain.qemu import FAULTS, FLAVOURS, PATCHED, QemuBinary, QemuBuilder
 from harness.toolchain.recipe import Recipe, checkout, read_recipe
@@ -133,6 +134,10 @@ class Toolchain:
     def formula_disk(self, size: int) -> Path:
         """A raw disk of ``size`` bytes with the content that ``pagecache`` expects."""
         return build_formula_disk(self.cache, size)
+
+    def no_manual_protect(self) -> Path:
+        """The library that hides KVM's manual dirty log protection from a QEMU."""
+        return no_manual_protect(self.cache, checkout() / "vm-images" / "host" / "no_manual_protect.c")
 
     def update(self) -> None:
         """Forget what Debian had: the next call looks, and builds anew what has changed there."""

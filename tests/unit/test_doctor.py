@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from harness import accel
-from harness.doctor import Finding, Level, examine, findings, possible
+from harness.doctor import Finding, Level, examine, findings, possible, speed
 from harness.doctor.show import as_document
+from harness.errors import MachineryError
 from harness.events import EventStream
+from harness.hosts.nested import parts
 from harness.toolchain.cache import Cache
 
 
@@ -84,6 +86,49 @@ def test_what_is_missing_decides() -> None:
     document = as_document([ok, missing])
     assert document["possible"] is False
     assert document["findings"] == [
-        {"name": "ok", "level": "ok", "text": "text", "advice": None},
-        {"name": "missing", "level": "missing", "text": "text", "advice": None},
+        {"name": "ok", "level": "ok", "text": "text", "advice": None, "seconds": None},
+        {"name": "missing", "level": "missing", "text": "text", "advice": None, "seconds": None},
     ]
+
+
+def test_each_way_is_measured_once_and_only_when_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def nested(_: EventStream) -> accel.Probe:
+        asked.append("nested")
+        return accel.Probe(True, "kvm-in-tcg: a machine boots in 9.0 s", 12.5)
+
+    def emulated(machine: accel.Machine, seconds: float, accelerator: str) -> accel.Probe:
+        asked.append(accelerator)
+        return accel.Probe(True, "a guest kernel under TCG printed its first line", 1.5)
+
+    monkeypatch.setattr(accel, "device_problem", lambda: "there is no /dev/kvm")
+    monkeypatch.setattr(accel, "boots", emulated)
+    monkeypatch.setattr(speed, "_try", nested)
+    monkeypatch.setattr(parts, "machine_parts", lambda _: None)
+    cache = cache_of(tmp_path, built=True)
+    assert {look(cache)[name].seconds for name in ("tcg", "nested")} == {None}
+    assert not asked
+    for _ in range(2):
+        seen = {finding.name: finding for finding in examine(EventStream(), cache, measure=True)}
+        assert (seen["tcg"].seconds, seen["nested"].seconds) == (1.5, 12.5)
+        assert seen["nested"].text == "kvm-in-tcg: a machine boots in 9.0 s"
+    assert asked == ["tcg", "nested"]
+
+
+def test_a_nested_machine_that_cannot_be_made_is_a_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacking(_: object) -> None:
+        raise MachineryError("there is no QEMU with 9p", hint="install one")
+
+    monkeypatch.setattr(accel, "device_problem", lambda: "there is no /dev/kvm")
+    monkeypatch.setattr(accel, "boots", lambda *_: accel.Probe(False, "because"))
+    monkeypatch.setattr(parts, "machine_parts", lacking)
+    seen = {
+        finding.name: finding
+        for finding in examine(EventStream(), cache_of(tmp_path, built=True), measure=True)
+    }
+    assert (seen["nested"].level, seen["nested"].advice) == (Level.NOTE, "install one")

@@ -155,9 +155,12 @@ def start_script(shares: Sequence[Share]) -> str:
 class NestedMachine:
     """Context manager: the machine runs while it is entered.  Enter it in the main thread."""
 
-    def __init__(self, parts: Parts, spec: MachineSpec, events: EventStream) -> None:
+    def __init__(
+        self, parts: Parts, spec: MachineSpec, events: EventStream, boot_seconds: float = BOOT_SECONDS
+    ) -> None:
         self._parts = parts
         self._spec = spec
+        self._boot_seconds = boot_seconds
         self._events = events
         self._stack = contextlib.ExitStack()
         self._lines = Lines()
@@ -186,7 +189,7 @@ class NestedMachine:
             with self._events.step(
                 "nested-machine", chain=self._spec.chain, qemu=self._parts.qemu_version
             ) as step:
-                hello = self._hello(Deadline(BOOT_SECONDS, "the nested machine's first word"))
+                hello = self._hello(Deadline(self._boot_seconds, "the nested machine's first word"))
                 step.note(uptime_s=hello.get("uptime"))
             stack.pop_all()
         return self

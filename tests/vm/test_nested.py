@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Real KVM in a machine around the run: its verdicts, its errors, and what it leaves behind.
+
+A machine takes minutes where its CPU is emulated, so the tests that every change
+has to pass share one.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.errors import GuestLost
+from harness.events import EventStream
+from harness.hosts.nested import machine as machine_module
+from harness.hosts.nested.machine import MachineSpec, NestedMachine
+from harness.hosts.nested.parts import machine_parts
+from harness.report.folder import MARKER
+from harness.report.result import Result
+from harness.toolchain.cache import Cache
+from tests.vm.conftest import Ended, Running, assert_all_gone
+
+#: Minutes on quiet cores; a busy machine may take many times as long.
+LONGEST = 3600
+
+CHAINS = ("kvm-in-tcg", "kvm-in-kvm")
+
+pytestmark = pytest.mark.timeout(LONGEST)
+
+
+def nested(folder: Path, *words: str) -> Running:
+    """A command that runs scenarios in one nested machine."""
+    return Running(["run", *words, "--nested", "--json", "--out", str(folder / "out")], folder / "out")
+
+
+def end(running: Running) -> Ended:
+    """Its end, however long it takes."""
+    stdout, stderr = running.process.communicate(timeout=LONGEST)
+    return Ended(running.process.returncode, stdout, stderr, running.out)
+
+
+def documents(text: str) -> list[Result]:
+    """The results that were printed, one after the other."""
+    decoder, found = json.JSONDecoder(), []
+    while text := text.lstrip():
+        document, length = decoder.raw_decode(text)
+        found.append(Result.from_json(json.dumps(document)))
+        text = text[length:]
+    return found
+
+
+def assert_right(ended: Ended, *scenarios: str) -> list[Result]:
+    """All of them pass under real KVM, with pages skipped and every page that the host wrote named."""
+    assert ended.status == 0, str(ended)
+    found = documents(ended.stdout)
+    assert [result.scenario for result in found] == list(scenarios)
+    for result in found:
+        assert result.verdict == "pass"
+        assert result.accelerator in CHAINS
+        assert result.pages.skipped > 0
+        assert result.pages.wrong == 0
+        assert all(name.startswith("kvmclock-") for name in result.pages.explained), result.pages
+    return found
+
+
+def test_scenarios_share_a_machine_and_pass_under_kvm(folder: Path) -> None:
+    ended = end(nested(folder, "idle", "race-w2"))
+    found = assert_right(ended, "idle", "race-w2")
+    for result in found:
+        assert result.folder is not None
+        place = Path(result.folder)
+        assert place.parent == ended.out
+        # Written by the command inside, and here: same place, same content.
+        assert Result.from_json((place / "result.json").read_text()) == result
+        assert not (place / MARKER).exists()
+        assert "freepage.control" in (place / "nested.command").read_text()
+        assert (place / "nested-console.log").exists()
+        assert shlex.split(result.replay)[-1] == "--nested"
+        assert "accel" in (place / "source.command").read_text()
+        assert "kvm" in (place / "source.command").read_text()
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], NestedMachine]:
+    """A machine that does something else in place of its agent."""
+
+    def make(script: str) -> NestedMachine:
+        monkeypatch.setattr(machine_module, "start_script", lambda _: f"exec >/dev/ttyS0 2>&1\n{script}\n")
+        events = EventStream()
+        parts = machine_parts(Cache(None, events))
+        return NestedMachine(parts, MachineSpec("kvm-in-tcg", 1 << 30), events)
+
+    return make
+
+
+def test_a_kernel_that_panics_is_an_error_with_its_console(broken: Callable[[str], NestedMachine]) -> None:
+    with pytest.raises(GuestLost) as caught, broken("echo c >/proc/sysrq-trigger"):
+        pass
+    assert caught.value.exit_code == 3
+    assert "the nested machine has ended" in caught.value.message
+    assert any("Kernel panic - not syncing" in line for line in caught.value.last_lines)
+
+
+@pytest.mark.slow
+def test_a_machine_that_hangs_is_an_error(broken: Callable[[str], NestedMachine]) -> None:
+    machine = broken("echo before the hang; exec sleep 100000")
+    machine._boot_seconds = 240
+    with pytest.raises(GuestLost) as caught, machine:
+        pass
+    assert "not within 240 s" in caught.value.message
+    assert "before the hang" in caught.value.last_lines
+
+
+def test_sigkill_while_it_boots_leaves_nothing(folder: Path) -> None:
+    running = nested(folder, "idle")
+    running.wait_for_step("nested-machine")
+    family = running.family()
+    assert any(process.name().startswith("qemu-system") for process in family)
+    running.process.kill()
+    assert end(running).status == -signal.SIGKILL
+    assert_all_gone(family)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_polite_signal_reaches_the_command_inside(folder: Path, number: signal.Signals) -> None:
+    running = nested(folder, "churn", "--memory", "256MiB")
+    running.wait_for_step("boot")
+    family = running.family()
+    running.process.send_signal(number)
+    ended = end(running)
+    assert ended.status == 130, str(ended)
+    assert ended.stdout == ""
+    assert "interrupted during step" in (ended.out / MARKER).read_text()
+    assert_all_gone(family)
+
+
+@pytest.mark.slow
+def test_a_machine_that_dies_in_mid_run_is_no_verdict(folder: Path) -> None:
+    running = nested(folder, "idle", "--memory", "256MiB")
+    running.wait_for_step("boot")
+    for process in running.family():
+        if process.name().startswith("qemu-system"):
+            process.kill()
+    ended = end(running)
+    assert ended.status == 3, str(ended)
+    assert ended.stdout == ""
+    assert "the nested machine has ended" in (ended.out / MARKER).read_text()
+
+
+@pytest.mark.slow
+def test_late_arming_is_caught_under_kvm_and_only_there(folder: Path, start: Callable[..., Running]) -> None:
+    ended = end(nested(folder, "race-w2", "--fault", "late-arming"))
+    assert ended.status == 1, str(ended)
+    (result,) = documents(ended.stdout)
+    assert result.accelerator in CHAINS
+    assert "skipped-but-changed-since-request" in {finding.rule for finding in result.findings}
+    emulated = start(
+        "run", "race-w2", "--fault", "late-arming", "--accel", "tcg", "--json", "--memory", "192MiB"
+    )
+    assert end(emulated).status == 0
+
+
+@pytest.mark.slow
+def test_what_ships_passes(folder: Path) -> None:
+    names = ("idle", "freed", "fragmented", "churn")
+    assert_right(end(nested(folder, *names, "--memory", "512MiB")), *names)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "guest.kvm_dirty=ring",
+        "guest.kvm_dirty=bitmap-without-manual-protect",
+        "migration.clear_bitmap_shift=6",
+        "migration.clear_bitmap_shift=31",
+    ],
+)
+def test_every_way_to_log_writes(folder: Path, setting: str) -> None:
+    ended = end(nested(folder, "race-w2", "--set", setting))
+    (result,) = assert_right(ended, "race-w2")
+    assert result.folder is not None
+    said = (Path(result.folder) / "source.command").read_text()
+    if "ring" in setting:
+        assert "dirty-ring-size=" in said
+    if "shift" in setting:
+        assert setting.rpartition("=")[2] in said
