@@ -20,6 +20,8 @@ class Load(Section):
     work_unit: ClassVar[str] = ""
     #: Once it is loaded it neither allocates nor frees.
     stands_still: ClassVar[bool] = True
+    #: How long its loading may take, emulated on a busy machine.
+    load_seconds_per_mib: ClassVar[float] = 0.2
     #: The guest that has what it needs.
     image: ClassVar[Literal["small", "debian"]] = "small"
 
@@ -102,6 +104,7 @@ class Database(Load):
 
     work_unit = "transactions"
     stands_still = False
+    load_seconds_per_mib = 20.0
     image = "debian"
 
     kind: Literal["database"] = "database"

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 #: Filling memory takes a moment under emulation: seconds, and more for each MiB.
 LOAD_SECONDS: Final = 60.0
-LOAD_SECONDS_PER_MIB: Final = 0.2
 LOAD_SECONDS_PER_FILE: Final = 10.0
 
 #: Beside the RAM of both sides in their file system: what libvirt itself puts there.
@@ -164,8 +163,9 @@ def load(here: Booted, events: EventStream) -> int:
     """
     resolved = here.plan.resolved
     words = resolved.load_words()
-    seconds = LOAD_SECONDS + LOAD_SECONDS_PER_MIB * resolved.noise_bytes / (1 << 20)
-    seconds += LOAD_SECONDS_PER_FILE * getattr(resolved.scenario.workload, "files", 0)
+    workload = resolved.scenario.workload
+    seconds = LOAD_SECONDS + workload.load_seconds_per_mib * resolved.noise_bytes / (1 << 20)
+    seconds += LOAD_SECONDS_PER_FILE * getattr(workload, "files", 0)
     deadline = Deadline(seconds, "the workload's loading")
     with events.step("load", workload=words[0]) as step:
         answer = here.guest.load(deadline)
