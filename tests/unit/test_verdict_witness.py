@@ -219,7 +219,7 @@ def test_no_walk_is_said_and_is_no_agreement() -> None:
     unseen = judge(replace(world.case(), quiet=True))
     assert (unseen.testimony.answered, unseen.testimony.judged) == (1, 0)
     assert unseen.testimony.missing == ["nobody looked at the request"]
-    assert judge(replace(world.case(), arm="off", log=())).testimony.answered == 0
+    assert judge(replace(world.case(), arm="off")).testimony.answered == 0
 
 
 @pytest.mark.parametrize("frame", [0, 7])
