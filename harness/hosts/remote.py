@@ -30,7 +30,7 @@ from harness.events import EventStream
 from harness.hosts.remote_deputy import DeputyClient
 from harness.hosts.remote_fit import RECORDS_ROOM, common_parent, demand_memory
 from harness.hosts.remote_host import RemoteHost
-from harness.hosts.remote_memory import ORACLE
+from harness.hosts.remote_memory import ORACLE, Shared
 from harness.hosts.remote_ssh import SshConnection
 from harness.hosts.remote_uri import RemoteUri
 
@@ -72,11 +72,11 @@ class RemotePair:
         with contextlib.ExitStack() as stack:
             runtime_dir = Path(tempfile.mkdtemp(prefix="fp-"))
             stack.callback(shutil.rmtree, runtime_dir, ignore_errors=True)
-            key = secrets.token_bytes(32)
+            shared = Shared(secrets.token_bytes(32))
             hosts = []
             for name, side in (("source", remote.source), ("destination", remote.destination)):
                 with events.step("connect", host=name, to=RemoteUri.parse(side.uri).place) as step:
-                    host = _host(name, side, remote, runtime_dir, key, events, stack)
+                    host = _host(name, side, remote, runtime_dir, shared, events, stack)
                     step.note(kernel=host.facts.kernel, libvirt=host.libvirt_version)
                     hosts.append(host)
             source, destination = hosts
@@ -143,7 +143,7 @@ def _host(
     side: RemoteSide,
     remote: Remote,
     runtime_dir: Path,
-    key: bytes,
+    shared: Shared,
     events: EventStream,
     stack: contextlib.ExitStack,
 ) -> RemoteHost:
@@ -154,7 +154,7 @@ def _host(
     ssh = SshConnection(uri, folder, config=config, python=side.python)
     stack.callback(ssh.close)
     deputy = DeputyClient(name, ssh)
-    host = RemoteHost(name, uri, ssh, deputy, folder, key, events)
+    host = RemoteHost(name, uri, ssh, deputy, folder, shared, events)
     stack.callback(host.leave)
     host.examine()
     return host

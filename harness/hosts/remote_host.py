@@ -15,7 +15,7 @@ from harness.hosts.interface import Ends, Site
 from harness.hosts.remote_deputy import DeputyClient
 from harness.hosts.remote_files import bring, fetch
 from harness.hosts.remote_fit import Daemon, Facts, demand_machine, no_libvirt, working_socket
-from harness.hosts.remote_memory import ORACLE
+from harness.hosts.remote_memory import ORACLE, Shared
 from harness.hosts.remote_qemu import RemoteQemu, find_qemu
 from harness.hosts.remote_ssh import SshConnection
 from harness.hosts.remote_uri import RemoteUri
@@ -39,7 +39,7 @@ class RemoteHost:
         ssh: SshConnection,
         deputy: DeputyClient,
         runtime_dir: Path,
-        key: bytes,
+        shared: Shared,
         events: EventStream,
     ) -> None:
         self.name = name
@@ -49,7 +49,7 @@ class RemoteHost:
         self.migrate_uri = f"tcp://{remote.host}"
         self._ssh = ssh
         self._runtime_dir = runtime_dir
-        self._key = key
+        self._shared = shared
         self._events = events
         self._connection: libvirt.virConnect | None = None
         self._facts: Facts | None = None
@@ -96,7 +96,7 @@ class RemoteHost:
         header, _ = self.deputy.call("greet")
         self._ssh.demand_forwarding(str(header.get("path")), self._runtime_dir / "greeter.sock")
         self._ssh.forward_here(self._runtime_dir / "libvirt.sock", self._libvirt_socket(self._facts))
-        self.deputy.call("key", self._key)
+        self.deputy.call("key", self._shared.key)
         self._connection = self._open()
         self._daemon = Daemon.of(self._connection.getCapabilities())
 
@@ -224,7 +224,7 @@ class RemoteHost:
     def qemu(self, monitor: Path, pid: int) -> RemoteQemu:  # noqa: ARG002 - that is our ssh's
         """The QEMU whose monitor listens at that socket of ours."""
         name = f"{monitor.parent.name}-{monitor.stem}.sock"
-        return find_qemu(self.deputy, self.path_in_folder(name), self._key)
+        return find_qemu(self.deputy, self.path_in_folder(name), self._shared)
 
     def set_wire(self, *, up: bool) -> None:
         """Not to be had: the network is not ours."""

@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -40,6 +41,17 @@ _MOST_PAGES: Final = 1 << 18
 #: Pages that are kept of what a walk has read: memmap, symbols, types.
 _MOST_READ: Final = 1 << 14
 _UNKNOWN: Final = (bytes(DIGEST_BYTES), b"")
+
+
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """What all looks of one run have in common, on both hosts."""
+
+    #: Of the digests; the deputies have it as well.
+    key: bytes
+    #: By RAMBlock and page, what was read before, with its digest: the next walk reads nearly the same,
+    #: and so does the first one after the guest has moved.
+    read: dict[str, dict[int, tuple[bytes, bytes]]] = field(default_factory=dict)
 
 
 class RemoteDigests:
@@ -106,17 +118,16 @@ class RemoteDigests:
 class RemoteImage:
     """One RAMBlock of a QEMU over there."""
 
-    def __init__(self, deputy: DeputyClient, number: int, name: str, size: int, key: bytes) -> None:
-        """``key``: of the run's digests, which the deputy has as well."""
+    def __init__(self, deputy: DeputyClient, number: int, name: str, size: int, shared: Shared) -> None:
         self.deputy = deputy
-        self.key = key
+        self.key = shared.key
         self.name = name
         self.size = size
         self.pages = size // PAGE_SIZE
         self._number = number
         self._closed = False
-        #: What was read before, with its digest: the next walk reads nearly the same.
-        self._read: dict[int, tuple[bytes, bytes]] = {}
+        self._shared = shared
+        self._read = shared.read.setdefault(name, {})
 
     def digests(self) -> RemoteDigests:
         """Look at every page.  The guest must stand still."""
@@ -172,9 +183,8 @@ class RemoteImage:
 
     def again(self) -> RemoteImage:
         """The same, for another thread; closing it closes nothing."""
-        same = RemoteImage(self.deputy, self._number, self.name, self.size, self.key)
+        same = RemoteImage(self.deputy, self._number, self.name, self.size, self._shared)
         same._closed = True
-        same._read = self._read
         return same
 
     def compared_with(self, destination: FarImage) -> Comparison:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from harness.errors import MachineryError
 from harness.hosts.remote_deputy import DeputyClient
-from harness.hosts.remote_memory import ORACLE, RemoteImage
+from harness.hosts.remote_memory import ORACLE, RemoteImage, Shared
 from harness.memory.access import Image
 from harness.memory.qemu_ram import BlockPlace
 
@@ -20,7 +20,7 @@ class RemoteQemu:
     pid: int
     words: tuple[str, ...]
     deputy: DeputyClient
-    key: bytes
+    shared: Shared
 
     @property
     def here(self) -> bool:
@@ -50,7 +50,7 @@ class RemoteQemu:
         if not isinstance(numbers, Mapping):
             raise MachineryError(f"the {self.deputy.name} does not say what it opened")
         return {
-            str(name): RemoteImage(self.deputy, int(number), str(name), sizes[str(name)], self.key)
+            str(name): RemoteImage(self.deputy, int(number), str(name), sizes[str(name)], self.shared)
             for name, number in numbers.items()
             if name in sizes
         }
@@ -60,11 +60,11 @@ def _places(blocks: Sequence[BlockPlace]) -> list[list[object]]:
     return [[block.name, block.address, block.used] for block in blocks]
 
 
-def find_qemu(deputy: DeputyClient, monitor: str, key: bytes) -> RemoteQemu:
+def find_qemu(deputy: DeputyClient, monitor: str, shared: Shared) -> RemoteQemu:
     """The QEMU whose monitor has this path over there."""
     header, _ = deputy.call("find")
     found = header.get("processes")
     for pid, words in found if isinstance(found, list) else ():
         if any(monitor in str(word) for word in words):
-            return RemoteQemu(int(pid), tuple(map(str, words)), deputy, key)
+            return RemoteQemu(int(pid), tuple(map(str, words)), deputy, shared)
     raise MachineryError(f"the {deputy.name}'s QEMU cannot be found there: nothing has the monitor {monitor}")

@@ -25,7 +25,7 @@ from harness.errors import HostLost, MachineryError
 from harness.events import Deadline
 from harness.hosts.remote_deputy import DeputyClient, archive, unpacked
 from harness.hosts.remote_files import bring, fetch
-from harness.hosts.remote_memory import CHUNK_PAGES, ORACLE, RemoteImage
+from harness.hosts.remote_memory import CHUNK_PAGES, ORACLE, RemoteImage, Shared
 from harness.hosts.remote_uri import RemoteUri
 from harness.memory.compare import compare
 from harness.memory.image import RamImage
@@ -133,12 +133,12 @@ class Ram:
     def here(self) -> RamImage:
         return RamImage(os.dup(self.fd), self.used, self.name)
 
-    def there(self, deputy: DeputyClient) -> RemoteImage:
+    def there(self, deputy: DeputyClient, shared: Shared | None = None) -> RemoteImage:
         blocks = [[self.name, self.address, self.used]]
         header, _ = deputy.call("open", pid=os.getpid(), blocks=blocks)
         images = header["images"]
         assert isinstance(images, dict)
-        return RemoteImage(deputy, images[self.name], self.name, self.used, KEY)
+        return RemoteImage(deputy, images[self.name], self.name, self.used, shared or Shared(KEY))
 
 
 def noise(seed: int, pages: int = PAGES) -> bytearray:
@@ -225,6 +225,16 @@ def test_pages_are_read_again_only_if_they_have_changed(ssh: FakeSsh) -> None:
     assert again[45 * PAGE_SIZE :].startswith(b"changed")
     assert again[: 45 * PAGE_SIZE] == content[5 * PAGE_SIZE : 50 * PAGE_SIZE]
     assert deputy.bytes_for(ORACLE) - before < 2 * PAGE_SIZE
+
+
+def test_what_was_read_on_one_side_is_not_read_again_on_the_other(ssh: FakeSsh) -> None:
+    deputy, shared = client(ssh), Shared(KEY)
+    content = bytes(noise(4))
+    source, destination = Ram(content).there(deputy, shared), Ram(content).there(deputy, shared)
+    source.read(5, 100)
+    before = deputy.bytes_for(ORACLE)
+    assert destination.read(5, 100).tobytes() == content[5 * PAGE_SIZE : 105 * PAGE_SIZE]
+    assert deputy.bytes_for(ORACLE) - before < PAGE_SIZE
 
 
 def test_what_is_looked_for_is_found(ssh: FakeSsh) -> None:
