@@ -53,10 +53,19 @@ def open_shell(name: str, changes: Sequence[str | Override], tools: Tools, *, ou
 
         return shell(plan, folder, events, terminal)
 
-    return _in_lab(name, changes, tools, out, work)
+    return _in_lab(name, changes, tools, out, work, lab_only="a shell needs the network of a lab")
 
 
-def _in_lab(name: str, changes: Sequence[str | Override], tools: Tools, out: Path | None, work: Work) -> int:
+def _in_lab(
+    name: str,
+    changes: Sequence[str | Override],
+    tools: Tools,
+    out: Path | None,
+    work: Work,
+    *,
+    lab_only: str | None = None,
+) -> int:
+    """``lab_only``: why this cannot be done between remote machines."""
     began = command_start()
     scenario, tools = load(name, changes, tools)
     if out is not None and out.exists():
@@ -66,6 +75,8 @@ def _in_lab(name: str, changes: Sequence[str | Override], tools: Tools, out: Pat
             hint="a run folder is never overwritten: give --out another name, or none",
         )
     events = EventStream()
+    if scenario.remote is not None and lab_only is not None:
+        raise InputError(f"remote: {lab_only}", hint="leave the section remote out, or --set remote=null")
     if scenario.remote is not None:
         return _remotely(scenario, scenario.remote, tools, out, events, began, work)
     with TerminalProgress(events):

@@ -58,14 +58,15 @@ def test_a_remote_page_that_is_wrong_is_found_and_named(folder: Path, repository
 
 
 def test_a_lost_connection_leaves_remote_hosts_as_they_were(folder: Path, repository: Path) -> None:
-    """The ssh of one host, the harness, and our program over there are killed, each in mid-run."""
+    """The ssh of one host, the harness, and our program over there are killed in mid-run; and Ctrl-C."""
     seen = scene("lost", folder, repository)
-    assert set(seen) == {"ssh", "harness", "deputy"}
+    statuses = {"ssh": 3, "harness": -9, "deputy": 3, "interrupt": 130}
+    assert set(seen) == set(statuses)
     for name, one in seen.items():
-        assert one["status"] == (-9 if name == "harness" else 3), one["said"]
-        if name != "harness":
+        assert one["status"] == statuses[name], one["said"]
+        assert "Traceback" not in one["said"]
+        if name in ("ssh", "deputy"):
             assert "is lost" in one["said"]
-            assert "Traceback" not in one["said"]
         # There was something to be taken away on both.
         for side in ("source", "destination"):
             assert one["meanwhile"][side]["/var/tmp"] != one["before"][side]["/var/tmp"]

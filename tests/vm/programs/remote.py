@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -130,6 +131,7 @@ LOSSES: dict[str, tuple[Callable[[psutil.Process], None], str]] = {
     "ssh": (_kill_ssh, "migrate"),
     "harness": (lambda running: running.kill(), "boot"),
     "deputy": (_kill_deputies, "load"),
+    "interrupt": (lambda running: running.send_signal(signal.SIGINT), "boot"),
 }
 
 
