@@ -18,7 +18,7 @@ def scene(what: str, folder: Path, repository: Path) -> Any:
     """What the program printed."""
     command = [sys.executable, "-m", "tests.vm.programs.remote", what, str(folder), *([QEMU] if QEMU else [])]
     done = subprocess.run(
-        command, cwd=repository, capture_output=True, text=True, timeout=LONGEST, check=False
+        command, cwd=repository, capture_output=True, text=True, timeout=3 * LONGEST, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout)
