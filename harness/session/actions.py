@@ -30,7 +30,7 @@ NO_LIMIT: Final = 1 << 50
 #: looked for is a monitor that hangs for as long as the network does.
 QMP_SECONDS: Final = 60.0
 #: How long a source with nobody to send to may take until it blocks.
-BLOCK_SECONDS: Final = 60.0
+BLOCK_SECONDS: Final = 120.0
 
 #: The module's misbehaviour that is about pages of the script's own, and how many ranges it takes.
 REPORT_OWNED: Final = "report-owned"
