@@ -119,7 +119,8 @@ def _machine(built: dict[str, list[Path]]) -> accel.Machine | None:
     if not (built["qemu"] and built["kernel"] and built["firmware"]):
         return None
     folder = built["qemu"][-1]
-    kernels = sorted(built["kernel"][-1].glob("boot/vmlinuz-*"))
+    # A kernel that was built here, and not unpacked, has another place for its image.
+    kernels = [path for entry in built["kernel"] for path in sorted(entry.glob("boot/vmlinuz-*"))]
     if not kernels:
         return None
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))

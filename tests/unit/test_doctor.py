@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,12 @@ def test_a_nested_machine_that_cannot_be_made_is_a_note(
         for finding in examine(EventStream(), cache_of(tmp_path, built=True), measure=True)
     }
     assert (seen["nested"].level, seen["nested"].advice) == (Level.NOTE, "install one")
+
+
+def test_a_kernel_of_another_shape_does_not_hide_the_others(tmp_path: Path) -> None:
+    cache = cache_of(tmp_path, built=True)
+    (tmp_path / "store/kernel/newer").mkdir()
+    os.utime(tmp_path / "store/kernel/newer", (2e9, 2e9))
+    machine = findings.built_machine(cache)
+    assert machine is not None
+    assert machine.vmlinuz.name == "vmlinuz-6.1"
