@@ -14,7 +14,8 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from harness.errors import InputError, MachineryError
@@ -52,6 +53,21 @@ OPTIONS = (
 
 # QEMU 10 wants a newer meson than Debian 12 has.
 BUILD_TOOLS = ("meson>=1.5", "ninja")
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """A way to compile the tree, in a build folder of its own beside the others."""
+
+    name: str
+    options: tuple[str, ...]
+
+    def folder(self, tree: WorkTree) -> Path:
+        """Its build folder."""
+        return tree.build.with_name(f"{tree.build.name}-{self.name}") if self.name else tree.build
+
+
+PLAIN = Variant("", OPTIONS)
 
 _TREE_SPACE = 2 * GIB
 _PROGRESS = re.compile(r"^\[(\d+)/(\d+)\] ")
@@ -128,12 +144,12 @@ class QemuBuilder:
             own = (*own, *series_patches(self.source, self.patch_folder / "faults"))
         return (*own, *(patch_at(path) for path in extra))
 
-    def key(self, patches: Sequence[Patch]) -> str:
+    def key(self, patches: Sequence[Patch], variant: Variant = PLAIN) -> str:
         """Everything that a binary depends on, as far as it can be known without building."""
         return key_of(
             source=self.source.identity,
             patches=[patch.digest for patch in patches],
-            options=OPTIONS,
+            options=variant.options,
             # Libraries differ between distributions, and a home folder may be shared.
             system=_system(),
         )
@@ -153,19 +169,28 @@ class QemuBuilder:
         facts = json.loads((folder / "facts.json").read_text("utf-8"))
         return QemuBinary(folder / TARGET, roms, flavour=flavour, **facts)
 
-    def _build(self, patches: Sequence[Patch], folder: Path, note: Callable[..., None]) -> None:
+    @contextmanager
+    def built(
+        self, patches: Sequence[Patch], variant: Variant, targets: Sequence[str], note: Callable[..., None]
+    ) -> Iterator[Path]:
+        """The variant's build folder with these targets made; nobody builds in it until the end."""
         root = self.cache.folder("work", self.source.tree)
         tree = WorkTree(root)
         with self.cache.lock(f"work-{self.source.tree}", f"QEMU {self.source.version}"):
             clean_leftovers(tree)
-            if not tree.build.exists():
+            folder = variant.folder(tree)
+            if not folder.exists():
                 require_space(root, "QEMU's source and build", _TREE_SPACE)
             self.source.prepare(tree, self.cache)
             note(patches=len(patches), rewritten=len(tree.become(patches)))
-            self._configure(tree)
-            note(compiled=self._compile(tree))
+            self._configure(tree, variant)
+            note(compiled=self._compile(tree, folder, targets))
+            yield folder
+
+    def _build(self, patches: Sequence[Patch], folder: Path, note: Callable[..., None]) -> None:
+        with self.built(patches, PLAIN, (TARGET,), note) as build:
             binary = folder / TARGET
-            shutil.copyfile(tree.build / TARGET, binary)
+            shutil.copyfile(build / TARGET, binary)
             binary.chmod(0o755)
         found = probe_binary(binary)
         (folder / "facts.json").write_text(json.dumps(_facts(found, binary)), encoding="utf-8")
@@ -182,31 +207,32 @@ class QemuBuilder:
         python = folder / "bin" / "python"
         if (folder / "ready").exists() and python.exists():
             return python
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(tree.build, ignore_errors=True)
+        for stale in (folder, *tree.root.glob(f"{tree.build.name}*/")):
+            shutil.rmtree(stale, ignore_errors=True)
         with self.cache.events.step("build tools", packages=", ".join(BUILD_TOOLS)):
             run([sys.executable, "-m", "venv", folder], what="make a Python environment for meson")
             run([python, "-m", "pip", "install", "--quiet", *BUILD_TOOLS], what="install meson and ninja")
         (folder / "ready").touch()
         return python
 
-    def _configure(self, tree: WorkTree) -> None:
+    def _configure(self, tree: WorkTree, variant: Variant) -> None:
         python = self._tools(tree)
         downloads = () if not self.source.complete else ("--disable-download",)
-        command = [str(tree.source / "configure"), f"--python={python}", *OPTIONS, *downloads]
-        mark = tree.build / "freepage-configured"
+        command = [str(tree.source / "configure"), f"--python={python}", *variant.options, *downloads]
+        build = variant.folder(tree)
+        mark = build / "freepage-configured"
         wanted = json.dumps([command, _system()])
         if mark.exists() and mark.read_text("utf-8") == wanted:
             return
-        shutil.rmtree(tree.build, ignore_errors=True)
-        tree.build.mkdir()
+        shutil.rmtree(build, ignore_errors=True)
+        build.mkdir()
         log = tree.root / "configure.log"
         log.unlink(missing_ok=True)
         with self.cache.events.step("configure"):
-            run(command, what="configure QEMU", cwd=tree.build, log=log, env=_build_environment(tree))
+            run(command, what="configure QEMU", cwd=build, log=log, env=_build_environment(tree))
         mark.write_text(wanted, encoding="utf-8")
 
-    def _compile(self, tree: WorkTree) -> int:
+    def _compile(self, tree: WorkTree, build: Path, targets: Sequence[str]) -> int:
         """Run ninja; returns how many steps it took."""
         steps = 0
 
@@ -224,14 +250,15 @@ class QemuBuilder:
         ninja = tree.root / "tools" / "bin" / "ninja"
         with self.cache.events.step("compile"):
             run(
-                [ninja, "-C", tree.build, TARGET],
+                [ninja, "-C", build, *targets],
                 what="build QEMU",
                 env=_build_environment(tree),
                 log=log,
                 on_line=follow,
             )
-        if not (tree.build / TARGET).exists():
-            raise MachineryError(f"building QEMU made no {TARGET}", hint=f"see {log}")
+        for target in targets:
+            if not (build / target).exists():
+                raise MachineryError(f"building QEMU made no {target}", hint=f"see {log}")
         return steps
 
 

@@ -26,6 +26,7 @@ PACKAGES: Mapping[str, str] = {
     "apt-get": "apt",
     "bc": "bc",
     "bison": "bison",
+    "clang": "clang",
     "dpkg-deb": "dpkg",
     "dpkg-source": "dpkg-dev",
     "flex": "flex",

@@ -30,11 +30,14 @@ from harness.toolchain.module import SHIPPED, TEST, build_module
 from harness.toolchain.preload import no_manual_protect
 from harness.toolchain.probe import Probe, probe_binary
 from harness.toolchain.qemu import FAULTS, FLAVOURS, PATCHED, QemuBinary, QemuBuilder
+from harness.toolchain.qtests import QemuTests, build_fuzzer, build_qtests
 from harness.toolchain.recipe import Recipe, checkout, read_recipe
 from harness.toolchain.source import SUITE, find_source
 
 SOURCE_VARIABLE = "FREEPAGE_QEMU_SOURCE"
-PARTS = ("qemu", "kernel", "module", "image")
+PARTS = ("qemu", "qtests", "kernel", "module", "image")
+#: Built only when it is asked for: QEMU's fuzzer, a whole QEMU of its own with sanitizers.
+FUZZER = "fuzzer"
 #: Built only when it is asked for: what has deliberate faults (harness/faults).
 FAULTY = "faults"
 
@@ -74,6 +77,14 @@ class Toolchain:
     def qemu(self, flavour: str = PATCHED, *, extra_patches: Sequence[Path] = ()) -> QemuBinary:
         """A QEMU of ours: ``patched`` or ``stock``; ``extra_patches`` go on top (a deliberate fault)."""
         return self._builder.get(flavour, extra_patches)
+
+    def qtests(self) -> QemuTests:
+        """QEMU's own tests of balloon and migration, and ours."""
+        return build_qtests(self._builder)
+
+    def fuzzer(self) -> QemuTests:
+        """QEMU's fuzzer, emulator and our qtest, with ASan and UBSan."""
+        return build_fuzzer(self._builder)
 
     def external_qemu(self, path: Path) -> QemuBinary:
         """A QEMU that somebody names.  Raises :class:`InputError` if it is none.
@@ -189,7 +200,7 @@ def build_all(
 
     ``kernel`` may be ``all``: that of every suite.
     """
-    known = (*PARTS, FAULTY)
+    known = (*PARTS, FUZZER, FAULTY)
     unknown = [part for part in parts if part not in known]
     if unknown:
         raise InputError(
@@ -205,6 +216,10 @@ def build_all(
         for flavour in reversed(FLAVOURS):
             qemu = toolchain.qemu(flavour)
             built.append(Built(f"qemu ({flavour})", qemu.path, qemu.version))
+    if "qtests" in parts:
+        built.append(Built("qtests", toolchain.qtests().folder, "of the patched QEMU"))
+    if FUZZER in parts:
+        built.append(Built(FUZZER, toolchain.fuzzer().folder, "with sanitizers"))
     if FAULTY in parts:
         image = toolchain.image(toolchain.kernel(kernel), TEST)
         built.append(Built("image (faults)", image.initrd, f"{image.size} bytes"))
