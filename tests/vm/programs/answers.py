@@ -91,7 +91,7 @@ class Watcher:
             elif event.data["status"] in ("completed", "failed"):
                 assert event.data["status"] == "completed"
                 break
-        guest.monitor.execute("cont")
+        guest.go_on()
         return self._answer(looks)
 
     def _answer(self, looks: Looks) -> Answer:

@@ -92,7 +92,21 @@ class MigratingGuest:
         """Let the migration come to its end, and see it there; the guest runs on."""
         self.set_bandwidth(0)
         assert self.wait_for_migration("completed", "failed") == "completed"
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Let a guest that has been migrated to nowhere run on."""
+        deadline = Deadline(PATIENCE, "the end of the migration")
+        # "completed" is said a moment before all is done, and nothing is said then.
+        while self.status() == "finish-migrate":
+            deadline.check()
         self.monitor.execute("cont")
+
+    def status(self) -> str:
+        """What QEMU says of the guest: running, paused, ..."""
+        answer = self.monitor.execute("query-status")
+        assert isinstance(answer, dict)
+        return str(answer["status"])
 
     def wait_for_migration(self, *status: str) -> str:
         """Wait until the migration is one of these; returns which."""
