@@ -97,7 +97,7 @@ def corrupt(ssh: Ssh, out: Path, qemu: list[str]) -> object:
 
 def _flip(guest: str, pages: tuple[int, ...]) -> None:
     """Change one bit of these pages in the memory of the only QEMU that is left."""
-    (qemu,) = [p for p in psutil.process_iter() if any(f"guest={guest}" in word for word in p.cmdline())]
+    (qemu,) = [p for p in psutil.process_iter() if any(f"guest={guest}" in word for word in _words(p))]
     (memory,) = [
         path
         for path in Path(f"/proc/{qemu.pid}/fd").iterdir()
@@ -110,20 +110,29 @@ def _flip(guest: str, pages: tuple[int, ...]) -> None:
     os.close(descriptor)
 
 
+def _words(process: psutil.Process) -> list[str]:
+    """Its command line; none of a process that has just ended."""
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []
+
+
 def _kill_ssh(running: psutil.Process) -> None:
     """The client that is connected to the source."""
     for process in running.children(recursive=True):
-        if process.name() == "ssh" and any("/source/control" in word for word in process.cmdline()):
+        if process.name() == "ssh" and any("/source/control" in word for word in _words(process)):
             process.kill()
 
 
 def _kill_deputies(running: psutil.Process) -> None:
     for process in psutil.process_iter():
-        words = process.cmdline()
+        words = _words(process)
         # The keeper has the same command line, and must live: it is the deputy's child.
-        parent = process.parent()
-        if any(w.endswith("deputy.zip") for w in words) and parent is not None and "ssh" in parent.name():
-            process.kill()
+        if any(word.endswith("deputy.zip") for word in words):
+            parent = process.parent()
+            if parent is not None and not any(word.endswith("deputy.zip") for word in _words(parent)):
+                process.kill()
 
 
 #: What ends, and in which step.
