@@ -126,13 +126,12 @@ def _kill_ssh(running: psutil.Process) -> None:
 
 
 def _kill_deputies(running: psutil.Process) -> None:
-    for process in psutil.process_iter():
-        words = _words(process)
-        # The keeper has the same command line, and must live: it is the deputy's child.
-        if any(word.endswith("deputy.zip") for word in words):
-            parent = process.parent()
-            if parent is not None and not any(word.endswith("deputy.zip") for word in _words(parent)):
-                process.kill()
+    """Not the keepers, which have the same command line: children of deputies, as long as those live."""
+    found = [p for p in psutil.process_iter() if any(word.endswith("deputy.zip") for word in _words(p))]
+    numbers = {process.pid for process in found}
+    deputies = [process for process in found if process.ppid() not in numbers]
+    for process in deputies:
+        process.kill()
 
 
 #: What ends, and in which step.
