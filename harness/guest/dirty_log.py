@@ -38,7 +38,7 @@ class DirtyLog:
     def arguments(self) -> Iterator[str]:
         """What it has none for."""
         if self.clear_bitmap_shift is not None:
-            yield from ("-global", f"migration.clear-bitmap-shift={self.clear_bitmap_shift}")
+            yield from ("-global", f"migration.x-clear-bitmap-shift={self.clear_bitmap_shift}")
 
     def environment(self) -> Mapping[str, str]:
         """Variables of QEMU's."""

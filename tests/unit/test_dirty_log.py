@@ -48,7 +48,7 @@ def test_the_library_is_loaded_only_where_it_hides_something() -> None:
 
 
 def test_the_chunk_of_a_clear_is_a_global_of_the_migrations() -> None:
-    assert list(DirtyLog(clear_bitmap_shift=6).arguments()) == ["-global", "migration.clear-bitmap-shift=6"]
+    assert list(DirtyLog(clear_bitmap_shift=6).arguments()) == ["-global", "migration.x-clear-bitmap-shift=6"]
 
 
 @pytest.mark.parametrize("kind", ["ring", "bitmap-without-manual-protect"])
