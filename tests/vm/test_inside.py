@@ -68,9 +68,9 @@ def test_a_guest_that_clears_what_it_frees_gets_zeros(folder: Path, repository: 
 
 
 def test_such_a_guest_would_notice(folder: Path, repository: Path) -> None:
-    """The test above can fail: of 2000 pages that are not zeros, most are found."""
+    """The test above can fail: of 2000 pages that are not zeros, most are found, or somebody dies of them."""
     seen = inside("init-on-free-planted", folder, repository)
-    assert seen["exercise"]["nonzero"] > 1000
+    assert seen["trouble"] or seen["exercise"]["nonzero"] > 1000
 
 
 @pytest.mark.slow
