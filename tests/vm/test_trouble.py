@@ -51,16 +51,18 @@ def test_sigkill_leaves_nothing(start: Start, step: str) -> None:
 
 
 def test_a_guest_that_never_says_ready(start: Start) -> None:
-    ended = start("run", "idle", "--json", "--set", "guest.boot_timeout_s=1").end()
+    # Its first lines come early and its last ones never: each takes a fifth of a second.
+    slow = ["--set", "guest.cmdline=earlyprintk=ttyS0 boot_delay=200", "--set", "guest.boot_timeout_s=8"]
+    ended = start("run", "idle", "--json", *slow).end()
     assert ended.status == 3, str(ended)
-    assert "ready word: not within 1 s" in ended.stderr
+    assert "ready word: not within 8 s" in ended.stderr
     assert "last words:" in ended.stderr
     assert "command line: " in ended.stderr
     assert_no_verdict(ended)
 
 
 def test_a_guest_that_panics_is_lost_at_once(start: Start) -> None:
-    ended = start("run", "idle", "--json", "--set", "guest.cmdline=mem=32M").end()
+    ended = start("run", "idle", "--json", "--set", "guest.cmdline=mem=64M").end()
     assert ended.status == 3, str(ended)
     assert "the guest's kernel panicked" in ended.stderr
     assert "  | console: " in ended.stderr
@@ -95,7 +97,7 @@ def test_a_daemon_that_dies(start: Start) -> None:
 
 
 def test_a_migration_that_takes_too_long_is_cancelled(start: Start) -> None:
-    settings = ["--set", "migration.timeout_s=2", "--set", "migration.bandwidth=1MiB/s"]
+    settings = ["--set", "migration.timeout_s=15", "--set", "migration.bandwidth=1MiB/s"]
     ended = start("run", "freed", "--arm", "off", "--json", *settings).end()
     assert ended.status == 3, str(ended)
     assert "the migration was cancelled" in ended.stderr

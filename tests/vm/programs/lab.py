@@ -181,16 +181,17 @@ def move_with_stops(here: Any) -> dict[str, object]:
 
     monitor = Qmp(here.guest.monitor_socket(here.lab.source))
     xml = here.domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE)
+    here.guest.arrive(here.lab.destination)
+    parameters = {
+        "migrate_uri": here.lab.destination.migrate_uri,
+        "destination_xml": destination_xml(xml, here.guest.spec(here.lab.destination)),
+        "bandwidth": 16,
+    }
     (ram,) = here.lab.source.memory_dir.rglob("pc.ram")
     states: list[int] = []
     moved: list[Any] = []
 
     def migrate() -> None:
-        parameters = {
-            "migrate_uri": here.lab.destination.migrate_uri,
-            "destination_xml": destination_xml(xml, here.guest.spec(here.lab.destination)),
-            "bandwidth": 16,
-        }
         flags = libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PAUSED
         # On a connection of its own: other calls of a client may wait for one that blocks.
         domain = here.lab.source.open().lookupByUUID(here.domain.UUID())
