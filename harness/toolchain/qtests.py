@@ -16,6 +16,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -107,16 +108,19 @@ class QemuTests:
         ``seconds`` bounds one that hangs.  Raises :class:`MachineryError` then.
         """
         # qtest takes the target's name from the binary's, and offers no way to add options.
+        # The default network card's ROM is in no package that the firmware is taken from.
         emulator = scratch / TARGET
-        options = (word for folder in self.firmware for word in ("-L", str(folder)))
+        options = ["-nic", "none", *(word for folder in self.firmware for word in ("-L", str(folder)))]
         emulator.write_text(
             f'#!/bin/sh\nexec {shlex.quote(str(self.folder / TARGET))} "$@" {shlex.join(options)}\n',
             encoding="utf-8",
         )
         emulator.chmod(0o755)
-        env = environment(QTEST_QEMU_BINARY=str(emulator), TMPDIR=str(scratch), **(more or {}))
         command = [str(self.folder / name), "-k", *(("-p", prefix) if prefix else ())]
-        return TapResult.of(*_run(command, scratch, env, seconds))
+        # Sockets are made there, whose paths must be short.
+        with tempfile.TemporaryDirectory(prefix="qtest-") as temporary:
+            env = environment(QTEST_QEMU_BINARY=str(emulator), TMPDIR=temporary, **(more or {}))
+            return TapResult.of(*_run(command, scratch, env, seconds))
 
     def fuzz(self, target: str, scratch: Path, *, seconds: int, seed: int) -> tuple[int, str]:
         """Fuzz one target for so many seconds; the fuzzer's status and what it printed."""

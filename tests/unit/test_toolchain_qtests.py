@@ -51,7 +51,7 @@ def test_a_program_runs_with_our_emulator_and_firmware(tmp_path: Path) -> None:
     done = QemuTests(built, (tmp_path / "roms",)).run("some-test", scratch, prefix="/x", seconds=60)
     assert done.ok
     assert done.passed == ("/-k-p/x",)
-    assert f"# emulator: -m 64 -L {tmp_path}/roms" in done.output
+    assert f"# emulator: -m 64 -nic none -L {tmp_path}/roms" in done.output
     assert (scratch / "output.txt").read_text("utf-8") == done.output
 
 
