@@ -154,6 +154,7 @@ def test_free_page_reporting(boot: Boot, driver: str) -> None:
     assert not guest.trouble()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_pages_in_the_balloon_can_be_moved(boot: Boot, driver: str) -> None:
     guest = boot(driver, cmdline="movablecore=320M", memory=2 * MEMORY)
@@ -172,6 +173,8 @@ def test_pages_in_the_balloon_can_be_moved(boot: Boot, driver: str) -> None:
     assert not guest.trouble()
 
 
+# Slow, as 6.1 itself warns now and then: its allocator asks for random numbers while time is suspended.
+@pytest.mark.slow
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_suspend_to_memory(boot: Boot, driver: str) -> None:
     guest = boot(driver)

@@ -61,11 +61,14 @@ def test_no_warning(toolchain: Toolchain, repository: Path, name: str, variant: 
     assert not complaints(module.with_name("build.log"), sources)
 
 
-@pytest.mark.parametrize("mistake", ["unused", "narrow"])
+@pytest.mark.parametrize("mistake", ["unused", "undeclared"])
 def test_a_warning_is_noticed(toolchain: Toolchain, repository: Path, tmp_path: Path, mistake: str) -> None:
     sources = tmp_path / "guest-module"
     shutil.copytree(repository / "guest-module", sources)
-    line = {"unused": "static int nobody;\n", "narrow": "static int old(x) int x; { return x; }\n"}[mistake]
+    line = {
+        "unused": "static int nobody;\n",
+        "undeclared": "int nobody(void) { return 0; }\n",
+    }[mistake]
     with (sources / "stats.c").open("a") as file:
         file.write(line)
     module = build_module(toolchain.cache, toolchain.kernel(), sources)

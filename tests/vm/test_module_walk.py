@@ -101,7 +101,7 @@ def test_lists_that_change_while_the_walk_resumes(guest: ModuleGuest, watcher: W
     answer = watcher.first_answer()
     after = guest.stats()
     assert after["max_hold_entries"] <= 512
-    assert after["last_holds"] > 50
+    assert after["last_holds"] > 20
     assert after["passes"] > before["passes"]
     assert_right(answer)
     assert guest.call("verify")["bad"] == 0
@@ -155,6 +155,7 @@ def test_a_walk_that_is_wrong_is_noticed(
     assert answer.judged.frames(found).size, answer.judged.counts
 
 
+@pytest.mark.slow
 def test_a_lost_edge_is_noticed(guest: ModuleGuest, watcher: Watcher) -> None:
     guest.call("tune", "chunk_bits", 512)
     guest.call("misbehave", "drop-edge")

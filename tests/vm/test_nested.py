@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Real KVM in a machine around the run: its verdicts, its errors, and what it leaves behind.
 
-A machine takes minutes where its CPU is emulated, so the tests that every change
-has to pass share one.
+A machine takes minutes where its CPU is emulated, so most of these are slow.
 """
 
 from __future__ import annotations
@@ -68,8 +67,9 @@ def assert_right(ended: Ended, *scenarios: str) -> list[Result]:
     return found
 
 
+@pytest.mark.slow
 def test_scenarios_share_a_machine_and_pass_under_kvm(folder: Path) -> None:
-    ended = end(nested(folder, "idle", "freed", "--memory", "256MiB"))
+    ended = end(nested(folder, "idle", "freed", "--memory", "512MiB"))
     found = assert_right(ended, "idle", "freed")
     for result in found:
         assert result.folder is not None
@@ -98,6 +98,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], NestedMachine]:
     return make
 
 
+@pytest.mark.slow
 def test_a_kernel_that_panics_is_an_error_with_its_console(broken: Callable[[str], NestedMachine]) -> None:
     with pytest.raises(GuestLost) as caught, broken("echo c >/proc/sysrq-trigger"):
         pass

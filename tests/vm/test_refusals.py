@@ -85,7 +85,7 @@ def test_nothing_is_asked_where_the_file_may_be_loaded_over_memory(guest: Module
     before = counters(guest)
     capabilities(guest.monitor, "mapped-ram")
     migrate(guest, f"file:{scratch}/state")
-    guest.monitor.execute("cont")
+    guest.go_on()
     now = counters(guest)
     assert "mapped-ram is enabled: the file may be loaded over memory" in now["refused"]
     assert now["requests"] == before["requests"]
@@ -151,7 +151,7 @@ def test_what_mapped_ram_saves_is_whole(
         with images(loaded) as there:
             found = compare(saved, there)
     assert found.differing.size == 0
-    guest.monitor.execute("cont")
+    guest.go_on()
 
 
 def wait_until_loaded(monitor: Monitor) -> str:

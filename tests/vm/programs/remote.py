@@ -57,7 +57,7 @@ def corrupt(ssh: Ssh, out: Path, qemu: list[str]) -> object:
     from harness.report.folder import RunFolder
     from harness.scenario import load_scenario
     from harness.session.inside import booted, load
-    from harness.session.judging import gather, keep_wrong_pages
+    from harness.session.judging import gather, keep_pages
     from harness.session.move import Move
     from harness.session.plan import Tools
     from harness.session.prepare import command_start, prepare
@@ -86,7 +86,7 @@ def corrupt(ssh: Ssh, out: Path, qemu: list[str]) -> object:
                 skipped = int((~seen.zero_on_source & seen.zero_on_destination).nonzero()[0][1000])
                 _flip(pair.guest_name, (sent, skipped))
                 judgement = gather(moved, plan.resolved, events).judge(None)
-                keep_wrong_pages(judgement, moved, folder)
+                keep_pages(judgement, moved, folder)
     return {
         "changed": sorted([sent, skipped]),
         "verdict": judgement.verdict,
