@@ -19,6 +19,8 @@ from harness.verdict import GuestChecks
 
 #: The guest looks at all of its memory, twice, and may be emulated.
 CHECK_SECONDS: Final = 600.0
+#: A guest whose memory is known to be wrong is asked, but not waited for.
+WRONG_GUEST_SECONDS: Final = 30.0
 #: Its first answer on the new host; it only has to go on.
 FIRST_ANSWER_SECONDS: Final = 60.0
 
@@ -57,12 +59,20 @@ def look(control: GuestControl, events: EventStream) -> int:
     return _number(verify, "bad")
 
 
-def check(control: GuestControl, resolved: Resolved, since: int, events: EventStream) -> Answers:
-    """Have the guest check itself.
+def check(
+    control: GuestControl,
+    resolved: Resolved,
+    since: int,
+    events: EventStream,
+    *,
+    seconds: float = CHECK_SECONDS,
+) -> Answers:
+    """Have the guest check itself, within ``seconds``.
 
     ``since``: the last record of its kernel's log that came before the migration.
+    Raises :class:`GuestLost` if it does not answer.
     """
-    deadline = Deadline(CHECK_SECONDS, "the guest's own checks")
+    deadline = Deadline(seconds, "the guest's own checks")
     with events.step("verify") as step:
         # The churn goes on until here: what it owns is known by the number of its steps.
         control.call("stop", deadline=deadline)

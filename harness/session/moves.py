@@ -16,7 +16,7 @@ from harness.events import Deadline, EventStream
 from harness.memory.record import Request
 from harness.migration.statistics import MigrationError
 from harness.report.folder import RunFolder
-from harness.session.checking import Answers, check, look, resume
+from harness.session.checking import CHECK_SECONDS, WRONG_GUEST_SECONDS, Answers, check, look, resume
 from harness.session.inside import Booted, Findings, LegEnd
 from harness.session.judging import Evidence, gather, keep_pages
 from harness.session.measuring import GuestMeter
@@ -197,12 +197,16 @@ def _finish(
             control = here.guest.control
             resume(moved.domain, control, leg.hosts[1].name, events)
             work = course.meter.end()
-            move.resumed(Deadline(SCRIPT_SECONDS, "the rest of the script"))
-            bad = move.actor.verify_owned(Deadline(SCRIPT_SECONDS, "the script's own pages"))
+            # One whose memory is wrong may hang for good, and adds nothing to its verdict.
+            wrong = memory.verdict == "fail"
+            patience = WRONG_GUEST_SECONDS if wrong else SCRIPT_SECONDS
+            move.resumed(Deadline(patience, "the rest of the script"))
+            bad = move.actor.verify_owned(Deadline(patience, "the script's own pages"))
             if bad:
                 text = leg.named(f"the guest found {bad} of the script's pages with wrong content")
                 course.found.append(Finding("guest-pages", "guest", text, bad))
-            answers = check(control, here.plan.resolved, since, events)
+            seconds = WRONG_GUEST_SECONDS if wrong else CHECK_SECONDS
+            answers = check(control, here.plan.resolved, since, events, seconds=seconds)
         except MachineryError as error:
             # A guest with wrong memory may well die of it, or lose its mind and talk nonsense:
             # that is the verdict, not its end.
