@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.errors import InputError
+from harness.report.result import first_problem
 
 VERSION = 1
 
@@ -182,9 +183,7 @@ class BenchDocument(_Part):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"]) or "document"
             raise InputError(
-                f"{name} is not a bench of version {VERSION}: {where}: {first['msg']}",
+                f"{name} is not a bench of version {VERSION}: {first_problem(error)}",
                 hint="it is made by 'freepage bench ... --json', or is bench.json in a bench's folder",
             ) from error

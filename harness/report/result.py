@@ -29,6 +29,13 @@ VERSION = 1
 WRONG_PAGES = 100
 
 
+def first_problem(error: ValidationError) -> str:
+    """The first thing that is wrong with a document that was read back: where, and what."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "document"
+    return f"{where}: {first['msg']}"
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -361,10 +368,8 @@ class Result(_Part):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"]) or "document"
             raise InputError(
-                f"{name} is not a result of version {VERSION}: {where}: {first['msg']}"
+                f"{name} is not a result of version {VERSION}: {first_problem(error)}"
             ) from error
 
 
