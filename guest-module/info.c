@@ -138,6 +138,8 @@ static bool fpb_send(struct fpb_info *info, struct fpb_job *job, struct fpb_chun
 	struct scatterlist sg[FPB_CHUNK_DESCRIPTORS];
 	struct vfpi_response *header = &chunk->header;
 	unsigned int nr_sg = nr_bits ? 2 : 1;
+	/* Who reuses its buffer while the host may read it: the host has not looked yet. */
+	bool with_last = !(flags & VFPI_RESP_DONE) && fpb_misbehaves(info, FPB_REUSE_BUFFER);
 	bool notify;
 	int err;
 
@@ -163,10 +165,9 @@ static bool fpb_send(struct fpb_info *info, struct fpb_job *job, struct fpb_chun
 		err = virtqueue_add_outbuf(info->vq, sg, nr_sg, chunk, GFP_ATOMIC);
 		if (!err)
 			chunk->with_host = true;
-		notify = !err && virtqueue_kick_prepare(info->vq);
+		notify = !err && !with_last && virtqueue_kick_prepare(info->vq);
 		spin_unlock_irq(&info->vq_lock);
-		if (notify && !(fpb_misbehaves(info, FPB_REUSE_BUFFER) &&
-				!(flags & VFPI_RESP_DONE)))
+		if (notify)
 			virtqueue_notify(info->vq);
 		if (!err)
 			break;

@@ -229,7 +229,7 @@ static int fpb_validate(struct virtio_device *vdev)
 	if (page_poisoning_enabled_static() && !fpb_misbehaves_from_start(FPB_IGNORE_POISON))
 		__virtio_clear_bit(vdev, VIRTIO_BALLOON_F_FREE_PAGE_INFO);
 	/* Reporting changes free pages as well: only if the host knows what is in them. */
-	if (!fpb_content_matters())
+	if (!fpb_content_matters() || fpb_misbehaves_from_start(FPB_IGNORE_POISON))
 		__virtio_clear_bit(vdev, VIRTIO_BALLOON_F_PAGE_POISON);
 	else if (!virtio_has_feature(vdev, VIRTIO_BALLOON_F_PAGE_POISON))
 		__virtio_clear_bit(vdev, VIRTIO_BALLOON_F_REPORTING);

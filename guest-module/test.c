@@ -258,7 +258,7 @@ void fpb_test_begin(struct fpb_info *info, const struct fpb_job *job)
 	info->test.ids[1] = info->test.ids[0] ? info->test.ids[0] : job->id - 1;
 	info->test.ids[0] = job->id;
 	if (fpb_misbehaves(info, FPB_LEAK)) {
-		void *lost = kmalloc(128, GFP_KERNEL);
+		void *lost = kmalloc(PAGE_SIZE, GFP_KERNEL);
 
 		OPTIMIZER_HIDE_VAR(lost);
 	}

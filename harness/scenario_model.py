@@ -164,6 +164,8 @@ class Expect(Section):
     """Arm info: the guest must have been asked at least so often."""
     requests_max: Annotated[int, Field(ge=0)] | None = None
     """Arm info: at most so often."""
+    invalid_max: Annotated[int, Field(ge=0)] | None = None
+    """Arm info: the device may have found at most so many buffers of the driver's to break the protocol."""
 
 
 class Leg(Section):

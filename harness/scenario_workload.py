@@ -69,6 +69,19 @@ class Churn(Load):
     """Pages a second that it writes, frees or allocates."""
 
 
+class Rewrite(Load):
+    """The same pages are written for as long as the migration runs; none is freed, none allocated."""
+
+    work_unit = "pages"
+
+    kind: Literal["rewrite"] = "rewrite"
+    """Which workload."""
+    noise: Share = Percent(Decimal(40))
+    """How much memory it works on: a size, or a share of the guest's memory."""
+    rate: Annotated[int, Field(ge=1, le=10_000_000)] = 4000
+    """Pages a second that it writes."""
+
+
 class PageCache(Load):
     """A disk was read into the page cache, stays there, and is read again at random."""
 
@@ -118,13 +131,14 @@ class Database(Load):
 
 
 Workload: TypeAlias = Annotated[
-    Idle | Freed | Fragmented | Churn | PageCache | Compile | Database, Field(discriminator="kind")
+    Idle | Freed | Fragmented | Churn | Rewrite | PageCache | Compile | Database, Field(discriminator="kind")
 ]
 WORKLOADS: Mapping[str, type[Section]] = {
     "idle": Idle,
     "freed": Freed,
     "fragmented": Fragmented,
     "churn": Churn,
+    "rewrite": Rewrite,
     "pagecache": PageCache,
     "compile": Compile,
     "database": Database,

@@ -21,6 +21,15 @@ def counter_findings(case: JudgeInput) -> Iterator[Finding]:
             "record",
             f"QEMU counts {pages!r} dirty pages, and {bits!r} bits are set in its bitmaps",
         )
+    invalid, most = case.statistics.get("invalid", 0), case.expect.invalid_max
+    if most is not None and isinstance(invalid, int) and invalid > most:
+        yield Finding(
+            "invalid-max",
+            "expectation",
+            f"the device found {invalid} buffers of the driver's to break the protocol, "
+            f"expected at most {most}",
+            invalid,
+        )
     strange = case.statistics.get("bad-pages", 0)
     if isinstance(strange, int) and strange > 0:
         # Left alone by the device, so memory is right. But a free page is memory: either the

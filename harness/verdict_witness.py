@@ -18,7 +18,15 @@ import numpy as np
 
 from harness.memory.image import Flags
 from harness.memory.record import Accept, Block, Request
-from harness.memory.walk import FreeWalk, Standing, compare_witnesses, judge_reported, to_frames, to_pages
+from harness.memory.walk import (
+    FreeWalk,
+    Kind,
+    Standing,
+    compare_witnesses,
+    judge_reported,
+    to_frames,
+    to_pages,
+)
 from harness.verdict_case import JudgeInput, RequestWitness
 from harness.verdict_finding import Finding
 
@@ -129,6 +137,7 @@ def _agree(
         asked &= answer.frames(answer.covered, blocks, frames)
     both = compare_witnesses(reported, before, later=seen.at_answer, asked=asked)
     _add(found.differences, both.counts)
+    _passed_over(answer, seen, before, reported, blocks, found)
     # Reported and on no list is what the standings are about; here it is what was left out.
     left_out = both.only_walked.get("left-out", np.empty(0, dtype=np.int64))
     flags = np.zeros(frames, dtype=np.bool_)
@@ -141,6 +150,32 @@ def _agree(
                 "outside walk, at the request and at the answer; the guest was quiet"
             )
             found.findings.append(_finding("witnesses-disagree", text, pages, name))
+
+
+def _passed_over(
+    answer: _Reported,
+    seen: RequestWitness,
+    before: FreeWalk,
+    reported: Flags,
+    blocks: Mapping[str, Block],
+    found: Testimony,
+) -> None:
+    """Free in every sense, so that nothing is lost by it; but not where a driver may look."""
+    later = seen.at_answer
+    if later is None:
+        return
+    for where, flags in (
+        ("per-cpu lists", (before.kind == Kind.PER_CPU) & (later.kind == Kind.PER_CPU)),
+        ("lists of isolated pages", before.is_type("Isolate") & later.is_type("Isolate")),
+    ):
+        for name, block in blocks.items():
+            pages = to_pages(reported & flags, block.gpa, block.pages)
+            if pages.any():
+                text = (
+                    f"the answer to {answer.request.id:#x} reported pages of {name!r} that were on {where} "
+                    "at the request and at the answer; the guest was quiet"
+                )
+                found.findings.append(_finding("witnesses-disagree", text, pages, name))
 
 
 def _finding(rule: str, text: str, pages: Flags, block: str) -> Finding:

@@ -26,6 +26,9 @@ PAGE: Final = 4096
 WORDS: Final = PAGE // 8
 
 #: What ``freed`` keeps, and ``idle`` does, when ``keep=`` is not given.
+#: Workloads whose pages change as they go on.
+CHANGING: Final = ("churn", "rewrite")
+
 KEEP: Final = {"freed": 16 << 20, "idle": 0, "compile": 16 << 20, "database": 16 << 20}
 
 #: Of the disk that ``pagecache`` reads: one for all runs, so that it is made once.
@@ -142,8 +145,11 @@ def checksum(seed: int, pages: Words, generations: Words) -> str:
     return f"{int((page_sums(seed, pages, generations) * weights).sum(dtype=np.uint64)):016x}"
 
 
-def churn_generations(seed: int, pages: int, steps: int) -> Generations:
-    """Of every page of a churn after ``steps`` steps; -1 where it owns none."""
+def churn_generations(seed: int, pages: int, steps: int, *, frees: bool = True) -> Generations:
+    """Of every page of a churn after ``steps`` steps; -1 where it owns none.
+
+    One that never ``frees`` writes instead.
+    """
     table: Generations = np.zeros(pages, np.int64)
     k = np.arange(1, steps + 1, dtype=np.uint64) * np.uint64(2)
     base = np.uint64(seed & _MASK)
@@ -155,7 +161,7 @@ def churn_generations(seed: int, pages: int, steps: int) -> Generations:
     ends = starts + np.uint64(1) + (a >> np.uint64(16)) % span
     steps_taken = zip(writes.tolist(), starts.tolist(), ends.tolist(), strict=True)
     for step, (write, start, end) in enumerate(steps_taken, start=1):
-        table[start:end] = step if write else _FREED
+        table[start:end] = step if write or not frees else _FREED
     return table
 
 
@@ -165,8 +171,8 @@ def _owned(kind: str, seed: int, pages: int, kept: int, steps: int) -> Generatio
         return np.zeros(kept, np.int64)
     if kind == "pagecache":
         return np.zeros(pages, np.int64)
-    if kind == "churn":
-        return churn_generations(seed, pages, steps)
+    if kind in CHANGING:
+        return churn_generations(seed, pages, steps, frees=kind == "churn")
     if kind == "fragmented":
         table: Generations = np.zeros(pages, np.int64)
         table[1::2] = _FREED

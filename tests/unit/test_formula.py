@@ -113,15 +113,17 @@ def test_default_of_keep_agrees(workload: Program) -> None:
         assert loaded["pages"] * PAGE == formula.KEEP[kind]
 
 
-def test_host_replays_a_churn(program: Path) -> None:
-    with running(program, "churn", 9, 700 * PAGE, "rate=100000") as say:
+@pytest.mark.parametrize("kind", formula.CHANGING)
+def test_host_replays_a_churn(program: Path, kind: str) -> None:
+    with running(program, kind, 9, 700 * PAGE, "rate=100000") as say:
         while (stopped := say("verify"))["steps"] < 300:
             assert stopped["bad"] == 0
         stopped = say("stop")
         verified = say("verify")
-    expected = formula.expected("churn", 9, 700 * PAGE, steps=stopped["steps"])
+    expected = formula.expected(kind, 9, 700 * PAGE, steps=stopped["steps"])
     assert (verified["pages"], verified["checksum"]) == (expected.pages, expected.checksum)
     assert verified["live_checked"] > 0 and verified["live_bad"] == 0 == verified["bad"]
+    assert (verified["pages"] == 700) == (kind == "rewrite")
 
 
 def test_too_much_is_refused_with_numbers(workload: Program) -> None:

@@ -29,6 +29,14 @@ def test_a_free_page_is_memory() -> None:
     assert rules({"bad-pages": 3}, arm="hint") == []
 
 
+def test_a_right_driver_keeps_to_the_protocol() -> None:
+    def found(most: int | None) -> list[str]:
+        case = JudgeInput(arm="info", blocks=(), statistics={"invalid": 3}, expect=Expect(invalid_max=most))
+        return [finding.rule for finding in counter_findings(case)]
+
+    assert (found(None), found(3), found(0)) == ([], [], ["invalid-max"])
+
+
 @pytest.mark.parametrize(
     ("least", "most", "rule"), [(2, None, "requests-min"), (None, 0, "requests-max"), (1, 1, None)]
 )

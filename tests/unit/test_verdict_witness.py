@@ -248,3 +248,25 @@ def test_pages_are_named_by_their_number_in_the_block(frame: int) -> None:
     judgement = judge(broken)
     assert rules(judgement) == {"reported-undecided"}
     assert judgement.findings[0].pages == (page,)
+
+
+def test_pages_that_are_free_where_no_driver_may_look() -> None:
+    """Nothing is lost by it, so only the second witness can tell."""
+    world = Quiet(64, 1, 40)
+    page = int(np.flatnonzero(~world.used)[0])
+    world.tell()
+    world.finish()
+
+    def seen_as(kind: Kind, migrate_type: int) -> FreeWalk:
+        walk = walk_of(world.free)
+        walk.kind[page], walk.migrate_type[page] = np.uint8(kind), np.uint8(migrate_type)
+        return walk
+
+    for kind, migrate_type in ((Kind.PER_CPU, NONE), (Kind.FREE, TYPES.index("Isolate"))):
+        there = seen_as(kind, migrate_type)
+        found = world.judged(at_request=there, at_answer=there)
+        assert {finding.rule: finding.pages for finding in found.findings} == {"witnesses-disagree": (page,)}
+        assert world.judged(quiet=False, at_request=there, at_answer=there).verdict == "pass"
+        # It has left, or come, in between: it may have passed through a list.
+        assert world.judged(at_request=there).verdict == "pass"
+        assert world.judged(at_answer=there).verdict == "pass"

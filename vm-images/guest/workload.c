@@ -19,6 +19,7 @@
  *   fragmented  fills BYTES, frees every odd page, owns every even one
  *   churn       fills BYTES, then writes and frees extents, rate= pages a second
  *               (default 4000), until stop
+ *   rewrite     the same, but it frees nothing: it writes to the same pages
  * keep= and BYTES count bytes, rounded down to pages.
  */
 #define _GNU_SOURCE
@@ -33,7 +34,7 @@
 struct churn {
 	uint64_t rate, steps, checked, bad;
 	volatile uint64_t *work;	/* pages, for whoever measures */
-	int running;
+	int running, rewrites;
 };
 
 /*
@@ -101,7 +102,7 @@ static uint64_t load(struct region *r, struct tally *t, const char *kind, uint64
 			write_page(r, page, 0);
 		else
 			write_owned(r, page, t);
-	if (*kind == 'c')
+	if (*kind == 'c' || *kind == 'r')
 		return 0;
 	for (page = 1; page < r->pages; page += 2)
 		free_pages(r, page, page + 1);
@@ -124,7 +125,7 @@ static uint64_t churn_once(struct region *r, struct churn *churn)
 		churn->checked++;
 		churn->bad += t.bad;
 	}
-	if (step.write)
+	if (step.write || churn->rewrites)
 		for (page = step.start; page < step.end; page++)
 			write_page(r, page, churn->steps);
 	else
@@ -224,7 +225,7 @@ static int do_load(int argc, char **argv)
 		die("expected: load KIND SEED BYTES [key=value..]");
 	kind = argv[2];
 	if (strcmp(kind, "idle") && strcmp(kind, "freed") && strcmp(kind, "fragmented") &&
-	    strcmp(kind, "churn"))
+	    strcmp(kind, "churn") && strcmp(kind, "rewrite"))
 		die("unknown workload: %s", kind);
 	keep = *kind == 'i' ? 0 : 16 * MIB;
 	for (i = 5; i < argc; i++)
@@ -233,7 +234,8 @@ static int do_load(int argc, char **argv)
 			die("unknown option: %s", argv[i]);
 	if ((bytes | keep) >> 46)
 		die("that is no size");
-	churn.running = !strcmp(kind, "churn") && churn.rate;
+	churn.rewrites = !strcmp(kind, "rewrite");
+	churn.running = (churn.rewrites || !strcmp(kind, "churn")) && churn.rate;
 	if (churn.running && bytes < PAGE_BYTES)
 		die("churn needs memory to churn");
 
