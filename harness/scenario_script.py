@@ -88,6 +88,13 @@ class Answers(Section):
     """Which action."""
 
 
+class AnswersWhile(Section):
+    """The module's walks wait no more; until it has answered, QEMU has to answer as in qmp-answers."""
+
+    action: Literal["qmp-answers-while-unheld"] = "qmp-answers-while-unheld"
+    """Which action."""
+
+
 class Reset(Section):
     """Reset the machine, wait until the guest has booted again, and load it again."""
 
@@ -274,6 +281,7 @@ Action: TypeAlias = Annotated[
     | Cont
     | Cancel
     | Answers
+    | AnswersWhile
     | Reset
     | Reboot
     | Kexec
@@ -309,10 +317,14 @@ ACTIONS: Final = {
 #: These wait for the guest, which has to run for it.
 NEEDS_GUEST: Final = (
     *(Balloon, PagesAlloc, PagesFree, PagesWrite, PagesRead, ModuleHold, ModuleRelease, ModuleUnhold),
-    *(Misbehave, Behave, Take, Unbind, Bind, MemoryOffline, MemoryOnline, Reset, Reboot, Kexec),
+    *(AnswersWhile, Misbehave, Behave, Take, Unbind, Bind, MemoryOffline, MemoryOnline),
+    *(Reset, Reboot, Kexec),
 )
 #: These need the module's controls for tests.
-NEEDS_CONTROLS: Final = (ModuleHold, ModuleRelease, ModuleUnhold, Misbehave, Behave, Take)
+NEEDS_CONTROLS: Final = (
+    *(ModuleHold, ModuleRelease, ModuleUnhold, AnswersWhile),
+    *(Misbehave, Behave, Take),
+)
 #: After these the guest boots again.
 RESTARTS: Final = (Reset, Reboot, Kexec)
 #: And these are about pages that only the script knows of.

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -75,6 +76,7 @@ class Actor:
         self.killed = False
         #: After a restart: the last kernel message from before the guest was loaded again.
         self.since: int | None = None
+        self._answers = 0
         self._guest = guest
         self._target = target
         self._events = events
@@ -94,8 +96,7 @@ class Actor:
                 self.cancelled = True
                 self._answered("migrate_cancel")
             case script.Answers():
-                for command in ("query-status", "query-migrate"):
-                    self._answered(command)
+                self._qmp_answers()
             case script.Bandwidth():
                 limit = action.limit or self._resolved.scenario.migration.bandwidth or NO_LIMIT
                 self._monitor().execute("migrate-set-parameters", {"max-bandwidth": limit})
@@ -128,12 +129,15 @@ class Actor:
                 self._pages(self._call(deadline, "pages-read"))
             case script.ModuleHold():
                 extra = [] if action.entries is None else [action.entries]
+                self._answers = self._answers_sent(deadline)
                 self._call(deadline, "hold", action.point, *extra)
             case script.ModuleRelease():
                 if not self._call(deadline, "release").get("released"):
                     raise MachineryError("no walk was held that could have been released")
             case script.ModuleUnhold():
                 self._call(deadline, "unhold")
+            case script.AnswersWhile():
+                self._answers_while_unheld(deadline)
             case script.Misbehave():
                 # Which frames are in use, only the script knows.
                 numbers = spans(self.owned.frames) if action.how == REPORT_OWNED else action.numbers
@@ -185,6 +189,35 @@ class Actor:
 
     def _call(self, deadline: Deadline, verb: str, *words: str | int) -> Mapping[str, object]:
         return self._guest.control.call(verb, *words, deadline=deadline)
+
+    def _qmp_answers(self) -> None:
+        for command in ("query-status", "query-migrate"):
+            self._answered(command)
+
+    def _answers_while_unheld(self, deadline: Deadline) -> None:
+        """A QEMU that hangs in a queue's handler takes the guest with it: neither waits for the other."""
+
+        def guest() -> None:
+            self._call(deadline, "unhold")
+            # The agent answers while the module works, which says to nobody when it is done.
+            while self._answers_sent(deadline) <= self._answers:
+                deadline.check()
+
+        with ThreadPoolExecutor(1, "unheld") as pool:
+            answered = pool.submit(guest)
+            while not answered.done():
+                self._qmp_answers()
+            answered.result()
+        # By now QEMU has had the answer's notification, and handles it before another command.
+        self._qmp_answers()
+
+    def _answers_sent(self, deadline: Deadline) -> int:
+        """How many answers the module has put on its queue, by its own count."""
+        module = self._call(deadline, "stats").get("module")
+        count = module.get("answers") if isinstance(module, Mapping) else None
+        if not isinstance(count, int):
+            raise MachineryError("the guest's module does not say how often it has answered")
+        return count
 
     def _pages(self, answer: Mapping[str, object]) -> None:
         bad, frames = answer.get("bad"), answer.get("frames")
