@@ -44,7 +44,8 @@ def test_every_fault_that_emulation_can_show(folder: Path) -> None:
     missed = [fault["id"] for fault in report["faults"] if fault["outcome"] != "caught"]
     from harness.faults.catalogue import catalogue
 
-    assert set(missed) == {fault.id for fault in catalogue().faults if fault.known_missed}
+    # One that is known to be missed may be caught by luck.
+    assert set(missed) <= {fault.id for fault in catalogue().faults if fault.known_missed}
 
 
 @pytest.mark.slow
