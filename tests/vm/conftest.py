@@ -22,6 +22,7 @@ import psutil
 import pytest
 
 from harness.report.result import Result
+from tests.vm.processes import name_of, words_of
 
 QEMU = os.environ.get("FREEPAGE_TEST_QEMU")
 
@@ -108,8 +109,8 @@ class Running:
     def qemu(self, side: str) -> psutil.Process:
         """The QEMU of one side."""
         for process in self.family():
-            if process.name().startswith("qemu-system") and any(
-                f"/{side}/" in word and "monitor" in word for word in process.cmdline()
+            if name_of(process).startswith("qemu-system") and any(
+                f"/{side}/" in word and "monitor" in word for word in words_of(process)
             ):
                 return process
         raise AssertionError(f"no QEMU on the {side}")
@@ -156,4 +157,4 @@ def run(start: Start) -> Callable[..., Ended]:
 def assert_all_gone(family: list[psutil.Process]) -> None:
     """None of these processes is left."""
     _, alive = psutil.wait_procs(family, timeout=10)
-    assert not alive, [process.cmdline() for process in alive]
+    assert not alive, [words_of(process) for process in alive]

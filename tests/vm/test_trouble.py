@@ -10,6 +10,7 @@ import pytest
 
 from harness.report.folder import MARKER
 from tests.vm.conftest import Ended, Start, assert_all_gone
+from tests.vm.processes import kill_all, name_of, words_of
 
 # The steps that a run is interrupted in, from first to last.
 STEPS = ("boot", "load", "migrate", "compare", "exercise")
@@ -85,11 +86,8 @@ def test_a_qemu_that_dies(start: Start, step: str) -> None:
 def test_a_daemon_that_dies(start: Start) -> None:
     running = start("run", "churn", "--json")
     running.wait_for_step("migrate")
-    for process in running.family():
-        if process.name() in ("libvirtd", "virtqemud") and any(
-            "/destination/" in word for word in process.cmdline()
-        ):
-            process.kill()
+    daemons = [p for p in running.family() if name_of(p) in ("libvirtd", "virtqemud")]
+    kill_all([p for p in daemons if any("/destination/" in word for word in words_of(p))])
     ended = running.end()
     assert ended.status == 3, str(ended)
     assert "the destination's libvirt daemon is gone" in ended.stderr
@@ -108,7 +106,7 @@ def test_nothing_of_a_run_is_left_afterwards(start: Start) -> None:
     running = start("run", "idle", "--arm", "off", "--json")
     running.wait_for_step("migrate")
     family = running.family()
-    assert any(process.name().startswith("qemu-system") for process in family)
+    assert any(name_of(process).startswith("qemu-system") for process in family)
     assert running.end().status == 0
     assert_all_gone(family)
     assert not psutil.Process().children()

@@ -6,6 +6,7 @@ python -m tests.vm.programs.remote SCENE OUT [QEMU]
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -21,6 +22,7 @@ import psutil
 from harness.events import Deadline, EventStream
 from harness.hosts.enter import enter
 from harness.units import PAGE_SIZE
+from tests.vm.processes import kill_all, name_of, parent_of, words_of
 from tests.vm.programs.ssh_hosts import PORT, Ssh, ssh_hosts
 
 MEMORY = "256MiB"
@@ -97,12 +99,13 @@ def corrupt(ssh: Ssh, out: Path, qemu: list[str]) -> object:
 
 def _flip(guest: str, pages: tuple[int, ...]) -> None:
     """Change one bit of these pages in the memory of the only QEMU that is left."""
-    (qemu,) = [p for p in psutil.process_iter() if any(f"guest={guest}" in word for word in _words(p))]
-    (memory,) = [
-        path
-        for path in Path(f"/proc/{qemu.pid}/fd").iterdir()
-        if "memfd:" in os.readlink(path) and path.stat().st_size == 256 << 20
-    ]
+    (qemu,) = [p for p in psutil.process_iter() if any(f"guest={guest}" in word for word in words_of(p))]
+    found = []
+    for path in Path(f"/proc/{qemu.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it may close others
+            if "memfd:" in os.readlink(path) and path.stat().st_size == 256 << 20:
+                found.append(path)
+    (memory,) = found
     descriptor = os.open(memory, os.O_RDWR)
     for page in pages:
         (byte,) = os.pread(descriptor, 1, page * PAGE_SIZE + 123)
@@ -110,28 +113,17 @@ def _flip(guest: str, pages: tuple[int, ...]) -> None:
     os.close(descriptor)
 
 
-def _words(process: psutil.Process) -> list[str]:
-    """Its command line; none of a process that has just ended."""
-    try:
-        return list(process.cmdline())
-    except psutil.Error:
-        return []
-
-
 def _kill_ssh(running: psutil.Process) -> None:
     """The client that is connected to the source."""
-    for process in running.children(recursive=True):
-        if process.name() == "ssh" and any("/source/control" in word for word in _words(process)):
-            process.kill()
+    clients = [p for p in running.children(recursive=True) if name_of(p) == "ssh"]
+    kill_all([p for p in clients if any("/source/control" in word for word in words_of(p))])
 
 
 def _kill_deputies(running: psutil.Process) -> None:
     """Not the keepers, which have the same command line: children of deputies, as long as those live."""
-    found = [p for p in psutil.process_iter() if any(word.endswith("deputy.zip") for word in _words(p))]
+    found = [p for p in psutil.process_iter() if any(word.endswith("deputy.zip") for word in words_of(p))]
     numbers = {process.pid for process in found}
-    deputies = [process for process in found if process.ppid() not in numbers]
-    for process in deputies:
-        process.kill()
+    kill_all([process for process in found if parent_of(process) not in numbers])
 
 
 #: What ends, and in which step.

@@ -97,8 +97,14 @@ def _traces(host: LabHost) -> dict[str, list[str]]:
         libvirt.append(str(host.log_dir / "qemu"))
     found = {"processes": sorted(processes)}
     for place in ("/var/tmp", *libvirt):
-        found[place] = sorted(str(path) for path in Path(place).rglob("*") if not path.is_socket())
+        found[place] = sorted(path for path in _below(place) if not Path(path).is_socket())
     return found
+
+
+def _below(place: str) -> Iterator[str]:
+    """All files and folders; those that go away meanwhile are passed over."""
+    for folder, folders, files in os.walk(place):
+        yield from (os.path.join(folder, name) for name in (*folders, *files))
 
 
 def _keygen(path: Path) -> None:
