@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,13 +23,13 @@ SOURCES = Path(__file__).parents[2] / "vm-images" / "guest"
 PAGE = formula.PAGE
 
 
-def compiled(folder: Path, name: str, **defines: str) -> Path:
+def compiled(folder: Path, name: str, *libraries: str, **defines: str) -> Path:
     compiler = shutil.which("gcc")
     if compiler is None:
         pytest.skip("no gcc")
     words = [f'-D{key}="{value}"' for key, value in defines.items()]
     program = folder / name
-    subprocess.run([compiler, "-O1", *words, "-o", program, SOURCES / f"{name}.c"], check=True)
+    subprocess.run([compiler, "-O1", *words, "-o", program, SOURCES / f"{name}.c", *libraries], check=True)
     return program
 
 
@@ -180,3 +182,76 @@ def test_compile_says_what_does_not_compile_at_all(build: Path, tmp_path: Path) 
         [build, "load", "compile", "5", "0", "files=6"], capture_output=True, text=True, check=False
     )
     assert "2.c did not compile" in done.stdout
+
+
+# --- database
+
+#: What somebody else does to the table behind the program's back, and what of it is counted.
+DAMAGE = {
+    "a row's text": ("UPDATE account SET text = zeroblob(384) WHERE id = 7", 1),
+    "a row's version": ("UPDATE account SET version = version + 1 WHERE id = 7", 1),
+    "a short text": ("UPDATE account SET text = substr(text, 1, 380) WHERE id = 7", 1),
+    "money": ("UPDATE account SET balance = balance + 1 WHERE id = 7", 1),
+    # All that follow are not where they are expected, and one is missing.
+    "a row": ("DELETE FROM account WHERE id = 97", 4),
+}
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    if not Path("/usr/include/sqlite3.h").exists():
+        pytest.skip("SQLite's header is not installed")
+    return compiled(tmp_path, "database", "-lsqlite3", "-lm", FILE_NAME=str(tmp_path / "base"))
+
+
+def at_rest(base: Path, talk: Callable[..., Talk]) -> Talk:
+    """A database of 100 accounts in which at least 50 transactions were made."""
+    one = talk(base, "load", "database", "5", str(100 * 424), f"keep={3 * PAGE}")
+    loaded = one.hear()
+    assert (loaded["pages"], loaded["checksum"]) == (
+        3,
+        formula.expected("database", 5, 0, keep=3 * PAGE).checksum,
+    )
+    steps_of(one, 100)
+    stopped = one.say("stop")
+    assert (stopped["bad"], stopped["live_bad"]) == (0, 0)
+    assert stopped["live_checked"] == 2 * stopped["steps"]
+    return one
+
+
+def test_a_database_is_right(base: Path, talk: Callable[..., Talk]) -> None:
+    one = at_rest(base, talk)
+    found = one.say("verify")
+    assert (found["bad"], found["live_bad"]) == (0, 0)
+    assert one.say("verify")["steps"] == found["steps"]
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_a_database_notices_damage(base: Path, tmp_path: Path, talk: Callable[..., Talk], what: str) -> None:
+    one = at_rest(base, talk)
+    statement, counted = DAMAGE[what]
+    with sqlite3.connect(tmp_path / "base") as other:
+        assert other.execute(statement).rowcount == 1
+    other.close()
+    found = one.say("verify")
+    # What the money that is gone with a row adds up to depends on chance.
+    assert found["live_bad"] - counted in ((0, 1) if what == "a row" else (0,))
+
+
+def test_a_database_at_work_notices_a_row_before_it_changes_it(
+    base: Path, tmp_path: Path, talk: Callable[..., Talk]
+) -> None:
+    # The first transaction is due after a second, and waits: SQLite would refuse two at once.
+    one = talk(base, "load", "database", "5", str(100 * 424), "rate=1")
+    one.hear()
+    one.process.send_signal(signal.SIGSTOP)
+    with sqlite3.connect(tmp_path / "base") as other:
+        other.execute("UPDATE account SET text = zeroblob(384)")
+    other.close()
+    one.process.send_signal(signal.SIGCONT)
+    asked = 0
+    found = {"live_checked": 0}
+    while not found["live_checked"]:
+        found, asked = one.say("verify"), asked + 1
+    # Each look at all rows finds a hundred; the rest was found by the transactions.
+    assert found["live_bad"] - 100 * asked == found["live_checked"]

@@ -22,7 +22,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-#include "region.h"
+#include "serve.h"
 #include "watch.h"
 
 #ifndef COMPILER
@@ -51,10 +51,15 @@ static struct {
 	struct unit units[MOST_FILES];
 	char *flags[MOST_FLAGS];
 	unsigned int count, next, flag_count;
-	uint64_t jobs, steps, checked, bad;
+	uint64_t jobs;
 	struct job running[MOST_JOBS];
+	struct region kept;
 	int stopped;
 } build = { .jobs = 2 };
+
+static void stop(void);
+static struct tally verify(void);
+static struct server server = { .stop = stop, .verify = verify };
 
 static unsigned int read_lines(const char *path, char **lines, unsigned int most)
 {
@@ -151,7 +156,7 @@ static void ended(unsigned int slot, int status)
 	object_path(slot, object, sizeof(object));
 	digest = digest_of(object);
 	job->pid = 0;
-	build.steps++;
+	server.steps++;
 	if (status || !digest) {
 		if (!unit->known)
 			die("%s did not compile: status 0x%x", unit->source, status);
@@ -162,8 +167,8 @@ static void ended(unsigned int slot, int status)
 		unit->known = 1;
 		return;
 	}
-	build.checked++;
-	build.bad += digest != unit->digest;
+	server.checked++;
+	server.bad += digest != unit->digest;
 }
 
 static void reap(void)
@@ -201,7 +206,7 @@ static void compile_all_once(int signals)
 {
 	struct signalfd_siginfo drop[8];
 
-	while (build.steps < build.count) {
+	while (server.steps < build.count) {
 		unsigned int slot;
 
 		for (slot = 0; slot < build.jobs && build.next < build.count; slot++)
@@ -213,51 +218,32 @@ static void compile_all_once(int signals)
 	}
 }
 
-static void answer_build(const char *what, const struct tally *t, double since)
+/* What runs ends by itself, and is checked: it was there all the while. */
+static void stop(void)
 {
-	answer_tally(what, t, since);
-	answer(",\"freed\":0,\"steps\":%" PRIu64 ",\"live_checked\":%" PRIu64 ",\"live_bad\":%"
-	       PRIu64 "}\n", build.steps, build.checked, build.bad);
+	unsigned int slot;
+	int status;
+	pid_t pid;
+
+	build.stopped = 1;
+	while (busy()) {
+		pid = waitpid(-1, &status, 0);
+		for (slot = 0; slot < build.jobs; slot++)
+			if (build.running[slot].pid == pid)
+				ended(slot, status);
+	}
 }
 
-static int serve(const struct region *r)
+static struct tally verify(void)
 {
-	char line[256];
-	ssize_t n = read(STDIN_FILENO, line, sizeof(line) - 1);
-	struct tally t = { 0 };
-	double since = now();
-
-	if (n <= 0)
-		return 0;
-	line[n] = '\0';
-	line[strcspn(line, "\n")] = '\0';
-	if (!strcmp(line, "stop")) {
-		/* What runs ends by itself, and is checked: it was there all the while. */
-		build.stopped = 1;
-		while (busy()) {
-			int status;
-			pid_t pid = waitpid(-1, &status, 0);
-			unsigned int slot;
-
-			for (slot = 0; slot < build.jobs; slot++)
-				if (build.running[slot].pid == pid)
-					ended(slot, status);
-		}
-		answer_build("stop", &t, since);
-	} else if (!strcmp(line, "verify")) {
-		t = check_all(r);
-		answer_build("verify", &t, since);
-	} else {
-		answer("error unknown command\n");
-	}
-	return 1;
+	return check_all(&build.kept);
 }
 
 int main(int argc, char **argv)
 {
 	uint64_t seed, bytes, files = 12, keep = 16 * MIB, page;
 	volatile uint64_t *work = work_counter();
-	struct region r = { 0 };
+	struct region *r = &build.kept;
 	struct tally t = { 0 };
 	double since = now();
 	sigset_t child;
@@ -277,18 +263,18 @@ int main(int argc, char **argv)
 	sigaddset(&child, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &child, NULL);
 	signals = signalfd(-1, &child, SFD_CLOEXEC);
-	region_map(&r, seed, keep, 1);
-	for (page = 0; page < r.pages; page++) {
-		t.checksum += page_weight(page, write_page(&r, page, 0));
+	region_map(r, seed, keep, 1);
+	for (page = 0; page < r->pages; page++) {
+		t.checksum += page_weight(page, write_page(r, page, 0));
 		t.pages++;
 	}
 	choose(seed, files);
 	compile_all_once(signals);
-	answer_build("compile", &t, since);
+	answer_work("compile", &t, 0, &server, since);
 	for (;;) {
 		struct pollfd in[2] = { { STDIN_FILENO, POLLIN, 0 }, { signals, POLLIN, 0 } };
 		struct signalfd_siginfo drop[8];
-		uint64_t before = build.steps;
+		uint64_t before = server.steps;
 
 		fill();
 		if (poll(in, 2, -1) < 0 && errno != EINTR)
@@ -297,8 +283,8 @@ int main(int argc, char **argv)
 			die("signalfd: %s", strerror(errno));
 		reap();
 		if (work)
-			*work += build.steps - before;
-		if (in[0].revents && !serve(&r))
+			*work += server.steps - before;
+		if (in[0].revents && !serve(&server))
 			return 0;
 	}
 }

@@ -17,7 +17,7 @@
 #include <poll.h>
 #include <sqlite3.h>
 
-#include "region.h"
+#include "serve.h"
 #include "watch.h"
 
 #ifndef FILE_NAME
@@ -30,10 +30,15 @@
 static struct {
 	sqlite3 *db;
 	sqlite3_stmt *begin, *commit, *get, *put;
-	uint64_t seed, rows, rate, steps, checked, bad;
+	uint64_t seed, rows, rate;
 	volatile uint64_t *work;
+	struct region kept;
 	int running;
 } base = { .running = 1 };
+
+static void stop(void);
+static struct tally verify(void);
+static struct server server = { .stop = stop, .verify = verify };
 
 static void must(int status, int wanted, const char *what)
 {
@@ -105,16 +110,16 @@ static void change(uint64_t row, int64_t amount)
 		balance = sqlite3_column_int64(base.get, 1);
 	}
 	sqlite3_reset(base.get);
-	base.checked++;
-	base.bad += !good;
+	server.checked++;
+	server.bad += !good;
 	if (good)
 		put(row, version + 1, balance - amount);
 }
 
 static void transaction(void)
 {
-	uint64_t a = mix64(base.seed + (2 * ++base.steps) * GOLDEN);
-	uint64_t b = mix64(base.seed + (2 * base.steps + 1) * GOLDEN);
+	uint64_t a = mix64(base.seed + (2 * ++server.steps) * GOLDEN);
+	uint64_t b = mix64(base.seed + (2 * server.steps + 1) * GOLDEN);
 	int64_t amount = a >> 48;
 
 	step(base.begin);
@@ -128,12 +133,9 @@ static void transaction(void)
 /* As many as are due since the last call, for at most a twentieth of a second. */
 static void work_off(double *last)
 {
-	double begin = now(), elapsed = begin - *last;
-	int64_t due = base.rate ? (int64_t)((elapsed < 0.05 ? elapsed : 0.05) * base.rate) : INT64_MAX;
+	int64_t due = base.rate ? work_due(base.rate, last) : INT64_MAX;
+	double begin = now();
 
-	if (due <= 0)
-		return;
-	*last = begin;
 	while (due-- > 0 && now() - begin < 0.05)
 		transaction();
 }
@@ -188,41 +190,21 @@ static uint64_t check(void)
 	return bad;
 }
 
-static void answer_base(const char *what, const struct tally *t, double since)
+static void stop(void)
 {
-	answer_tally(what, t, since);
-	answer(",\"freed\":0,\"steps\":%" PRIu64 ",\"live_checked\":%" PRIu64 ",\"live_bad\":%"
-	       PRIu64 "}\n", base.steps, base.checked, base.bad);
+	base.running = 0;
 }
 
-static int serve(const struct region *r)
+static struct tally verify(void)
 {
-	char line[256];
-	ssize_t n = read(STDIN_FILENO, line, sizeof(line) - 1);
-	struct tally t = { 0 };
-	double since = now();
-
-	if (n <= 0)
-		return 0;
-	line[n] = '\0';
-	line[strcspn(line, "\n")] = '\0';
-	if (!strcmp(line, "stop")) {
-		base.running = 0;
-		answer_base("stop", &t, since);
-	} else if (!strcmp(line, "verify")) {
-		base.bad += check();
-		t = check_all(r);
-		answer_base("verify", &t, since);
-	} else {
-		answer("error unknown command\n");
-	}
-	return 1;
+	server.bad += check();
+	return check_all(&base.kept);
 }
 
 int main(int argc, char **argv)
 {
 	uint64_t bytes, keep = 16 * MIB, page;
-	struct region r = { 0 };
+	struct region *r = &base.kept;
 	struct tally t = { 0 };
 	double since = now(), last;
 	int i;
@@ -236,21 +218,21 @@ int main(int argc, char **argv)
 			die("unknown option: %s", argv[i]);
 	if ((keep | bytes) >> 46)
 		die("that is no size");
-	region_map(&r, base.seed, keep, 1);
-	for (page = 0; page < r.pages; page++) {
-		t.checksum += page_weight(page, write_page(&r, page, 0));
+	region_map(r, base.seed, keep, 1);
+	for (page = 0; page < r->pages; page++) {
+		t.checksum += page_weight(page, write_page(r, page, 0));
 		t.pages++;
 	}
 	base.work = work_counter();
 	make(bytes);
-	answer_base("database", &t, since);
+	answer_work("database", &t, 0, &server, since);
 	last = now();
 	for (;;) {
 		struct pollfd in = { STDIN_FILENO, POLLIN, 0 };
 
 		if (poll(&in, 1, !base.running ? -1 : base.rate ? 5 : 0) < 0 && errno != EINTR)
 			die("poll: %s", strerror(errno));
-		if (in.revents && !serve(&r))
+		if (in.revents && !serve(&server))
 			return 0;
 		if (base.running)
 			work_off(&last);

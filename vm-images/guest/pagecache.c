@@ -16,7 +16,7 @@
 #include <poll.h>
 #include <sys/syscall.h>
 
-#include "region.h"
+#include "serve.h"
 #include "watch.h"
 
 #ifndef DISK
@@ -26,10 +26,14 @@
 
 static struct {
 	int disk;
-	uint64_t pages, rate, steps, checked, bad;
+	uint64_t pages, rate;
 	volatile uint64_t *work;
 	int running;
 } cache = { .rate = 4000, .running = 1 };
+
+static void stop(void);
+static struct tally read_all(void);
+static struct server server = { .stop = stop, .verify = read_all };
 
 /* The small image has the driver as a file: nobody else needs a disk. */
 static void open_disk(void)
@@ -74,52 +78,22 @@ static struct tally read_all(void)
 	return t;
 }
 
-/* Work off what is due since the last call; a long pause is not made up for. */
 static void read_due(uint64_t seed, double *last)
 {
-	double t = now(), elapsed = t - *last;
-	int64_t due = (elapsed < 0.05 ? elapsed : 0.05) * cache.rate;
+	int64_t due = work_due(cache.rate, last);
 	struct tally found = { 0 };
 
-	if (due <= 0)
-		return;
-	*last = t;
 	while (due-- > 0)
-		read_page(mix64(seed + ++cache.steps * GOLDEN) % cache.pages, &found);
-	cache.checked += found.pages;
-	cache.bad += found.bad;
+		read_page(mix64(seed + ++server.steps * GOLDEN) % cache.pages, &found);
+	server.checked += found.pages;
+	server.bad += found.bad;
 	if (cache.work)
 		*cache.work += found.pages;
 }
 
-static void answer_cache(const char *what, const struct tally *t, double since)
+static void stop(void)
 {
-	answer_tally(what, t, since);
-	answer(",\"freed\":0,\"steps\":%" PRIu64 ",\"live_checked\":%" PRIu64 ",\"live_bad\":%"
-	       PRIu64 "}\n", cache.steps, cache.checked, cache.bad);
-}
-
-static int serve(void)
-{
-	char line[256];
-	ssize_t n = read(STDIN_FILENO, line, sizeof(line) - 1);
-	struct tally t = { 0 };
-	double since = now();
-
-	if (n <= 0)
-		return 0;
-	line[n] = '\0';
-	line[strcspn(line, "\n")] = '\0';
-	if (!strcmp(line, "stop")) {
-		cache.running = 0;
-		answer_cache("stop", &t, since);
-	} else if (!strcmp(line, "verify")) {
-		t = read_all();
-		answer_cache("verify", &t, since);
-	} else {
-		answer("error unknown command\n");
-	}
-	return 1;
+	cache.running = 0;
 }
 
 int main(int argc, char **argv)
@@ -143,14 +117,14 @@ int main(int argc, char **argv)
 	t = read_all();
 	if (t.bad)
 		die("the disk does not hold what it must: %" PRIu64 " pages are wrong", t.bad);
-	answer_cache("pagecache", &t, since);
+	answer_work("pagecache", &t, 0, &server, since);
 	last = now();
 	for (;;) {
 		struct pollfd in = { STDIN_FILENO, POLLIN, 0 };
 
 		if (poll(&in, 1, cache.running ? 5 : -1) < 0 && errno != EINTR)
 			die("poll: %s", strerror(errno));
-		if (in.revents && !serve())
+		if (in.revents && !serve(&server))
 			return 0;
 		if (cache.running)
 			read_due(seed, &last);

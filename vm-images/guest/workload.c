@@ -25,17 +25,24 @@
 #define _GNU_SOURCE
 #include <poll.h>
 
-#include "region.h"
+#include "serve.h"
 #include "watch.h"
 
 /* Noise differs from what is kept: a kept page full of noise must not pass. */
 #define NOISE_GENERATION	1
 
-struct churn {
-	uint64_t rate, steps, checked, bad;
+static struct region region;
+
+static struct {
+	uint64_t rate;
 	volatile uint64_t *work;	/* pages, for whoever measures */
 	int running, rewrites;
-};
+} churn = { .rate = 4000 };
+
+static void stop(void);
+static struct tally verify(void);
+static int other(const char *line);
+static struct server server = { .stop = stop, .verify = verify, .other = other };
 
 /*
  * A workload that is too large ends in the OOM killer, in whose log nobody
@@ -56,14 +63,6 @@ static void free_pages(struct region *r, uint64_t start, uint64_t end)
 		die("madvise: %s", strerror(errno));
 	while (start < end)
 		r->generation[start++] = FREED;
-}
-
-static void answer_load(const char *what, const struct tally *t, uint64_t freed,
-			const struct churn *churn, double since)
-{
-	answer_tally(what, t, since);
-	answer(",\"freed\":%" PRIu64 ",\"steps\":%" PRIu64 ",\"live_checked\":%" PRIu64
-	       ",\"live_bad\":%" PRIu64 "}\n", freed, churn->steps, churn->checked, churn->bad);
 }
 
 static void write_owned(struct region *r, uint64_t page, struct tally *t)
@@ -114,38 +113,33 @@ static uint64_t load(struct region *r, struct tally *t, const char *kind, uint64
  * checked: what a migration broke under way is seen even where the churn would
  * have covered it up by the time that anybody asks.
  */
-static uint64_t churn_once(struct region *r, struct churn *churn)
+static uint64_t churn_once(struct region *r)
 {
-	struct churn_step step = churn_step(r->seed, ++churn->steps, r->pages);
+	struct churn_step step = churn_step(r->seed, ++server.steps, r->pages);
 	struct tally t = { 0 };
 	uint64_t page;
 
 	if (r->generation[step.start] != FREED) {
 		check_page(r, step.start, &t);
-		churn->checked++;
-		churn->bad += t.bad;
+		server.checked++;
+		server.bad += t.bad;
 	}
-	if (step.write || churn->rewrites)
+	if (step.write || churn.rewrites)
 		for (page = step.start; page < step.end; page++)
-			write_page(r, page, churn->steps);
+			write_page(r, page, server.steps);
 	else
 		free_pages(r, step.start, step.end);
-	if (churn->work)
-		*churn->work += step.end - step.start;
+	if (churn.work)
+		*churn.work += step.end - step.start;
 	return step.end - step.start;
 }
 
-/* Work off what is due since the last call; a long pause is not made up for. */
-static void churn_due(struct region *r, struct churn *churn, double *last)
+static void churn_due(struct region *r, double *last)
 {
-	double t = now(), elapsed = t - *last;
-	int64_t due = (elapsed < 0.05 ? elapsed : 0.05) * churn->rate;
+	int64_t due = work_due(churn.rate, last);
 
-	if (due <= 0)
-		return;
-	*last = t;
-	while (due > 0 && churn->steps < FREED - 1)
-		due -= churn_once(r, churn);
+	while (due > 0 && server.steps < FREED - 1)
+		due -= churn_once(r);
 }
 
 /*
@@ -185,37 +179,27 @@ out:
 		fclose(out);
 }
 
-/* Returns 0 at the end of the input. */
-static int serve(struct region *r, struct churn *churn)
+static void stop(void)
 {
-	char line[256];
-	ssize_t n = read(STDIN_FILENO, line, sizeof(line) - 1);
-	struct tally t = { 0 };
-	double since = now();
+	churn.running = 0;
+}
 
-	if (n <= 0)
+static struct tally verify(void)
+{
+	return check_all(&region);
+}
+
+static int other(const char *line)
+{
+	if (strncmp(line, "frames /", 8))
 		return 0;
-	line[n] = '\0';
-	line[strcspn(line, "\n")] = '\0';
-	if (!strcmp(line, "stop")) {
-		churn->running = 0;
-		answer_load("stop", &t, 0, churn, since);
-	} else if (!strcmp(line, "verify")) {
-		t = check_all(r);
-		answer_load("verify", &t, 0, churn, since);
-	} else if (!strncmp(line, "frames /", 8)) {
-		frames(r, line + 7);
-	} else {
-		answer("error unknown command\n");
-	}
+	frames(&region, line + 7);
 	return 1;
 }
 
 static int do_load(int argc, char **argv)
 {
 	uint64_t seed, bytes, keep, freed;
-	struct churn churn = { .rate = 4000 };
-	struct region r = { 0 };
 	struct tally t = { 0 };
 	double since = now(), last;
 	const char *kind;
@@ -241,18 +225,18 @@ static int do_load(int argc, char **argv)
 
 	if (churn.running)
 		churn.work = work_counter();
-	freed = load(&r, &t, kind, seed, bytes, keep);
-	answer_load(kind, &t, freed, &churn, since);
+	freed = load(&region, &t, kind, seed, bytes, keep);
+	answer_work(kind, &t, freed, &server, since);
 	last = now();
 	for (;;) {
 		struct pollfd in = { STDIN_FILENO, POLLIN, 0 };
 
 		if (poll(&in, 1, churn.running ? 5 : -1) < 0 && errno != EINTR)
 			die("poll: %s", strerror(errno));
-		if (in.revents && !serve(&r, &churn))
+		if (in.revents && !serve(&server))
 			return 0;
 		if (churn.running)
-			churn_due(&r, &churn, &last);
+			churn_due(&region, &last);
 	}
 }
 
