@@ -2,7 +2,8 @@
 """The guest's memory as a picture: ``map.svg`` in the run folder.
 
 One cell is one block of frames, in address order on Hilbert's curve, coloured by
-what became of most of its pages; a single page that is wrong, or explained, wins
+what became of most of its pages, or by a colour of its own where some were left
+behind among others that were not; a single page that is wrong, or explained, wins
 over all others, as it must not be lost in the crowd.  The cells are a PNG inside
 the SVG, so that a guest of any size is some ten KiB.
 """
@@ -36,6 +37,9 @@ STATES: Final = (
     ("wrong", (214, 0, 48), "wrong"),
 )
 _NUMBER: Final = {name: number for number, (name, _, _) in enumerate(STATES)}
+#: Of cells that stand for several frames: fragmented memory would else look all sent, or all left behind.
+MIXED: Final = ("mixed", (104, 150, 92), "a quarter to three quarters of the cell's pages were left behind")
+_MIXED_NUMBER: Final = len(STATES)
 _CERTAIN: Final = (_NUMBER["explained"], _NUMBER["wrong"])
 
 #: The map has at most so many cells a side.
@@ -102,6 +106,9 @@ def cells_of(states: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], int]
     blocks = padded.reshape(-1, each)
     counts = np.stack([(blocks == number).sum(axis=1) for number in range(len(STATES))])
     cells = counts.argmax(axis=0).astype(np.uint8)
+    left = counts[_NUMBER["skipped"]]
+    travelled = counts.sum(axis=0) - counts[_NUMBER["hole"]] - left
+    cells[4 * np.minimum(left, travelled) >= np.maximum(1, left + travelled)] = _MIXED_NUMBER
     for number in _CERTAIN:
         cells[counts[number] > 0] = number
     rows, columns = curve(order)
@@ -118,11 +125,12 @@ def picture(kept: Kept, title: str) -> str:
     states, cut = without_long_holes(everything)
     square, each = cells_of(states)
     counts = np.bincount(everything, minlength=len(STATES)).tolist()
-    image = base64.b64encode(png(square, [colour for _, colour, _ in STATES])).decode()
+    image = base64.b64encode(png(square, [colour for _, colour, _ in (*STATES, MIXED)])).decode()
     top = 2 * _MARGIN + _LINE
     high = _PIXELS * square.shape[0] // square.shape[1]
-    lines = _legend(counts, _notes(each, cut), top + high + _MARGIN)
-    height = top + high + 2 * _MARGIN + _LINE * (len(STATES) + len(cut) + 1)
+    mixed = int(np.count_nonzero(square == _MIXED_NUMBER))
+    lines = _legend(counts, mixed, _notes(each, cut), top + high + _MARGIN)
+    height = top + high + 2 * _MARGIN + _LINE * (len(STATES) + bool(mixed) + len(cut) + 1)
     width = _PIXELS + 2 * _MARGIN
     return "\n".join(
         [
@@ -154,16 +162,22 @@ def _notes(each: int, cut: Sequence[tuple[int, int]]) -> list[str]:
     return notes
 
 
-def _legend(counts: Sequence[int], notes: Sequence[str], top: int) -> list[str]:
-    lines = []
+def _legend(counts: Sequence[int], mixed: int, notes: Sequence[str], top: int) -> list[str]:
     total = max(1, sum(counts) - counts[_NUMBER["hole"]])
+    keys = []
     for number, (name, colour, words) in enumerate(STATES):
-        y = top + _LINE * number
         share = f" ({100 * counts[number] / total:.1f} %)" if name != "hole" else ""
+        keys.append((colour, f"{name}: {counts[number]}{share}. {words}"))
+    if mixed:
+        name, colour, words = MIXED
+        keys.append((colour, f"{name}: {mixed} cells. {words}"))
+    lines = []
+    for number, (colour, words) in enumerate(keys):
+        y = top + _LINE * number
         lines += [
             f'<rect x="{_MARGIN}" y="{y}" width="14" height="14" fill="rgb{colour}" stroke="#000000"/>',
-            f'<text x="{_MARGIN + 24}" y="{y + 12}">{name}: {counts[number]}{share}. {escape(words)}</text>',
+            f'<text x="{_MARGIN + 24}" y="{y + 12}">{escape(words)}</text>',
         ]
-    for number, words in enumerate(notes, start=len(STATES)):
+    for number, words in enumerate(notes, start=len(keys)):
         lines.append(f'<text x="{_MARGIN}" y="{top + _LINE * number + 12}">{words}</text>')
     return lines

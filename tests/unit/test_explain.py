@@ -252,6 +252,20 @@ def test_big_guests_have_several_pages_a_cell() -> None:
     assert set(cells.ravel().tolist()) == {NUMBER["sent"]}
 
 
+def test_fragmented_memory_is_neither_sent_nor_left_behind() -> None:
+    states = np.full(1 << 21, NUMBER["sent"], dtype=np.uint8)
+    states[1::2] = NUMBER["skipped"]
+    # One in eight is no mix; and what is wrong is seen in a mix as well.
+    states[: 1 << 19] = NUMBER["sent"]
+    states[: 1 << 19 : 8] = NUMBER["skipped"]
+    states[1 << 20] = NUMBER["wrong"]
+    cells, each = cells_of(states)
+    counts = np.bincount(cells.ravel()).tolist()
+    assert each == 8
+    assert (counts[NUMBER["sent"]], counts[NUMBER["wrong"]]) == (1 << 16, 1)
+    assert counts[len(STATES)] == (3 << 16) - 1
+
+
 def test_long_holes_are_shown_shorter_and_said() -> None:
     states = np.zeros(10_000, dtype=np.uint8)
     states[:640], states[9_900:] = NUMBER["sent"], NUMBER["zero"]
