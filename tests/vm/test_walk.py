@@ -91,11 +91,14 @@ def look(plain: PlainGuest) -> Look:
 
 
 def assert_guest_agrees(seen: Look) -> None:
-    """The guest's own view is a moment older: nearly the same, and what differs was on its way."""
+    """The guest's own view is a moment older: nearly the same, and what differs was on its way.
+
+    That may be a whole block of the largest order, 1024 pages, which in a small guest is more than a percent.
+    """
     both = compare_witnesses(seen.said, seen.walk)
     differ = sum(len(frames) for found in (both.only_reported, both.only_walked) for frames in found.values())
     assert both.both > 0.9 * int(seen.walk.free.sum()), both.counts
-    assert differ < 0.01 * both.both, both.counts
+    assert differ < 0.01 * both.both + 1024, both.counts
 
 
 def software(kernel: SuiteKernel, folder: Path) -> Software:
