@@ -171,25 +171,17 @@ static void ended(unsigned int slot, int status)
 	server.bad += digest != unit->digest;
 }
 
-static void reap(void)
+/* `flags` as waitpid() has them: without WNOHANG it waits for all. */
+static void reap(int flags)
 {
 	unsigned int slot;
 	int status;
 	pid_t pid;
 
-	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+	while ((pid = waitpid(-1, &status, flags)) > 0)
 		for (slot = 0; slot < build.jobs; slot++)
 			if (build.running[slot].pid == pid)
 				ended(slot, status);
-}
-
-static unsigned int busy(void)
-{
-	unsigned int slot, count = 0;
-
-	for (slot = 0; slot < build.jobs; slot++)
-		count += build.running[slot].pid != 0;
-	return count;
 }
 
 static void fill(void)
@@ -214,24 +206,15 @@ static void compile_all_once(int signals)
 				start(slot);
 		if (read(signals, drop, sizeof(drop)) < 0 && errno != EINTR)
 			die("signalfd: %s", strerror(errno));
-		reap();
+		reap(WNOHANG);
 	}
 }
 
 /* What runs ends by itself, and is checked: it was there all the while. */
 static void stop(void)
 {
-	unsigned int slot;
-	int status;
-	pid_t pid;
-
 	build.stopped = 1;
-	while (busy()) {
-		pid = waitpid(-1, &status, 0);
-		for (slot = 0; slot < build.jobs; slot++)
-			if (build.running[slot].pid == pid)
-				ended(slot, status);
-	}
+	reap(0);
 }
 
 static struct tally verify(void)
@@ -264,10 +247,8 @@ int main(int argc, char **argv)
 	sigprocmask(SIG_BLOCK, &child, NULL);
 	signals = signalfd(-1, &child, SFD_CLOEXEC);
 	region_map(r, seed, keep, 1);
-	for (page = 0; page < r->pages; page++) {
-		t.checksum += page_weight(page, write_page(r, page, 0));
-		t.pages++;
-	}
+	for (page = 0; page < r->pages; page++)
+		write_owned(r, page, &t);
 	choose(seed, files);
 	compile_all_once(signals);
 	answer_work("compile", &t, 0, &server, since);
@@ -281,7 +262,7 @@ int main(int argc, char **argv)
 			die("poll: %s", strerror(errno));
 		if (in[1].revents && read(signals, drop, sizeof(drop)) < 0)
 			die("signalfd: %s", strerror(errno));
-		reap();
+		reap(WNOHANG);
 		if (work)
 			*work += server.steps - before;
 		if (in[0].revents && !serve(&server))

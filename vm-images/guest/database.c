@@ -219,10 +219,8 @@ int main(int argc, char **argv)
 	if ((keep | bytes) >> 46)
 		die("that is no size");
 	region_map(r, base.seed, keep, 1);
-	for (page = 0; page < r->pages; page++) {
-		t.checksum += page_weight(page, write_page(r, page, 0));
-		t.pages++;
-	}
+	for (page = 0; page < r->pages; page++)
+		write_owned(r, page, &t);
 	base.work = work_counter();
 	make(bytes);
 	answer_work("database", &t, 0, &server, since);

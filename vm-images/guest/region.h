@@ -84,6 +84,13 @@ static inline uint64_t write_page(struct region *r, uint64_t page, uint32_t gene
 	return page_fill(page_at(r, page), page_key(r->seed, page, generation));
 }
 
+/* As it is loaded, in the tally as well. */
+static inline void write_owned(struct region *r, uint64_t page, struct tally *t)
+{
+	t->checksum += page_weight(page, write_page(r, page, 0));
+	t->pages++;
+}
+
 static inline void check_page(const struct region *r, uint64_t page, struct tally *t)
 {
 	uint64_t key = page_key(r->seed, page, r->generation[page]), sum;
@@ -109,7 +116,6 @@ static inline struct tally check_all(const struct region *r)
 			check_page(r, page, &t);
 	return t;
 }
-
 
 /* The part that all answers about pages share, without the closing brace. */
 static inline void answer_tally(const char *kind, const struct tally *t, double since)

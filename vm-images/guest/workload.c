@@ -65,12 +65,6 @@ static void free_pages(struct region *r, uint64_t start, uint64_t end)
 		r->generation[start++] = FREED;
 }
 
-static void write_owned(struct region *r, uint64_t page, struct tally *t)
-{
-	t->checksum += page_weight(page, write_page(r, page, 0));
-	t->pages++;
-}
-
 /* Returns the pages that the load wrote and gave back. */
 static uint64_t load(struct region *r, struct tally *t, const char *kind, uint64_t seed,
 		     uint64_t bytes, uint64_t keep)
