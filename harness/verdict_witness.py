@@ -11,7 +11,7 @@ Pure: no input, no output, no clock.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -99,24 +99,18 @@ def _judge(
     _add(found.standing, standing.counts)
     identity = f"{answer.request.id:#x}"
     stolen = standing.standing == np.uint8(Standing.OWNED)
-    for name, block in blocks.items():
-        pages = to_pages(stolen, block.gpa, block.pages)
-        if pages.any():
-            found.owned[name] = found.owned.get(name, np.zeros(block.pages, dtype=np.bool_)) | pages
-            text = (
-                f"the answer to {identity} reported pages of {name!r} that the workload owned all the while"
-            )
-            found.findings.append(_finding("reported-though-owned", text, pages, name))
+    for name, pages in _pages_of(stolen, blocks):
+        found.owned[name] = found.owned.get(name, np.zeros(len(pages), dtype=np.bool_)) | pages
+        text = f"the answer to {identity} reported pages of {name!r} that the workload owned all the while"
+        found.findings.append(_finding("reported-though-owned", text, pages, name))
     if not quiet:
         return
-    for name, block in blocks.items():
-        pages = to_pages(standing.standing == np.uint8(Standing.UNDECIDED), block.gpa, block.pages)
-        if pages.any():
-            text = (
-                f"the answer to {identity} reported pages of {name!r} that were on no free list at the "
-                "request, nor at the answer, and did not change; the guest was quiet"
-            )
-            found.findings.append(_finding("reported-undecided", text, pages, name))
+    for name, pages in _pages_of(standing.standing == np.uint8(Standing.UNDECIDED), blocks):
+        text = (
+            f"the answer to {identity} reported pages of {name!r} that were on no free list at the "
+            "request, nor at the answer, and did not change; the guest was quiet"
+        )
+        found.findings.append(_finding("reported-undecided", text, pages, name))
     _agree(answer, seen, before, reported, blocks, found)
 
 
@@ -142,14 +136,12 @@ def _agree(
     left_out = both.only_walked.get("left-out", np.empty(0, dtype=np.int64))
     flags = np.zeros(frames, dtype=np.bool_)
     flags[left_out] = True
-    for name, block in blocks.items():
-        pages = to_pages(flags, block.gpa, block.pages)
-        if pages.any():
-            text = (
-                f"the answer to {answer.request.id:#x} left out pages of {name!r} that were free by the "
-                "outside walk, at the request and at the answer; the guest was quiet"
-            )
-            found.findings.append(_finding("witnesses-disagree", text, pages, name))
+    for name, pages in _pages_of(flags, blocks):
+        text = (
+            f"the answer to {answer.request.id:#x} left out pages of {name!r} that were free by the "
+            "outside walk, at the request and at the answer; the guest was quiet"
+        )
+        found.findings.append(_finding("witnesses-disagree", text, pages, name))
 
 
 def _passed_over(
@@ -168,14 +160,20 @@ def _passed_over(
         ("per-cpu lists", (before.kind == Kind.PER_CPU) & (later.kind == Kind.PER_CPU)),
         ("lists of isolated pages", before.is_type("Isolate") & later.is_type("Isolate")),
     ):
-        for name, block in blocks.items():
-            pages = to_pages(reported & flags, block.gpa, block.pages)
-            if pages.any():
-                text = (
-                    f"the answer to {answer.request.id:#x} reported pages of {name!r} that were on {where} "
-                    "at the request and at the answer; the guest was quiet"
-                )
-                found.findings.append(_finding("witnesses-disagree", text, pages, name))
+        for name, pages in _pages_of(reported & flags, blocks):
+            text = (
+                f"the answer to {answer.request.id:#x} reported pages of {name!r} that were on {where} "
+                "at the request and at the answer; the guest was quiet"
+            )
+            found.findings.append(_finding("witnesses-disagree", text, pages, name))
+
+
+def _pages_of(frames: Flags, blocks: Mapping[str, Block]) -> Iterator[tuple[str, Flags]]:
+    """Each block that has some of these frames: its name, and which of its pages they are."""
+    for name, block in blocks.items():
+        pages = to_pages(frames, block.gpa, block.pages)
+        if pages.any():
+            yield name, pages
 
 
 def _finding(rule: str, text: str, pages: Flags, block: str) -> Finding:
