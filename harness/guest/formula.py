@@ -25,10 +25,10 @@ import numpy.typing as npt
 PAGE: Final = 4096
 WORDS: Final = PAGE // 8
 
-#: What ``freed`` keeps, and ``idle`` does, when ``keep=`` is not given.
 #: Workloads whose pages change as they go on.
 CHANGING: Final = ("churn", "rewrite")
 
+#: What ``freed`` keeps, and ``idle`` does, when ``keep=`` is not given.
 KEEP: Final = {"freed": 16 << 20, "idle": 0, "compile": 16 << 20, "database": 16 << 20}
 
 #: Of the disk that ``pagecache`` reads: one for all runs, so that it is made once.

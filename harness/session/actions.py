@@ -76,7 +76,6 @@ class Actor:
         self.killed = False
         #: After a restart: the last kernel message from before the guest was loaded again.
         self.since: int | None = None
-        self._answers = 0
         self._guest = guest
         self._target = target
         self._events = events
@@ -129,7 +128,6 @@ class Actor:
                 self._pages(self._call(deadline, "pages-read"))
             case script.ModuleHold():
                 extra = [] if action.entries is None else [action.entries]
-                self._answers = self._answers_sent(deadline)
                 self._call(deadline, "hold", action.point, *extra)
             case script.ModuleRelease():
                 if not self._call(deadline, "release").get("released"):
@@ -196,11 +194,12 @@ class Actor:
 
     def _answers_while_unheld(self, deadline: Deadline) -> None:
         """A QEMU that hangs in a queue's handler takes the guest with it: neither waits for the other."""
+        before = self._answers_sent(deadline)
 
         def guest() -> None:
             self._call(deadline, "unhold")
             # The agent answers while the module works, which says to nobody when it is done.
-            while self._answers_sent(deadline) <= self._answers:
+            while self._answers_sent(deadline) <= before:
                 deadline.check()
 
         with ThreadPoolExecutor(1, "unheld") as pool:
