@@ -28,6 +28,8 @@ from harness.report.result import Result
 from harness.units import format_size
 
 _LAST_LINES: Final = 8
+#: A scenario's expectations of numbers that a bench measures.
+_AMOUNTS: Final = ("skipped_percent_min", "skipped_percent_max", "sent_over_floor_max")
 _INTERRUPTED: Final = 130
 _INPUT: Final = 2
 
@@ -42,7 +44,13 @@ class Request:
 
     def settings(self, point: Point) -> list[str]:
         """What is changed of a point's scenario, as ``key=value``."""
-        settings = [f"measure.before_s={self.window_s:g}", f"measure.after_s={self.window_s:g}"]
+        settings = [
+            f"measure.before_s={self.window_s:g}",
+            f"measure.after_s={self.window_s:g}",
+            # How much an arm leaves out is what is to be measured: who left out the runs in which
+            # it was little would make the rest look better than it is.
+            *(f"expect.{name}=null" for name in _AMOUNTS),
+        ]
         if point.arm == "hint":
             # That the peer saves nothing is what is to be measured, and no reason to leave it out.
             settings.append("expect.skipping=false")

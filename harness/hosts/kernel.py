@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The few system calls that Python 3.11 does not have: unshare, mount, prctl.
+"""The few system calls that Python 3.11 does not have: unshare, mount, prctl, userfaultfd.
 
 Thin on purpose: each wrapper raises ``OSError`` with the path it was about.
 """
@@ -44,6 +44,10 @@ _PR_SET_PDEATHSIG: Final = 1
 _SIOCGIFFLAGS: Final = 0x8913
 _SIOCSIFFLAGS: Final = 0x8914
 _IFF_UP: Final = 1
+#: On x86-64, where the tables of asm-generic do not apply.
+_SYS_USERFAULTFD: Final = 323
+_USERFAULTFD: Final = Path("/dev/userfaultfd")
+_USERFAULTFD_IOC_NEW: Final = 0xAA00
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -106,3 +110,22 @@ def bring_loopback_up() -> None:
         request = struct.pack("16sh22x", b"lo", 0)
         flags = struct.unpack("16sh22x", fcntl.ioctl(control, _SIOCGIFFLAGS, request))[1]
         fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", flags | _IFF_UP))
+
+
+def open_userfaultfd() -> int:
+    """A userfaultfd that sees the kernel's own accesses too, which is what QEMU needs of one.
+
+    By the device or, where that may not be opened, by the system call: in QEMU's order
+    (``uffd_open()`` in its util/userfaultfd.c).  The caller closes it.
+    """
+    flags = os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        device = os.open(_USERFAULTFD, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        made: int = _libc.syscall(ctypes.c_long(_SYS_USERFAULTFD), ctypes.c_int(flags))
+        _check(made, "userfaultfd")
+        return made
+    try:
+        return fcntl.ioctl(device, _USERFAULTFD_IOC_NEW, flags)
+    finally:
+        os.close(device)

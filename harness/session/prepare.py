@@ -20,6 +20,7 @@ from harness import accel
 from harness.errors import InputError
 from harness.events import EventStream
 from harness.faults.injection import Injection, injection_of
+from harness.hosts import kernel as kernel_calls
 from harness.scenario import (
     HOST_MARGIN,
     MachineFacts,
@@ -61,6 +62,17 @@ def demand_hugepages(memory: int) -> None:
             f"{numbers.get('HugePages_Free', 0)}",
             hint=f"sudo sysctl vm.nr_hugepages={needed}, or guest.hugepages: false",
         )
+
+
+def demand_userfaultfd() -> None:
+    """Raise if QEMU, which the user starts, could not see to faults in a guest's memory (postcopy)."""
+    try:
+        os.close(kernel_calls.open_userfaultfd())
+    except OSError as error:
+        raise InputError(
+            f"migration.postcopy: this user may have no userfaultfd: {error.strerror}",
+            hint="sudo sysctl vm.unprivileged_userfaultfd=1, or be root, or migration.postcopy: false",
+        ) from error
 
 
 def load(name: str, changes: Sequence[str | Override], tools: Tools) -> tuple[Scenario, Tools]:
@@ -107,6 +119,8 @@ def prepare(
         resolve(scenario, MachineFacts(memory_available(), kvm_usable=True))
         if scenario.guest.hugepages:
             demand_hugepages(scenario.guest.all_memory)
+        if scenario.migration.postcopy:
+            demand_userfaultfd()
     else:
         machines.demand_memory(scenario.guest.memory)
     toolchain = Toolchain(events=events, qemu_source=tools.qemu_source)

@@ -158,7 +158,10 @@ def test_the_words_of_a_run(tmp_path: Path) -> None:
     assert words[:8] == ["run", "freed", "--arm", "hint", "--memory", "1GiB", "--seed", "7"]
     assert {"--no-strict", "--json", "measure.before_s=0.5", "expect.skipping=false"} <= set(words)
     assert words[-4:] == ["--accel", "tcg", "--set", "workload.noise=64MiB"]
-    assert "expect.skipping=false" not in request.words(planned(arm="info"), tmp_path)
+    info = request.words(planned(arm="info"), tmp_path)
+    assert "expect.skipping=false" not in info
+    # A run in which little was skipped is measured like any other.
+    assert {"expect.skipped_percent_min=null", "expect.sent_over_floor_max=null"} <= set(info)
 
 
 #: In place of ``freepage run``: ends as its environment says, and counts how often it was called.

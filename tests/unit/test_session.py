@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from pathlib import Path
@@ -10,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.errors import MachineryError
+from harness.errors import InputError, MachineryError
 from harness.events import EventStream
+from harness.hosts import kernel
 from harness.hosts.lab_qemu import LabQemu
 from harness.memory.image import RamImage
 from harness.memory.qemu_ram import backings
@@ -19,7 +21,7 @@ from harness.migration.hold import HoldKeeper
 from harness.migration.statistics import RamBlock
 from harness.session.guest import last_words, logged_command
 from harness.session.plan import Tools
-from harness.session.prepare import command_start, load, memory_available
+from harness.session.prepare import command_start, demand_userfaultfd, load, memory_available
 
 LOG = """\
 2026-01-01 00:00:00.000+0000: starting up libvirt version: 9.0.0, qemu version: 10.0.0, kernel: 6.1
@@ -58,6 +60,30 @@ def test_a_kernel_named_on_the_command_line_wins() -> None:
     assert tools.kernel == "/boot/one"
     scenario, tools = load("idle", [], Tools())
     assert tools.kernel is None
+
+
+def test_postcopy_is_refused_where_qemu_could_not_do_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused() -> int:
+        raise PermissionError(errno.EPERM, "Operation not permitted", "userfaultfd")
+
+    monkeypatch.setattr(kernel, "open_userfaultfd", refused)
+    with pytest.raises(InputError, match=r"migration\.postcopy.*Operation not permitted") as caught:
+        demand_userfaultfd()
+    assert "vm.unprivileged_userfaultfd" in str(caught.value.hint)
+    # What is opened to ask is closed again.
+    reading, writing = os.pipe()
+    monkeypatch.setattr(kernel, "open_userfaultfd", lambda: reading)
+    demand_userfaultfd()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(reading)
+    os.close(writing)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="who may have one otherwise is the machine's affair")
+def test_root_may_have_a_userfaultfd() -> None:
+    made = kernel.open_userfaultfd()
+    assert os.readlink(f"/proc/self/fd/{made}") == "anon_inode:[userfaultfd]"
+    os.close(made)
 
 
 def test_tools_are_named_again_for_the_replay(tmp_path: Path) -> None:

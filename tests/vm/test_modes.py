@@ -16,7 +16,7 @@ import pytest
 
 from harness.errors import InputError
 from harness.report.result import Result
-from harness.session.prepare import demand_hugepages
+from harness.session.prepare import demand_hugepages, demand_userfaultfd
 from tests.vm.conftest import Ended
 
 Run = Callable[..., Ended]
@@ -33,6 +33,14 @@ def settings(keys: Mapping[str, object]) -> Iterator[str]:
     """As options of the command."""
     for key, value in keys.items():
         yield from ("--set", f"{key}={str(value).lower() if isinstance(value, bool) else value}")
+
+
+def skip_unless(demand: Callable[..., None], *words: int) -> None:
+    """What this machine cannot do is said by the same check as to a user."""
+    try:
+        demand(*words)
+    except InputError as error:
+        pytest.skip(f"{error.message}; {error.hint}")
 
 
 def events(out: Path, kind: str) -> list[dict[str, Any]]:
@@ -139,6 +147,7 @@ def test_tls(run: Run, channels: int) -> None:
 
 
 def test_postcopy_allowed_means_that_nothing_is_asked(run: Run) -> None:
+    skip_unless(demand_userfaultfd)
     keys = {
         "migration.postcopy": True,
         "expect.skipping": False,
@@ -202,10 +211,7 @@ def test_numa_nodes(run: Run, machine: str, nodes: int) -> None:
 @slow
 def test_huge_pages(run: Run) -> None:
     """Dirty pages are small all the same; what was skipped of a huge page has to read zero."""
-    try:
-        demand_hugepages(256 << 20)
-    except InputError as error:
-        pytest.skip(f"{error.message}; {error.hint}")
+    skip_unless(demand_hugepages, 256 << 20)
     ended = run("freed", *MEMORY, *settings({"guest.hugepages": True, "workload.noise": "100MiB"}))
     passed(ended)
     assert '"hugetlb":true' in (ended.out / "source.command").read_text("utf-8")

@@ -10,6 +10,7 @@ The guest's memory is one block below the hole, so that a page is a frame.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,6 +57,9 @@ class Answer:
         return compare_witnesses(self.reported, self.before, later=self.after)
 
 
+#: Announced when what was done meanwhile is done.
+_MEANWHILE = "MEANWHILE"
+
 Looks = dict[str, dict[object, tuple[FreeWalk, PageDigests]]]
 
 
@@ -72,25 +76,33 @@ class Watcher:
         """Migrate; what became of the first request that was answered.
 
         ``meanwhile`` is called once the first request has left: the module can be
-        made to stand somewhere, so that there is time.
+        made to stand somewhere, so that there is time.  In a thread of its own: what it
+        does may bring the answer, which stops the guest before the guest has said that it did it.
         """
         guest, looks = self._guest, Looks({"request": {}, "answer": {}})
         # There is no time for anything in a migration that goes as fast as it can.
         guest.set_bandwidth(0 if meanwhile is None else SLOW)
         guest.monitor.execute("migrate", {"uri": "exec:cat > /dev/null"})
-        while True:
-            event = guest.any_event("FREE_PAGE_INFO_HOLD", "MIGRATION")
-            if event.name == "FREE_PAGE_INFO_HOLD":
-                at = looks[str(event.data["point"])]
-                at[event.data["id"]] = walk_memory(self._memory, self._kernel), look(self._image)
-                guest.monitor.execute("cont")
-                if meanwhile is not None and event.data["point"] == "request":
-                    meanwhile()
-                    meanwhile = None
+        with ThreadPoolExecutor(1, "meanwhile") as pool:
+            done: Future[None] | None = None
+            while True:
+                event = guest.any_event("FREE_PAGE_INFO_HOLD", "MIGRATION", _MEANWHILE)
+                if event.name == _MEANWHILE:
+                    assert done is not None
+                    done.result()
                     guest.set_bandwidth(0)
-            elif event.data["status"] in ("completed", "failed"):
-                assert event.data["status"] == "completed"
-                break
+                elif event.name == "FREE_PAGE_INFO_HOLD":
+                    at = looks[str(event.data["point"])]
+                    at[event.data["id"]] = walk_memory(self._memory, self._kernel), look(self._image)
+                    guest.monitor.execute("cont")
+                    if meanwhile is not None and done is None:
+                        done = pool.submit(meanwhile)
+                        done.add_done_callback(lambda _: guest.announce(_MEANWHILE))
+                elif event.data["status"] in ("completed", "failed"):
+                    assert event.data["status"] == "completed"
+                    break
+            if done is not None:
+                done.result()
         guest.go_on()
         return self._answer(looks)
 

@@ -126,6 +126,10 @@ class MigratingGuest:
             if event.name in names:
                 return event
 
+    def announce(self, name: str) -> None:
+        """Put an event of the test's own among QEMU's."""
+        self._events.put(QmpEvent("test", name, {}))
+
     @contextmanager
     def migration(self) -> Iterator[None]:
         """A migration that completes, but not before what is done meanwhile."""
