@@ -8,16 +8,19 @@ import hashlib
 import os
 import platform
 import pwd
+import select
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import dataclass
 from typing import Any
 
 _START_SECONDS = 20.0
+#: struct ucred: process, user, group.
+_CREDENTIALS = struct.Struct("=iII")
 #: Below these, in this order, there may be room for a run: on a disk, and where programs may be started.
 _PARENTS = ("/var/tmp", "/tmp", "/run", "~")  # noqa: S108 - a fresh folder is made in one of them
 
@@ -76,26 +79,46 @@ def greet(folder: str) -> str:
 
 
 def start_session(where: Places) -> tuple[int, str]:
-    """Start this user's own daemon, as libvirt's clients do: process and name; 0 and "" if there is none."""
+    """Start this user's own daemon: process and name; 0 and "" if there is none, or it does not start."""
     search = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
     for name in ("virtqemud", "libvirtd"):
         program = shutil.which(name, path=search)
         if program is not None:
+            # It goes into the background once it listens, and not before.
             process = subprocess.Popen(
-                [program, "--timeout=120"],
+                [program, "--daemon", "--timeout=120"],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
-            until = time.monotonic() + _START_SECONDS
-            # It does not say when it listens.
-            while all(try_socket(path) for path in where.sockets) and time.monotonic() < until:
-                if process.poll() is not None:
-                    return 0, ""
-                time.sleep(0.05)
-            return process.pid, name
+            if not _ends(process.pid, _START_SECONDS):
+                process.kill()
+            if process.wait() != 0:
+                return 0, ""
+            pid = next(filter(None, map(_listener, where.sockets)), 0)
+            return (pid, name) if pid else (0, "")
     return 0, ""
+
+
+def _ends(pid: int, seconds: float) -> bool:
+    """Whether a child of ours ends within some time."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        return bool(select.select([descriptor], [], [], seconds)[0])
+    finally:
+        os.close(descriptor)
+
+
+def _listener(path: str) -> int:
+    """The process that listens on a socket; 0 if nobody does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        try:
+            client.connect(path)
+        except OSError:
+            return 0
+        said = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        return int(_CREDENTIALS.unpack(said)[0])
 
 
 def facts(session: bool) -> dict[str, Any]:

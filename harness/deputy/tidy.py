@@ -13,16 +13,15 @@ import os
 import select
 import shutil
 import signal
-import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from . import qemus
+from .vanish import await_gone
 
 #: How long a killed process may take to be gone, and libvirt to notice that it is.
 _END_SECONDS = 10.0
 _NOTICE_SECONDS = 20.0
-_LOOK_EVERY = 0.05
 
 
 @dataclass
@@ -49,11 +48,11 @@ def tidy(traces: Traces) -> list[str]:
     left: list[str] = []
     if traces.folder:
         _end_processes(traces)
-        _await_gone(traces.states)
+        left += _await_notice(traces)
         shutil.rmtree(traces.folder, ignore_errors=True)
         # Whoever was just being started finds nothing to start from; who was quicker is found here.
         if _end_processes(traces):
-            _await_gone(traces.states)
+            left += _await_notice(traces)
     for path in traces.files:
         try:
             os.unlink(path)
@@ -102,8 +101,10 @@ def _end(pid: int, number: int) -> None:
         os.close(descriptor)
 
 
-def _await_gone(paths: list[str]) -> None:
-    """Wait until libvirt has put away its notes.  Nobody tells when it has: it is looked for."""
-    until = time.monotonic() + _NOTICE_SECONDS
-    while any(os.path.exists(path) for path in paths) and time.monotonic() < until:
-        time.sleep(_LOOK_EVERY)
+def _await_notice(traces: Traces) -> list[str]:
+    """Wait until libvirt has put away its notes; returns why they could not be waited for."""
+    try:
+        await_gone(traces.states, _NOTICE_SECONDS)
+    except OSError as error:
+        return [f"{error.filename}: cannot be watched: {error.strerror}"]
+    return []

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -324,6 +325,33 @@ def test_a_libvirt_that_does_not_notice_is_named(tmp_path: Path, monkeypatch: py
     (tmp_path / "guest.pid").write_text("1")
     left = tidy(Traces(folder=str(tmp_path / "run"), states=[str(tmp_path / "guest.pid")]))
     assert left == [f"{tmp_path / 'guest.pid'}: libvirt has not removed it"]
+
+
+@pytest.mark.timeout(60)
+def test_libvirts_notes_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Whoever does not hear of it waits for longer than this test may.
+    monkeypatch.setattr("harness.deputy.tidy._NOTICE_SECONDS", 3600.0)
+    notes = [tmp_path / "guest.xml", tmp_path / "guest.pid"]
+    for note in notes:
+        note.write_text("1")
+
+    def forget() -> None:
+        for note in notes:
+            note.unlink()
+
+    (tmp_path / "run").mkdir()
+    thread = threading.Timer(0.2, forget)
+    thread.start()
+    try:
+        left = tidy(Traces(folder=str(tmp_path / "run"), states=[str(note) for note in notes]))
+    finally:
+        thread.join()
+    assert left == []
+
+
+def test_notes_in_a_folder_that_is_not_there_are_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    assert tidy(Traces(folder=str(tmp_path / "run"), states=[str(tmp_path / "never" / "guest.pid")])) == []
 
 
 def test_what_comes_from_another_machine_is_bounded() -> None:
