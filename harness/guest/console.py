@@ -101,6 +101,15 @@ class Console:
                     raise self.lost(f"{deadline.what}: not within {deadline.seconds:g} s")
                 self._changed.wait(deadline.remaining())
 
+    def drain(self, deadline: Deadline) -> None:
+        """Read on until every QEMU has closed its end: the last words of one that has ended.
+
+        One that runs on keeps its end open; then what there is by the deadline has to do.
+        """
+        with self._changed:
+            while self._connections > 0 and not deadline.expired:
+                self._changed.wait(deadline.remaining())
+
     def lost(self, message: str) -> GuestLost:
         """An error with the console's last lines."""
         return GuestLost(message, last_lines=self.tail())

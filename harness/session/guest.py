@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
+from harness import accel
 from harness.errors import GuestLost, MachineryError
 from harness.events import Deadline, EventStream
 from harness.explain import trace
@@ -35,6 +36,13 @@ if TYPE_CHECKING:
     import libvirt
 
 NAME: Final = "guest"
+
+#: Each byte for the console is an exit of the guest's, and each exit of an emulated KVM costs a millisecond.
+#: (A kernel that panics says so at any level.)  Tests of its ciphers take it as long as all else.
+_EMULATED_KVM: Final = "loglevel=4 cryptomgr.notests"
+
+#: After its QEMU has ended: for the last of what it has said to be read.
+_DRAIN_SECONDS: Final = 2.0
 
 _CONTINUED: Final = re.compile(r"\s*\\\n")
 
@@ -124,6 +132,7 @@ class Guest:
             f"freepage.ip={GUEST_ADDRESS}/{PREFIX}" if self._lab.source.nic is not None else "",
             # Of a guest that names its interfaces itself; the small one does not care.
             "net.ifnames=0" if self._private_disk else "",
+            _EMULATED_KVM if accel.chain() == "kvm-in-tcg" else "",
             self.plan.resolved.scenario.guest.cmdline,
             self.plan.injection.cmdline,
         ]
@@ -143,7 +152,7 @@ class Guest:
             uuid=self._uuid,
             qemu=host.path_of(qemu.path),
             firmware=tuple(host.path_of(folder) for folder in qemu.firmware),
-            boot=Boot(host.path_of(plan.kernel.vmlinuz), host.path_of(self._initrd), self.cmdline()),
+            boot=Boot(host.path_of(plan.boots_from), host.path_of(self._initrd), self.cmdline()),
             memory=scenario.guest.memory,
             vcpus=scenario.guest.vcpus,
             machine=scenario.guest.machine,
@@ -210,7 +219,7 @@ class Guest:
         import libvirt
 
         self._write_initrd()
-        files = {"initrd": self._initrd, "vmlinuz": self.plan.kernel.vmlinuz}
+        files = {"initrd": self._initrd, "vmlinuz": self.plan.boots_from}
         if self.plan.disk is not None and not self.plan.disk.private:
             files["disk"] = self.plan.disk.path
         self._lab.bring(files)
@@ -272,6 +281,7 @@ class Guest:
 
     def explained(self, error: GuestLost) -> GuestLost:
         """The same error with all that is left of the guest: its last lines, QEMU's, the command line."""
+        self.console.drain(Deadline(_DRAIN_SECONDS, "the console's end"))
         lines = [f"console: {line}" for line in self.console.tail(20)]
         command: tuple[str, ...] = ()
         for host in self._lab.hosts:

@@ -11,6 +11,7 @@ runs the commands one after the other, and is gone::
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import signal
 import sys
@@ -42,6 +43,7 @@ from harness.session.several import INTERRUPTED, run_folders, worst
 from harness.terminal import TerminalProgress, print_error
 from harness.toolchain import Toolchain
 from harness.toolchain.cache import CACHE_VARIABLE, Cache
+from harness.toolchain.vmlinux import bootable_vmlinux
 from harness.units import format_size
 
 _MIB: Final = 1 << 20
@@ -60,7 +62,9 @@ class _Run:
         # Emulated, as far as this host is concerned: its KVM is not asked for.
         guest = self.scenario.guest.model_copy(update={"kvm_dirty": "bitmap"})
         here = self.scenario.model_copy(update={"accelerator": "tcg", "guest": guest})
-        prepare(here, self.tools, events, command_start())
+        plan = prepare(here, self.tools, events, command_start())
+        # Whether that is needed is known when the machine boots; it takes a second, once.
+        bootable_vmlinux(Cache(None, events), plan.kernel)
         if self.scenario.guest.kvm_dirty == "bitmap-without-manual-protect":
             Toolchain(events=events).no_manual_protect()
 
@@ -133,6 +137,7 @@ def nested(
         )
     capabilities = capscache.capability_cache().parent
     capabilities.mkdir(parents=True, exist_ok=True)
+    _compile_harness()
     shares = _shares([*writable, capabilities], [cache.root, *visible])
     with NestedMachine(parts, MachineSpec(chain, size, shares), events, boot_seconds) as machine:
         yield machine
@@ -155,6 +160,12 @@ def choose_chain(cache: Cache, events: EventStream) -> tuple[Chain, str]:
         return "kvm-in-tcg", "nothing is built to try this host's KVM with"
     probe = accel.probe(machine, cache, events)
     return ("kvm-in-kvm" if probe.usable else "kvm-in-tcg"), probe.reason
+
+
+def _compile_harness() -> None:
+    """Have Python's compiler run here: inside it would run at each boot, emulated."""
+    # Where nothing may be written it takes longer inside, and that is all.
+    compileall.compile_dir(Path(__file__).parents[1], quiet=2)
 
 
 def _shares(writable: Iterable[Path], visible: Iterable[Path]) -> tuple[Share, ...]:

@@ -225,6 +225,19 @@ def test_a_guest_that_ends_is_lost_and_one_that_is_silent_too(tmp_path: Path) ->
     assert caught.value.last_lines == ("goodbye",)
 
 
+def test_the_last_words_of_a_qemu_that_has_ended_are_read(tmp_path: Path) -> None:
+    it, path, _ = console(tmp_path)
+    with it:
+        it.listen("source", path)
+        with connect(path) as guest:
+            guest.sendall(b"a word\n")
+            it.wait_for("a word", soon())
+            it.drain(Deadline(0.01, "the end of one that runs on"))
+            guest.sendall(b"line\n" * 30_000 + b"Kernel panic - not syncing: no init\n")
+        it.drain(soon())
+        assert it.panic is not None
+
+
 def test_only_the_last_lines_are_kept_but_all_are_waited_for(tmp_path: Path) -> None:
     it, path, _ = console(tmp_path, keep=5)
     with it:

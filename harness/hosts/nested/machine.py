@@ -60,6 +60,7 @@ _CPUS: Final[Mapping[Chain, tuple[str, ...]]] = {
     "kvm-in-kvm": ("-accel", "kvm", "-cpu", "host"),
 }
 _TAIL: Final = 25
+_PANIC: Final = "Kernel panic - not syncing"
 _PIECE: Final = 1 << 16
 
 
@@ -318,8 +319,10 @@ class NestedMachine:
 
     def _lost(self, message: str) -> GuestLost:
         lines = self.console().replace("\r", "").splitlines()
+        # A panic's backtrace is longer than what is shown.
+        panic = next((line for line in lines if _PANIC in line), None)
         return GuestLost(
-            message,
+            message if panic is None else f"{message}: its kernel has panicked: {panic.strip()}",
             last_lines=lines[-_TAIL:],
             hint="these are the last lines of its console; what a command had said until then is no verdict",
         )
