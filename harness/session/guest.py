@@ -152,7 +152,7 @@ class Guest:
             uuid=self._uuid,
             qemu=host.path_of(qemu.path),
             firmware=tuple(host.path_of(folder) for folder in qemu.firmware),
-            boot=Boot(host.path_of(plan.boots_from), host.path_of(self._initrd), self.cmdline()),
+            boot=Boot(host.path_of(plan.kernel.vmlinuz), host.path_of(self._initrd), self.cmdline()),
             memory=scenario.guest.memory,
             vcpus=scenario.guest.vcpus,
             machine=scenario.guest.machine,
@@ -219,7 +219,7 @@ class Guest:
         import libvirt
 
         self._write_initrd()
-        files = {"initrd": self._initrd, "vmlinuz": self.plan.boots_from}
+        files = {"initrd": self._initrd, "vmlinuz": self.plan.kernel.vmlinuz}
         if self.plan.disk is not None and not self.plan.disk.private:
             files["disk"] = self.plan.disk.path
         self._lab.bring(files)

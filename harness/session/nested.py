@@ -43,7 +43,6 @@ from harness.session.several import INTERRUPTED, run_folders, worst
 from harness.terminal import TerminalProgress, print_error
 from harness.toolchain import Toolchain
 from harness.toolchain.cache import CACHE_VARIABLE, Cache
-from harness.toolchain.vmlinux import bootable_vmlinux
 from harness.units import format_size
 
 _MIB: Final = 1 << 20
@@ -62,9 +61,7 @@ class _Run:
         # Emulated, as far as this host is concerned: its KVM is not asked for.
         guest = self.scenario.guest.model_copy(update={"kvm_dirty": "bitmap"})
         here = self.scenario.model_copy(update={"accelerator": "tcg", "guest": guest})
-        plan = prepare(here, self.tools, events, command_start())
-        # Whether that is needed is known when the machine boots; it takes a second, once.
-        bootable_vmlinux(Cache(None, events), plan.kernel)
+        prepare(here, self.tools, events, command_start())
         if self.scenario.guest.kvm_dirty == "bitmap-without-manual-protect":
             Toolchain(events=events).no_manual_protect()
 

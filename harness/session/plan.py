@@ -74,19 +74,12 @@ class RunPlan:
     disk: GuestDisk | None = None
     #: Loaded into both QEMUs: see harness/toolchain/preload.py.
     preload: Path | None = None
-    #: The same kernel, unpacked, where that is what the guest starts from.
-    vmlinux: Path | None = None
-
-    @property
-    def boots_from(self) -> Path:
-        """The file that QEMU starts the guest's kernel from."""
-        return self.vmlinux or self.kernel.vmlinuz
 
     @property
     def files(self) -> tuple[Path, ...]:
         """Every file that the lab reads."""
         qemus = (self.source_qemu, self.destination_qemu)
-        named = (self.kernel.vmlinuz, self.vmlinux, self.image.initrd, self.archive, self.preload)
+        named = (self.kernel.vmlinuz, self.image.initrd, self.archive, self.preload)
         firmware = [place for qemu in qemus for place in qemu.firmware]
         firmware += [self.disk.path] if self.disk is not None else []
         return (*(path for path in named if path is not None), *(qemu.path for qemu in qemus), *firmware)

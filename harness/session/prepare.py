@@ -32,7 +32,6 @@ from harness.scenario import (
 )
 from harness.session.plan import GuestDisk, RunPlan, Tools
 from harness.toolchain import Image, Kernel, QemuBinary, Toolchain
-from harness.toolchain.vmlinux import bootable_vmlinux
 
 if TYPE_CHECKING:
     from harness.hosts.interface import Pair
@@ -140,8 +139,6 @@ def prepare(
         if kind == "pagecache" and disk is None:
             disk = GuestDisk(toolchain.formula_disk(resolved.noise_bytes), private=False)
         preload = _preload(toolchain, scenario)
-        # An emulated KVM is so slow that a kernel's unpacking itself is a third of a guest's boot.
-        vmlinux = bootable_vmlinux(toolchain.cache, kernel) if accel.chain() == "kvm-in-tcg" else None
         step.note(accelerator=resolved.accelerator, reason=reason)
     return RunPlan(
         resolved,
@@ -157,7 +154,6 @@ def prepare(
         archive,
         disk,
         preload,
-        vmlinux,
     )
 
 

@@ -29,13 +29,10 @@ from harness.events import EventStream
 from harness.hosts.nested import agent as agent_module
 from harness.hosts.nested import machine as machine_module
 from harness.hosts.nested.machine import MachineSpec, NestedMachine, Share, command_line, start_script
-from harness.hosts.nested.parts import Parts
+from harness.hosts.nested.parts import Parts, unpacked_kernel
 from harness.hosts.nested.wire import LONGEST, Lines, WireError, encode, pack, unpack
 from harness.scenario import Scenario
 from harness.session.several import run_folders, worst
-from harness.toolchain.cache import Cache
-from harness.toolchain.kernel import Kernel
-from harness.toolchain.vmlinux import bootable_vmlinux, unpacked_kernel
 
 PARTS = Parts(
     Path("/usr/bin/qemu"), "7.2", Path("/c/vmlinux"), "6.1", Path("/c/initrd.cpio"), Path("/v/init")
@@ -146,24 +143,6 @@ def test_a_kernel_is_unpacked_so_that_the_machine_need_not() -> None:
 )
 def test_a_kernel_that_cannot_be_unpacked_is_left_as_it_is(image: bytes) -> None:
     assert unpacked_kernel(image) is None
-
-
-def test_what_qemu_could_not_start_is_not_taken(tmp_path: Path) -> None:
-    note = struct.pack("<III4sI", 4, 4, 18, b"Xen", 0x1000000)
-    for name, kernel, bootable in (
-        ("pvh", b"\x7fELF" + bytes(100) + note, True),
-        ("none", b"\x7fELF" + bytes(100), False),
-    ):
-        image = tmp_path / name
-        image.write_bytes(bzimage(lzma.compress(kernel)))
-        cache = Cache(tmp_path / "cache", EventStream())
-        found = bootable_vmlinux(cache, Kernel(image, "6.1", None, None, name))
-        assert (found is not None) == bootable
-        if found is not None:
-            assert found.read_bytes() == kernel
-            image.unlink()
-            # The second time nothing is unpacked.
-            assert bootable_vmlinux(cache, Kernel(image, "6.1", None, None, name)) == found
 
 
 # --- a machine that is only an agent, at the other end of a socket
