@@ -168,7 +168,8 @@ def test_an_unarmed_log_is_caught_under_kvm_and_only_there(
     (result,) = documents(ended.stdout)
     assert result.accelerator in CHAINS
     assert "skipped-but-changed-since-request" in {finding.rule for finding in result.findings}
-    emulated = end(start("run", "race-w2", "--fault", fault, "--accel", "tcg", "--json"))
+    options = ("--fault", fault, "--accel", "tcg", "--json", "--memory", "192MiB")
+    emulated = end(start("run", "race-w2", *options))
     assert emulated.status == 0, str(emulated)
 
 
