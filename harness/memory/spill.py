@@ -24,7 +24,9 @@ def on_disk(array: npt.NDArray[_Scalar], folder: Path) -> npt.NDArray[_Scalar]:
     with tempfile.TemporaryFile(dir=folder) as file:
         np.ascontiguousarray(array).tofile(file)
         file.flush()
+        # Private: 9p, through which a nested machine writes, shares no mapping of a file open for writing.
         mapped: np.memmap[Any, np.dtype[_Scalar]] = np.memmap(
-            file, dtype=array.dtype, mode="r", shape=array.shape
+            file, dtype=array.dtype, mode="c", shape=array.shape
         )
+    mapped.flags.writeable = False
     return mapped

@@ -17,6 +17,7 @@ from harness.errors import MachineryError
 from harness.memory.compare import compare
 from harness.memory.digest import RequestDigests, look, page_digests, zero_flags
 from harness.memory.image import BLOCK_PAGES, RamImage, zero_rows
+from harness.memory.spill import on_disk
 from harness.units import PAGE_SIZE
 
 #: A page is a hole, zeros that were written, or a content; "last" differs from it in its last byte only.
@@ -177,3 +178,18 @@ def test_request_digests(stack: ExitStack) -> None:
     assert digests.zero_at(9) == {}
     assert digests.at(9) is None
     assert now["pc.ram"].zero.tolist() == [False, False, True]
+
+
+def test_what_is_put_on_disk_is_the_same_and_in_a_mapping_of_ones_own(tmp_path: Path) -> None:
+    array = np.arange(10_000, dtype=np.uint64)
+    again = on_disk(array, tmp_path)
+    assert np.array_equal(again, array)
+    assert not again.flags.writeable
+    assert not list(tmp_path.iterdir())
+    # A shared one of a file that is open for writing is refused by 9p.
+    maps = [
+        line.split() for line in Path("/proc/self/maps").read_text().splitlines() if str(tmp_path) in line
+    ]
+    assert maps
+    assert all(words[1].endswith("p") for words in maps)
+    assert on_disk(again, tmp_path) is again
