@@ -5,7 +5,8 @@ Under KVM a guest's clock, its stolen time and more are fed through its memory.
 When QEMU gives the destination's vCPUs their registers, KVM writes the wall clock
 at boot anew: the write to MSR_KVM_WALL_CLOCK is the trigger
 (``kvm_write_wall_clock()``), and the migrated guest has that register set.  The
-source never sees this write, so one page differs, rightly.
+clock is the VM's, but QEMU sets the register of each vCPU: so many times it is
+written.  The source never sees that, so one page differs, rightly.
 
 A page gets a name only if *every* byte in which it differs lies in a structure
 that the guest has registered with its hypervisor (:mod:`harness.memory.registered`),
@@ -67,11 +68,16 @@ class Page:
 
 
 def name_of(
-    page: Page, structures: Iterable[Registered], guids: tuple[bytes, bytes] | None = None
+    page: Page,
+    structures: Iterable[Registered],
+    guids: tuple[bytes, bytes] | None = None,
+    *,
+    vcpus: int = 1,
 ) -> str | None:
     """What a page is, if it differs in nothing but what the host writes.
 
     ``guids``: the generation id that source and destination QEMU say they have.
+    ``vcpus``: of how many QEMU has set the registers.
     """
     differing = _differing(page)
     names: set[str] = set()
@@ -84,7 +90,7 @@ def name_of(
         if not 0 <= start <= PAGE_SIZE - SIZES[one.name]:
             continue
         here = slice(start, start + SIZES[one.name])
-        if not _is(one.name, page.source[here], page.destination[here], guids):
+        if not _is(one.name, page.source[here], page.destination[here], guids, vcpus):
             return None
         names.add(one.name)
         differing = differing[~inside]
@@ -95,18 +101,20 @@ def _differing(page: Page) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     return np.flatnonzero(np.frombuffer(page.source, np.uint8) != np.frombuffer(page.destination, np.uint8))
 
 
-def _is(name: str, before: bytes, after: bytes, guids: tuple[bytes, bytes] | None) -> bool:
+def _is(name: str, before: bytes, after: bytes, guids: tuple[bytes, bytes] | None, vcpus: int) -> bool:
     if name == GENERATION:
         return guids is not None and (before, after) == guids
+    if name == WALL_CLOCK:
+        return _wall_clock(before, after, vcpus)
     return _SHAPES[name](before, after)
 
 
-def _wall_clock(source: bytes, destination: bytes) -> bool:
-    """KVM makes the version odd while it writes and even again after it, so it grows by two."""
+def _wall_clock(source: bytes, destination: bytes, writes: int) -> bool:
+    """KVM makes the version odd while it writes and even again after it, so it grows by two each time."""
     before, after = _WALL.unpack(source), _WALL.unpack(destination)
     return (
         before[0] % 2 == 0
-        and after[0] == (before[0] + 2) & 0xFFFFFFFF
+        and after[0] == (before[0] + 2 * writes) & 0xFFFFFFFF
         and all(clock[1] > _EARLIEST and clock[2] < _NANOSECONDS for clock in (before, after))
         and abs(after[1] - before[1]) <= _LARGEST_STEP
     )
@@ -142,7 +150,6 @@ def _async_pf(source: bytes, destination: bytes) -> bool:
 
 
 _SHAPES: Final[Mapping[str, Callable[[bytes, bytes], bool]]] = {
-    WALL_CLOCK: _wall_clock,
     VCPU_TIME: _vcpu_time,
     STEAL_TIME: _steal_time,
     PV_EOI: _pv_eoi,
@@ -151,11 +158,15 @@ _SHAPES: Final[Mapping[str, Callable[[bytes, bytes], bool]]] = {
 
 
 def named_pages(
-    pages: Iterable[Page], structures: Iterable[Registered], guids: tuple[bytes, bytes] | None = None
+    pages: Iterable[Page],
+    structures: Iterable[Registered],
+    guids: tuple[bytes, bytes] | None = None,
+    *,
+    vcpus: int = 1,
 ) -> Mapping[int, str]:
-    """Names for those of the pages that have one, by page number."""
+    """Names for those of the pages that have one, by page number; see :func:`name_of`."""
     known = sorted(structures)
-    names = ((page.number, name_of(page, known, guids)) for page in pages)
+    names = ((page.number, name_of(page, known, guids, vcpus=vcpus)) for page in pages)
     return {number: name for number, name in names if name is not None}
 
 

@@ -216,8 +216,10 @@ class Move:
 
     def _host_written(self, registers: Source | None, outside: OutsideWalk | None) -> HostWritten:
         there = generation_id(self._destination) if self._destination is not None else None
-        accelerator = self._guest.plan.resolved.accelerator
-        return host_written(registers, outside, (self._seen.generation, there), accelerator, self._events)
+        resolved = self._guest.plan.resolved
+        ids = (self._seen.generation, there)
+        vcpus = resolved.scenario.guest.vcpus
+        return host_written(registers, outside, ids, resolved.accelerator, vcpus, self._events)
 
     def _outside(self, source: Monitor, images: Mapping[str, Image]) -> OutsideWalk | None:
         """The second witness, unless the scenario does without."""

@@ -34,6 +34,8 @@ class HostWritten:
 
     structures: frozenset[Registered] = frozenset()
     guids: tuple[bytes, bytes] | None = None
+    #: QEMU gives each its registers anew.
+    vcpus: int = 1
 
 
 def read_registers(control: GuestControl, vcpus: int) -> Source | None:
@@ -65,6 +67,7 @@ def host_written(
     outside: OutsideWalk | None,
     guids: tuple[bytes | None, bytes | None],
     accelerator: str,
+    vcpus: int,
     events: EventStream,
 ) -> HostWritten:
     """Put together what is registered; the guest stands still."""
@@ -80,7 +83,8 @@ def host_written(
             unconfirmed=[f"{one.name} at {one.address:#x}" for one in sorted(found.unconfirmed)],
         )
     here, there = guids
-    return HostWritten(structures, (here, there) if here is not None and there is not None else None)
+    both = (here, there) if here is not None and there is not None else None
+    return HostWritten(structures, both, vcpus)
 
 
 def names_of(
@@ -99,7 +103,7 @@ def names_of(
         if frame is not None:
             pages.append(Page(number, frame * PAGE_SIZE, source.page(number), destination.page(number)))
     structures = known.structures | _generations(pages, known.guids)
-    return named_pages(pages, structures, known.guids)
+    return named_pages(pages, structures, known.guids, vcpus=known.vcpus)
 
 
 def _generations(pages: list[Page], guids: tuple[bytes, bytes] | None) -> frozenset[Registered]:

@@ -97,6 +97,14 @@ def test_one_more_byte_and_it_is_a_difference(name: str, offset: int) -> None:
     assert name_of(pages, [at(name, 64)]) is None
 
 
+def test_the_clock_is_written_once_for_each_processor() -> None:
+    # Seen with two: 2, then 6.
+    for version, vcpus, named in ((4, 1, True), (6, 2, True), (10, 4, True), (4, 2, False), (8, 2, False)):
+        pages = both(page((64, SOURCE)), page((64, wall(version, 1795466384, 637309000))))
+        found = name_of(pages, [at(WALL_CLOCK, 64)], vcpus=vcpus)
+        assert (found == WALL_CLOCK) == named
+
+
 @pytest.mark.parametrize("place", ["before", "after"])
 @pytest.mark.parametrize("name", GOOD)
 def test_the_bytes_next_to_it_are_not_its(name: str, place: str) -> None:
