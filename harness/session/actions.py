@@ -16,10 +16,12 @@ from harness.errors import DeadlineExceeded, MachineryError
 from harness.events import Deadline, EventStream
 from harness.migration.qmp import Monitor
 from harness.session.guest import Guest
+from harness.session.registered import read_registers
 from harness.verdict_finding import Finding
 
 if TYPE_CHECKING:
     from harness.hosts.interface import Host
+    from harness.memory.registered import Source
     from harness.scenario import Resolved
     from harness.scenario_script import Action
 
@@ -76,6 +78,8 @@ class Actor:
         self.killed = False
         #: After a restart: the last kernel message from before the guest was loaded again.
         self.since: int | None = None
+        #: Where the guest has its hypervisor write; set by the move, and anew after a restart.
+        self.registers: Source | None = None
         self._guest = guest
         self._target = target
         self._events = events
@@ -251,6 +255,13 @@ class Actor:
         # Its kernel counts its messages anew.
         sequence = guest.control.call("kmsg", deadline=again)["sequence"]
         self.since = sequence if isinstance(sequence, int) else -1
+        self.ask_registers()
+
+    def ask_registers(self) -> None:
+        """Ask the guest's processors for KVM's registers: emulated ones have none."""
+        if self._resolved.accelerator == "kvm":
+            vcpus = self._resolved.scenario.guest.vcpus
+            self.registers = read_registers(self._guest.control, vcpus)
 
     def _wait_until_blocked(self) -> None:
         """Until the migration's thread waits for the socket, which takes no more.

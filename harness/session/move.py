@@ -38,7 +38,7 @@ from harness.report.folder import RunFolder
 from harness.session.actions import Actor
 from harness.session.costing import CostMeter
 from harness.session.guest import Guest, lost
-from harness.session.registered import HostWritten, generation_id, host_written, read_registers
+from harness.session.registered import HostWritten, generation_id, host_written
 from harness.session.script import ScriptRunner
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class Move:
         others = [block for block in ramblocks if block.name not in images]
         outside = self._outside(source, images)
         self._seen.generation = generation_id(source)
-        registers = self._registers()
+        self.actor.ask_registers()
         holds = HoldKeeper(source, images, self._events, outside, self._held, self._folder.path)
         handlers = Handlers(
             begun=lambda: self._begun(qemu, deadline),
@@ -191,7 +191,7 @@ class Move:
             own, there = self._origin.open(), self._target.connect()
             job = MigrationJob.start(domain, own, there, request, self._inbox)
         moved = follow(job, self._inbox, handlers, deadline)
-        written = self._host_written(registers, outside)
+        written = self._host_written(self.actor.registers, outside)
         return self._moved(moved, Side(images, self._seen.others), holds, outside, written)
 
     def _direct(
@@ -206,13 +206,6 @@ class Move:
         address = self._target.migrate_uri.removeprefix("tcp://")
         job.migrate(self.actor.source, self._destination, address)
         return job
-
-    def _registers(self) -> Source | None:
-        """Asked of the guest before it moves: emulated guests have none."""
-        resolved = self._guest.plan.resolved
-        if resolved.accelerator != "kvm":
-            return None
-        return read_registers(self._guest.control, resolved.scenario.guest.vcpus)
 
     def _host_written(self, registers: Source | None, outside: OutsideWalk | None) -> HostWritten:
         there = generation_id(self._destination) if self._destination is not None else None
