@@ -126,14 +126,18 @@ class Bandwidth(Section):
 
 
 class Stall(Section):
-    """Take the network between the hosts down, and wait until the source blocks in a write."""
+    """Let nothing through to the destination any more, and wait until the source blocks in a write."""
 
     action: Literal["stall"] = "stall"
     """Which action."""
+    by: Literal["wire", "reader"] = "wire"
+    """wire: the network between the hosts goes down; the write may still go on a little now and then,
+    as TCP repacks what it sends again. reader: the destination's QEMU is stopped (SIGSTOP) and reads no
+    more; then the source blocks for good."""
 
 
 class Unstall(Section):
-    """Bring the network between the hosts up again."""
+    """Let the source's bytes through again, whatever kept them."""
 
     action: Literal["unstall"] = "unstall"
     """Which action."""

@@ -39,8 +39,22 @@ BLOCK_SECONDS: Final = 120.0
 REPORT_OWNED: Final = "report-owned"
 MOST_SPANS: Final = 16
 
+#: Column and value in /proc/net/tcp.
+_TIMER: Final = 5
+_PROBE: Final = "04"
+
 #: sendmsg, and poll and ppoll: where QEMU's migration thread waits for a socket, on x86-64.
 _WAITS: Final = ("46", "7", "271")
+
+
+def probes_window(connections: str) -> bool:
+    """Whether a connection of these waits for its peer's window to open.
+
+    ``connections``: /proc/net/tcp; its sixth column begins with the timer that runs, which
+    is 4 for probes of a window that is closed (Documentation/networking/proc_net_tcp.rst).
+    """
+    rows = (line.split() for line in connections.splitlines()[1:])
+    return any(len(row) > _TIMER and row[_TIMER].partition(":")[0] == _PROBE for row in rows)
 
 
 def spans(frames: Sequence[int]) -> list[int]:
@@ -82,6 +96,8 @@ class Actor:
         self.registers: Source | None = None
         self._guest = guest
         self._target = target
+        #: The monitor of a QEMU that was stopped to read no more.
+        self._stopped: Monitor | None = None
         self._events = events
 
     @property
@@ -104,16 +120,14 @@ class Actor:
                 limit = action.limit or self._resolved.scenario.migration.bandwidth or NO_LIMIT
                 self._monitor().execute("migrate-set-parameters", {"max-bandwidth": limit})
             case script.Stall():
-                self._target.set_wire(up=False)
-                self._wait_until_blocked()
+                self._stall(action)
             case script.Unstall():
-                self._target.set_wire(up=True)
+                self._unstall()
             case script.Kill():
-                if self.destination is None:
-                    raise MachineryError("there is no QEMU on the destination yet")
                 self.killed = True
-                self.destination.expect_end()
-                os.kill(self.destination.pid, signal.SIGKILL)
+                destination = self._receiver()
+                destination.expect_end()
+                os.kill(destination.pid, signal.SIGKILL)
             case _:
                 raise MachineryError(f"nobody knows how to do {action.action}")
 
@@ -177,6 +191,28 @@ class Actor:
             raise MachineryError("the source's monitor is not connected yet")
         return self.source
 
+    def _receiver(self) -> Monitor:
+        if self.destination is None:
+            raise MachineryError("there is no QEMU on the destination yet")
+        return self.destination
+
+    def _stall(self, action: script.Stall) -> None:
+        if action.by == "reader":
+            receiver = self._receiver()
+            os.kill(receiver.pid, signal.SIGSTOP)
+            self._stopped = receiver
+            self._wait_for_closed_window()
+        else:
+            self._target.set_wire(up=False)
+        self._wait_until_blocked()
+
+    def _unstall(self) -> None:
+        if self._stopped is not None:
+            os.kill(self._stopped.pid, signal.SIGCONT)
+            self._stopped = None
+        else:
+            self._target.set_wire(up=True)
+
     def _answered(self, command: str) -> None:
         """An answer that does not come is what a user would suffer from, and no failure of ours."""
         try:
@@ -185,7 +221,7 @@ class Actor:
             text = f"QEMU does not answer {command}: {error.message}"
             self.findings.append(Finding("qmp-frozen", "expectation", text))
             # Whatever comes next would wait for it as well.
-            self._target.set_wire(up=True)
+            self._unstall()
         else:
             self._events.emit("qmp-answered", command=command)
 
@@ -262,6 +298,18 @@ class Actor:
         if self._resolved.accelerator == "kvm":
             vcpus = self._resolved.scenario.guest.vcpus
             self.registers = read_registers(self._guest.control, vcpus)
+
+    def _wait_for_closed_window(self) -> None:
+        """Until a receiver that reads no more has told the source's TCP that it takes no more.
+
+        From then on nothing that the source has sent makes room for more: a thread that
+        waits for its socket now waits for good, and not for an acknowledgement that is on its way.
+        """
+        deadline = Deadline(BLOCK_SECONDS, "a destination whose window is closed")
+        connections = Path(f"/proc/{self._monitor().pid}/net")
+        while not any(probes_window((connections / name).read_text("ascii")) for name in ("tcp", "tcp6")):
+            deadline.check()
+            self._ask_transferred()
 
     def _wait_until_blocked(self) -> None:
         """Until the migration's thread waits for the socket, which takes no more.

@@ -3,9 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import queue
+import socket
+import subprocess
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -13,7 +18,8 @@ from harness.errors import InputError, MachineryError
 from harness.events import Deadline, EventStream
 from harness.migration.migrate import Answered
 from harness.scenario import load_scenario
-from harness.scenario_script import Action, Entry, holds_needed, needs_controls
+from harness.scenario_script import Action, Entry, Stall, Unstall, holds_needed, needs_controls
+from harness.session.actions import Actor, probes_window
 from harness.session.script import ScriptRunner
 
 
@@ -233,3 +239,58 @@ def test_what_a_script_waits_for_is_held(tmp_path: Path) -> None:
     script = load_scenario(scenario(tmp_path, text)).script
     assert holds_needed(script) == ("request", "applied")
     assert not needs_controls(script)
+
+
+def _state(pid: int) -> str:
+    """One letter, as ``ps`` has it."""
+    return Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0]
+
+
+def test_a_reader_that_is_stopped_goes_on_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the wire between the hosts is left alone; without a reader it is the wire."""
+    wire: list[bool] = []
+    target = SimpleNamespace(set_wire=lambda *, up: wire.append(up))
+    actor = Actor(cast(Any, None), cast(Any, target), EventStream())
+    blocked: list[str] = []
+    monkeypatch.setattr(actor, "_wait_until_blocked", lambda: blocked.append("yes"))
+    monkeypatch.setattr(actor, "_wait_for_closed_window", lambda: None)
+    with pytest.raises(MachineryError, match="no QEMU on the destination"):
+        actor.at_once(Stall(by="reader"))
+    with subprocess.Popen(["/bin/sleep", "1000"]) as process:
+        try:
+            actor.destination = cast(Any, SimpleNamespace(pid=process.pid))
+            actor.at_once(Stall(by="reader"))
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+            assert _state(process.pid) == "T"
+            actor.at_once(Unstall())
+            os.waitid(os.P_PID, process.pid, os.WCONTINUED)
+            assert _state(process.pid) != "T"
+            assert wire == []
+            actor.at_once(Stall())
+            actor.at_once(Unstall())
+            assert wire == [False, True]
+            assert len(blocked) == 2
+        finally:
+            process.kill()
+
+
+def test_a_closed_window_is_seen_in_the_list_of_connections() -> None:
+    """On real connections: one that is read, and one that is not."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as client, server.accept()[0]:
+
+            def own() -> str:
+                lines = Path("/proc/self/net/tcp").read_text("ascii").splitlines()
+                peer = f"0100007F:{port:04X}"
+                return "\n".join(lines[:1] + [line for line in lines if line.split()[2] == peer])
+
+            client.sendall(b"a little")
+            assert own().count("\n") == 1
+            assert not probes_window(own())
+            client.setblocking(False)
+            deadline = Deadline(60, "a window that closes")
+            while not probes_window(own()):
+                deadline.check()
+                with contextlib.suppress(BlockingIOError):
+                    client.send(bytes(1 << 16))
