@@ -64,7 +64,8 @@ def _print(result: Result, *, as_json: bool) -> None:
 def replay_command(plan: RunPlan, folder: RunFolder) -> str:
     """The command that makes this run again: the resolved scenario, seed included, and the same tools."""
     words = ["freepage", "run", str(folder.file("scenario.yaml")), *plan.tools.options()]
-    if chain() is not None:
+    # Machines of the user's own are reached as they are, whatever runs them.
+    if chain() is not None and plan.resolved.scenario.remote is None:
         words.append("--nested")
     return shlex.join(words)
 

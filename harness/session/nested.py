@@ -135,7 +135,7 @@ def nested(
     capabilities = capscache.capability_cache().parent
     capabilities.mkdir(parents=True, exist_ok=True)
     _compile_harness()
-    shares = _shares([*writable, capabilities], [cache.root, *visible])
+    shares = shares_of([*writable, capabilities], [cache.root, *visible])
     with NestedMachine(parts, MachineSpec(chain, size, shares), events, boot_seconds) as machine:
         yield machine
 
@@ -165,7 +165,7 @@ def _compile_harness() -> None:
     compileall.compile_dir(Path(__file__).parents[1], quiet=2)
 
 
-def _shares(writable: Iterable[Path], visible: Iterable[Path]) -> tuple[Share, ...]:
+def shares_of(writable: Iterable[Path], visible: Iterable[Path]) -> tuple[Share, ...]:
     """What has to be shared beside the root: folders to write in, and what the machine's own folders hide."""
     shares = {path.resolve(): Share(path.resolve()) for path in writable}
     here = Path(__file__).resolve().parents[2]

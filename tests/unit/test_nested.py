@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from harness.errors import GuestLost, InputError
 from harness.events import EventStream
 from harness.hosts.nested import agent as agent_module
 from harness.hosts.nested import machine as machine_module
-from harness.hosts.nested.machine import MachineSpec, NestedMachine, Share, command_line, start_script
+from harness.hosts.nested.machine import MachineSpec, NestedMachine, Share, Tap, command_line, start_script
 from harness.hosts.nested.parts import Parts, unpacked_kernel
 from harness.hosts.nested.wire import LONGEST, Lines, WireError, encode, pack, unpack
 from harness.scenario import Scenario
@@ -107,6 +108,25 @@ def test_the_script_is_for_a_shell_whatever_a_folder_is_called(tmp_path: Path) -
     assert [words[-1] for words in mounts] == [str(odd), "/ro"]
     assert [words[words.index("-o") + 1].split(",")[0] for words in mounts] == ["rw", "ro"]
     subprocess.run(["/bin/sh", "-n"], input=script, text=True, check=True)
+
+
+def test_a_machine_has_no_network_unless_it_is_given_one() -> None:
+    spec = MachineSpec("kvm-in-tcg", 1 << 30)
+    words = command_line(PARTS, spec, 7, 8)
+    assert not options(words, "-netdev")
+    assert not any("net-pci" in word for word in options(words, "-device"))
+    words = command_line(PARTS, replace(spec, tap=Tap(9, "52:54:00:78:00:0b")), 7, 8)
+    assert options(words, "-netdev") == ["tap,id=net,fd=9"]
+    assert any(word.startswith("virtio-net-pci,netdev=net,mac=52:") for word in options(words, "-device"))
+
+
+def test_services_start_between_the_shares_and_the_agent() -> None:
+    script = start_script([Share(Path("/keys"), writable=False)], ["sshd -f /keys/sshd"]).splitlines()
+    (service,) = (at for at, line in enumerate(script) if line == "sshd -f /keys/sshd")
+    assert "set -e" in script[:service]
+    assert any(line.startswith("mount ") for line in script[:service])
+    assert not any(line.startswith("mount ") for line in script[service:])
+    assert script[-1].endswith("harness.hosts.nested.agent")
 
 
 def test_the_kernel_is_told_the_script_in_one_word() -> None:

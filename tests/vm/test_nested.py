@@ -93,7 +93,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], NestedMachine]:
     """A machine that does something else in place of its agent."""
 
     def make(script: str) -> NestedMachine:
-        monkeypatch.setattr(machine_module, "start_script", lambda _: f"exec >/dev/ttyS0 2>&1\n{script}\n")
+        monkeypatch.setattr(machine_module, "start_script", lambda *_: f"exec >/dev/ttyS0 2>&1\n{script}\n")
         events = EventStream()
         parts = machine_parts(Cache(None, events))
         return NestedMachine(parts, MachineSpec("kvm-in-tcg", 1 << 30), events)

@@ -73,12 +73,25 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
+class Tap:
+    """A network for the machine, which else has none: ``eth0`` inside, an open tap of this host's outside."""
+
+    descriptor: int
+    mac: str
+
+
+@dataclass(frozen=True, slots=True)
 class MachineSpec:
-    """What kind of machine: its accelerator, its memory in bytes, what of this host it may write."""
+    """What kind of machine: its accelerator, its memory in bytes, what of this host it may write.
+
+    ``services``: lines for a shell, before the agent starts; the machine ends if one of them fails.
+    """
 
     chain: Chain
     memory: int
     shares: tuple[Share, ...] = ()
+    tap: Tap | None = None
+    services: tuple[str, ...] = ()
 
     @property
     def vcpus(self) -> int:
@@ -109,6 +122,9 @@ def command_line(parts: Parts, spec: MachineSpec, console: int, control: int) ->
     words += _folder("root", Path("/"), writable=False)
     for number, share in enumerate(spec.shares):
         words += _folder(f"share{number}", share.path, writable=share.writable)
+    if spec.tap is not None:
+        words += ["-netdev", f"tap,id=net,fd={spec.tap.descriptor}"]
+        words += ["-device", f"virtio-net-pci,netdev=net,mac={spec.tap.mac},romfile="]
     return words
 
 
@@ -123,7 +139,7 @@ def _folder(tag: str, path: Path, *, writable: bool) -> list[str]:
 
 def kernel_arguments(parts: Parts, spec: MachineSpec) -> str:
     """The kernel's command line: short output, no mitigations that would cost emulation dear."""
-    script = base64.b64encode(start_script(spec.shares).encode()).decode()
+    script = base64.b64encode(start_script(spec.shares, spec.services).encode()).decode()
     words = [
         "console=ttyS0",
         "loglevel=4",
@@ -139,8 +155,8 @@ def kernel_arguments(parts: Parts, spec: MachineSpec) -> str:
     return " ".join([*words, f"virtme.exec=`{script}`", f"init={parts.init}"])
 
 
-def start_script(shares: Sequence[Share]) -> str:
-    """What virtme-ng's init runs: mounts the shares, becomes the agent."""
+def start_script(shares: Sequence[Share], services: Sequence[str] = ()) -> str:
+    """What virtme-ng's init runs: mounts the shares, starts services, becomes the agent."""
     lines = ["exec >/dev/ttyS0 2>&1 </dev/null", "set -e"]
     for number, share in enumerate(shares):
         place, how = shlex.quote(str(share.path)), "rw" if share.writable else "ro,cache=loose"
@@ -148,6 +164,7 @@ def start_script(shares: Sequence[Share]) -> str:
         lines += [f"mkdir -p {place}", f"mount -t 9p -o {options} share{number} {place}"]
     # virtme-ng's init leaves these folders empty; libvirt's packages had made theirs there.
     lines.append("mkdir -p /var/cache/libvirt /var/log/libvirt")
+    lines += services
     lines.append("export OPENBLAS_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=1")
     lines.append(f"exec {shlex.join([sys.executable, '-P', '-m', 'harness.hosts.nested.agent'])}")
     return "\n".join(lines) + "\n"
@@ -256,6 +273,7 @@ class NestedMachine:
         self._stack.callback(os.close, writing)
         with theirs:
             self._command = command_line(self._parts, self._spec, writing, theirs.fileno())
+            taps = () if self._spec.tap is None else (self._spec.tap.descriptor,)
             setpriv = shutil.which("setpriv", path=search_path())
             if setpriv is None:
                 raise MachineryError("the program 'setpriv' is missing", hint="install util-linux")
@@ -265,7 +283,7 @@ class NestedMachine:
                 stdin=subprocess.DEVNULL,
                 stdout=writing,
                 stderr=writing,
-                pass_fds=(writing, theirs.fileno()),
+                pass_fds=(writing, theirs.fileno(), *taps),
                 start_new_session=True,  # Ctrl-C comes to us, and is handed on once
             )
         self._stack.callback(_end, self._process)

@@ -32,6 +32,7 @@ KERNEL_PACKAGE: Final = "linux-image-amd64"
 #: For the machine itself, for the lab's network, for guests.
 MODULES: Final = (
     "virtio_pci",
+    "virtio_net",
     "virtio_console",
     "virtio_rng",
     "9pnet_virtio",

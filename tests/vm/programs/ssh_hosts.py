@@ -23,7 +23,7 @@ from harness.hosts.lab import Lab, LabHost
 PORT = 2222
 ADDRESSES = {"source": "10.77.0.11", "destination": "10.77.0.12"}
 
-_SSHD = """\
+SSHD = """\
 ListenAddress {address}:{port}
 HostKey {folder}/host_key
 AuthorizedKeysFile {folder}/authorized_keys
@@ -36,7 +36,7 @@ PermitRootLogin prohibit-password
 {more}
 """
 
-_SSH = """\
+SSH_CLIENT = """\
 Host *
     IdentityFile {folder}/user_key
     IdentitiesOnly yes
@@ -65,7 +65,7 @@ class Ssh:
         ]
 
     def write_config(self, name: str, known: Path | str, more: str = "") -> None:
-        (self.folder / name).write_text(_SSH.format(folder=self.folder, known=known) + more)
+        (self.folder / name).write_text(SSH_CLIENT.format(folder=self.folder, known=known) + more)
 
     def host(self, name: str) -> LabHost:
         return self.lab.source if name == "source" else self.lab.destination
@@ -107,14 +107,14 @@ def _below(place: str) -> Iterator[str]:
         yield from (os.path.join(folder, name) for name in (*folders, *files))
 
 
-def _keygen(path: Path) -> None:
+def keygen(path: Path) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
 
 
 def _start_sshd(host: LabHost, folder: Path, more: str = "", port: int = PORT) -> subprocess.Popen[bytes]:
     config = folder / f"sshd-{host.name}-{port}"
     address = ADDRESSES[host.name]
-    config.write_text(_SSHD.format(address=address, port=port, folder=folder, more=more))
+    config.write_text(SSHD.format(address=address, port=port, folder=folder, more=more))
 
     def start() -> subprocess.Popen[bytes]:
         log = (folder / f"{config.name}.log").open("wb")
@@ -167,9 +167,9 @@ def ssh_hosts(events: EventStream, folder: Path) -> Iterator[Ssh]:
     """Both hosts; ``folder`` for keys and configurations."""
     folder.mkdir(mode=0o700)
     root = os.geteuid() == 0
-    _keygen(folder / "host_key")
-    _keygen(folder / "user_key")
-    _keygen(folder / "other_key")
+    keygen(folder / "host_key")
+    keygen(folder / "user_key")
+    keygen(folder / "other_key")
     (folder / "authorized_keys").write_bytes((folder / "user_key.pub").read_bytes())
     host_key = " ".join((folder / "host_key.pub").read_text().split()[:2])
     (folder / "known_hosts").write_text(

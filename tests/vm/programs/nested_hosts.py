@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A run between two nested machines, each with its own kernel, KVM, libvirt and ssh; prints one JSON object.
+
+python -m tests.vm.programs.nested_hosts OUT [OPTION...]
+
+The machines' libvirt is set up as the distribution delivers it: QEMU runs as a user
+of its own.  Their only network is a bridge in namespaces of this program's own, at
+which this program is reached by nobody else::
+
+    bridge hosts0 (10.78.0.1) --+-- tap, eth0 of the source (10.78.0.11)
+                                +-- tap, eth0 of the destination (10.78.0.12)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shlex
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness.accel import CHAIN_VARIABLE
+from harness.events import EventStream
+from harness.hosts.enter import enter
+from harness.hosts.nested.machine import OWN_MEMORY, MachineSpec, NestedMachine, Share, Tap
+from harness.hosts.nested.parts import machine_parts
+from harness.session.nested import choose_chain, shares_of
+from harness.terminal import TerminalProgress
+from harness.toolchain import Toolchain
+from harness.toolchain.cache import Cache
+from tests.vm.programs.ssh_hosts import SSH_CLIENT, SSHD, keygen
+
+BRIDGE = "10.78.0.1"
+ADDRESSES = {"source": "10.78.0.11", "destination": "10.78.0.12"}
+PORT = 22
+
+#: In each machine: the guest, a copy of what it boots in a file system in memory, libvirt and ssh.
+MACHINE_MEMORY = OWN_MEMORY + (1536 << 20)
+
+GUEST = ("freed", "--memory", "256MiB", "--set", "workload.noise=120MiB")
+
+#: What a run might leave behind in a machine.
+_TRACES = (
+    "ls -A /var/tmp /run/libvirt/qemu /var/log/libvirt/qemu /var/cache/libvirt/qemu/capabilities 2>&1; "
+    "ps -e -o comm= | grep -E 'qemu|python|virt' | sort"
+)
+
+
+def services(name: str, folder: Path) -> tuple[str, ...]:
+    """What makes a machine one of those two: for a shell in it."""
+    return (
+        f"hostname {name}",
+        f"ip address add {ADDRESSES[name]}/24 dev eth0",
+        "ip link set eth0 up",
+        # As the harness has it in a lab: see docs/nested.md.
+        "echo always >/sys/kernel/mm/transparent_hugepage/shmem_enabled",
+        "mkdir -p /run/sshd",
+        f"/usr/sbin/sshd -E /dev/ttyS0 -f {shlex.quote(str(folder / f'sshd-{name}'))}",
+        "virtlogd --daemon",
+        "libvirtd --daemon",
+    )
+
+
+def prepare_ssh(folder: Path) -> None:
+    """Keys, and a configuration for each server and for the client."""
+    folder.mkdir(mode=0o700)
+    for key in ("host_key", "user_key"):
+        keygen(folder / key)
+    (folder / "authorized_keys").write_bytes((folder / "user_key.pub").read_bytes())
+    host_key = " ".join((folder / "host_key.pub").read_text().split()[:2])
+    known = "".join(f"{address} {host_key}\n" for address in ADDRESSES.values())
+    (folder / "known_hosts").write_text(known)
+    (folder / "config").write_text(SSH_CLIENT.format(folder=folder, known=folder / "known_hosts"))
+    for name, address in ADDRESSES.items():
+        text = SSHD.format(address=address, port=PORT, folder=folder, more="")
+        (folder / f"sshd-{name}").write_text(text)
+
+
+def network() -> dict[str, Tap]:
+    """The bridge, in this program's own network, and a tap for each machine."""
+    from pyroute2.iproute.linux import IPRoute
+
+    taps = {}
+    with IPRoute() as route:
+        route.link("add", ifname="hosts0", kind="bridge")
+        (bridge,) = route.link_lookup(ifname="hosts0")
+        route.addr("add", index=bridge, address=BRIDGE, prefixlen=24)
+        route.link("set", index=bridge, state="up")
+        for number, name in enumerate(ADDRESSES):
+            descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+            # TUNSETIFF, with IFF_TAP, IFF_NO_PI and IFF_VNET_HDR.
+            fcntl.ioctl(descriptor, 0x400454CA, struct.pack("16sH22x", name.encode(), 0x5002))
+            (port,) = route.link_lookup(ifname=name)
+            route.link("set", index=port, master=bridge, state="up")
+            taps[name] = Tap(descriptor, f"52:54:00:78:00:{number + 11:02x}")
+    return taps
+
+
+@contextlib.contextmanager
+def machines(folder: Path, events: EventStream) -> Iterator[dict[str, NestedMachine]]:
+    """Both machines, with everything in them up."""
+    cache = Cache(None, events)
+    parts, (chain, _) = machine_parts(cache), choose_chain(cache, events)
+    taps, found = network(), {}
+    shares = (*shares_of([], []), Share(folder, writable=False))
+    with contextlib.ExitStack() as stack:
+        for name, tap in taps.items():
+            spec = MachineSpec(chain, MACHINE_MEMORY, shares, tap, services(name, folder))
+            try:
+                found[name] = stack.enter_context(NestedMachine(parts, spec, events))
+            finally:
+                os.close(tap.descriptor)
+        yield found
+
+
+def traces(ssh: list[str]) -> dict[str, str]:
+    """What there is on both that a run might leave behind."""
+    return {
+        name: subprocess.run(
+            [*ssh, f"root@{address}", _TRACES],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for name, address in ADDRESSES.items()
+    }
+
+
+def go(out: Path, options: list[str]) -> dict[str, object]:
+    """Boot both, run between them."""
+    events, folder = EventStream(), out / "ssh"
+    prepare_ssh(folder)
+    with TerminalProgress(events) as terminal, machines(folder, events) as found, terminal.suspended():
+        ssh = ["ssh", "-F", str(folder / "config")]
+        uris = {name: f"qemu+ssh://root@{address}:{PORT}/system" for name, address in ADDRESSES.items()}
+        command = [sys.executable, "-P", "-m", "harness", "run", *GUEST, *options, "--accel", "kvm", "--json"]
+        command += ["--source", uris["source"], "--destination", uris["destination"]]
+        command += ["--ssh-config", str(folder / "config"), "--out", str(out / "run")]
+        before = traces(ssh)
+        chain = found["source"].spec.chain
+        done = subprocess.run(
+            command,
+            # Theirs is the KVM: as slow, and called as in a machine of which it is all.
+            env={**os.environ, CHAIN_VARIABLE: chain},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        after = traces(ssh)
+        for name, machine in found.items():
+            (out / f"{name}-console.log").write_text(machine.console())
+    result = json.loads(done.stdout) if done.stdout else None
+    return {"status": done.returncode, "chain": chain, "result": result, "before": before, "after": after}
+
+
+def main(out: str, *options: str) -> int:
+    folder = Path(out).resolve()
+    folder.mkdir(exist_ok=True)
+    # What has to be built is built out here.
+    toolchain = Toolchain(events=EventStream())
+    toolchain.image(toolchain.kernel())
+    toolchain.qemu()
+
+    def inside() -> int:
+        print(json.dumps(go(folder, list(options))))
+        return 0
+
+    return enter(inside, keep=[folder])
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
