@@ -14,6 +14,8 @@ in itself.  stdout is never touched; it belongs to the command's result.
 from __future__ import annotations
 
 import sys
+import termios
+import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -218,6 +220,17 @@ class TerminalProgress:
                 self._renderer.line(Text(f"hint: {event.data['hint']}", style))
         elif self._verbose:
             self._renderer.line(Text(f"{event.t:9.3f} {event.source} {event.kind} {_args(event)}", "dim"))
+
+
+@contextmanager
+def raw_mode(descriptor: int) -> Iterator[None]:
+    """Every key of a terminal comes as it is, Ctrl-C among them."""
+    saved = termios.tcgetattr(descriptor)
+    try:
+        tty.setraw(descriptor)
+        yield
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, saved)
 
 
 def print_error(rendered: str) -> None:

@@ -93,12 +93,18 @@ def shell(
     qemu: Qemu = None,
     kernel: KernelName = None,
     qemu_source: QemuSource = None,
+    nested: Nested = False,
 ) -> None:
     """Boot the scenario's guest on the source, with everything in place, and give a shell in it.
 
     On a terminal the shell is interactive; otherwise it reads commands from stdin.
     """
+    changes = overrides(arm, accel, memory, seed, None, settings)
+    tools = tools_of(qemu, None, None, kernel, qemu_source)
+    if nested:
+        from harness.session.nested_shell import open_shell_nested
+
+        raise typer.Exit(open_shell_nested(scenario, changes, tools, out=out))
     from harness.session.run import open_shell
 
-    changes = overrides(arm, accel, memory, seed, None, settings)
-    raise typer.Exit(open_shell(scenario, changes, tools_of(qemu, None, None, kernel, qemu_source), out=out))
+    raise typer.Exit(open_shell(scenario, changes, tools, out=out))

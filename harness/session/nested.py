@@ -49,7 +49,7 @@ _MIB: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class NestedRun:
     """One scenario, and where its run folder will be."""
 
     scenario: Scenario
@@ -77,31 +77,38 @@ def run_scenarios_nested(
     """Run scenarios in one nested machine; returns the exit status that counts."""
     loaded = [load(name, changes, tools) for name in names]
     for scenario, _ in loaded:
-        if scenario.remote is not None:
-            raise InputError(
-                f"scenario {scenario.name}: its hosts are two other machines, and --nested is for the lab"
-            )
-        if scenario.accelerator == "tcg":
-            raise InputError(
-                f"scenario {scenario.name}: accelerator: tcg, and --nested is for KVM",
-                hint="leave one of them out",
-            )
+        demand_nestable(scenario)
     folders = run_folders([scenario for scenario, _ in loaded], out)
-    runs = [_Run(scenario, named, folder) for (scenario, named), folder in zip(loaded, folders, strict=True)]
+    runs = [
+        NestedRun(scenario, named, folder) for (scenario, named), folder in zip(loaded, folders, strict=True)
+    ]
     events = EventStream()
-    with TerminalProgress(events) as terminal, _polite_signals():
+    with TerminalProgress(events) as terminal, polite_signals():
         for run in runs:
             run.prepare(events)
-        memory = 2 * max(run.scenario.guest.memory for run in runs)
+        memory = 2 * max(run.scenario.guest.all_memory for run in runs)
         writable = {run.folder.parent for run in runs}
         statuses: list[int] = []
-        with nested(events, memory=memory, writable=writable, visible=_named(runs)) as machine:
+        with nested(events, memory=memory, writable=writable, visible=named_files(runs)) as machine:
             for run in runs:
                 with terminal.suspended():
                     statuses.append(_run_one(machine, run, as_json=as_json))
                 if statuses[-1] == INTERRUPTED:
                     break
     return worst(statuses)
+
+
+def demand_nestable(scenario: Scenario) -> None:
+    """Raise for a scenario that says where else, or how else, its guest is to run."""
+    if scenario.remote is not None:
+        raise InputError(
+            f"scenario {scenario.name}: its hosts are two other machines, and --nested is for the lab"
+        )
+    if scenario.accelerator == "tcg":
+        raise InputError(
+            f"scenario {scenario.name}: accelerator: tcg, and --nested is for KVM",
+            hint="leave one of them out",
+        )
 
 
 @contextlib.contextmanager
@@ -177,7 +184,8 @@ def shares_of(writable: Iterable[Path], visible: Iterable[Path]) -> tuple[Share,
     return tuple(shares[path] for path in sorted(shares))
 
 
-def _named(runs: Iterable[_Run]) -> list[Path]:
+def named_files(runs: Iterable[NestedRun]) -> list[Path]:
+    """What the user has named of this host's files, for the machine to see."""
     named = [
         path
         for run in runs
@@ -191,24 +199,36 @@ def _named(runs: Iterable[_Run]) -> list[Path]:
     return [Path(path) for path in named if path is not None]
 
 
-def _run_one(machine: NestedMachine, run: _Run, *, as_json: bool) -> int:
-    place = f"/run/freepage-scenario/{run.folder.name}.yaml"
-    try:
+def _run_one(machine: NestedMachine, run: NestedRun, *, as_json: bool) -> int:
+    place = scenario_file(run)
+    with kept_console(machine, run.folder):
         return machine.run(
             run.argv(place, as_json=as_json),
             cwd=Path.cwd(),
             env=environment(),
             files={place: run.scenario.to_yaml()},
         )
+
+
+def scenario_file(run: NestedRun) -> str:
+    """Where the scenario is inside."""
+    return f"/run/freepage-scenario/{run.folder.name}.yaml"
+
+
+@contextlib.contextmanager
+def kept_console(machine: NestedMachine, folder: Path) -> Iterator[None]:
+    """The machine's console and command line go into the run folder, and why it was lost, if it was."""
+    try:
+        yield
     except LostError as error:
-        if run.folder.is_dir():
-            RunFolder(run.folder).finish(f"This run ended without a verdict:\n\n{error.render()}")
+        if folder.is_dir():
+            RunFolder(folder).finish(f"This run ended without a verdict:\n\n{error.render()}")
         raise
     finally:
         with contextlib.suppress(OSError, FreepageError):
-            if run.folder.is_dir():
-                RunFolder(run.folder).write_text("nested-console.log", machine.console())
-                RunFolder(run.folder).write_text("nested.command", machine.command)
+            if folder.is_dir():
+                RunFolder(folder).write_text("nested-console.log", machine.console())
+                RunFolder(folder).write_text("nested.command", machine.command)
 
 
 class _Ended(KeyboardInterrupt):
@@ -216,7 +236,7 @@ class _Ended(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def _polite_signals() -> Iterator[None]:
+def polite_signals() -> Iterator[None]:
     """SIGTERM and SIGHUP are handed on as Ctrl-C is; an end that somebody asked for is no error."""
     before = {number: signal.signal(number, _end) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:

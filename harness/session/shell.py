@@ -13,9 +13,7 @@ import selectors
 import shutil
 import signal
 import sys
-import termios
 import threading
-import tty
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
@@ -24,7 +22,7 @@ from harness.hosts.netns import GUEST_ADDRESS
 from harness.report.folder import RunFolder
 from harness.session.inside import booted, load
 from harness.session.plan import RunPlan
-from harness.terminal import TerminalProgress
+from harness.terminal import TerminalProgress, raw_mode
 
 if TYPE_CHECKING:
     import paramiko
@@ -65,14 +63,11 @@ def _raw_terminal(channel: paramiko.Channel) -> Iterator[None]:
         size = shutil.get_terminal_size()
         channel.resize_pty(size.columns, size.lines)
 
-    descriptor = sys.stdin.fileno()
-    saved = termios.tcgetattr(descriptor)
     before = signal.signal(signal.SIGWINCH, resize)
     try:
-        tty.setraw(descriptor)
-        yield
+        with raw_mode(sys.stdin.fileno()):
+            yield
     finally:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, saved)
         signal.signal(signal.SIGWINCH, before)
 
 

@@ -13,6 +13,7 @@ import socket
 import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -29,11 +30,13 @@ from harness.errors import GuestLost, InputError
 from harness.events import EventStream
 from harness.hosts.nested import agent as agent_module
 from harness.hosts.nested import machine as machine_module
+from harness.hosts.nested.keyboard import Keyboard
 from harness.hosts.nested.machine import MachineSpec, NestedMachine, Share, Tap, command_line, start_script
 from harness.hosts.nested.parts import Parts, unpacked_kernel
 from harness.hosts.nested.wire import LONGEST, Lines, WireError, encode, pack, unpack
 from harness.scenario import Scenario
 from harness.session.several import run_folders, worst
+from harness.terminal import raw_mode
 
 PARTS = Parts(
     Path("/usr/bin/qemu"), "7.2", Path("/c/vmlinux"), "6.1", Path("/c/initrd.cpio"), Path("/v/init")
@@ -283,6 +286,22 @@ def command() -> None:
         sys.exit(0)
     if word == "die":
         os.kill(os.getpid(), signal.SIGKILL)
+    if word == "cat":
+        while data := os.read(0, 65536):
+            os.write(1, data.upper())
+        sys.exit(0)
+    if word == "terminal":
+        # Not by print(), which this signal may interrupt.
+        signal.signal(
+            signal.SIGWINCH, lambda *_: os.write(1, "now {} {}\n".format(*termios.tcgetwinsize(0)).encode())
+        )
+        print(*map(os.isatty, range(3)), *termios.tcgetwinsize(0), flush=True)
+        try:
+            while data := os.read(0, 100):
+                print("read", data, flush=True)
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+            sys.exit(9)
     if word == "wait":
         try:
             print("waiting", flush=True)
@@ -328,6 +347,51 @@ def test_ctrl_c_is_handed_on_and_awaited(agent: Machine, tmp_path: Path) -> None
             raise KeyboardInterrupt
 
     assert agent.run(["wait"], cwd=tmp_path, out=seen) == 130
+
+
+def test_what_is_piped_into_a_command_reaches_it_whole(agent: Machine, tmp_path: Path) -> None:
+    text, out = os.urandom(1_000_000).hex().encode(), bytearray()
+    reading, writing = os.pipe()
+    feeder = threading.Thread(target=_feed, args=(writing, text))
+    feeder.start()
+    assert agent.run(["cat"], cwd=tmp_path, keyboard=Keyboard(reading), out=out.extend) == 0
+    feeder.join()
+    os.close(reading)
+    assert bytes(out) == text.upper()
+
+
+def _feed(descriptor: int, data: bytes) -> None:
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+
+
+def test_a_command_has_the_terminal_that_we_have(agent: Machine, tmp_path: Path) -> None:
+    """Size, changes of it, and Ctrl-C, which is a signal in there."""
+    ours, theirs = os.openpty()
+    termios.tcsetwinsize(theirs, (33, 101))
+    said = bytearray()
+    # What is typed, as answers to what is said.
+    script = iter(
+        [
+            (b"True True True 33 101", lambda: os.write(ours, b"hello\n")),
+            (b"read b'hello", lambda: termios.tcsetwinsize(theirs, (20, 70))),
+            (b"now 20 70", lambda: os.write(ours, b"\x03")),
+        ]
+    )
+    following = [next(script)]
+
+    def out(data: bytes) -> None:
+        said.extend(data)
+        if following and following[0][0] in said:
+            following[0][1]()
+            following[:] = [step] if (step := next(script, None)) else []
+
+    with raw_mode(theirs):
+        assert agent.run(["terminal"], cwd=tmp_path, keyboard=Keyboard(theirs), out=out) == 9, said
+    assert not following, bytes(said)
+    assert b"interrupted" in said
+    os.close(ours)
+    os.close(theirs)
 
 
 # --- accelerators by name

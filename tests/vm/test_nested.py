@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import shlex
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -86,6 +88,26 @@ def test_scenarios_share_a_machine_and_pass_under_kvm(folder: Path) -> None:
         assert shlex.split(result.replay)[-1] == "--nested"
         assert "accel" in (place / "source.command").read_text()
         assert "kvm" in (place / "source.command").read_text()
+
+
+@pytest.mark.slow
+def test_a_shell_reads_what_it_is_given_and_ends_as_its_commands_do(folder: Path) -> None:
+    words = ["shell", "idle", "--memory", "256MiB", "--nested", "--out", str(folder / "out")]
+    running = Running(words, folder / "out")
+    assert running.process.stdin is None  # its end, at once: a shell with nothing to do
+    assert end(running).status == 0
+    words[-1] = str(folder / "again")
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "harness", *words],
+        input="grep -c svm /proc/cpuinfo; cat /sys/devices/system/clocksource/*/current_clocksource; exit 7\n",
+        capture_output=True,
+        text=True,
+        timeout=LONGEST,
+        check=False,
+    )
+    assert done.returncode == 7, done.stdout + done.stderr
+    assert "kvm-clock" in done.stdout
+    assert (folder / "again" / "nested-console.log").exists()
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from harness.report.result import Result
 from tests.vm.conftest import LONGEST, QEMU
 
@@ -43,6 +45,30 @@ def test_remote_memory_is_right_and_nothing_is_left(folder: Path, repository: Pa
     # What is looked at is not nothing: each host has a daemon.
     for host in seen["before"].values():
         assert "libvirtd" in host["processes"] or "virtqemud" in host["processes"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_two_nested_machines_that_are_reached_by_ssh(folder: Path, repository: Path) -> None:
+    """Each with its own kernel, its own KVM, and libvirt as the distribution delivers it."""
+    command = [sys.executable, "-m", "tests.vm.programs.nested_hosts", str(folder)]
+    command += ["--qemu", QEMU] if QEMU else []
+    done = subprocess.run(
+        command, cwd=repository, stdout=subprocess.PIPE, text=True, timeout=3600, check=False
+    )
+    assert done.returncode == 0
+    seen = json.loads(done.stdout)
+    assert seen["status"] == 0
+    result = Result.model_validate(seen["result"])
+    assert result.verdict == "pass"
+    assert result.accelerator == seen["chain"]
+    assert result.pages.skipped_percent >= 50
+    assert all(name.startswith("kvmclock-") for name in result.pages.explained), result.pages
+    assert result.remote is not None
+    assert [host.node for host in result.remote.hosts.values()] == ["source", "destination"]
+    assert 0 < result.remote.oracle_percent <= 1
+    assert "libvirtd" in seen["before"]["source"]
+    assert seen["after"] == seen["before"]
 
 
 def test_a_remote_page_that_is_wrong_is_found_and_named(folder: Path, repository: Path) -> None:

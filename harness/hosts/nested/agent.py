@@ -15,8 +15,10 @@ import os
 import select
 import signal
 import sys
+import termios
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -67,6 +69,35 @@ class _Command:
     status: int | None = None
     pending: bytearray = field(default_factory=bytearray)
     stdin_ends: bool = False
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Its terminal, if it has one, is of another size."""
+        if self.stdin >= 0:
+            with contextlib.suppress(termios.error):  # it has none
+                termios.tcsetwinsize(self.stdin, (rows, columns))
+
+
+@dataclass(frozen=True, slots=True)
+class _Streams:
+    """A command's input, output and errors: the ends that are ours, and its own three."""
+
+    stdin: int
+    outputs: dict[int, str]
+    theirs: tuple[int, int, int]
+
+
+def _pipes() -> _Streams:
+    (stdin, to_stdin), (from_stdout, stdout), (from_stderr, stderr) = (
+        os.pipe2(os.O_CLOEXEC) for _ in range(3)
+    )
+    return _Streams(to_stdin, {from_stdout: "out", from_stderr: "err"}, (stdin, stdout, stderr))
+
+
+def _terminal(rows: int, columns: int) -> _Streams:
+    """One terminal for all three."""
+    ours, theirs = os.openpty()
+    termios.tcsetwinsize(ours, (rows, columns))
+    return _Streams(os.dup(ours), {ours: "out"}, (theirs, theirs, theirs))
 
 
 class Agent:
@@ -133,23 +164,24 @@ class Agent:
             command.pending += data
             command.stdin_ends |= not data
             self._feed()
+        elif "window" in message and command is not None:
+            command.resize(*map(int, message["window"]))
 
     def _start(self, message: dict[str, Any]) -> None:
         if self._command is not None:
             raise AssertionError("one command at a time")
-        pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(3)]
+        streams = _terminal(*map(int, message["terminal"])) if message.get("terminal") else _pipes()
         sys.stdout.flush()
         sys.stderr.flush()
         pid = os.fork()
         if pid == 0:
-            for ours in (pipes[0][1], pipes[1][0], pipes[2][0], self._port, self._woken):
+            for ours in (streams.stdin, *streams.outputs, self._port, self._woken):
                 os.close(ours)  # forked, not executed anew: nothing closes them by itself
-            _become([pipes[0][0], pipes[1][1], pipes[2][1]], message)
-        for theirs in (pipes[0][0], pipes[1][1], pipes[2][1]):
+            _become(streams.theirs, message)
+        for theirs in set(streams.theirs):
             os.close(theirs)
-        os.set_blocking(pipes[0][1], False)
-        outputs = {pipes[1][0]: "out", pipes[2][0]: "err"}
-        self._command = _Command(int(message["run"]), pid, pipes[0][1], outputs)
+        os.set_blocking(streams.stdin, False)
+        self._command = _Command(int(message["run"]), pid, streams.stdin, streams.outputs)
 
     def _feed(self) -> None:
         command = self._command
@@ -169,7 +201,12 @@ class Agent:
     def _pass_on(self, descriptor: int) -> None:
         command = self._command
         assert command is not None
-        data = os.read(descriptor, _PIECE)
+        try:
+            data = os.read(descriptor, _PIECE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""  # of a terminal whose other end is closed: EIO
         if data:
             self.say(output=command.number, to=command.outputs[descriptor], data=pack(data))
         else:
@@ -193,7 +230,7 @@ class Agent:
             self.say(ended=command.number, status=command.status)
 
 
-def _become(streams: list[int], message: dict[str, Any]) -> NoReturn:
+def _become(streams: Sequence[int], message: dict[str, Any]) -> NoReturn:
     """In the fork: be the command."""
     code = 3
     try:
@@ -203,6 +240,8 @@ def _become(streams: list[int], message: dict[str, Any]) -> NoReturn:
         os.setsid()
         for target, descriptor in enumerate(streams):
             os.dup2(descriptor, target)
+        if message.get("terminal"):
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C on it is a signal
         os.environ.update({str(key): str(value) for key, value in message.get("env", {}).items()})
         for name, text in message.get("files", {}).items():
             Path(name).parent.mkdir(parents=True, exist_ok=True)

@@ -35,6 +35,7 @@ from typing import Any, Final, Literal, Self, TypeAlias
 from harness.accel import CHAIN_VARIABLE
 from harness.errors import GuestLost, MachineryError
 from harness.events import Deadline, EventStream
+from harness.hosts.nested.keyboard import Keyboard
 from harness.hosts.nested.parts import Parts
 from harness.hosts.nested.wire import PORT, Lines, WireError, encode, pack, unpack
 from harness.toolchain.run import search_path
@@ -227,11 +228,13 @@ class NestedMachine:
         files: Mapping[str, str] | None = None,
         out: Callable[[bytes], None] | None = None,
         err: Callable[[bytes], None] | None = None,
+        keyboard: Keyboard | None = None,
     ) -> int:
         """Run ``freepage ARGV`` inside; what it prints is handed on as it comes.  Returns its exit status.
 
         ``files`` are written inside before it starts: text by absolute path.
         ``out`` and ``err`` take its output; by default it goes to this process's own.
+        ``keyboard`` is what it reads, by default nothing; on a terminal, all it says is ``out``.
         A KeyboardInterrupt is handed on as SIGINT once, and its end awaited.
 
         Raises :class:`GuestLost` when the machine is lost.
@@ -240,12 +243,24 @@ class NestedMachine:
         number = self._commands
         sinks = {"out": out or _to(1), "err": err or _to(2)}
         variables = {CHAIN_VARIABLE: self._spec.chain, **(env or {})}
-        self._send(run=number, argv=list(argv), cwd=str(cwd), env=variables, files=dict(files or {}))
-        self._send(input=number, data=pack(b""))
+        terminal = None if keyboard is None else keyboard.size()
+        self._send(
+            run=number,
+            argv=list(argv),
+            cwd=str(cwd),
+            env=variables,
+            files=dict(files or {}),
+            terminal=terminal,
+        )
+        if keyboard is None:
+            self._send(input=number, data=pack(b""))
         interrupted = False
         while True:
             try:
-                for message in self._receive(Deadline(SILENCE_SECONDS, "the nested machine's next word")):
+                deadline = Deadline(SILENCE_SECONDS, "the nested machine's next word")
+                if keyboard is not None:
+                    self._type(keyboard, number, deadline)
+                for message in self._receive(deadline):
                     if message.get("output") == number:
                         sinks[message["to"]](unpack(message["data"]))
                     elif message.get("ended") == number:
@@ -307,6 +322,18 @@ class NestedMachine:
             self._control.sendall(encode(message))
         except OSError:
             raise self._lost("the nested machine is gone") from None
+
+    def _type(self, keyboard: Keyboard, number: int, deadline: Deadline) -> None:
+        """Hand on what is typed until the machine says something; it does every few seconds."""
+        assert self._control is not None
+        while True:
+            if (size := keyboard.resized()) is not None:
+                self._send(window=size)
+            sources: list[socket.socket | int] = [self._control, *keyboard.listening]
+            ready, _, _ = select.select(sources, [], [], max(deadline.remaining(), 0))
+            if not ready or self._control in ready:
+                return
+            self._send(input=number, data=pack(keyboard.read()))
 
     def _receive(self, deadline: Deadline) -> Iterator[dict[str, Any]]:
         """The messages that come next, at least one."""

@@ -5,7 +5,9 @@ To the agent::
 
     {"run": N, "argv": [...], "cwd": "...", "env": {...}, "files": {...}}
                                                               run a command of ours
+                              "terminal": [ROWS, COLUMNS]     on a terminal of its own; null: none
     {"input": N, "data": BASE64}                              its standard input; empty: the end of it
+    {"window": [ROWS, COLUMNS]}                               its terminal has another size now
     {"signal": NUMBER}                                        send it to the command that runs
 
 From the agent::
