@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.options import Json, KernelName, QemuSource, app, kernel_named, print_json
+from harness.cli.remote import Destination, Source, SshConfig, named_machines
 from harness.errors import InputError
 
 
@@ -21,6 +22,9 @@ def doctor(
             help="Boot a guest in each way that there is here, once, to see how fast: a minute or more.",
         ),
     ] = True,
+    source: Source = None,
+    destination: Destination = None,
+    ssh_config: SshConfig = None,
 ) -> None:
     """Say what this machine has, what it lacks for a run, and what to do about it."""
     from harness.doctor import examine, possible
@@ -28,9 +32,10 @@ def doctor(
     from harness.events import EventStream
     from harness.terminal import TerminalProgress
 
+    uris = named_machines(source, destination)
     events = EventStream()
     with TerminalProgress(events):
-        findings = examine(events, measure=measure)
+        findings = examine(events, measure=measure, uris=uris, ssh_config=ssh_config)
     if json:
         print_json(as_document(findings))
     else:

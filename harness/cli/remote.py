@@ -21,6 +21,21 @@ SshConfig = Annotated[
 ]
 
 
+def named_machines(source: str | None, destination: str | None) -> dict[str, str]:
+    """The URIs that are given, by side.  Raises :class:`InputError` for what is none."""
+    from harness.errors import InputError
+    from harness.hosts.remote_uri import RemoteUri
+
+    given = {"source": source, "destination": destination}
+    for name, uri in given.items():
+        try:
+            if uri is not None:
+                RemoteUri.parse(uri)
+        except ValueError as error:
+            raise InputError(f"--{name} {uri}: {error}") from None
+    return {name: uri for name, uri in given.items() if uri is not None}
+
+
 def remote_overrides(
     source: str | None, destination: str | None, ssh_config: Path | None
 ) -> list[str | Override]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -52,17 +52,28 @@ class Finding:
     seconds: float | None = None
 
 
-def examine(events: EventStream, cache: Cache | None = None, *, measure: bool = False) -> tuple[Finding, ...]:
-    """Look at everything.
+def examine(
+    events: EventStream,
+    cache: Cache | None = None,
+    *,
+    measure: bool = False,
+    uris: Mapping[str, str] | None = None,
+    ssh_config: Path | None = None,
+) -> tuple[Finding, ...]:
+    """Look at everything; ``uris``: machines of the user's own, by the side that they are to be.
 
     With ``measure``, a guest is booted in each way that there is here, once, to see how fast it is.
     """
     cache = cache or Cache(None, events)
     built = _built(cache)
-    from harness.doctor import speed
+    from harness.doctor import remote, speed
 
     checks: tuple[Callable[[], Iterable[Finding]], ...] = (
         lambda: [_kvm(cache, built, events), *speed.ways(cache, events, measure=measure)],
+        lambda: [
+            remote.ssh_client(measure=measure),
+            *remote.machines(uris or {}, ssh_config, events, measure=measure),
+        ],
         lambda: [_libvirt(), _namespaces(), _subordinate_ids(), _tun()],
         lambda: [_memory(), _disk(cache, built)],
         lambda: [_programs(built), *_parts(built)],

@@ -76,7 +76,8 @@ class RemotePair:
             hosts = []
             for name, side in (("source", remote.source), ("destination", remote.destination)):
                 with events.step("connect", host=name, to=RemoteUri.parse(side.uri).place) as step:
-                    host = _host(name, side, remote, runtime_dir, shared, events, stack)
+                    config = Path(remote.ssh_config) if remote.ssh_config is not None else None
+                    host = connect_host(name, side, config, runtime_dir, shared, events, stack)
                     step.note(kernel=host.facts.kernel, libvirt=host.libvirt_version)
                     hosts.append(host)
             source, destination = hosts
@@ -138,19 +139,22 @@ class RemotePair:
         }
 
 
-def _host(
+def connect_host(
     name: str,
     side: RemoteSide,
-    remote: Remote,
+    config: Path | None,
     runtime_dir: Path,
     shared: Shared,
     events: EventStream,
     stack: contextlib.ExitStack,
 ) -> RemoteHost:
+    """Connect to one machine, and make sure that it will do; ``stack`` leaves it.
+
+    ``config``: a file for ``ssh -F``.
+    """
     uri = RemoteUri.parse(side.uri)
     folder = runtime_dir / name
     folder.mkdir(mode=0o700)
-    config = Path(remote.ssh_config) if remote.ssh_config is not None else None
     ssh = SshConnection(uri, folder, config=config, python=side.python)
     stack.callback(ssh.close)
     deputy = DeputyClient(name, ssh)

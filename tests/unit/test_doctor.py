@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 from harness import accel
-from harness.doctor import Finding, Level, examine, findings, possible, speed
+from harness.doctor import Finding, Level, examine, findings, possible, remote, speed
 from harness.doctor.show import as_document
 from harness.errors import MachineryError
 from harness.events import EventStream
+from harness.hosts import remote as hosts_remote
 from harness.hosts.nested import parts
 from harness.toolchain.cache import Cache
 
@@ -133,6 +135,32 @@ def test_a_nested_machine_that_cannot_be_made_is_a_note(
         for finding in examine(EventStream(), cache_of(tmp_path, built=True), measure=True)
     }
     assert (seen["nested"].level, seen["nested"].advice) == (Level.NOTE, "install one")
+
+
+def test_remote_needs_ssh_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "search_path", lambda: str(tmp_path))
+    finding = remote.ssh_client(measure=False)
+    assert (finding.level, finding.advice) == (Level.NOTE, "install ssh")
+    client = tmp_path / "ssh"
+    client.write_text("#!/bin/sh\necho OpenSSH_9.9, OpenSSL >&2\n")
+    client.chmod(0o755)
+    finding = remote.ssh_client(measure=True)
+    assert finding.level is Level.OK
+    assert finding.text.startswith("OpenSSH_9.9: ")
+    assert re.search(r"looks at 1 GiB of memory in \d+\.\d s", finding.text)
+
+
+def test_a_machine_that_is_named_and_will_not_do_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connect(*_: object) -> None:
+        raise MachineryError("root@a cannot be reached by ssh", hint="is it switched on?")
+
+    monkeypatch.setattr(hosts_remote, "connect_host", connect)
+    uris = {"source": "qemu+ssh://root@a/system"}
+    seen = {f.name: f for f in examine(EventStream(), cache_of(tmp_path, built=False), uris=uris)}
+    assert (seen["source"].level, seen["source"].advice) == (Level.MISSING, "is it switched on?")
+    assert "destination" not in seen
 
 
 def test_a_kernel_of_another_shape_does_not_hide_the_others(tmp_path: Path) -> None:

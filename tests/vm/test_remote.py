@@ -42,6 +42,13 @@ def test_remote_memory_is_right_and_nothing_is_left(folder: Path, repository: Pa
     assert [host.node for host in remote.hosts.values()] == ["source", "destination"]
     assert 0 < remote.oracle_percent <= 1
     assert seen["after"] == seen["before"]
+    # The doctor was asked about both.
+    said = {item["name"]: item for item in seen["doctor"]["findings"]}
+    for name in ("source", "destination"):
+        assert said[name]["level"] == "ok", said[name]
+        assert re.search(
+            rf": {name}, kernel .* answers in [0-9.]+ ms, sends [0-9.]+ MiB/s", said[name]["text"]
+        )
     # What is looked at is not nothing: each host has a daemon.
     for host in seen["before"].values():
         assert "libvirtd" in host["processes"] or "virtqemud" in host["processes"]

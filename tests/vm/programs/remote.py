@@ -40,6 +40,8 @@ def freepage(ssh: Ssh, out: Path, *arguments: str, config: str = "config") -> li
 def run(ssh: Ssh, out: Path, qemu: list[str]) -> object:
     """One whole run; what is on the hosts before and after it."""
     before = ssh.left()
+    doctor = [sys.executable, "-P", "-m", "harness", "doctor", "--json", *ssh.options()]
+    asked = subprocess.run(doctor, stdout=subprocess.PIPE, text=True, check=False)
     done = subprocess.run(
         freepage(ssh, out / "run", "freed", *SMALL, *qemu), capture_output=True, text=True, check=False
     )
@@ -47,6 +49,7 @@ def run(ssh: Ssh, out: Path, qemu: list[str]) -> object:
         "status": done.returncode,
         "result": json.loads(done.stdout) if done.stdout else None,
         "said": done.stderr,
+        "doctor": json.loads(asked.stdout),
         "before": before,
         "after": ssh.left(),
     }
