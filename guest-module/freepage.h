@@ -174,6 +174,7 @@ struct fpb_test {
 	u32 hold_entries;		/* entries that one hold may visit; 0: all that it may */
 	u32 mid_entries;		/* entries of a walk before it stands midway */
 	u32 chunk_bits;			/* frames of a chunk; 0: all that it may */
+	u32 pass_chunks;		/* chunks that one pass fills; 0: all that it may */
 
 	struct mutex lock;		/* what follows, but for the count */
 	enum fpb_misbehaviour misbehave;

@@ -267,7 +267,7 @@ static void fpb_answer(struct fpb_info *info, struct fpb_job *job)
 		pass.base = round_down(at, 64);
 		wanted = DIV_ROUND_UP(job->end - pass.base, pass.chunk_bits);
 		fpb_grow(info, wanted);
-		if (!fpb_get_chunks(info, job, &pass, wanted))
+		if (!fpb_get_chunks(info, job, &pass, min(wanted, fpb_pass_chunks(info))))
 			break;
 		pass.start = at;
 		room = (unsigned long)pass.nr_chunks * pass.chunk_bits;

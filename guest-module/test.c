@@ -11,7 +11,7 @@
  *                 current one marked
  *   take          write a number: so many pages are allocated, read, and kept; never
  *                 written to, unless the kernel clears what it allocates
- *   hold_entries, mid_entries, chunk_bits
+ *   hold_entries, mid_entries, chunk_bits, pass_chunks
  *
  * and beside the counters: misbehaved, how often the misbehaviour made a
  * difference, and stood, how often the worker stood at a hold.
@@ -251,6 +251,13 @@ unsigned int fpb_chunk_bits(struct fpb_info *info)
 	unsigned int bits = round_down(READ_ONCE(info->test.chunk_bits), 64);
 
 	return bits ? min(bits, VFPI_MAX_BITS) : VFPI_MAX_BITS;
+}
+
+unsigned long fpb_pass_chunks(struct fpb_info *info)
+{
+	unsigned int most = READ_ONCE(info->test.pass_chunks);
+
+	return most ? min_t(unsigned int, most, FPB_MAX_CHUNKS) : FPB_MAX_CHUNKS;
 }
 
 void fpb_test_begin(struct fpb_info *info, const struct fpb_job *job)
@@ -699,6 +706,7 @@ void fpb_test_debugfs(struct fpb_info *info, struct dentry *parent)
 	debugfs_create_u32("hold_entries", 0600, dir, &test->hold_entries);
 	debugfs_create_u32("mid_entries", 0600, dir, &test->mid_entries);
 	debugfs_create_u32("chunk_bits", 0600, dir, &test->chunk_bits);
+	debugfs_create_u32("pass_chunks", 0600, dir, &test->pass_chunks);
 	held = debugfs_create_dir("held", dir);
 	for (i = 0; i < FPB_NR_POINTS; i++)
 		debugfs_create_file(fpb_point_names[i], 0400, held, &test->points[i], &held_fops);

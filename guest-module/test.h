@@ -30,6 +30,7 @@ void fpb_test_work(struct fpb_info *info);
 void fpb_test_begin(struct fpb_info *info, const struct fpb_job *job);
 unsigned long fpb_hold_entries(struct fpb_pass *pass);
 unsigned int fpb_chunk_bits(struct fpb_info *info);
+unsigned long fpb_pass_chunks(struct fpb_info *info);
 void fpb_test_stand_midway(struct fpb_pass *pass);
 void fpb_test_block(struct fpb_pass *pass, unsigned long pfn, unsigned int order);
 void fpb_test_walked(struct fpb_pass *pass);
@@ -81,6 +82,11 @@ static inline unsigned long fpb_hold_entries(struct fpb_pass *pass)
 static inline unsigned int fpb_chunk_bits(struct fpb_info *info)
 {
 	return VFPI_MAX_BITS;
+}
+
+static inline unsigned long fpb_pass_chunks(struct fpb_info *info)
+{
+	return FPB_MAX_CHUNKS;
 }
 
 static inline void fpb_test_stand_midway(struct fpb_pass *pass)

@@ -39,11 +39,7 @@ _LEFT_OUT = ("--enable-kvm", "--enable-slirp", "--enable-gnutls")
 SANITIZED = Variant(
     "sanitized",
     (
-        *(
-            option
-            for option in OPTIONS
-            if option not in ("--enable-kvm", "--enable-slirp", "--enable-gnutls")
-        ),
+        *(option for option in OPTIONS if option not in _LEFT_OUT),
         "--cc=clang",
         "--cxx=clang++",
         "--enable-fuzzing",
@@ -120,7 +116,7 @@ class QemuTests:
         # Sockets are made there, whose paths must be short.
         with tempfile.TemporaryDirectory(prefix="qtest-") as temporary:
             env = environment(QTEST_QEMU_BINARY=str(emulator), TMPDIR=temporary, **(more or {}))
-            return TapResult.of(*_run(command, scratch, env, seconds))
+            return TapResult.of(*_run(command, scratch, scratch, env, seconds))
 
     def fuzz(self, target: str, scratch: Path, *, seconds: int, seed: int) -> tuple[int, str]:
         """Fuzz one target for so many seconds; the fuzzer's status and what it printed."""
@@ -138,10 +134,14 @@ class QemuTests:
             ASAN_OPTIONS="detect_leaks=0",
             UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1",
         )
-        return _run(command, scratch, env, seconds + 600)
+        # It takes no -L: firmware is looked for in the folder where it is started.
+        (here,) = self.firmware
+        return _run(command, here, scratch, env, seconds + 600)
 
 
-def _run(command: Sequence[str], cwd: Path, env: Mapping[str, str], seconds: float) -> tuple[int, str]:
+def _run(
+    command: Sequence[str], cwd: Path, scratch: Path, env: Mapping[str, str], seconds: float
+) -> tuple[int, str]:
     with subprocess.Popen(
         command,
         cwd=cwd,
@@ -157,12 +157,12 @@ def _run(command: Sequence[str], cwd: Path, env: Mapping[str, str], seconds: flo
             output, _ = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired as error:
             raise MachineryError(
-                f"{Path(command[0]).name} has not ended after {seconds:g} s", hint=f"look at {cwd}"
+                f"{Path(command[0]).name} has not ended after {seconds:g} s", hint=f"look at {scratch}"
             ) from error
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, 9)
-    (cwd / "output.txt").write_text(output, encoding="utf-8")
+    (scratch / "output.txt").write_text(output, encoding="utf-8")
     return process.returncode, output
 
 
@@ -172,14 +172,23 @@ def build_qtests(builder: QemuBuilder) -> QemuTests:
     return _build(builder, "qtests", PLAIN, targets)
 
 
-def build_fuzzer(builder: QemuBuilder) -> QemuTests:
-    """Fuzzer, emulator and our qtest, with sanitizers.  From nothing it takes a long time."""
+def build_fuzzer(builder: QemuBuilder, extra: Sequence[Path] = ()) -> QemuTests:
+    """Fuzzer, emulator and our qtest, with sanitizers; ``extra`` patches go on top (a deliberate fault).
+
+    From nothing it takes a long time.
+    """
     find_program("clang")
-    return _build(builder, "fuzzer", SANITIZED, (FUZZER, TARGET, f"{_PLACE}/{OUR_TEST}"))
+    return _build(builder, "fuzzer", SANITIZED, (FUZZER, TARGET, f"{_PLACE}/{OUR_TEST}"), extra)
 
 
-def _build(builder: QemuBuilder, kind: str, variant: Variant, targets: Sequence[str]) -> QemuTests:
-    patches = builder.patches(PATCHED, ())
+def _build(
+    builder: QemuBuilder,
+    kind: str,
+    variant: Variant,
+    targets: Sequence[str],
+    extra: Sequence[Path] = (),
+) -> QemuTests:
+    patches = builder.patches(PATCHED, extra)
     key = key_of(qemu=builder.key(patches, variant), targets=targets, form=1)
     roms = firmware(builder.cache)
 
@@ -192,9 +201,6 @@ def _build(builder: QemuBuilder, kind: str, variant: Variant, targets: Sequence[
                 copy = folder / Path(target).name
                 shutil.copyfile(made / target, copy)
                 copy.chmod(0o755)
-        # The fuzzer looks for firmware beside itself.
-        for rom in roms:
-            shutil.copytree(rom, folder / "pc-bios", dirs_exist_ok=True)
 
     what = f"QEMU {builder.source.version} ({kind})"
     return QemuTests(builder.cache.get(kind, key, build, what=what, space=600 * MIB), roms)

@@ -82,9 +82,9 @@ class Toolchain:
         """QEMU's own tests of balloon and migration, and ours."""
         return build_qtests(self._builder)
 
-    def fuzzer(self) -> QemuTests:
+    def fuzzer(self, *, extra_patches: Sequence[Path] = ()) -> QemuTests:
         """QEMU's fuzzer, emulator and our qtest, with ASan and UBSan."""
-        return build_fuzzer(self._builder)
+        return build_fuzzer(self._builder, extra_patches)
 
     def external_qemu(self, path: Path) -> QemuBinary:
         """A QEMU that somebody names.  Raises :class:`InputError` if it is none.

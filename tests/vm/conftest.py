@@ -22,6 +22,7 @@ import psutil
 import pytest
 
 from harness.report.result import Result
+from harness.toolchain import Kernel, Toolchain
 from tests.vm.processes import name_of, words_of
 
 QEMU = os.environ.get("FREEPAGE_TEST_QEMU")
@@ -50,6 +51,12 @@ def results(repository: Path) -> Path:
     folder = parent / stem
     folder.mkdir()
     return folder
+
+
+@pytest.fixture(scope="module", params=["default", pytest.param("debug", marks=pytest.mark.slow)])
+def kernel(request: pytest.FixtureRequest) -> Kernel:
+    """For tests of the module: Debian's kernel, and the one that watches locks, lists and memory."""
+    return Toolchain().kernel(request.param)
 
 
 @pytest.fixture

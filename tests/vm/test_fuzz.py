@@ -44,6 +44,17 @@ def test_nothing_is_found_on_the_queue(fuzzer: QemuTests, folder: Path, target: 
     assert int(covered[-1]) > int(covered[0])
 
 
+def test_an_overflow_is_found(repository: Path, folder: Path) -> None:
+    """The fuzzer can find something: what the device of 2016 did with a chunk that is too long."""
+    fault = repository / "qemu-patches/faults/answer-overflow.patch"
+    fuzzer = Toolchain().fuzzer(extra_patches=[fault])
+    status, output = fuzzer.fuzz(FUZZ_TARGETS[0], folder, seconds=600, seed=SEED)
+    assert status != 0
+    assert "AddressSanitizer: heap-buffer-overflow" in output, output[-8000:]
+    # And whoever looks for it has what found it.
+    assert list(folder.glob("crash-*"))
+
+
 def test_nothing_is_found_during_a_migration(fuzzer: QemuTests, folder: Path) -> None:
     """A random driver, while a request is outstanding and the migration stands."""
     done = fuzzer.run(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.toolchain import QemuBinary, Toolchain
+from harness.toolchain import Kernel, QemuBinary, Toolchain
 from tests.vm.conftest import QEMU
 from tests.vm.programs.module import Setup
 from tests.vm.programs.plain import MIB
@@ -37,7 +37,7 @@ def qemu(toolchain: Toolchain) -> QemuBinary:
 
 
 @pytest.fixture
-def boot(toolchain: Toolchain, qemu: QemuBinary, folder: Path) -> Iterator[Boot]:
+def boot(toolchain: Toolchain, qemu: QemuBinary, kernel: Kernel, folder: Path) -> Iterator[Boot]:
     """Boot a guest with these options of the device, and load a driver."""
     with ExitStack() as stack:
 
@@ -46,7 +46,7 @@ def boot(toolchain: Toolchain, qemu: QemuBinary, folder: Path) -> Iterator[Boot]
             setup = Setup(
                 toolchain,
                 qemu,
-                toolchain.kernel(),
+                kernel,
                 memory=memory,
                 cmdline=cmdline,
                 device=(*info, *device),

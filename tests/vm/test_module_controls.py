@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import MachineryError
-from harness.toolchain import QemuBinary, Toolchain
+from harness.toolchain import Kernel, QemuBinary, Toolchain
 from tests.vm.conftest import QEMU
 from tests.vm.programs.module import ModuleGuest, Setup
 
@@ -27,11 +27,12 @@ def qemu(toolchain: Toolchain) -> QemuBinary:
 
 
 @pytest.fixture(scope="module")
-def guest(toolchain: Toolchain, qemu: QemuBinary, results: Path) -> Iterator[ModuleGuest]:
-    folder = results / "module-controls"
+def guest(toolchain: Toolchain, qemu: QemuBinary, kernel: Kernel, results: Path) -> Iterator[ModuleGuest]:
+    folder = results / f"module-controls-{kernel.release}"
     folder.mkdir()
-    with ModuleGuest.boot(Setup(toolchain, qemu, toolchain.kernel()), folder) as guest:
+    with ModuleGuest.boot(Setup(toolchain, qemu, kernel), folder) as guest:
         yield guest
+        assert not guest.reports()
 
 
 @pytest.fixture(autouse=True)

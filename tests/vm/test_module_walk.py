@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from harness.memory.walk import Standing
-from harness.toolchain import QemuBinary, Toolchain
+from harness.toolchain import Kernel, QemuBinary, Toolchain
 from tests.vm.conftest import QEMU
 from tests.vm.programs.answers import HELD, Answer, Watcher
 from tests.vm.programs.module import ModuleGuest, Setup
@@ -19,6 +19,7 @@ from tests.vm.programs.plain import MIB
 MEMORY = 256 * MIB
 TEST = "/sys/kernel/debug/freepage_balloon/test"
 FIRST = 4242  # any seed
+LARGEST_ORDER = 10
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +33,14 @@ def qemu(toolchain: Toolchain) -> QemuBinary:
 
 
 @pytest.fixture(scope="module")
-def guest(toolchain: Toolchain, qemu: QemuBinary, results: Path) -> Iterator[ModuleGuest]:
-    folder = results / "module-walk"
+def guest(toolchain: Toolchain, qemu: QemuBinary, kernel: Kernel, results: Path) -> Iterator[ModuleGuest]:
+    folder = results / f"module-walk-{kernel.release}"
     folder.mkdir()
     device = ("free-page-info=on", HELD)
-    setup = Setup(toolchain, qemu, toolchain.kernel(), memory=MEMORY, cpus=2, device=device)
+    setup = Setup(toolchain, qemu, kernel, memory=MEMORY, cpus=2, device=device)
     with ModuleGuest.boot(setup, folder) as guest:
         yield guest
+        assert not guest.reports()
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,7 @@ def as_before(guest: ModuleGuest) -> Iterator[None]:
     guest.call("behave")
     guest.call("unhold")
     guest.call("unload")
-    for name in ("hold_entries", "chunk_bits"):
+    for name in ("hold_entries", "chunk_bits", "pass_chunks"):
         guest.call("tune", name, 0)
 
 
@@ -78,16 +80,27 @@ def test_nothing_is_written_to_a_page_that_is_reported(guest: ModuleGuest, watch
     assert answer.unchanged[stayed].all()
 
 
-@pytest.mark.parametrize("bits", [512, 4096])
-def test_blocks_across_the_edges_of_chunks_and_passes(
-    guest: ModuleGuest, watcher: Watcher, bits: int
-) -> None:
-    """A block of 1024 frames is in two chunks of 512 at least; 32 of those are all that one pass has."""
+def across_an_edge(guest: ModuleGuest, bits: int, chunks: int) -> None:
+    """From now on the module's chunks have so many bits, and its passes so many chunks."""
     guest.call("tune", "chunk_bits", bits)
+    guest.call("tune", "pass_chunks", chunks)
+
+
+@pytest.mark.parametrize(("bits", "chunks"), [(512, 0), (4096, 0), (512, 1)])
+def test_blocks_across_the_edges_of_chunks_and_passes(
+    guest: ModuleGuest, watcher: Watcher, bits: int, chunks: int
+) -> None:
+    """A block of 1024 frames is in two chunks of 512, or in two passes of one such chunk each.
+
+    As many chunks as one pass has (32) end where a block does, whatever a chunk's size.
+    """
+    across_an_edge(guest, bits, chunks)
     before = guest.stats()
     answer = watcher.first_answer()
     after = guest.stats()
-    assert after["passes"] - before["passes"] >= (MEMORY // 4096) // (32 * bits)
+    assert after["passes"] - before["passes"] >= (MEMORY // 4096) // ((chunks or 32) * bits)
+    if chunks:
+        assert np.count_nonzero(answer.before.order[answer.before.free] == LARGEST_ORDER) > 0
     assert answer.chunks >= 10
     assert_right(answer)
     assert answer.witnesses.agree, answer.witnesses.counts
@@ -155,11 +168,12 @@ def test_a_walk_that_is_wrong_is_noticed(
     assert answer.judged.frames(found).size, answer.judged.counts
 
 
-@pytest.mark.slow
 def test_a_lost_edge_is_noticed(guest: ModuleGuest, watcher: Watcher) -> None:
-    guest.call("tune", "chunk_bits", 512)
+    """Every block of 1024 frames lies across the edge between two passes, and loses its second half."""
+    across_an_edge(guest, 512, 1)
     guest.call("misbehave", "drop-edge")
     answer = watcher.first_answer()
+    assert guest.stats()["misbehaved"] > 0
     assert not answer.witnesses.agree, answer.witnesses.counts
 
 

@@ -118,6 +118,19 @@ def test_colo_is_refused(guest: ModuleGuest) -> None:
         capabilities(guest.monitor, "x-colo")
 
 
+def test_a_migration_that_hands_memory_over_asks_nothing(guest: ModuleGuest, scratch: Path) -> None:
+    """CPR: QEMU stops the guest before it begins."""
+    before = counters(guest)
+    guest.monitor.execute("migrate-set-parameters", {"mode": "cpr-reboot"})
+    migrate(guest, f"file:{scratch}/state")
+    guest.monitor.execute("migrate-set-parameters", {"mode": "normal"})
+    guest.go_on()
+    now = counters(guest)
+    assert now["refused"] == "the migration mode is not normal: memory is handed over, not sent"
+    assert now["requests"] == before["requests"]
+    assert guest.call("verify")["bad"] == 0
+
+
 def images(guest: ModuleGuest | PlainGuest) -> RamImage:
     plain = guest.plain if isinstance(guest, ModuleGuest) else guest
     return RamImage.open(plain.folder / "m0", MEMORY, "m0")

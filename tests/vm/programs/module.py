@@ -177,6 +177,12 @@ class ModuleGuest(MigratingGuest):
         """Have the agent do something."""
         return self.control.call(verb, *words, deadline=Deadline(PATIENCE, verb))
 
+    def reports(self) -> Sequence[str]:
+        """What the kernel has complained about so far, and whether it has lost memory if it can tell."""
+        lines = self.call("kmsg", 0)["lines"]
+        assert isinstance(lines, list)
+        return lines
+
     def stats(self) -> Mapping[str, Any]:
         """The module's counters."""
         module = self.call("stats")["module"]
