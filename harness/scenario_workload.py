@@ -24,6 +24,8 @@ class Load(Section):
     load_seconds_per_mib: ClassVar[float] = 0.2
     #: The guest that has what it needs.
     image: ClassVar[Literal["small", "debian"]] = "small"
+    #: It reads a disk that holds the formula, of the size of its noise.
+    reads_disk: ClassVar[bool] = False
 
 
 class Idle(Load):
@@ -87,6 +89,7 @@ class PageCache(Load):
 
     work_unit = "pages"
     stands_still = False
+    reads_disk = True
 
     kind: Literal["pagecache"] = "pagecache"
     """Which workload."""
@@ -94,6 +97,21 @@ class PageCache(Load):
     """How much is read and kept: a size, or a share of the guest's memory."""
     rate: Annotated[int, Field(ge=0, le=10_000_000)] = 4000
     """Pages a second that are read again."""
+
+
+class Dma(Load):
+    """A disk is read past the page cache, over and over, into memory that only the device writes."""
+
+    work_unit = "pages"
+    stands_still = False
+    reads_disk = True
+
+    kind: Literal["dma"] = "dma"
+    """Which workload."""
+    noise: Share = Percent(Decimal(10))
+    """How much memory the device writes: a size, or a share of the guest's memory."""
+    rate: Annotated[int, Field(ge=0, le=10_000_000)] = 4000
+    """Pages a second that are read, 16 at a time."""
 
 
 class Compile(Load):
@@ -131,7 +149,8 @@ class Database(Load):
 
 
 Workload: TypeAlias = Annotated[
-    Idle | Freed | Fragmented | Churn | Rewrite | PageCache | Compile | Database, Field(discriminator="kind")
+    Idle | Freed | Fragmented | Churn | Rewrite | PageCache | Dma | Compile | Database,
+    Field(discriminator="kind"),
 ]
 WORKLOADS: Mapping[str, type[Section]] = {
     "idle": Idle,
@@ -140,6 +159,7 @@ WORKLOADS: Mapping[str, type[Section]] = {
     "churn": Churn,
     "rewrite": Rewrite,
     "pagecache": PageCache,
+    "dma": Dma,
     "compile": Compile,
     "database": Database,
 }

@@ -31,7 +31,13 @@ CHANGING: Final = ("churn", "rewrite")
 #: What ``freed`` keeps, and ``idle`` does, when ``keep=`` is not given.
 KEEP: Final = {"freed": 16 << 20, "idle": 0, "compile": 16 << 20, "database": 16 << 20}
 
-#: Of the disk that ``pagecache`` reads: one for all runs, so that it is made once.
+#: Workloads that read a disk.  What they own is the disk's content, not the seed's.
+READS_DISK: Final = ("pagecache", "dma")
+
+#: What ``dma`` reads at a time, in pages.
+PIECE: Final = 16
+
+#: Of the disk that those read: one for all runs, so that it is made once.
 DISK_SEED: Final = 0x66726565
 
 _MASK: Final = (1 << 64) - 1
@@ -169,7 +175,7 @@ def _owned(kind: str, seed: int, pages: int, kept: int, steps: int) -> Generatio
     """The generation of every page of the workload's own, -1 where it owns none."""
     if kind in KEEP:
         return np.zeros(kept, np.int64)
-    if kind == "pagecache":
+    if kind in READS_DISK:
         return np.zeros(pages, np.int64)
     if kind in CHANGING:
         return churn_generations(seed, pages, steps, frees=kind == "churn")
@@ -180,8 +186,32 @@ def _owned(kind: str, seed: int, pages: int, kept: int, steps: int) -> Generatio
     raise ValueError(f"unknown workload: {kind!r}")
 
 
+def pieces_held(seed: int, pieces: int, steps: int) -> Words:
+    """Of ``dma`` after ``steps`` steps: which piece of the disk each of its pieces holds."""
+    held = np.arange(pieces, dtype=np.uint64)
+    k = np.arange(1, steps + 1, dtype=np.uint64) * np.uint64(2)
+    base = np.uint64(seed & _MASK)
+    to = _mix(base + k * np.uint64(_GOLDEN)) % np.uint64(pieces)
+    came = _mix(base + (k + np.uint64(1)) * np.uint64(_GOLDEN)) % np.uint64(pieces)
+    # Of those that went to the same place numpy keeps the last.
+    held[to.astype(np.int64)] = came
+    return held
+
+
+def _expected_pieces(seed: int, pieces: int, steps: int) -> Expected:
+    inside = np.arange(PIECE, dtype=np.uint64)
+    held = pieces_held(seed, pieces, steps)
+    came = (held[:, np.newaxis] * np.uint64(PIECE) + inside).ravel()
+    places = np.arange(len(came), dtype=np.uint64)
+    weights = places * np.uint64(2) + np.uint64(1)
+    sums = page_sums(DISK_SEED, came, np.zeros(len(came), np.uint64))
+    return Expected(len(came), f"{int((sums * weights).sum(dtype=np.uint64)):016x}")
+
+
 def expected(kind: str, seed: int, noise_bytes: int, *, keep: int | None = None, steps: int = 0) -> Expected:
     """What a guest that was loaded with these words must find in its pages."""
+    if kind == "dma":
+        return _expected_pieces(seed, noise_bytes // PAGE // PIECE, steps)
     kept = KEEP.get(kind, 0) if keep is None else keep
     seed = DISK_SEED if kind == "pagecache" else seed
     table = _owned(kind, seed, noise_bytes // PAGE, kept // PAGE, steps)

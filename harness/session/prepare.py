@@ -136,7 +136,7 @@ def prepare(
             resolved, reason = _resolve_there(scenario, machines, (source, destination), kernel, events)
         kind = scenario.workload.kind
         archive = toolchain.compile_archive() if kind == "compile" else None
-        if kind == "pagecache" and disk is None:
+        if scenario.workload.reads_disk and disk is None:
             disk = GuestDisk(toolchain.formula_disk(resolved.noise_bytes), private=False)
         preload = _preload(toolchain, scenario)
         step.note(accelerator=resolved.accelerator, reason=reason)
@@ -173,8 +173,9 @@ def _image(
             "guest.image: a guest with a disk to write to cannot move between two machines yet",
             hint="its disk would have to be on storage that both reach; use guest.image=small",
         )
-    if scenario.workload.kind == "pagecache":
-        raise InputError("workload.kind: pagecache reads a disk of its own, which guest.image=debian has not")
+    if scenario.workload.reads_disk:
+        kind = scenario.workload.kind
+        raise InputError(f"workload.kind: {kind} reads a disk of its own, which guest.image=debian has not")
     distribution = toolchain.distribution(kernel, variant)
     return distribution.image, GuestDisk(distribution.disk, private=True)
 

@@ -119,6 +119,48 @@ def test_pagecache_refuses_a_disk_that_is_another(tmp_path: Path) -> None:
     assert done.stdout == "error the disk does not hold what it must: 4 pages are wrong\n"
 
 
+# --- dma
+
+
+def test_dma_holds_what_the_host_expects(tmp_path: Path, talk: Callable[..., Talk]) -> None:
+    disk = tmp_path / "disk"
+    disk.write_bytes(formula.disk_content(0, 64).tobytes())
+    program = compiled(tmp_path, "pagecache", DISK=str(disk))
+    dma = talk(program, "load", "dma", "7", str(70 * PAGE), "rate=100000")
+    loaded = dma.hear()
+    # Whole pieces only.
+    assert (loaded["pages"], loaded["bad"]) == (64, 0)
+    assert loaded["checksum"] == formula.expected("dma", 7, 70 * PAGE).checksum
+    stopped: dict[str, Any] = {"steps": 0}
+    while stopped["steps"] < 50:
+        stopped = dma.say("verify")
+    stopped = dma.say("stop")
+    verified = dma.say("verify")
+    assert verified["steps"] == stopped["steps"] >= 50
+    expected = formula.expected("dma", 7, 70 * PAGE, steps=verified["steps"])
+    assert (verified["pages"], verified["checksum"]) == (64, expected.checksum)
+    assert (verified["bad"], verified["live_bad"]) == (0, 0)
+    assert expected != formula.expected("dma", 7, 70 * PAGE)
+
+
+def test_dma_notices_a_page_that_is_not_what_was_read(tmp_path: Path, talk: Callable[..., Talk]) -> None:
+    disk = tmp_path / "disk"
+    disk.write_bytes(formula.disk_content(0, 64).tobytes())
+    program = compiled(tmp_path, "pagecache", DISK=str(disk))
+    dma = talk(program, "load", "dma", "7", str(64 * PAGE), "rate=100000")
+    assert dma.hear()["bad"] == 0
+    with disk.open("r+b") as file:  # as if the device had written its first pages only
+        for piece in range(4):
+            file.seek((16 * piece + 15) * PAGE)
+            file.write(b"\0" * PAGE)
+    stopped: dict[str, Any] = {"live_checked": 0}
+    while stopped["live_checked"] < 50:
+        stopped = dma.say("verify")
+    assert stopped["bad"] > 0
+    assert stopped["live_bad"] > 0
+    assert stopped["first_bad"]["page"] % 16 == 15
+
+
 # --- compile
 
 #: "Compiles" by copying, with the flags in front.

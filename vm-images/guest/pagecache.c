@@ -1,28 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * A page cache that is full and in use, for a guest that is about to be migrated.
+ * A disk that is read, for a guest that is about to be migrated: through the page
+ * cache, or past it.
  *
  * Build: gcc -Os -static -Wall -Wextra -s -o pagecache pagecache.c   installs as /bin/pagecache
  *
- *   pagecache load pagecache SEED BYTES [rate=PAGES]
+ *   pagecache load KIND SEED BYTES [rate=PAGES]
  *
- * Speaks as workload does, which execs it.  BYTES of the disk are read through the
- * page cache and stay in it; then pages of it are read again, at random, `rate` a
- * second.  The disk's content is the formula with a seed of its own, so every page
- * that is read is checked, whether it came from memory or was read anew: a page of
- * the cache that a migration broke is wrong, and nobody else would ever notice.
+ * Speaks as workload does, which execs it.  The disk's content is the formula with
+ * a seed of its own, so every page that is read is checked.
+ *
+ * Kinds.
+ *   pagecache  BYTES of the disk are read through the page cache and stay in it;
+ *              then pages of it are read again, at random, `rate` a second.  A page
+ *              of the cache that a migration broke is wrong, and nobody else would
+ *              ever notice.
+ *   dma        BYTES of memory that only the disk's device writes: see pieces.h;
+ *              `rate` is in pages a second, too.
  */
 #define _GNU_SOURCE
 #include <poll.h>
-#include <sys/syscall.h>
 
+#include "disk.h"
+#include "pieces.h"
 #include "serve.h"
 #include "watch.h"
-
-#ifndef DISK
-#define DISK		"/dev/vda"
-#endif
-#define MODULE		"/lib/modules/virtio_blk.ko"
 
 static struct {
 	int disk;
@@ -35,37 +37,12 @@ static void stop(void);
 static struct tally read_all(void);
 static struct server server = { .stop = stop, .verify = read_all };
 
-/* The small image has the driver as a file: nobody else needs a disk. */
-static void open_disk(void)
-{
-	int module = open(MODULE, O_RDONLY | O_CLOEXEC);
-
-	if (module >= 0 && syscall(SYS_finit_module, module, "", 0) && errno != EEXIST)
-		die("%s: %s", MODULE, strerror(errno));
-	if (module >= 0)
-		close(module);
-	cache.disk = open(DISK, O_RDONLY | O_CLOEXEC);
-	if (cache.disk < 0)
-		die("%s: %s", DISK, strerror(errno));
-}
-
 static void read_page(uint64_t page, struct tally *t)
 {
 	static uint64_t words[PAGE_WORDS];
-	uint64_t key = page_key(DISK_SEED, page, 0), sum;
-	unsigned int word;
 
-	if (pread(cache.disk, words, PAGE_BYTES, page * PAGE_BYTES) != (ssize_t)PAGE_BYTES)
-		die("reading page %" PRIu64 " of the disk: %s", page, strerror(errno));
-	word = page_check(words, key, &sum);
-	t->pages++;
-	t->checksum += page_weight(page, sum);
-	if (word == PAGE_WORDS || t->bad++)
-		return;
-	t->page = page;
-	t->word = word;
-	t->expected = page_word(key, word);
-	t->actual = words[word];
+	disk_read(cache.disk, words, page, 1);
+	disk_check(words, page, page, t);
 }
 
 static struct tally read_all(void)
@@ -91,9 +68,33 @@ static void read_due(uint64_t seed, double *last)
 		*cache.work += found.pages;
 }
 
+static void read_pieces_due(double *last)
+{
+	int64_t due = work_due((cache.rate + PIECE_PAGES - 1) / PIECE_PAGES, last);
+
+	while (due-- > 0) {
+		pieces_step(&server);
+		if (cache.work)
+			*cache.work += PIECE_PAGES;
+	}
+}
+
 static void stop(void)
 {
 	cache.running = 0;
+}
+
+static struct tally load(const char *kind, uint64_t seed, uint64_t bytes)
+{
+	if (!strcmp(kind, "dma")) {
+		server.verify = pieces_check_all;
+		return pieces_load(seed, bytes);
+	}
+	cache.pages = bytes / PAGE_BYTES;
+	if (!cache.pages)
+		die("there is nothing to read");
+	cache.disk = disk_open(0);
+	return read_all();
 }
 
 int main(int argc, char **argv)
@@ -101,23 +102,20 @@ int main(int argc, char **argv)
 	uint64_t seed, bytes;
 	double since = now(), last;
 	struct tally t;
-	int i;
+	int i, direct;
 
 	volunteer_for_oom();
 	if (argc < 5 || parse_u64(argv[3], &seed) || parse_u64(argv[4], &bytes))
-		die("expected: load pagecache SEED BYTES [key=value..]");
+		die("expected: load pagecache|dma SEED BYTES [key=value..]");
+	direct = !strcmp(argv[2], "dma");
 	for (i = 5; i < argc; i++)
 		if (strncmp(argv[i], "rate=", 5) || parse_u64(argv[i] + 5, &cache.rate))
 			die("unknown option: %s", argv[i]);
-	cache.pages = bytes / PAGE_BYTES;
-	if (!cache.pages)
-		die("there is nothing to read");
 	cache.work = work_counter();
-	open_disk();
-	t = read_all();
+	t = load(argv[2], seed, bytes);
 	if (t.bad)
 		die("the disk does not hold what it must: %" PRIu64 " pages are wrong", t.bad);
-	answer_work("pagecache", &t, 0, &server, since);
+	answer_work(argv[2], &t, 0, &server, since);
 	last = now();
 	for (;;) {
 		struct pollfd in = { STDIN_FILENO, POLLIN, 0 };
@@ -126,7 +124,9 @@ int main(int argc, char **argv)
 			die("poll: %s", strerror(errno));
 		if (in.revents && !serve(&server))
 			return 0;
-		if (cache.running)
+		if (cache.running && direct)
+			read_pieces_due(&last);
+		else if (cache.running)
 			read_due(seed, &last);
 	}
 }

@@ -261,18 +261,21 @@ static int do_vectors(int argc, char **argv)
 /* Kinds that are programs of their own, beside this one, speak in its place. */
 static void other_program(char **argv)
 {
-	static const char *const kinds[] = { "compile", "pagecache", "database" };
+	static const char *const kinds[][2] = {
+		{ "compile", "compile" }, { "database", "database" },
+		{ "pagecache", "pagecache" }, { "dma", "pagecache" },
+	};
 	char path[256];
 	ssize_t n;
 	size_t i;
 
 	for (i = 0; i < sizeof(kinds) / sizeof(*kinds); i++) {
-		if (strcmp(argv[2], kinds[i]))
+		if (strcmp(argv[2], kinds[i][0]))
 			continue;
 		n = readlink("/proc/self/exe", path, sizeof(path) - 16);
 		while (n > 0 && path[n - 1] != '/')
 			n--;
-		snprintf(path + (n > 0 ? n : 0), 16, "%s", kinds[i]);
+		snprintf(path + (n > 0 ? n : 0), 16, "%s", kinds[i][1]);
 		execv(path, argv);
 		die("%s: %s (the image has no such workload)", path, strerror(errno));
 	}

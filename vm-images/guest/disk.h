@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The disk whose page N holds page N of the formula, under a seed of its own. */
+#ifndef FREEPAGE_DISK_H
+#define FREEPAGE_DISK_H
+
+#include <fcntl.h>
+#include <sys/syscall.h>
+
+#include "region.h"
+
+#ifndef DISK
+#define DISK		"/dev/vda"
+#endif
+#define DISK_MODULE	"/lib/modules/virtio_blk.ko"
+
+/* The small image has the driver as a file: nobody else needs a disk. */
+static inline int disk_open(int flags)
+{
+	int module = open(DISK_MODULE, O_RDONLY | O_CLOEXEC), disk;
+
+	if (module >= 0 && syscall(SYS_finit_module, module, "", 0) && errno != EEXIST)
+		die("%s: %s", DISK_MODULE, strerror(errno));
+	if (module >= 0)
+		close(module);
+	disk = open(DISK, O_RDONLY | O_CLOEXEC | flags);
+	if (disk < 0)
+		die("%s: %s", DISK, strerror(errno));
+	return disk;
+}
+
+static inline void disk_read(int disk, void *to, uint64_t page, uint64_t pages)
+{
+	ssize_t bytes = pages * PAGE_BYTES;
+
+	if (pread(disk, to, bytes, page * PAGE_BYTES) != bytes)
+		die("reading page %" PRIu64 " of the disk: %s", page, strerror(errno));
+}
+
+/* `words` against page `page` of the disk, as page `place` of the workload's. */
+static inline void disk_check(const uint64_t *words, uint64_t page, uint64_t place, struct tally *t)
+{
+	uint64_t key = page_key(DISK_SEED, page, 0), sum;
+	unsigned int word = page_check(words, key, &sum);
+
+	t->pages++;
+	t->checksum += page_weight(place, sum);
+	if (word == PAGE_WORDS || t->bad++)
+		return;
+	t->page = place;
+	t->word = word;
+	t->expected = page_word(key, word);
+	t->actual = words[word];
+}
+
+#endif /* FREEPAGE_DISK_H */
