@@ -113,11 +113,12 @@ struct fpb_counters {
 
 #define FPB_HOLD_BUCKETS	24	/* of 2^n to 2^(n+1) microseconds; the first from 0 */
 
-/* Where a test can make the worker stand. */
+/* Where a test can make the worker stand; and, last, who takes memory offline. */
 enum fpb_point {
 	FPB_BEFORE_WALK,
 	FPB_MID_WALK,
 	FPB_AFTER_WALK,
+	FPB_GOING_OFFLINE,
 	FPB_NR_POINTS
 };
 
@@ -148,6 +149,7 @@ enum fpb_misbehaviour {
 	FPB_LEAK,
 	FPB_REPORT_IN_USE,
 	FPB_REPORT_RESERVED,
+	FPB_REPORT_ISOLATED,
 	FPB_MAX_ORDER_ONLY,
 	FPB_WRITES_PAGES,
 	FPB_SHORT_LAST_CHUNK,

@@ -3,7 +3,8 @@
  * Controls for tests; see test.h.  /sys/kernel/debug/freepage_balloon/test/:
  *
  *   hold          write a point: the worker stands there, at each walk, from now
- *                 on; "-POINT" or "none" takes it back; read: which are set
+ *                 on; "-POINT" or "none" takes it back; read: which are set.  At
+ *                 "going-offline" it is whoever takes memory offline that stands
  *   held/POINT    can be polled; readable, with "POINT ID ENTRIES", while the
  *                 worker stands there, empty otherwise
  *   release       write anything: who stands goes on.  ESRCH if nobody does
@@ -43,6 +44,7 @@ static const char *const fpb_point_names[FPB_NR_POINTS] = {
 	[FPB_BEFORE_WALK] = "before-walk",	/* the request was taken */
 	[FPB_MID_WALK] = "mid-walk",		/* in the middle of a list, lock dropped */
 	[FPB_AFTER_WALK] = "after-walk",	/* the answer was not queued */
+	[FPB_GOING_OFFLINE] = "going-offline",	/* a block's free pages are isolated */
 };
 
 static const char *const fpb_misbehaviours[FPB_NR_MISBEHAVIOURS] = {
@@ -71,6 +73,7 @@ static const char *const fpb_misbehaviours[FPB_NR_MISBEHAVIOURS] = {
 	[FPB_LEAK] = "leak",			/* an allocation is forgotten at each walk */
 	[FPB_REPORT_IN_USE] = "report-in-use",	/* a few pages that hold somebody's data */
 	[FPB_REPORT_RESERVED] = "report-reserved",	/* a few frames that never were free */
+	[FPB_REPORT_ISOLATED] = "report-isolated",	/* what is about to go offline */
 	[FPB_MAX_ORDER_ONLY] = "max-order-only",	/* only the largest blocks */
 	[FPB_WRITES_PAGES] = "writes-pages",	/* free pages are written to */
 	[FPB_SHORT_LAST_CHUNK] = "short-last-chunk",	/* a last part word is cut off */
@@ -98,22 +101,50 @@ bool fpb_misbehaves(struct fpb_info *info, enum fpb_misbehaviour what)
 
 /* Holds */
 
+static void fpb_test_stands(struct fpb_info *info, enum fpb_point point)
+{
+	info->test.stood++;
+	WRITE_ONCE(info->test.released, false);
+	/* Before anybody can see that we stand: a release counts from then on. */
+	smp_mb__before_atomic();
+	set_bit(point, &info->test.standing);
+	wake_up_all(&fpb_test_changed);
+}
+
+static void fpb_test_goes_on(struct fpb_info *info, enum fpb_point point)
+{
+	clear_bit(point, &info->test.standing);
+	wake_up_all(&fpb_test_changed);
+}
+
 void fpb_test_stand(struct fpb_info *info, int generation, enum fpb_point point)
 {
 	struct fpb_test *test = &info->test;
 
 	if (!test_bit(point, &test->holds) || fpb_superseded(info, generation))
 		return;
-	test->stood++;
-	WRITE_ONCE(test->released, false);
-	/* Before anybody can see that we stand: a release counts from then on. */
-	smp_mb__before_atomic();
-	set_bit(point, &test->standing);
-	wake_up_all(&fpb_test_changed);
+	fpb_test_stands(info, point);
 	wait_event_idle(info->returned, READ_ONCE(test->released) ||
 			!test_bit(point, &test->holds) || fpb_superseded(info, generation));
-	clear_bit(point, &test->standing);
-	wake_up_all(&fpb_test_changed);
+	fpb_test_goes_on(info, point);
+}
+
+/*
+ * In the memory notifier: the block's free pages are on the lists of isolated
+ * ones, and stay there, whatever requests come and go.  Nothing moves meanwhile;
+ * who unregisters the notifier waits for us, so the end of the driver lets us go.
+ */
+void fpb_test_stand_offline(struct fpb_info *info)
+{
+	struct fpb_test *test = &info->test;
+
+	if (!test_bit(FPB_GOING_OFFLINE, &test->holds) || READ_ONCE(info->stopping))
+		return;
+	fpb_test_stands(info, FPB_GOING_OFFLINE);
+	wait_event_idle(info->returned, READ_ONCE(test->released) ||
+			!test_bit(FPB_GOING_OFFLINE, &test->holds) ||
+			READ_ONCE(info->stopping));
+	fpb_test_goes_on(info, FPB_GOING_OFFLINE);
 }
 
 void fpb_test_stand_midway(struct fpb_pass *pass)

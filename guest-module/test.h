@@ -26,6 +26,7 @@ void fpb_test_debugfs(struct fpb_info *info, struct dentry *parent);
 bool fpb_misbehaves_from_start(enum fpb_misbehaviour what);
 bool fpb_misbehaves(struct fpb_info *info, enum fpb_misbehaviour what);
 void fpb_test_stand(struct fpb_info *info, int generation, enum fpb_point point);
+void fpb_test_stand_offline(struct fpb_info *info);
 void fpb_test_work(struct fpb_info *info);
 void fpb_test_begin(struct fpb_info *info, const struct fpb_job *job);
 unsigned long fpb_hold_entries(struct fpb_pass *pass);
@@ -63,6 +64,10 @@ static inline bool fpb_misbehaves(struct fpb_info *info, enum fpb_misbehaviour w
 }
 
 static inline void fpb_test_stand(struct fpb_info *info, int generation, enum fpb_point point)
+{
+}
+
+static inline void fpb_test_stand_offline(struct fpb_info *info)
 {
 }
 

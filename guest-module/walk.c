@@ -231,7 +231,8 @@ static void fpb_walk_zone(struct fpb_pass *pass, struct zone *zone)
 	for (order = FPB_NR_ORDERS - 1; order >= 0; order--) {
 		for (type = 0; type < MIGRATE_TYPES; type++) {
 			/* About to leave the guest; not worth a request's time. */
-			if (is_migrate_isolate(type))
+			if (is_migrate_isolate(type) &&
+			    !fpb_misbehaves(pass->info, FPB_REPORT_ISOLATED))
 				continue;
 			if (fpb_superseded(pass->info, pass->generation))
 				return;
@@ -275,6 +276,8 @@ static int fpb_memory_event(struct notifier_block *nb, unsigned long action, voi
 		info->offline_count++;
 		spin_unlock_irqrestore(&info->offline_lock, flags);
 	}
+	if (action == MEM_GOING_OFFLINE)
+		fpb_test_stand_offline(info);
 	return NOTIFY_OK;
 }
 

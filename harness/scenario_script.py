@@ -273,6 +273,13 @@ class MemoryOffline(Section):
     """How many; none at all is an error."""
 
 
+class MemoryIsolate(Section):
+    """The guest begins to take a memory block offline; until module-unhold its free pages stay isolated."""
+
+    action: Literal["memory-isolate"] = "memory-isolate"
+    """Which action."""
+
+
 class MemoryOnline(Section):
     """The guest takes all its memory online again."""
 
@@ -307,6 +314,7 @@ Action: TypeAlias = Annotated[
     | Unbind
     | Bind
     | MemoryOffline
+    | MemoryIsolate
     | MemoryOnline,
     Field(discriminator="action"),
 ]
@@ -321,13 +329,13 @@ ACTIONS: Final = {
 #: These wait for the guest, which has to run for it.
 NEEDS_GUEST: Final = (
     *(Balloon, PagesAlloc, PagesFree, PagesWrite, PagesRead, ModuleHold, ModuleRelease, ModuleUnhold),
-    *(AnswersWhile, Misbehave, Behave, Take, Unbind, Bind, MemoryOffline, MemoryOnline),
+    *(AnswersWhile, Misbehave, Behave, Take, Unbind, Bind, MemoryOffline, MemoryIsolate, MemoryOnline),
     *(Reset, Reboot, Kexec),
 )
 #: These need the module's controls for tests.
 NEEDS_CONTROLS: Final = (
     *(ModuleHold, ModuleRelease, ModuleUnhold, AnswersWhile),
-    *(Misbehave, Behave, Take),
+    *(Misbehave, Behave, Take, MemoryIsolate),
 )
 #: After these the guest boots again.
 RESTARTS: Final = (Reset, Reboot, Kexec)

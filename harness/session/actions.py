@@ -39,6 +39,9 @@ BLOCK_SECONDS: Final = 120.0
 REPORT_OWNED: Final = "report-owned"
 MOST_SPANS: Final = 16
 
+#: Where the module holds who takes memory offline: the block's free pages are isolated.
+ISOLATED: Final = "going-offline"
+
 #: Column and value in /proc/net/tcp.
 _TIMER: Final = 5
 _PROBE: Final = "04"
@@ -166,6 +169,10 @@ class Actor:
                 self._call(deadline, action.action)
             case script.MemoryOffline():
                 self._call(deadline, "memory-offline", action.blocks)
+            case script.MemoryIsolate():
+                self._call(deadline, "hold", ISOLATED)
+                self._call(deadline, "memory-offline-begin")
+                self._call(deadline, "held", ISOLATED)
             case script.MemoryOnline():
                 self._call(deadline, "memory-online")
             case script.Balloon():

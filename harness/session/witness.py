@@ -107,8 +107,9 @@ def _formula(then: PageDigests, pages: PageNumbers, resolved: Resolved) -> Flags
 def is_quiet(resolved: Resolved) -> bool:
     """Whether nothing in the guest allocates or frees while it is migrated.
 
-    What a script does before the migration begins is over by then.
+    What a script does before the migration begins is over by then, and what it does
+    on the new host comes after.
     """
     scenario = resolved.scenario
-    meanwhile = (entry for entry in scenario.script if entry.at != "start")
+    meanwhile = (entry for entry in scenario.script if entry.at not in ("start", "resumed"))
     return scenario.workload.stands_still and not scenario.guest.traffic and not uses(meanwhile, NEEDS_GUEST)

@@ -23,7 +23,7 @@
  * Verbs: ping; load KIND SEED BYTES [key=value..]; unload; verify; stop;
  * frames PATH; exercise SEED [limit=BYTES]; kmsg [AFTER]; stats; msrs CPU; poweroff;
  * pages-alloc SEED COUNT; pages-free COUNT; pages-write; pages-read;
- * driver-unbind; driver-bind; memory-offline COUNT; memory-online; reboot; kexec.
+ * driver-unbind; driver-bind; memory-offline COUNT; memory-offline-begin; memory-online; reboot; kexec.
  * For a module with controls for tests (controls.h): hold POINT [ENTRIES];
  * unhold [POINT]; held POINT; release; tune NAME NUMBER; misbehave NAME
  * [NUMBER..]; behave; take PAGES.
@@ -386,6 +386,11 @@ static void dispatch(uint64_t n, int argc, char **argv)
 		driver(n, verb + strlen("driver-"));
 	} else if (!strcmp(verb, "memory-offline") && argc == 2) {
 		memory(n, "offline", atoi(argv[1]));
+	} else if (!strcmp(verb, "memory-offline-begin")) {
+		if (machine_offline_begin())
+			reply(n, "error cannot fork: %s", strerror(errno));
+		else
+			reply(n, "ok {}");
 	} else if (!strcmp(verb, "memory-online")) {
 		memory(n, "online", 1024);
 	} else if (!strcmp(verb, "reboot")) {

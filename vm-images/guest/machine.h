@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/reboot.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define BALLOON_DRIVER	"/sys/bus/virtio/drivers/"
@@ -99,6 +100,33 @@ static int machine_memory(const char *state, int most, int *changed)
 			changed[done++] = numbers[i];
 	}
 	return done;
+}
+
+/*
+ * Begin to take one block offline, in a process of its own: the module stands in the
+ * middle of it.  Nobody waits for that process but init.
+ */
+static int machine_offline_begin(void)
+{
+	pid_t pid = fork();
+	int status;
+
+	if (pid < 0)
+		return -1;
+	if (!pid) {
+		int changed[1];
+
+		pid = fork();
+		if (pid)
+			_exit(pid < 0);
+		machine_memory("offline", 1, changed);
+		_exit(0);
+	}
+	if (waitpid(pid, &status, 0) != pid || status) {
+		errno = EAGAIN;
+		return -1;
+	}
+	return 0;
 }
 
 /* The kernel that the image brought along, with the command line of this one. */
