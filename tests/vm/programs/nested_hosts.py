@@ -59,6 +59,9 @@ def services(name: str, folder: Path) -> tuple[str, ...]:
         "ip link set eth0 up",
         # As the harness has it in a lab: see docs/nested.md.
         "echo always >/sys/kernel/mm/transparent_hugepage/shmem_enabled",
+        # virtme-ng's init has locked all accounts.
+        "sed 's/^root:[^:]*:/root:*:/' /etc/shadow >/run/shadow",
+        "cat /run/shadow >/etc/shadow",
         "mkdir -p /run/sshd",
         f"/usr/sbin/sshd -E /dev/ttyS0 -f {shlex.quote(str(folder / f'sshd-{name}'))}",
         "virtlogd --daemon",
@@ -110,11 +113,13 @@ def machines(folder: Path, events: EventStream) -> Iterator[dict[str, NestedMach
     shares = (*shares_of([], []), Share(folder, writable=False))
     with contextlib.ExitStack() as stack:
         for name, tap in taps.items():
+            console = folder.with_name(f"{name}-console.log")
             spec = MachineSpec(chain, MACHINE_MEMORY, shares, tap, services(name, folder))
             try:
-                found[name] = stack.enter_context(NestedMachine(parts, spec, events))
+                machine = found[name] = stack.enter_context(NestedMachine(parts, spec, events))
             finally:
                 os.close(tap.descriptor)
+            stack.callback(lambda to=console, of=machine: to.write_text(of.console()))
         yield found
 
 
@@ -124,7 +129,7 @@ def traces(ssh: list[str]) -> dict[str, str]:
         name: subprocess.run(
             [*ssh, f"root@{address}", _TRACES],
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
             text=True,
             check=True,
         ).stdout
@@ -137,7 +142,7 @@ def go(out: Path, options: list[str]) -> dict[str, object]:
     events, folder = EventStream(), out / "ssh"
     prepare_ssh(folder)
     with TerminalProgress(events) as terminal, machines(folder, events) as found, terminal.suspended():
-        ssh = ["ssh", "-F", str(folder / "config")]
+        ssh = ["ssh", "-o", "BatchMode=yes", "-F", str(folder / "config")]
         uris = {name: f"qemu+ssh://root@{address}:{PORT}/system" for name, address in ADDRESSES.items()}
         command = [sys.executable, "-P", "-m", "harness", "run", *GUEST, *options, "--accel", "kvm", "--json"]
         command += ["--source", uris["source"], "--destination", uris["destination"]]
@@ -154,8 +159,6 @@ def go(out: Path, options: list[str]) -> dict[str, object]:
             check=False,
         )
         after = traces(ssh)
-        for name, machine in found.items():
-            (out / f"{name}-console.log").write_text(machine.console())
     result = json.loads(done.stdout) if done.stdout else None
     return {"status": done.returncode, "chain": chain, "result": result, "before": before, "after": after}
 
