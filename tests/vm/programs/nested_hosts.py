@@ -21,11 +21,12 @@ import shlex
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from harness.accel import CHAIN_VARIABLE
-from harness.events import EventStream
+from harness.events import Deadline, EventStream
 from harness.hosts.enter import enter
 from harness.hosts.nested.machine import OWN_MEMORY, MachineSpec, NestedMachine, Share, Tap
 from harness.hosts.nested.parts import machine_parts
@@ -41,6 +42,9 @@ PORT = 22
 
 #: In each machine: the guest, a copy of what it boots in a file system in memory, libvirt and ssh.
 MACHINE_MEMORY = OWN_MEMORY + (1536 << 20)
+
+#: After a run, for what is still ending over there.
+SETTLE_SECONDS = 60.0
 
 GUEST = ("freed", "--memory", "256MiB", "--set", "workload.noise=120MiB")
 
@@ -64,8 +68,12 @@ def services(name: str, folder: Path) -> tuple[str, ...]:
         "cat /run/shadow >/etc/shadow",
         "mkdir -p /run/sshd",
         f"/usr/sbin/sshd -E /dev/ttyS0 -f {shlex.quote(str(folder / f'sshd-{name}'))}",
+        # As udev does elsewhere: QEMU is another user's.
+        "chmod 0666 /dev/kvm",
         "virtlogd --daemon",
         "libvirtd --daemon",
+        # What libvirt learns about the machine's own QEMUs is no trace of a run.
+        "virsh --connect qemu:///system capabilities >/dev/null",
     )
 
 
@@ -158,7 +166,9 @@ def go(out: Path, options: list[str]) -> dict[str, object]:
             text=True,
             check=False,
         )
-        after = traces(ssh)
+        deadline = Deadline(SETTLE_SECONDS, "the machines to be left")
+        while (after := traces(ssh)) != before and not deadline.expired:
+            time.sleep(1)  # nobody tells
     result = json.loads(done.stdout) if done.stdout else None
     return {"status": done.returncode, "chain": chain, "result": result, "before": before, "after": after}
 
