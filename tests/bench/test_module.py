@@ -19,8 +19,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.events import Deadline
+from harness.migration.device import read_counters
 from harness.toolchain import Toolchain
-from tests.vm.programs.module import ModuleGuest, Setup
+from tests.vm.programs.module import PATIENCE, ModuleGuest, Setup
 from tests.vm.programs.plain import MIB
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(7200)]
@@ -29,6 +31,9 @@ SIZES = [int(word) for word in os.environ.get("FREEPAGE_BENCH_GIB", "1,2,4,8").s
 REQUESTS = 7
 #: Every other page of so much memory is free by itself: this many free blocks, whatever the memory.
 FRAGMENTED = 512 * MIB
+#: 2^n pages make a chunk of the dirty log: the least and the most that QEMU takes, and its own choice.
+SHIFTS = (6, 18, 31)
+DEVICE = "/machine/peripheral/balloon/virtio-backend"
 HOLD_GOAL_US = 100
 GOAL_SHARE = 0.99
 
@@ -45,9 +50,16 @@ class Point:
     longest_hold_us: float
 
 
-def boot(gib: int, folder: Path) -> Iterator[ModuleGuest]:
+def boot(gib: int, folder: Path, *more: str) -> Iterator[ModuleGuest]:
     toolchain = Toolchain()
-    setup = Setup(toolchain, toolchain.qemu(), toolchain.kernel(), variant="shipped", memory=gib * 1024 * MIB)
+    setup = Setup(
+        toolchain,
+        toolchain.qemu(),
+        toolchain.kernel(),
+        variant="shipped",
+        memory=gib * 1024 * MIB,
+        more=more,
+    )
     with ModuleGuest.boot(setup, folder) as guest:
         yield guest
 
@@ -115,6 +127,35 @@ def _print_fit(points: list[Point]) -> None:
     )
 
 
+def test_arming(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """How long the migration thread takes to arm the whole log, by memory and by a chunk's size."""
+    with capsys.disabled():
+        print("\n  GiB  shift   clears     arming    a clear")
+        for gib in SIZES:
+            for shift in SHIFTS:
+                folder = tmp_path / f"{gib}-{shift}"
+                folder.mkdir()
+                for guest in boot(gib, folder, "-global", f"migration.x-clear-bitmap-shift={shift}"):
+                    rows = [armed_once(guest) for _ in range(REQUESTS)]
+                    clears, nanoseconds = np.median(np.array(rows), axis=0)
+                    print(
+                        f"  {gib:3}  {shift:5} {clears:8.0f} {nanoseconds / 1000:8.0f} us"
+                        f" {nanoseconds / max(1.0, clears):8.0f} ns"
+                    )
+
+
+def armed_once(guest: ModuleGuest) -> tuple[int, int]:
+    """The clears and the nanoseconds of a migration's first arming, which is of the whole log."""
+    before = read_counters(guest.monitor, DEVICE)["armings"]
+    guest.begin_migration()
+    deadline = Deadline(PATIENCE, "the first arming")
+    while (now := read_counters(guest.monitor, DEVICE))["armings"] == before:
+        deadline.check()
+    guest.monitor.execute("migrate_cancel")
+    guest.wait_for_migration("cancelled")
+    return int(str(now["arming-clears"])), int(str(now["arming-ns"]))
+
+
 def test_work_lost_during_a_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A guest that churns through memory, once left alone and once asked again and again."""
     for guest in boot(1, tmp_path):
@@ -124,12 +165,11 @@ def test_work_lost_during_a_request(tmp_path: Path, capsys: pytest.CaptureFixtur
         guest.call("watch", 5)
         rates = []
         for device in ("off", "on"):
-            path = "/machine/peripheral/balloon/virtio-backend"
             start = guest.call("clock")["us"]
             requests = guest.stats()["requests"]
             for _ in range(REQUESTS):
                 if device == "off":
-                    guest.monitor.execute("qom-get", {"path": path, "property": "type"})
+                    guest.monitor.execute("qom-get", {"path": DEVICE, "property": "type"})
                     guest.call("ping")
                 else:
                     guest.begin_migration()
