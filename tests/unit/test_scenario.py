@@ -72,6 +72,10 @@ def test_noise_is_a_share_of_memory() -> None:
     assert noise_bytes(freed) % 4096 == 0
     assert noise_bytes(load_scenario("freed", ["guest.memory=2GiB", "workload.noise=1500MiB"])) == 1500 * MIB
     assert noise_bytes(load_scenario("idle")) == 0
+    # A kernel that keeps an eighth and more for itself has less to fill.
+    debug = load_scenario("freed", ["guest.kernel=debug"])
+    assert debug.guest.memory == GIB
+    assert noise_bytes(debug) == (GIB - GIB // 8 - 160 * MIB) * 73 // 100 // 4096 * 4096
 
 
 def test_overrides_change_anything() -> None:
