@@ -83,6 +83,9 @@ class Guest(Section):
     """NUMA nodes, each a RAMBlock of its own, of equal size as far as whole MiB go."""
     dimm: Annotated[Size, AfterValidator(_dimm)] | None = None
     """Memory that is plugged in once the guest has booted, beside `memory`: a RAMBlock of its own."""
+    shared: Annotated[Size, AfterValidator(_dimm)] | None = None
+    """Memory beside `memory` in one file that both hosts map, a DIMM that is there when it boots: it is not
+    migrated but stays where it is (x-ignore-shared)."""
     below_4g: Annotated[Size, AfterValidator(_memory)] | None = None
     """Where the PCI hole begins: no more than this is mapped below 4 GiB. null: the machine's own limit."""
     hugepages: bool = False
@@ -107,8 +110,8 @@ class Guest(Section):
 
     @property
     def all_memory(self) -> int:
-        """What it has in the end, in bytes: with the DIMM."""
-        return self.memory + (self.dimm or 0)
+        """What it has in the end, in bytes: with what is plugged in."""
+        return self.memory + (self.dimm or 0) + (self.shared or 0)
 
     @property
     def kept_by_kernel(self) -> int:
@@ -260,6 +263,25 @@ class Scenario(Section):
         if least is not None and most is not None and least > most:
             path = {"path": ("expect", "skipped_percent_min")}
             raise PydanticCustomError("at", "expected at most skipped_percent_max", path)
+        return self
+
+    @model_validator(mode="after")
+    def _shared(self) -> Scenario:
+        """It takes the slot for DIMMs, files that both hosts see, and a migration past libvirt."""
+        how, guest = self.migration, self.guest
+        others = {
+            "guest.dimm": guest.dimm,
+            "guest.hugepages": guest.hugepages,
+            "remote": self.remote,
+            "migration.multifd": how.multifd,
+            "migration.xbzrle": how.xbzrle,
+            "migration.auto_converge": how.auto_converge,
+            "migration.tls": how.tls,
+        }
+        for name, value in others.items():
+            if guest.shared is not None and value:
+                path = {"path": ("guest", "shared"), "name": name}
+                raise PydanticCustomError("at", "does not go together with {name}", path)
         return self
 
     @model_validator(mode="after")

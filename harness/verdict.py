@@ -256,6 +256,8 @@ def _decide(case: JudgeInput, pages: PageCounts, findings: Sequence[Finding]) ->
     sent_later = _hinted(case) if case.arm == "hint" and not left_out else 0
     if wanted and not left_out and not sent_later:
         return "inconclusive", f"memory is right, but nothing was skipped: {_why_nothing(case)}"
+    if case.left_where_it_is and case.arm == "info" and not (case.statistics or {}).get("bad-pages"):
+        return "inconclusive", "memory is right, but of what stays where it is no page was reported"
     if case.unexercised:
         return "inconclusive", f"memory is right, but {'; '.join(case.unexercised)}"
     parts = [f"{pages.equal} equal"]

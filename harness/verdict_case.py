@@ -84,6 +84,8 @@ class JudgeInput:
     quiet: bool = False
     """Nothing in the guest allocated or freed during the migration: then two witnesses have to
     agree, and no reported page may stay undecided."""
+    left_where_it_is: Sequence[Block] = ()
+    """Memory that the guest sees and that both QEMUs map: it is not migrated, and cannot differ."""
     found: Sequence[Finding] = ()
     """What else was found to be wrong: by the script, or in an earlier one of several migrations."""
     unexercised: Sequence[str] = ()

@@ -126,6 +126,8 @@ def _agree(
     frames = before.frames
     asked = np.zeros(frames, dtype=np.bool_)
     asked[answer.request.first_frame : answer.request.first_frame + answer.request.frames] = True
+    # Memory that is not migrated was asked for and is ignored: what was reported of it nobody has put down.
+    asked &= _frames_of(blocks, frames)
     if seen.at_answer is None:
         # Part of an answer: nothing is known of what did not come.
         asked &= answer.frames(answer.covered, blocks, frames)
@@ -166,6 +168,11 @@ def _passed_over(
                 "at the request and at the answer; the guest was quiet"
             )
             found.findings.append(_finding("witnesses-disagree", text, pages, name))
+
+
+def _frames_of(blocks: Mapping[str, Block], frames: int) -> Flags:
+    whole = {name: np.ones(block.pages, dtype=np.bool_) for name, block in blocks.items()}
+    return _Reported.frames(whole, blocks, frames)
 
 
 def _pages_of(frames: Flags, blocks: Mapping[str, Block]) -> Iterator[tuple[str, Flags]]:

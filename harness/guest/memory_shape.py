@@ -10,9 +10,21 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 MIB: Final = 1 << 20
+
+#: QEMU's name of the DIMM that both hosts map.
+SHARED: Final = "shared"
+
+
+@dataclass(frozen=True, slots=True)
+class SharedMemory:
+    """A DIMM in a file that both hosts map.  ``size`` in bytes."""
+
+    file: Path
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +35,21 @@ class MemoryShape:
     dimm: int | None = None
     below_4g: int | None = None
     hugepages: bool = False
+    shared: SharedMemory | None = None
 
     @property
     def numa(self) -> bool:
         """Whether the guest is told of nodes; libvirt plugs a DIMM only into one."""
-        return self.nodes > 1 or self.dimm is not None
+        return self.nodes > 1 or self.dimm is not None or self.shared is not None
+
+    @property
+    def nameless(self) -> bool:
+        """Whether the RAM that migrates is in files without names.
+
+        Huge pages need no mount of them, then; and x-ignore-shared leaves out whatever
+        is shared and has a name.
+        """
+        return self.hugepages or self.shared is not None
 
     def sizes(self, memory: int) -> list[int]:
         """The nodes' sizes: whole MiB, the first with what is left over."""
@@ -39,6 +61,12 @@ class MemoryShape:
         if self.below_4g is not None:
             # Merged with libvirt's own -machine.
             yield from ("-machine", f"max-ram-below-4g={self.below_4g}")
+        if self.shared is not None:
+            # libvirt puts every DIMM into a file of the host's own.
+            path = str(self.shared.file).replace(",", ",,")
+            memory = f"memory-backend-file,id={SHARED},mem-path={path},size={self.shared.size},share=on"
+            yield from ("-object", memory)
+            yield from ("-device", f"pc-dimm,id={SHARED}-dimm,memdev={SHARED}")
 
 
 ONE_BLOCK: Final = MemoryShape()
@@ -46,9 +74,10 @@ ONE_BLOCK: Final = MemoryShape()
 
 def add_maximum(root: ET.Element, shape: MemoryShape, memory: int) -> None:
     """Room for a DIMM."""
-    if shape.dimm is not None:
+    plugged = shape.dimm if shape.shared is None else shape.shared.size
+    if plugged is not None:
         maximum = ET.SubElement(root, "maxMemory", {"slots": "1", "unit": "b"})
-        maximum.text = str(memory + shape.dimm)
+        maximum.text = str(memory + plugged)
 
 
 def add_backing(root: ET.Element, shape: MemoryShape, ram: str) -> None:
@@ -56,8 +85,7 @@ def add_backing(root: ET.Element, shape: MemoryShape, ram: str) -> None:
     backing = ET.SubElement(root, "memoryBacking")
     if shape.hugepages:
         ET.SubElement(backing, "hugepages")
-    # Huge pages in a file without a name: it takes no mount of them.
-    ET.SubElement(backing, "source", {"type": "memfd" if shape.hugepages else ram})
+    ET.SubElement(backing, "source", {"type": "memfd" if shape.nameless else ram})
     ET.SubElement(backing, "access", {"mode": "shared"})
     if not shape.hugepages:
         ET.SubElement(backing, "allocation", {"mode": "ondemand"})

@@ -93,6 +93,11 @@ class RamImage:
         """The same file with a buffer of its own, for another thread."""
         return RamImage(os.dup(self._fd), self.size, self.name)
 
+    def same_file(self, other: RamImage) -> bool:
+        """Whether both are one and the same memory."""
+        mine, others = os.fstat(self._fd), os.fstat(other._fd)
+        return (mine.st_dev, mine.st_ino) == (others.st_dev, others.st_ino)
+
     def close(self) -> None:
         """Close the file; may be called twice."""
         if self._fd >= 0:

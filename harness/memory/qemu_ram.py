@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Protocol
 
 _MAPPING = re.compile(
-    r"(?P<start>[0-9a-f]+)-(?P<end>[0-9a-f]+) \S+ (?P<offset>[0-9a-f]+) \S+ (?P<inode>\d+)\s*(?P<path>/.*)?"
+    r"(?P<start>[0-9a-f]+)-(?P<end>[0-9a-f]+) (?P<mode>\S+) (?P<offset>[0-9a-f]+) \S+ "
+    r"(?P<inode>\d+)\s*(?P<path>/.*)?"
 )
 #: How the kernel prints a file without a name.
 _NAMELESS = "/memfd:"
@@ -43,7 +44,7 @@ class Backing:
 
 
 def backings(pid: int, blocks: Iterable[BlockPlace], folder: Path) -> tuple[Backing, ...]:
-    """Those RAMBlocks of a QEMU that are files: below ``folder``, or without a name (huge pages)."""
+    """Those RAMBlocks of a QEMU that are files: below ``folder``, without a name, or of both hosts."""
     mappings = _mappings(Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace"))
     found = ((block, _file_of(pid, block, mappings, folder)) for block in blocks)
     return tuple(Backing(block, path) for block, path in found if path is not None)
@@ -56,6 +57,7 @@ class _Mapping:
     offset: int
     inode: int
     path: str
+    shared: bool
 
 
 def _mappings(text: str) -> list[_Mapping]:
@@ -64,7 +66,8 @@ def _mappings(text: str) -> list[_Mapping]:
         match = _MAPPING.match(line)
         if match and match["path"]:
             start, end, offset = (int(match[name], 16) for name in ("start", "end", "offset"))
-            found.append(_Mapping(start, end, offset, int(match["inode"]), match["path"]))
+            shared = match["mode"].endswith("s")
+            found.append(_Mapping(start, end, offset, int(match["inode"]), match["path"], shared))
     return found
 
 
@@ -83,6 +86,16 @@ def _file_of(pid: int, block: BlockPlace, mappings: Iterable[_Mapping], folder: 
             # the memory folder the name of the file is what both have in common.
             for candidate in folder.rglob(name):
                 return candidate
+            return _known_by_inode(mapping)
+    return None
+
+
+def _known_by_inode(mapping: _Mapping) -> Path | None:
+    """A shared file outside of the folder, if its path means the same to us."""
+    path = Path(mapping.path)
+    with contextlib.suppress(OSError):
+        if mapping.shared and path.stat().st_ino == mapping.inode:
+            return path
     return None
 
 

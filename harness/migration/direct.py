@@ -88,6 +88,10 @@ class DirectJob:
         elif status in ("failed", "cancelled"):
             self._give_up(f"QEMU reports a {status} migration")
 
+    def gone(self) -> None:
+        """A QEMU is gone: nobody else says so, as libvirt has no job that could fail."""
+        self._give_up("a QEMU has ended")
+
     def cancel(self, inbox: Inbox) -> None:
         """Give up."""
         del inbox

@@ -173,6 +173,8 @@ class Handlers:
     event: Callable[[QmpEvent], None] = lambda _: None
     #: What a script has waited for.
     answered: Callable[[Answered], None] = lambda _: None
+    #: A QEMU is gone that should not be.
+    gone: Callable[[], None] = lambda: None
     #: The destination's QEMU is gone.  True: that is nothing unusual.
     destination_gone: Callable[[], bool] = lambda: False
 
@@ -221,6 +223,7 @@ def _step(event: QmpEvent, progress: _Progress, handlers: Handlers) -> None:
         expected = progress.completed if event.side == "source" else handlers.destination_gone()
         if not expected:
             progress.gone.append(event.side)
+            handlers.gone()
         return
     if event.side != "source":
         return

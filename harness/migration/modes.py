@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from harness.scenario import Migration
 
+#: As good as no limit, in bytes a second; QEMU takes no zero for it.
+NO_LIMIT: Final = 1 << 50
+
 
 @dataclass(frozen=True, slots=True)
 class Modes:
@@ -24,11 +27,24 @@ class Modes:
     auto_converge: bool = False
     tls: bool = False
     postcopy: bool = False
+    #: Leave shared memory in files with names where it is.
+    ignore_shared: bool = False
+    #: Bytes a second; None: no limit.
+    bandwidth: int | None = None
 
     @classmethod
-    def of(cls, how: Migration) -> Modes:
+    def of(cls, how: Migration, *, ignore_shared: bool = False) -> Modes:
         """As the scenario has it."""
-        return cls(how.multifd, how.zero_pages, how.xbzrle, how.auto_converge, how.tls, how.postcopy)
+        return cls(
+            how.multifd,
+            how.zero_pages,
+            how.xbzrle,
+            how.auto_converge,
+            how.tls,
+            how.postcopy,
+            ignore_shared,
+            how.bandwidth,
+        )
 
     def flags(self) -> int:
         """Libvirt's flags, beside those that every migration has."""
@@ -58,13 +74,20 @@ class Modes:
 
     @property
     def direct(self) -> tuple[str, ...]:
-        """QEMU's capabilities that libvirt would refuse; with any of them, it is passed by."""
+        """QEMU's capabilities that libvirt refuses, or does not know; with any of them, it is passed by."""
         # libvirt: "post-copy migration is not supported with non-live or paused migration".
-        return ("postcopy-ram",) if self.postcopy else ()
+        chosen = ((self.postcopy, "postcopy-ram"), (self.ignore_shared, "x-ignore-shared"))
+        return tuple(name for wanted, name in chosen if wanted)
 
     def qemu_parameters(self) -> dict[str, object]:
         """For migrate-set-parameters on the source."""
-        return {} if self.zero_pages is None else {"zero-page-detection": self.zero_pages}
+        parameters: dict[str, object] = {}
+        if self.zero_pages is not None:
+            parameters["zero-page-detection"] = self.zero_pages
+        if self.direct:
+            # Nobody else tells it; QEMU's own default is 128 MiB/s.
+            parameters["max-bandwidth"] = self.bandwidth or NO_LIMIT
+        return parameters
 
 
 #: One stream, and nothing else.

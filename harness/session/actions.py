@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from harness import scenario_script as script
 from harness.errors import DeadlineExceeded, MachineryError
 from harness.events import Deadline, EventStream
+from harness.migration.modes import NO_LIMIT
 from harness.migration.qmp import Monitor
 from harness.session.guest import Guest
 from harness.session.registered import read_registers
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 #: One action of the guest: it may be emulated, and have memory to move.
 GUEST_SECONDS: Final = 180.0
-#: As good as no limit; QEMU takes no zero for it.
-NO_LIMIT: Final = 1 << 50
 #: How long QEMU may take to answer a simple question.  Far more than it ever needs: what is
 #: looked for is a monitor that hangs for as long as the network does.
 QMP_SECONDS: Final = 60.0

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import shlex
 import shutil
@@ -21,7 +22,7 @@ from harness.guest.console import Console
 from harness.guest.control import GuestControl
 from harness.guest.dirty_log import DirtyLog
 from harness.guest.domain import Balloon, Boot, Disk, DomainSpec, domain_xml
-from harness.guest.memory_shape import MemoryShape, dimm_xml
+from harness.guest.memory_shape import MemoryShape, SharedMemory, dimm_xml
 from harness.guest.ssh import Keys
 from harness.hosts.interface import Ends, Host, Pair
 from harness.hosts.netns import GUEST_ADDRESS, PREFIX
@@ -133,6 +134,8 @@ class Guest:
             # Of a guest that names its interfaces itself; the small one does not care.
             "net.ifnames=0" if self._private_disk else "",
             _EMULATED_KVM if accel.chain() == "kvm-in-tcg" else "",
+            # The DIMM that is there from the beginning is used without anybody's doing.
+            "memhp_default_state=online_movable" if self._shape.shared is not None else "",
             self.plan.resolved.scenario.guest.cmdline,
             self.plan.injection.cmdline,
         ]
@@ -176,7 +179,10 @@ class Guest:
     @property
     def _shape(self) -> MemoryShape:
         guest = self.plan.resolved.scenario.guest
-        return MemoryShape(guest.nodes, guest.dimm, guest.below_4g, guest.hugepages)
+        # In the lab's file system in memory, which both hosts see.
+        file = self._lab.runtime_dir / "memory" / "shared"
+        shared = None if guest.shared is None else SharedMemory(file, guest.shared)
+        return MemoryShape(guest.nodes, guest.dimm, guest.below_4g, guest.hugepages, shared)
 
     def plug(self, domain: libvirt.virDomain, deadline: Deadline) -> None:
         """Plug the scenario's DIMM in, and wait until the guest has taken it into use."""
@@ -228,9 +234,21 @@ class Guest:
         self._folder.write_text("source.xml", xml)
         connection = source.connect()
         try:
-            return connection.createXML(xml, 0)
+            domain = connection.createXML(xml, 0)
+            self._deflate(domain)
         except libvirt.libvirtError as error:
             raise lost(source, f"the source cannot start the guest: {error.get_error_message()}") from error
+        return domain
+
+    def _deflate(self, domain: libvirt.virDomain) -> None:
+        """Take back the balloon that libvirt asks for: of the DIMM that both hosts map it knows nothing."""
+        if self._shape.shared is None:
+            return
+        import libvirt_qemu
+
+        size = self.plan.resolved.scenario.guest.memory + self._shape.shared.size
+        command = json.dumps({"execute": "balloon", "arguments": {"value": size}})
+        libvirt_qemu.qemuMonitorCommand(domain, command, 0)
 
     @property
     def _private_disk(self) -> bool:

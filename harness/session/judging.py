@@ -14,7 +14,7 @@ from harness.explain.store import END, Instant
 from harness.memory.access import Image, PageDigests
 from harness.memory.compare import compare
 from harness.memory.digest import RequestDigests, look
-from harness.memory.image import Flags
+from harness.memory.image import Flags, RamImage
 from harness.memory.record import Block, MigrationRecord, read_record
 from harness.memory.walk import FreeWalk
 from harness.migration.hold import ANSWER, REQUEST, START, HoldKeeper
@@ -119,6 +119,7 @@ def gather(moved: Moved, resolved: Resolved, events: EventStream) -> Evidence:
         expect=scenario.expect,
         witnesses=witnesses_of(record, moved.holds, at_end, unchanged, resolved),
         quiet=is_quiet(resolved),
+        left_where_it_is=_left_where_it_is(moved),
     )
     return Evidence(
         case,
@@ -217,6 +218,21 @@ def _read_record(path: Path) -> MigrationRecord:
     return migrations[-1]
 
 
+def _same(source: Image, destination: Image) -> bool:
+    return (
+        isinstance(source, RamImage) and isinstance(destination, RamImage) and source.same_file(destination)
+    )
+
+
+def _left_where_it_is(moved: Moved) -> tuple[Block, ...]:
+    """Memory that both QEMUs map: no page of it is the migration's business."""
+    return tuple(
+        _block(name, image.pages, moved)
+        for name, image in moved.source.images.items()
+        if name in moved.destination.images and _same(image, moved.destination.images[name])
+    )
+
+
 def _pairs(
     moved: Moved, not_compared: dict[str, tuple[int | None, str]]
 ) -> Iterator[tuple[str, Image, Image]]:
@@ -225,6 +241,8 @@ def _pairs(
         other = moved.destination.images.get(name)
         if other is None:
             not_compared[name] = (image.size, "the destination has it in no file")
+        elif _same(image, other):
+            not_compared[name] = (image.size, "both QEMUs have the same file: it stays where it is")
         else:
             yield name, image, other
     for name, here in moved.source.others.items():

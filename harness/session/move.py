@@ -165,10 +165,12 @@ class Move:
             lost=self._lost,
             event=self._event,
             answered=self.script.answered,
+            gone=self._gone,
             destination_gone=lambda: self.actor.killed or self.actor.cancelled,
         )
         self._guest.arrive(self._target)
-        modes = Modes.of(how)
+        shared = self._guest.plan.resolved.scenario.guest.shared
+        modes = Modes.of(how, ignore_shared=shared is not None)
         source.execute(
             "migrate-set-parameters", {"downtime-limit": how.downtime_limit_ms, **modes.qemu_parameters()}
         )
@@ -308,6 +310,10 @@ class Move:
         with contextlib.suppress(FreepageError):
             self._seen.numbers = from_query_migrate(source.execute("query-migrate"))
             self._seen.counters = device.read_counters(source, device.find_balloon(source))
+
+    def _gone(self) -> None:
+        if self._job is not None:
+            self._job.gone()
 
     def _lost(self, side: str) -> LostError:
         host = self._origin if side == "source" else self._target

@@ -52,8 +52,16 @@ class Scene:
             lost=lambda side: GuestLost(f"the {side} is gone"),
         )
 
+    def give_up(self) -> None:
+        self.calls.append("gone")
+        self.inbox.put(JobEnd(None, libvirt.libvirtError("a QEMU has ended")))
+
     def say(self, name: str, side: str = "source", **data: object) -> None:
         self.inbox.put(QmpEvent(side, name, data))
+
+    def direct(self) -> None:
+        """Nobody but ourselves says that it is over."""
+        self.handlers = dataclasses.replace(self.handlers, gone=self.give_up)
 
     def follow(self, seconds: float = 5) -> libvirt.virDomain:
         return follow(self.job, self.inbox, self.handlers, Deadline(seconds, "the migration"))
@@ -135,3 +143,13 @@ def test_multifd_is_libvirts_parallel_migration() -> None:
     assert parallel.flags() & libvirt.VIR_MIGRATE_PARALLEL
     assert parallel.parameters()[libvirt.VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS] == 4
     assert plain.flags() & libvirt.VIR_MIGRATE_PAUSED
+
+
+@pytest.mark.parametrize("side", ["source", "destination"])
+def test_past_libvirt_a_qemu_that_is_gone_ends_it_at_once(side: str) -> None:
+    scene = Scene()
+    scene.direct()
+    scene.say(CLOSED, side)
+    with pytest.raises(GuestLost, match=f"the {side} is gone"):
+        scene.follow()
+    assert scene.calls == ["gone"]

@@ -144,6 +144,28 @@ def test_memory_that_is_the_same_passes() -> None:
     assert (judgement.verdict, judgement.pages.total) == ("pass", 4)
 
 
+def test_one_file_on_both_sides_is_not_compared_with_itself() -> None:
+    """It stays where it is; but if it was migrated nevertheless, nobody can say what became of it."""
+    one, two, shared = ram([content(1)] * 4), ram([content(1)] * 4), ram([content(2)] * 3, "shared")
+    case = moved({"pc.ram": one, "shared": shared}, {"pc.ram": two, "shared": shared.again()})
+    evidence = gather(case, resolved("idle", "arm=off"), EventStream())  # type: ignore[arg-type]
+    assert evidence.judge(None).pages.total == 4
+    assert evidence.not_compared["shared"] == (
+        3 * PAGE,
+        "both QEMUs have the same file: it stays where it is",
+    )
+    assert [block.name for block in evidence.case.left_where_it_is] == ["shared"]
+
+
+def test_one_file_on_both_sides_that_was_migrated_leaves_no_verdict(tmp_path: Path) -> None:
+    write_record(tmp_path / "record", b"shared", 64, "[[0, 0, 262144]]")
+    one, two, shared = ram([content(1)] * 4), ram([content(1)] * 4), ram([content(2)] * 64, "shared")
+    case = moved({"pc.ram": one, "shared": shared}, {"pc.ram": two, "shared": shared.again()})
+    case.record = tmp_path / "record"
+    with pytest.raises(MachineryError, match="cannot be compared: both QEMUs have the same file"):
+        gather(case, resolved("idle", "arm=off"), EventStream())  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("where", ["files", "others"])
 def test_images_of_different_size_leave_no_verdict(where: str) -> None:
     one, two = ram([content(1)] * 4), ram([content(1)] * 5)

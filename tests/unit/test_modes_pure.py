@@ -12,9 +12,17 @@ import libvirt
 import pytest
 
 from harness.errors import InputError
-from harness.guest.memory_shape import MIB, MemoryShape, add_backing, add_maximum, add_nodes, dimm_xml
+from harness.guest.memory_shape import (
+    MIB,
+    MemoryShape,
+    SharedMemory,
+    add_backing,
+    add_maximum,
+    add_nodes,
+    dimm_xml,
+)
 from harness.hosts.certificates import write_certificates
-from harness.migration.modes import PLAIN, Modes
+from harness.migration.modes import NO_LIMIT, PLAIN, Modes
 from harness.scenario import load_scenario
 
 
@@ -40,6 +48,14 @@ def test_what_qemu_is_told_itself() -> None:
     assert PLAIN.qemu_parameters() == {}
     assert Modes(postcopy=True).direct == ("postcopy-ram",)
     assert Modes(postcopy=True).flags() == 0
+
+
+def test_past_libvirt_qemu_is_told_the_limit() -> None:
+    both = Modes(postcopy=True, ignore_shared=True, bandwidth=5)
+    assert both.direct == ("postcopy-ram", "x-ignore-shared")
+    assert both.qemu_parameters() == {"max-bandwidth": 5}
+    assert Modes(ignore_shared=True).qemu_parameters() == {"max-bandwidth": NO_LIMIT}
+    assert Modes(bandwidth=5).qemu_parameters() == {}
 
 
 @pytest.mark.parametrize(("memory", "nodes"), [(256, 1), (256, 2), (256, 3), (257, 4)])
@@ -94,6 +110,23 @@ def test_backing(huge: bool) -> None:
     assert (backing.find("allocation") is None) == (backing.find("hugepages") is not None) == huge
 
 
+def test_shared_memory_has_a_name_and_all_else_has_none() -> None:
+    shape = MemoryShape(shared=SharedMemory(Path("/x,y/shared"), 128 * MIB))
+    root, cpu = ET.Element("domain"), ET.Element("cpu")
+    add_maximum(root, shape, 256 * MIB)
+    add_nodes(cpu, shape, 256 * MIB, 1)
+    add_backing(root, shape, "file")
+    assert root.findtext("maxMemory") == str(384 * MIB)
+    assert len(cpu.findall("numa/cell")) == 1
+    source = root.find("memoryBacking/source")
+    assert source is not None
+    assert source.get("type") == "memfd"
+    assert list(shape.arguments()) == [
+        *("-object", f"memory-backend-file,id=shared,mem-path=/x,,y/shared,size={128 * MIB},share=on"),
+        *("-device", "pc-dimm,id=shared-dimm,memdev=shared"),
+    ]
+
+
 def test_certificates_are_for_their_hosts(tmp_path: Path) -> None:
     folders = [tmp_path / "a", tmp_path / "b"]
     write_certificates(folders, ["10.77.1.1", "10.77.1.2"])
@@ -111,6 +144,12 @@ def test_certificates_are_for_their_hosts(tmp_path: Path) -> None:
     [
         ("guest: {nodes: 2}", "guest.nodes: expected at least as many vcpus as nodes"),
         ("guest: {dimm: 100MiB}", "guest.dimm: expected whole 128MiB"),
+        ("guest: {shared: 100MiB}", "guest.shared: expected whole 128MiB"),
+        ("guest: {shared: 128MiB, dimm: 128MiB}", "guest.shared: does not go together with guest.dimm"),
+        (
+            "guest: {shared: 128MiB}\nmigration: {tls: true}",
+            "guest.shared: does not go together with migration.tls",
+        ),
         ("migration: {zero_pages: some}", "migration.zero_pages: expected 'none', 'legacy' or 'multifd'"),
         ("script: [{at: start, do: [{action: reset}]}]", "walk: expected false"),
     ],

@@ -126,6 +126,22 @@ def test_blocks_in_files_are_told_from_others(tmp_path: Path) -> None:
     copy.close()
 
 
+@pytest.mark.parametrize("private", [False, True])
+def test_a_file_of_both_hosts_is_known_by_its_path(tmp_path: Path, private: bool) -> None:
+    """Outside of the host's own folder; what is mapped privately is no image of the memory."""
+    import mmap
+
+    file = tmp_path / "shared"
+    file.write_bytes(bytes(1 << 16))
+    (tmp_path / "own").mkdir()
+    flags = mmap.MAP_PRIVATE if private else mmap.MAP_SHARED
+    with file.open("r+b") as opened, mmap.mmap(opened.fileno(), 0, flags=flags):
+        address, size = own_mapping(file)
+        block = RamBlock("shared", size, size, address)
+        found = [backing.path for backing in backings(os.getpid(), [block], tmp_path / "own")]
+    assert found == ([] if private else [file])
+
+
 def test_a_block_that_cannot_be_read_is_an_error_of_its_own() -> None:
     nowhere = RamBlock("pc.rom", 4096, 4096, 4096)
     assert isinstance(LabQemu(os.getpid(), Path()).copy([nowhere])["pc.rom"], OSError)

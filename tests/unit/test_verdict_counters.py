@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import numpy as np
 import pytest
 
-from harness.memory.record import Request
+from harness.memory.record import Accept, Block, PackedFlags, Request
 from harness.scenario import Expect
-from harness.verdict import JudgeInput, judge
+from harness.verdict import JudgeInput, RequestWitness, judge
 from harness.verdict_counters import counter_findings
+from tests.unit.test_verdict_witness import walk_of
 
 
 def rules(statistics: dict[str, object] | None, arm: str = "info") -> list[str]:
@@ -27,6 +31,32 @@ def test_a_free_page_is_memory() -> None:
     assert rules({"bad-pages": 0}) == []
     assert rules({"bad-pages": 3}) == ["reported-not-memory"]
     assert rules({"bad-pages": 3}, arm="hint") == []
+
+
+def test_of_memory_that_stays_where_it_is_free_frames_may_be_reported() -> None:
+    """As many as the outside walk has seen free there at either end."""
+    here = Block("shared", 8, ((16 * 4096, 0, 8 * 4096),))
+    before, after = np.zeros(24, dtype=np.bool_), np.zeros(24, dtype=np.bool_)
+    before[[2, 17, 18]] = after[[18, 19]] = True
+    accept = Accept(5, 1, "pc.ram", 0, PackedFlags.pack(before[:16]), PackedFlags.pack(before[:16]))
+
+    def found(bad: int, witnesses: Mapping[int, RequestWitness]) -> list[str]:
+        case = JudgeInput(
+            arm="info",
+            blocks=(),
+            log=(accept,),
+            statistics={"bad-pages": bad},
+            left_where_it_is=(here,),
+            witnesses=witnesses,
+        )
+        return [finding.rule for finding in counter_findings(case)]
+
+    seen = {5: RequestWitness(walk_of(before), walk_of(after))}
+    assert found(3, seen) == []
+    assert found(4, seen) == ["reported-not-memory"]
+    # Nobody looked: no more than there is.
+    assert found(8, {}) == []
+    assert found(9, {}) == ["reported-not-memory"]
 
 
 def test_a_right_driver_keeps_to_the_protocol() -> None:

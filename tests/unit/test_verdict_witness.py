@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from harness.memory.image import Flags
-from harness.memory.record import Accept, PackedFlags
+from harness.memory.record import Accept, Block, PackedFlags
 from harness.memory.walk import NONE, FreeWalk, Kind
 from harness.memory.walk.zones import Zone
 from harness.verdict import JudgeInput, Judgement, RequestWitness, judge
@@ -270,3 +270,17 @@ def test_pages_that_are_free_where_no_driver_may_look() -> None:
         # It has left, or come, in between: it may have passed through a list.
         assert world.judged(at_request=there).verdict == "pass"
         assert world.judged(at_answer=there).verdict == "pass"
+
+
+def test_memory_that_stays_where_it_is_has_to_have_been_reported() -> None:
+    """Else nothing shows that what was reported of it was let alone."""
+    world = Quiet(40, 3, 0)
+    world.tell()
+    world.finish()
+    case = replace(world.told(), left_where_it_is=(Block("shared", 8, ((40 * 4096, 0, 8 * 4096),)),))
+    assert judge(case).verdict == "inconclusive"
+    assert "of what stays where it is no page was reported" in judge(case).reason
+    reported = {**(case.statistics or {}), "bad-pages": 8}
+    seen = replace(next(iter(case.witnesses.values())), at_request=None, at_answer=None)
+    told = replace(case, statistics=reported, witnesses=dict.fromkeys(case.witnesses, seen))
+    assert judge(told).verdict == "pass"
