@@ -93,7 +93,9 @@ def _judge(
 ) -> None:
     frames = before.frames
     reported = answer.frames(answer.pages, blocks, frames)
-    unchanged = None if seen.unchanged is None else answer.frames(seen.unchanged, blocks, frames)
+    # What is not migrated was looked at as well, and is nobody's concern here.
+    known = {name: pages for name, pages in (seen.unchanged or {}).items() if name in blocks}
+    unchanged = None if seen.unchanged is None else answer.frames(known, blocks, frames)
     owned = answer.frames(seen.owned, blocks, frames)
     standing = judge_reported(reported, before, seen.at_answer, unchanged=unchanged, owned=owned)
     _add(found.standing, standing.counts)
