@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from harness import accel
 from harness.bench.document import BenchDocument, Overhead
 from harness.bench.folder import BenchFolder
 from harness.bench.host import describe_host
@@ -26,6 +27,8 @@ from harness.units import format_size
 if TYPE_CHECKING:
     from harness.scenario import Scenario
 
+#: Options of a bench that runs in a machine around it (:mod:`harness.bench.nested`).
+INSIDE: Final = ("--accel", "kvm")
 #: Above this load a processor, a bench says that its machine had other things to do.
 BUSY: Final = 1.2
 
@@ -61,8 +64,11 @@ class Wanted:
         return replace(self, request=replace(self.request, options=(*self.request.options, *options)))
 
     def command(self) -> str:
-        """The command that repeats this bench."""
-        return shlex.join(["freepage", *self.words()])
+        """The command that repeats this bench, on the machine where it was given."""
+        _, _, *words = self.words()
+        if accel.chain() is not None and tuple(words[-len(INSIDE) :]) == INSIDE:
+            words[-len(INSIDE) :] = ["--nested"]
+        return shlex.join(["freepage", "bench", *words])
 
     def words(self) -> list[str]:
         """The arguments of ``freepage`` for this bench."""

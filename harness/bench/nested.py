@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
 
-from harness.bench.command import Wanted, check_points, scenarios_of
+from harness.bench.command import INSIDE, Wanted, check_points, scenarios_of
 from harness.bench.folder import BenchFolder
 from harness.errors import InputError
 from harness.events import EventStream
@@ -14,8 +13,6 @@ from harness.session.nested import environment, nested
 from harness.session.plan import Tools
 from harness.session.prepare import command_start, prepare
 from harness.terminal import TerminalProgress
-
-KVM: Final = ("--accel", "kvm")
 
 
 def bench_nested(wanted: Wanted, tools: Tools, out: Path | None, *, as_json: bool) -> int:
@@ -25,7 +22,7 @@ def bench_nested(wanted: Wanted, tools: Tools, out: Path | None, *, as_json: boo
     """
     if "--accel" in wanted.request.options:
         raise InputError("--accel has nothing to choose beside --nested, which is for KVM")
-    inside = wanted.with_options(KVM)
+    inside = wanted.with_options(INSIDE)
     check_points(inside)
     events = EventStream()
     with TerminalProgress(events) as terminal:

@@ -7,10 +7,10 @@ have this; session code knows nothing else of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from harness.guest.domain import Sockets
 from harness.hosts.netns import Nic
@@ -50,6 +50,10 @@ class Ends:
     ours: Sockets
 
 
+#: Stands in front of a daemon: gets the socket at which that listens, gives the one to connect to instead.
+Through: TypeAlias = Callable[[Path], Path]
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
     """What a host wants of every domain; see :class:`harness.guest.domain.DomainSpec`."""
@@ -87,7 +91,7 @@ class Host(Protocol):
     def connect(self) -> libvirt.virConnect:
         """The connection to its daemon (one, shared)."""
 
-    def open(self) -> libvirt.virConnect:
+    def open(self, through: Through | None = None) -> libvirt.virConnect:
         """A further connection, of the caller's own: for a call that blocks."""
 
     def path_of(self, file: Path) -> Path:

@@ -35,7 +35,7 @@ from harness.guest.domain import Sockets
 from harness.hosts import capscache, kernel, netns, relay
 from harness.hosts.certificates import write_certificates
 from harness.hosts.enter import inside_lab
-from harness.hosts.interface import Ends, Site
+from harness.hosts.interface import Ends, Site, Through
 from harness.hosts.kernel import Mount
 from harness.hosts.lab_qemu import LabQemu
 from harness.hosts.libvirtd import CERTIFICATES, HUGEPAGES, Daemon, Program, find_program
@@ -136,14 +136,14 @@ class LabHost:
                 last_lines=self.last_words(),
             ) from None
 
-    def open(self) -> libvirt.virConnect:
+    def open(self, through: Through | None = None) -> libvirt.virConnect:
         """A further connection, of the caller's own: for a call that blocks.
 
         Others on the same connection may have to wait for such a call to return:
         libvirt 9.0's client loses a wake-up when an event arrives at the wrong time.
         """
         self.connect()
-        return self._open()
+        return self._open(through)
 
     def qemu_log(self, guest: str) -> Path:
         """QEMU's own log: its command line first, then what it had to say."""
@@ -181,15 +181,16 @@ class LabHost:
         self._events.emit("host-ready", source=self.name, uri=self.uri)
         return connection
 
-    def _open(self) -> libvirt.virConnect:
+    def _open(self, through: Through | None = None) -> libvirt.virConnect:
         # Imported while the daemon starts.
         import libvirt
 
         from harness.hosts.loop import ensure_event_loop
 
         ensure_event_loop()
+        uri = self.uri if through is None else self._daemon.uri_at(through(self._daemon.socket))
         try:
-            return libvirt.open(self.uri)
+            return libvirt.open(uri)
         except libvirt.libvirtError as error:
             raise self._lost(str(error)) from error
 

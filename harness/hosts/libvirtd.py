@@ -151,8 +151,12 @@ class Daemon:
     @property
     def uri(self) -> str:
         """What a client connects to, from anywhere in the lab."""
+        return self.uri_at(self.socket)
+
+    def uri_at(self, socket: Path) -> str:
+        """The same, at another socket in front of its own."""
         # A transport is named, so the client starts no daemon of its own.
-        return f"qemu+unix:///{'system' if self._root else 'session'}?socket={self.socket}"
+        return f"qemu+unix:///{'system' if self._root else 'session'}?socket={socket}"
 
     def prepare(self) -> None:
         """Write folders and configuration."""

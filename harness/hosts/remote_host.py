@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from harness.errors import FreepageError, HostLost, MachineryError
 from harness.events import EventStream
 from harness.guest.domain import Sockets
-from harness.hosts.interface import Ends, Site
+from harness.hosts.interface import Ends, Site, Through
 from harness.hosts.remote_deputy import DeputyClient
 from harness.hosts.remote_files import bring, fetch
 from harness.hosts.remote_fit import Daemon, Facts, demand_machine, no_libvirt, working_socket
@@ -118,15 +118,18 @@ class RemoteHost:
             raise no_libvirt(facts.sockets, self.remote)
         return found
 
-    def _open(self) -> libvirt.virConnect:
+    def _open(self, through: Through | None = None) -> libvirt.virConnect:
         import libvirt
 
         from harness.hosts.loop import ensure_event_loop
 
         ensure_event_loop()
         kind = "session" if self.remote.session else "system"
+        socket = self._runtime_dir / "libvirt.sock"
+        if through is not None:
+            socket = through(socket)
         try:
-            return libvirt.open(f"qemu+unix:///{kind}?socket={self._runtime_dir / 'libvirt.sock'}")
+            return libvirt.open(f"qemu+unix:///{kind}?socket={socket}")
         except libvirt.libvirtError as error:
             if self.deputy.is_lost:
                 raise self.deputy.lost() from error
@@ -217,9 +220,9 @@ class RemoteHost:
         assert self._connection is not None
         return self._connection
 
-    def open(self) -> libvirt.virConnect:
+    def open(self, through: Through | None = None) -> libvirt.virConnect:
         """A further connection, of the caller's own: for a call that blocks."""
-        return self._open()
+        return self._open(through)
 
     def qemu(self, monitor: Path, pid: int) -> RemoteQemu:  # noqa: ARG002 - that is our ssh's
         """The QEMU whose monitor listens at that socket of ours."""

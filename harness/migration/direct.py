@@ -92,6 +92,9 @@ class DirectJob:
         """A QEMU is gone: nobody else says so, as libvirt has no job that could fail."""
         self._give_up("a QEMU has ended")
 
+    def release(self) -> None:
+        """Nothing to release: the source ends when :meth:`event` has it end, after everybody has read it."""
+
     def cancel(self, inbox: Inbox) -> None:
         """Give up."""
         del inbox

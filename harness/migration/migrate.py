@@ -25,6 +25,7 @@ import libvirt
 
 from harness.errors import DeadlineExceeded, LostError
 from harness.events import Deadline
+from harness.migration.confirm import ConfirmGate
 from harness.migration.modes import PLAIN, Modes
 from harness.migration.qmp import CLOSED, QmpEvent
 from harness.migration.statistics import MigrationError
@@ -111,8 +112,9 @@ class Inbox:
 class MigrationJob:
     """``migrate3``, running in a thread.  Use :meth:`start`."""
 
-    def __init__(self, domain: libvirt.virDomain) -> None:
+    def __init__(self, domain: libvirt.virDomain, gate: ConfirmGate) -> None:
         self._domain = domain
+        self._gate = gate
 
     @classmethod
     def start(
@@ -122,13 +124,14 @@ class MigrationJob:
         destination: libvirt.virConnect,
         request: MigrationRequest,
         inbox: Inbox,
+        gate: ConfirmGate,
     ) -> MigrationJob:
         """Begin; the end arrives in ``inbox`` as a :class:`JobEnd`.
 
         ``own`` is a connection to the source for this job alone.  A client of
         libvirt 9.0 misses now and then that a second thread has something to send
         while a first one waits for an answer; the second, a cancel for instance,
-        would then wait until the migration is over.
+        would then wait until the migration is over.  It goes through ``gate``.
         """
 
         def work() -> None:
@@ -143,10 +146,16 @@ class MigrationJob:
         # A daemon: when the run is interrupted, a call into a daemon that is being
         # killed must not keep the process alive.
         threading.Thread(target=work, name="migrate3", daemon=True).start()
-        return cls(domain)
+        return cls(domain, gate)
+
+    def release(self) -> None:
+        """The source's QEMU has been read: libvirt may end it."""
+        self._gate.release()
 
     def cancel(self, inbox: Inbox) -> None:
         """Ask libvirt to give up, and wait until it has."""
+        # It may have completed already; then there is nothing to give up, only to end.
+        self.release()
         # An error: nothing to cancel any more, or libvirt is gone; the end says which.
         with contextlib.suppress(libvirt.libvirtError):
             self._domain.abortJob()
@@ -165,7 +174,7 @@ class Handlers:
     hold: Callable[[Mapping[str, object]], None]
     #: The source's vCPUs have stopped for the last time.
     stopped: Callable[[], None]
-    #: QEMU has completed; its process is still there, for a moment.
+    #: QEMU has completed; its process is still there until this returns.
     completed: Callable[[], None]
     #: Builds the error for a QEMU that is gone.
     lost: Callable[[str], LostError]
@@ -190,6 +199,9 @@ class _Progress:
 class Job(Protocol):
     """A migration that can be given up."""
 
+    def release(self) -> None:
+        """The source's QEMU may end."""
+
     def cancel(self, inbox: Inbox) -> None:
         """Give it up."""
 
@@ -205,7 +217,7 @@ def follow(job: Job, inbox: Inbox, handlers: Handlers, deadline: Deadline) -> li
             if isinstance(item, Answered):
                 handlers.answered(item)
             else:
-                _step(item, progress, handlers)
+                _step(item, progress, handlers, job)
     except DeadlineExceeded as error:
         job.cancel(inbox)
         raise DeadlineExceeded(
@@ -217,8 +229,10 @@ def follow(job: Job, inbox: Inbox, handlers: Handlers, deadline: Deadline) -> li
         raise
 
 
-def _step(event: QmpEvent, progress: _Progress, handlers: Handlers) -> None:
+def _step(event: QmpEvent, progress: _Progress, handlers: Handlers, job: Job) -> None:
     if event.name == CLOSED:
+        if event.side == "source":
+            job.release()  # nobody will read it any more
         # libvirt ends the source's QEMU when the guest has moved.
         expected = progress.completed if event.side == "source" else handlers.destination_gone()
         if not expected:
@@ -239,6 +253,7 @@ def _step(event: QmpEvent, progress: _Progress, handlers: Handlers) -> None:
         elif status == "completed":
             progress.completed = True
             handlers.completed()
+            job.release()
         elif status == "failed":
             progress.failure = str(event.data.get("error-desc", "")) or "QEMU reports a failed migration"
     handlers.event(event)

@@ -112,6 +112,10 @@ class Guest:
         """Where the QEMU on ``host`` listens for us."""
         return self._ends[host.name].ours.monitor
 
+    def gate_socket(self, host: Host) -> Path:
+        """Where a migration from ``host`` goes through on its way to the daemon."""
+        return self.monitor_socket(host).with_name("confirm.sock")
+
     def record_file(self, host: Host) -> Path:
         """The record that the device on ``host`` keeps, in its present QEMU."""
         return self._records[host.name]

@@ -19,6 +19,7 @@ from harness.hosts.interface import Host, QemuProcess
 from harness.memory.access import Image
 from harness.memory.registered import Source
 from harness.migration import blocks, device
+from harness.migration.confirm import ConfirmGate
 from harness.migration.direct import ARGUMENTS, DirectJob
 from harness.migration.hold import HoldKeeper
 from harness.migration.memory_map import query_map
@@ -190,8 +191,9 @@ class Move:
         else:
             own_disk = spec.disk is not None and not spec.disk.readonly
             request = MigrationRequest(self._target.migrate_uri, xml, how.bandwidth, modes, own_disk)
-            own, there = self._origin.open(), self._target.connect()
-            job = MigrationJob.start(domain, own, there, request, self._inbox)
+            gate = self._stack.enter_context(ConfirmGate(self._guest.gate_socket(self._origin)))
+            own, there = self._origin.open(through=gate.attach), self._target.connect()
+            job = MigrationJob.start(domain, own, there, request, self._inbox, gate)
         moved = follow(job, self._inbox, handlers, deadline)
         written = self._host_written(self.actor.registers, outside)
         return self._moved(moved, Side(images, self._seen.others), holds, outside, written)
@@ -302,11 +304,11 @@ class Move:
         self._seen.others.update(self._copy(qemu, ramblocks))
 
     def _completed(self, source: Monitor) -> None:
-        """The source's last moment: libvirt kills it a few milliseconds from now."""
+        """The source's last moment: libvirt ends it when this returns."""
         self._cost.look()
         source.expect_end()
         self._seen.completed_at = self._events.now()
-        # Both are to be had later as well (from libvirt, from the record); these are the better ones.
+        # A QEMU that broke down just now leaves libvirt's numbers, and the device's record.
         with contextlib.suppress(FreepageError):
             self._seen.numbers = from_query_migrate(source.execute("query-migrate"))
             self._seen.counters = device.read_counters(source, device.find_balloon(source))

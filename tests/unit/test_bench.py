@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import accel
 from harness.bench import command, runner
 from harness.bench.compare import compare
 from harness.bench.compared import as_document, lines
@@ -325,6 +326,17 @@ def test_a_document_comes_back_and_others_are_refused() -> None:
         BenchDocument.from_json(json.dumps({"version": 2}))
 
 
+def test_a_bench_is_repeated_from_outside_of_the_machine_it_ran_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = command.Wanted(("freed",), ("info",), (GIB,), 3, 1, Request((), strict=False, window_s=2.0))
+    inside = wanted.with_options(command.INSIDE)
+    asked = "freepage bench freed --arms info --memory 1GiB --repeat 3 --seed 1"
+    monkeypatch.delenv(accel.CHAIN_VARIABLE, raising=False)
+    assert wanted.command() == asked
+    assert inside.command() == f"{asked} --accel kvm"
+    monkeypatch.setenv(accel.CHAIN_VARIABLE, "kvm-in-tcg")
+    assert inside.command() == f"{asked} --nested"
+
+
 def test_a_table_lines_up() -> None:
     assert table(["a", "bb"], [["ccc", "d"]]) == "| a   | bb |\n|-----|----|\n| ccc | d  |"
 
@@ -351,6 +363,10 @@ def test_goals_that_are_missed() -> None:
     found = document(freed("off", 500, 900), freed("hint", 140, 150), freed("info", 120, 100, head=200))
     assert {goal.outcome for goal in found.goals} == {"missed"}
     assert len(found.goals) == 5
+    # Beside the share that was sent: the share that nobody can do without.
+    (few,) = [one for one in found.goals if "off's bytes" in one.text]
+    assert few.value.startswith("0.240")
+    assert few.value.endswith("what has to be sent is 0.200")
 
 
 def test_a_limit_inside_of_the_interval_decides_nothing() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from harness.errors import DeadlineExceeded, GuestLost
 from harness.events import Deadline
+from harness.migration.confirm import ConfirmGate
 from harness.migration.migrate import (
     Handlers,
     Inbox,
@@ -38,12 +39,24 @@ class FakeDomain:
         self.inbox.put(JobEnd(None, libvirt.libvirtError("operation aborted")))
 
 
+class FakeGate:
+    """Notes that it was released, among what else has happened."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+
+    def release(self) -> None:
+        if "released" not in self.scene.calls:
+            self.scene.calls.append("released")
+
+
 class Scene:
     def __init__(self) -> None:
         self.inbox = Inbox()
+        self.gate = FakeGate(self)
         self.domain = FakeDomain(self.inbox)
         self.calls: list[str] = []
-        self.job = MigrationJob(cast(libvirt.virDomain, self.domain))
+        self.job = MigrationJob(cast(libvirt.virDomain, self.domain), cast(ConfirmGate, self.gate))
         self.handlers = Handlers(
             begun=lambda: self.calls.append("begun"),
             hold=lambda data: self.calls.append(f"hold {data['id']}"),
@@ -81,7 +94,7 @@ def test_a_migration_with_a_hold() -> None:
     scene.say(CLOSED)
     scene.inbox.put(JobEnd(MOVED, None))
     assert scene.follow() is MOVED
-    assert scene.calls == ["begun", "hold 1", "stopped", "completed"]
+    assert scene.calls == ["begun", "hold 1", "stopped", "completed", "released"]
 
 
 def test_a_destination_that_dies_is_a_lost_guest() -> None:
