@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Final
 
 import numpy as np
 
@@ -32,10 +33,31 @@ def _free_frames(block: Block, seen: RequestWitness | None) -> int:
     return int(np.count_nonzero(to_pages(free, block.gpa, block.pages)))
 
 
+#: Counted where the record ends, for the record alone.
+_RECORD_ALONE: Final = frozenset({"dirty-pages", "dirty-bits"})
+
+
+def _property(recorded: Mapping[str, object], said: Mapping[str, object] | None) -> Iterator[Finding]:
+    """What a management tool is told is what the record says, once QEMU has completed."""
+    if said is None:
+        return
+    other = {key: (value, said.get(key)) for key, value in recorded.items() if said.get(key) != value}
+    wrong = {key: pair for key, pair in other.items() if key not in _RECORD_ALONE}
+    if wrong:
+        words = ", ".join(f"{key} {there!r} and not {here!r}" for key, (here, there) in sorted(wrong.items()))
+        yield Finding(
+            "property-disagrees",
+            "record",
+            f"the device's property says {words}, as its record does",
+            len(wrong),
+        )
+
+
 def counter_findings(case: JudgeInput) -> Iterator[Finding]:
     """Held against each other, and against what a guest with a right driver can report."""
     if case.statistics is None or case.arm != "info":
         return
+    yield from _property(case.statistics, case.counters)
     pages, bits = case.statistics.get("dirty-pages"), case.statistics.get("dirty-bits")
     if pages != bits:
         # The number decides when the migration stops the guest, and for how long.

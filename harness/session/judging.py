@@ -116,6 +116,7 @@ def gather(moved: Moved, resolved: Resolved, events: EventStream) -> Evidence:
         unchanged=unchanged,
         strict=scenario.strict,
         statistics=record.statistics,
+        counters=moved.counters,
         expect=scenario.expect,
         witnesses=witnesses_of(record, moved.holds, at_end, unchanged, resolved),
         quiet=is_quiet(resolved),

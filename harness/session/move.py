@@ -61,7 +61,8 @@ class _Seen:
     """What the handlers have put down."""
 
     numbers: MigrationStatistics | None = None
-    counters: dict[str, object] = field(default_factory=dict)
+    #: None: the source's QEMU could not be asked any more.
+    counters: dict[str, object] | None = None
     others: dict[str, Image | OSError] = field(default_factory=dict)
     completed_at: float | None = None
     #: The VM generation id that the source's QEMU says.
@@ -97,7 +98,7 @@ class Moved:
     #: Walks the source's memory, which stands still for good; None: not asked for.
     outside: OutsideWalk | None
     statistics: MigrationStatistics
-    counters: Mapping[str, object]
+    counters: Mapping[str, object] | None
     completed_at: float
     #: The source's device's record of its migrations.
     record: Path

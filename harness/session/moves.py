@@ -217,7 +217,7 @@ def _finish(
     return Findings(
         evidence=evidence,
         statistics=moved.statistics,
-        counters=moved.counters,
+        counters=moved.counters or {},
         completed_at=moved.completed_at,
         held_seconds=moved.holds.seconds,
         answers=answers,

@@ -128,6 +128,7 @@ def moved(
 ) -> SimpleNamespace:
     return SimpleNamespace(
         record=Path("/nonexistent"),
+        counters=None,
         source=SimpleNamespace(images=source, others=others.get("here", {})),
         destination=SimpleNamespace(images=target, others=others.get("there", {})),
         holds=HoldKeeper(Monitor(), {}, EventStream()),  # type: ignore[arg-type]

@@ -27,6 +27,20 @@ def test_the_number_of_dirty_pages_is_the_number_of_bits() -> None:
     assert rules({}) == rules(None) == []
 
 
+def test_a_management_tool_is_told_what_is_recorded() -> None:
+    recorded = {"skipped": 7, "refused": "", "dirty-pages": 3, "dirty-bits": 3}
+
+    def found(said: dict[str, object] | None) -> list[str]:
+        case = JudgeInput(arm="info", blocks=(), statistics=recorded, counters=said)
+        return [finding.rule for finding in counter_findings(case)]
+
+    assert found(None) == []
+    assert found({"skipped": 7, "refused": "", "skip-sent": "off"}) == []
+    assert found({"skipped": 6, "refused": ""}) == ["property-disagrees"]
+    assert found({"skipped": 7}) == ["property-disagrees"]
+    assert found({}) == ["property-disagrees"]
+
+
 def test_a_free_page_is_memory() -> None:
     assert rules({"bad-pages": 0}) == []
     assert rules({"bad-pages": 3}) == ["reported-not-memory"]
