@@ -104,7 +104,7 @@ def gather(moved: Moved, resolved: Resolved, events: EventStream) -> Evidence:
                 named=names_of(moved.host_written, block, found, source, destination),
             )
         )
-    _demand_seen(record, not_compared)
+    _demand_seen(record, moved, not_compared)
     if held:
         now |= {name: look(image) for name, image in moved.source.images.items() if name not in now}
     unchanged = moved.holds.requests.unchanged(now)
@@ -156,10 +156,13 @@ def _changes(
     return found
 
 
-def _demand_seen(record: MigrationRecord, not_compared: Mapping[str, tuple[int | None, str]]) -> None:
+def _demand_seen(
+    record: MigrationRecord, moved: Moved, not_compared: Mapping[str, tuple[int | None, str]]
+) -> None:
     """Memory that the guest sees and nobody compared leaves no verdict; a device's own may be listed."""
     for name, (_, reason) in not_compared.items():
-        if name in record.blocks and record.blocks[name].gpa:
+        # Arms off and hint have no record: there the source's own map says what the guest sees.
+        if (record.blocks[name] if name in record.blocks else _block(name, 0, moved)).gpa:
             raise MachineryError(
                 f"the guest sees memory in {name!r}, which cannot be compared: {reason}",
                 hint="its memory has to be in files, or readable in both QEMUs",

@@ -155,7 +155,7 @@ class Move:
         # Opened while QEMU has them: the files' names go with it, their contents stay with us.
         images = self._open(qemu, ramblocks)
         others = [block for block in ramblocks if block.name not in images]
-        outside = self._outside(source, images)
+        outside = self._outside(source, images, ramblocks)
         self._seen.generation = generation_id(source)
         self.actor.ask_registers()
         holds = HoldKeeper(source, images, self._events, outside, self._held, self._folder.path)
@@ -219,11 +219,15 @@ class Move:
         vcpus = resolved.scenario.guest.vcpus
         return host_written(registers, outside, ids, resolved.accelerator, vcpus, self._events)
 
-    def _outside(self, source: Monitor, images: Mapping[str, Image]) -> OutsideWalk | None:
+    def _outside(
+        self, source: Monitor, images: Mapping[str, Image], ramblocks: Sequence[RamBlock]
+    ) -> OutsideWalk | None:
         """The second witness, unless the scenario does without."""
         if not self._guest.plan.resolved.scenario.walk:
             return None
-        return self._stack.enter_context(OutsideWalk.begin(images, query_map(source, images)))
+        return self._stack.enter_context(
+            OutsideWalk.begin(images, query_map(source, [block.name for block in ramblocks]))
+        )
 
     def _look_first(self, domain: libvirt.virDomain, holds: HoldKeeper) -> None:
         """Without holds, what is free is looked at before the migration begins."""

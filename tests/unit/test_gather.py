@@ -213,3 +213,16 @@ def test_memory_that_the_guest_sees_and_nobody_compared(tmp_path: Path, gpa: str
         return
     with pytest.raises(MachineryError, match="cannot be compared"):
         gather(case, resolved("idle", "arm=off"), EventStream())  # type: ignore[arg-type]
+
+
+def test_without_a_record_the_source_says_what_the_guest_sees() -> None:
+    """Arms off and hint keep none."""
+    one, two = ram([content(1)] * 4), ram([content(1)] * 4)
+    case = moved({"pc.ram": one}, {"pc.ram": two}, here={"far": OSError("no file")}, there={"far": two})
+    seen = {"far": [(1 << 32, 0, 64 * PAGE)]}
+    nothing = WalkError("no-vmcoreinfo", "the guest's memory", "no VMCOREINFO note was found in it")
+    case.outside = SimpleNamespace(ranges=lambda name: seen.get(name, ()), look=lambda: nothing)
+    with pytest.raises(MachineryError, match="sees memory in 'far', which cannot be compared"):
+        gather(case, resolved("idle", "arm=off"), EventStream())  # type: ignore[arg-type]
+    seen.clear()
+    assert "far" in gather(case, resolved("idle", "arm=off"), EventStream()).not_compared  # type: ignore[arg-type]
