@@ -68,6 +68,8 @@ class Variant:
 
 
 PLAIN = Variant("", OPTIONS)
+#: Else QEMU has no COLO to refuse anything to.
+WITH_COLO = Variant("colo", (*OPTIONS, "--enable-replication"))
 
 _TREE_SPACE = 2 * GIB
 _PROGRESS = re.compile(r"^\[(\d+)/(\d+)\] ")
@@ -154,15 +156,15 @@ class QemuBuilder:
             system=_system(),
         )
 
-    def get(self, flavour: str, extra: Sequence[Path] = ()) -> QemuBinary:
+    def get(self, flavour: str, extra: Sequence[Path] = (), variant: Variant = PLAIN) -> QemuBinary:
         """The flavour's binary, built if need be."""
         patches = self.patches(flavour, extra)
-        key = self.key(patches)
+        key = self.key(patches, variant)
         roms = firmware(self.cache)
 
         def build(folder: Path) -> None:
             with self.cache.events.step("qemu", flavour=flavour, version=self.source.version) as step:
-                self._build(patches, folder, step.note)
+                self._build(patches, variant, folder, step.note)
 
         what = f"QEMU {self.source.version} ({flavour})"
         folder = self.cache.get("qemu", key, build, what=what, space=100 * MIB)
@@ -187,8 +189,10 @@ class QemuBuilder:
             note(compiled=self._compile(tree, folder, targets))
             yield folder
 
-    def _build(self, patches: Sequence[Patch], folder: Path, note: Callable[..., None]) -> None:
-        with self.built(patches, PLAIN, (TARGET,), note) as build:
+    def _build(
+        self, patches: Sequence[Patch], variant: Variant, folder: Path, note: Callable[..., None]
+    ) -> None:
+        with self.built(patches, variant, (TARGET,), note) as build:
             binary = folder / TARGET
             shutil.copyfile(build / TARGET, binary)
             binary.chmod(0o755)
@@ -196,7 +200,11 @@ class QemuBuilder:
         (folder / "facts.json").write_text(json.dumps(_facts(found, binary)), encoding="utf-8")
         (folder / "made-of.json").write_text(
             json.dumps(
-                {"source": self.source.version, "patches": [p.name for p in patches], "options": OPTIONS}
+                {
+                    "source": self.source.version,
+                    "patches": [p.name for p in patches],
+                    "options": variant.options,
+                }
             ),
             encoding="utf-8",
         )

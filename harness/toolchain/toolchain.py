@@ -29,7 +29,7 @@ from harness.toolchain.kernel import Kernel, named_kernel
 from harness.toolchain.module import SHIPPED, TEST, build_module
 from harness.toolchain.preload import no_manual_protect
 from harness.toolchain.probe import Probe, probe_binary
-from harness.toolchain.qemu import FAULTS, FLAVOURS, PATCHED, QemuBinary, QemuBuilder
+from harness.toolchain.qemu import FAULTS, FLAVOURS, PATCHED, PLAIN, QemuBinary, QemuBuilder, Variant
 from harness.toolchain.qtests import QemuTests, build_fuzzer, build_qtests
 from harness.toolchain.recipe import Recipe, checkout, read_recipe
 from harness.toolchain.source import SUITE, find_source
@@ -74,9 +74,11 @@ class Toolchain:
         source = find_source(self.cache, self._qemu_source)
         return QemuBuilder(self.cache, source, checkout() / "qemu-patches")
 
-    def qemu(self, flavour: str = PATCHED, *, extra_patches: Sequence[Path] = ()) -> QemuBinary:
+    def qemu(
+        self, flavour: str = PATCHED, *, extra_patches: Sequence[Path] = (), variant: Variant = PLAIN
+    ) -> QemuBinary:
         """A QEMU of ours: ``patched`` or ``stock``; ``extra_patches`` go on top (a deliberate fault)."""
-        return self._builder.get(flavour, extra_patches)
+        return self._builder.get(flavour, extra_patches, variant)
 
     def qtests(self) -> QemuTests:
         """QEMU's own tests of balloon and migration, and ours."""

@@ -14,11 +14,14 @@ pytestmark = pytest.mark.slow
 
 Run = Callable[..., Ended]
 
+#: Of half a GiB that kernel leaves too little.
+DEBUG = ("--kernel", "debug", "--memory", "1GiB")
+
 
 @pytest.mark.parametrize("scenario", ["freed", "churn", "offlined", "unbound"])
 def test_a_debug_kernel_has_nothing_to_report(run: Run, scenario: str) -> None:
     """Locks, lists, sleeping, memory and leaks: all are looked at after the migration."""
-    ended = run(scenario, "--kernel", "debug")
+    ended = run(scenario, *DEBUG)
     assert ended.status == 0, str(ended)
     assert ended.result.pages.skipped > 0
     assert ended.result.guest.kernel_warnings == []
@@ -27,7 +30,7 @@ def test_a_debug_kernel_has_nothing_to_report(run: Run, scenario: str) -> None:
 def test_a_guest_that_poisons_its_free_pages_is_not_asked(run: Run) -> None:
     """Its driver declines: zeros on the destination would trip the kernel's check."""
     keys = ("expect.skipping=false", "expect.skipped_percent_min=null", "guest.cmdline=page_poison=1")
-    ended = run("freed", "--kernel", "debug", *(word for key in keys for word in ("--set", key)))
+    ended = run("freed", *DEBUG, *(word for key in keys for word in ("--set", key)))
     assert ended.status == 0, str(ended)
     result = ended.result
     assert (result.protocol.requests, result.pages.skipped) == (0, 0)

@@ -19,6 +19,7 @@ from harness.memory.image import RamImage
 from harness.migration.device import read_counters
 from harness.migration.qmp import CommandError, Monitor
 from harness.toolchain import QemuBinary, Toolchain
+from harness.toolchain.qemu import WITH_COLO
 from tests.vm.conftest import QEMU
 from tests.vm.programs.module import ModuleGuest, Setup
 from tests.vm.programs.plain import MIB, Machine, PlainGuest, Software
@@ -113,9 +114,30 @@ def test_a_background_snapshot_has_no_dirty_log(guest: ModuleGuest) -> None:
 
 
 def test_colo_is_refused(guest: ModuleGuest) -> None:
-    """By QEMU, which is built without it; one that has it is refused by the device, see its source."""
+    """By QEMU, which is built without it."""
     with pytest.raises(CommandError, match="COLO"):
         capabilities(guest.monitor, "x-colo")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_with_colo_nothing_is_asked(toolchain: Toolchain, folder: Path) -> None:
+    """A QEMU that has it, of a build of its own: the first time, that takes minutes."""
+    qemu = toolchain.qemu(variant=WITH_COLO)
+    setup = Setup(toolchain, qemu, toolchain.kernel(), variant="shipped", memory=MEMORY)
+    with ModuleGuest.boot(setup, folder) as guest:
+        capabilities(guest.monitor, "x-colo")
+        guest.begin_migration()
+        guest.wait_for_migration("active")
+        now = counters(guest)
+        assert now["refused"] == "x-colo is enabled: the secondary needs every page"
+        assert now["requests"] == 0
+        guest.monitor.execute("migrate_cancel")
+        guest.wait_for_migration("cancelled")
+        # Only that one.
+        capabilities(guest.monitor, "x-colo", state=False)
+        guest.migrate()
+        assert counters(guest)["requests"] > 0
 
 
 def test_a_migration_that_hands_memory_over_asks_nothing(guest: ModuleGuest, scratch: Path) -> None:
