@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,13 @@ SECONDS = int(os.environ.get("FREEPAGE_FUZZ_SECONDS", "60"))
 SEED = int(os.environ.get("FREEPAGE_FUZZ_SEED") or random.randrange(1, 1 << 31))
 
 #: Building takes most of it, the first time.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(6 * 3600)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(6 * 3600),
+    pytest.mark.skipif(
+        shutil.which("clang") is None, reason="no clang here; its packages are clang and libclang-rt-dev"
+    ),
+]
 
 
 @pytest.fixture(scope="module")
