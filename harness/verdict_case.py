@@ -75,8 +75,10 @@ class JudgeInput:
     """Without: "unchanged" is believed where there is no digest."""
     statistics: Mapping[str, object] | None = None
     """The device's own counters of this migration, to be held against its log."""
+    totals: Mapping[str, object] | None = None
+    """The device's counters since its QEMU started, of all migrations."""
     counters: Mapping[str, object] | None = None
-    """The same, as the device's property says them over QMP; None: QEMU could not be asked."""
+    """The totals, as the device's property says them over QMP; None: QEMU could not be asked."""
     guest: GuestChecks | None = None
     """None: the guest's own checks are no part of this verdict."""
     expect: Expect = field(default_factory=Expect)

@@ -57,7 +57,7 @@ def counter_findings(case: JudgeInput) -> Iterator[Finding]:
     """Held against each other, and against what a guest with a right driver can report."""
     if case.statistics is None or case.arm != "info":
         return
-    yield from _property(case.statistics, case.counters)
+    yield from _property(case.totals or {}, case.counters)
     pages, bits = case.statistics.get("dirty-pages"), case.statistics.get("dirty-bits")
     if pages != bits:
         # The number decides when the migration stops the guest, and for how long.

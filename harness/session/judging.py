@@ -116,6 +116,7 @@ def gather(moved: Moved, resolved: Resolved, events: EventStream) -> Evidence:
         unchanged=unchanged,
         strict=scenario.strict,
         statistics=record.statistics,
+        totals=record.totals,
         counters=moved.counters,
         expect=scenario.expect,
         witnesses=witnesses_of(record, moved.holds, at_end, unchanged, resolved),
@@ -160,7 +161,10 @@ def _demand_seen(
     record: MigrationRecord, moved: Moved, not_compared: Mapping[str, tuple[int | None, str]]
 ) -> None:
     """Memory that the guest sees and nobody compared leaves no verdict; a device's own may be listed."""
+    there_for_both = {block.name for block in _left_where_it_is(moved)} - set(record.blocks)
     for name, (_, reason) in not_compared.items():
+        if name in there_for_both:
+            continue
         # Arms off and hint have no record: there the source's own map says what the guest sees.
         if (record.blocks[name] if name in record.blocks else _block(name, 0, moved)).gpa:
             raise MachineryError(

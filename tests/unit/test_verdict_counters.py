@@ -31,7 +31,7 @@ def test_a_management_tool_is_told_what_is_recorded() -> None:
     recorded = {"skipped": 7, "refused": "", "dirty-pages": 3, "dirty-bits": 3}
 
     def found(said: dict[str, object] | None) -> list[str]:
-        case = JudgeInput(arm="info", blocks=(), statistics=recorded, counters=said)
+        case = JudgeInput(arm="info", blocks=(), statistics=recorded, totals=recorded, counters=said)
         return [finding.rule for finding in counter_findings(case)]
 
     assert found(None) == []
