@@ -39,6 +39,7 @@ from tests.vm.programs.ssh_hosts import SSH_CLIENT, SSHD, keygen
 BRIDGE = "10.78.0.1"
 ADDRESSES = {"source": "10.78.0.11", "destination": "10.78.0.12"}
 PORT = 22
+REAPER = Path(__file__).with_name("reaper.py")
 
 #: In each machine: the guest, a copy of what it boots in a file system in memory, libvirt and ssh.
 MACHINE_MEMORY = OWN_MEMORY + (1536 << 20)
@@ -71,7 +72,8 @@ def services(name: str, folder: Path) -> tuple[str, ...]:
         # As udev does elsewhere: QEMU is another user's.
         "chmod 0666 /dev/kvm",
         "virtlogd --daemon",
-        "libvirtd --daemon",
+        # virtme-ng's init reaps nobody.
+        f"python3 {shlex.quote(str(REAPER))} libvirtd --daemon",
         # What libvirt learns about the machine's own QEMUs is no trace of a run.
         "virsh --connect qemu:///system capabilities >/dev/null",
     )
@@ -118,7 +120,7 @@ def machines(folder: Path, events: EventStream) -> Iterator[dict[str, NestedMach
     cache = Cache(None, events)
     parts, (chain, _) = machine_parts(cache), choose_chain(cache, events)
     taps, found = network(), {}
-    shares = (*shares_of([], []), Share(folder, writable=False))
+    shares = (*shares_of([], [REAPER]), Share(folder, writable=False))
     with contextlib.ExitStack() as stack:
         for name, tap in taps.items():
             console = folder.with_name(f"{name}-console.log")
