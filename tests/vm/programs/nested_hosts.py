@@ -52,7 +52,8 @@ GUEST = ("freed", "--memory", "256MiB", "--set", "workload.noise=120MiB")
 #: What a run might leave behind in a machine.
 _TRACES = (
     "ls -A /var/tmp /run/libvirt/qemu /var/log/libvirt/qemu /var/cache/libvirt/qemu/capabilities 2>&1; "
-    "ps -e -o comm= | grep -E 'qemu|python|virt' | sort"
+    # Of those that have ended some are never reaped.
+    "ps -e -o stat=,comm= | grep -v ^Z | grep -oE '(qemu|python|.*virt).*' | sort"
 )
 
 
@@ -67,7 +68,7 @@ def services(name: str, folder: Path) -> tuple[str, ...]:
         # virtme-ng's init has locked all accounts.
         "sed 's/^root:[^:]*:/root:*:/' /etc/shadow >/run/shadow",
         "cat /run/shadow >/etc/shadow",
-        "mkdir -p /run/sshd",
+        "mkdir -p /run/sshd /var/log/libvirt/qemu",
         f"/usr/sbin/sshd -E /dev/ttyS0 -f {shlex.quote(str(folder / f'sshd-{name}'))}",
         # As udev does elsewhere: QEMU is another user's.
         "chmod 0666 /dev/kvm",
