@@ -27,7 +27,7 @@ from harness.errors import DeadlineExceeded, LostError
 from harness.events import Deadline
 from harness.migration.confirm import ConfirmGate
 from harness.migration.modes import PLAIN, Modes
-from harness.migration.qmp import CLOSED, QmpEvent
+from harness.migration.qmp import CLOSED, QemuGone, QmpEvent
 from harness.migration.statistics import MigrationError
 
 MIB: Final = 1 << 20
@@ -224,6 +224,9 @@ def follow(job: Job, inbox: Inbox, handlers: Handlers, deadline: Deadline) -> li
             f"{error.message}; the migration was cancelled",
             hint="raise migration.timeout_s, or give it more bandwidth or more downtime",
         ) from None
+    except QemuGone as error:
+        # That it has ended is what matters, not what it was asked when it did.
+        raise handlers.lost(error.side) from error
     except KeyboardInterrupt:
         job.cancel(inbox)
         raise

@@ -50,6 +50,14 @@ T = TypeVar("T")
 CLOSED = "MONITOR_CLOSED"
 
 
+class QemuGone(GuestLost):
+    """A QEMU has ended instead of answering."""
+
+    def __init__(self, side: str, command: str) -> None:
+        super().__init__(f"the {side} QEMU was gone before it answered {command}")
+        self.side = side
+
+
 class CommandError(MachineryError):
     """QEMU answered a command with an error."""
 
@@ -244,7 +252,7 @@ class Monitor:
             self._transcript.note(self.side, "error", {"class": error.error_class, "desc": str(error)})
             raise CommandError(f"the {self.side} QEMU refused {command}: {error}") from error
         except (StateError, ExecInterruptedError) as error:
-            raise GuestLost(f"the {self.side} QEMU was gone before it answered {command}") from error
+            raise QemuGone(self.side, command) from error
         self._transcript.note(self.side, "return", answer)
         return answer
 

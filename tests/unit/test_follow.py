@@ -22,7 +22,7 @@ from harness.migration.migrate import (
     follow,
 )
 from harness.migration.modes import Modes
-from harness.migration.qmp import CLOSED, QmpEvent
+from harness.migration.qmp import CLOSED, QemuGone, QmpEvent
 
 MOVED = cast(libvirt.virDomain, object())
 
@@ -166,3 +166,16 @@ def test_past_libvirt_a_qemu_that_is_gone_ends_it_at_once(side: str) -> None:
     with pytest.raises(GuestLost, match=f"the {side} is gone"):
         scene.follow()
     assert [call for call in scene.calls if call != "released"] == ["gone"]
+
+
+def test_a_qemu_that_ends_while_it_is_asked_something_is_gone_all_the_same() -> None:
+    """Which of the two is noticed first is chance; what the user is told must not be."""
+    scene = Scene()
+
+    def ask(_: object) -> None:
+        raise QemuGone("source", "cont")
+
+    scene.handlers = dataclasses.replace(scene.handlers, hold=ask)
+    scene.say("FREE_PAGE_INFO_HOLD", id=5, point="answer")
+    with pytest.raises(GuestLost, match="the source is gone"):
+        scene.follow()
