@@ -122,9 +122,9 @@ class Running:
                 return process
         raise AssertionError(f"no QEMU on the {side}")
 
-    def end(self) -> Ended:
-        """Wait for the end."""
-        stdout, stderr = self.process.communicate(self._input, timeout=LONGEST)
+    def end(self, longest: float = LONGEST) -> Ended:
+        """Wait for the end, for so many seconds."""
+        stdout, stderr = self.process.communicate(self._input, timeout=longest)
         return Ended(self.process.returncode, stdout, "".join(self._heard) + stderr, self.out)
 
 
