@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -56,6 +57,17 @@ def test_a_copy_has_the_same_content_and_the_same_holes(tmp_path: Path) -> None:
         assert copy.stat().st_blocks * 512 < HOLE
     with pytest.raises(FileExistsError):
         copy_sparse(disk, copy)
+
+
+def test_a_copy_to_another_file_system_has_them_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As over 9p: nothing is said of holes, and the kernel copies nothing from one to the other."""
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "copy_file_range", refuse)
+    monkeypatch.setattr("harness.session.disk._data", lambda _, size: [(0, size)])
+    test_a_copy_has_the_same_content_and_the_same_holes(tmp_path)
 
 
 def test_a_disk_that_is_all_hole_is_copied(tmp_path: Path) -> None:
