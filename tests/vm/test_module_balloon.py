@@ -71,8 +71,15 @@ def actual(guest: ShellGuest) -> int:
     return int(answer["actual"])
 
 
+def skip_without_room(kernel: Kernel) -> None:
+    """Tests that use most of their guest."""
+    if kernel.release.endswith("-debug"):
+        pytest.skip(f"the debug kernel leaves too little of {MEMORY // MIB} MiB")
+
+
 @pytest.mark.parametrize("driver", DRIVERS)
-def test_inflate_and_deflate(boot: Boot, driver: str) -> None:
+def test_inflate_and_deflate(boot: Boot, kernel: Kernel, driver: str) -> None:
+    skip_without_room(kernel)
     guest = boot(driver)
     total = guest.meminfo("MemTotal")
     set_balloon(guest, 192 * MIB)
@@ -129,7 +136,8 @@ def test_statistics(boot: Boot, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
-def test_deflate_when_the_guest_runs_out_of_memory(boot: Boot, driver: str) -> None:
+def test_deflate_when_the_guest_runs_out_of_memory(boot: Boot, kernel: Kernel, driver: str) -> None:
+    skip_without_room(kernel)
     guest = boot(driver, "deflate-on-oom=on")
     total = guest.meminfo("MemTotal")
     set_balloon(guest, 128 * MIB)
@@ -142,7 +150,8 @@ def test_deflate_when_the_guest_runs_out_of_memory(boot: Boot, driver: str) -> N
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
-def test_free_page_reporting(boot: Boot, driver: str) -> None:
+def test_free_page_reporting(boot: Boot, kernel: Kernel, driver: str) -> None:
+    skip_without_room(kernel)
     guest = boot(driver, "free-page-reporting=on")
     (ram,) = guest.plain.folder.glob("m0")
     guest.run("mount -t tmpfs -o size=100% tmpfs /tmp && dd if=/dev/urandom of=/tmp/x bs=1M count=100")
