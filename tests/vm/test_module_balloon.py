@@ -150,8 +150,7 @@ def test_deflate_when_the_guest_runs_out_of_memory(boot: Boot, kernel: Kernel, d
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
-def test_free_page_reporting(boot: Boot, kernel: Kernel, driver: str) -> None:
-    skip_without_room(kernel)
+def test_free_page_reporting(boot: Boot, driver: str) -> None:
     guest = boot(driver, "free-page-reporting=on")
     (ram,) = guest.plain.folder.glob("m0")
     guest.run("mount -t tmpfs -o size=100% tmpfs /tmp && dd if=/dev/urandom of=/tmp/x bs=1M count=100")
