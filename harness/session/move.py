@@ -19,6 +19,7 @@ from harness.hosts.interface import Host, QemuProcess
 from harness.memory.access import Image
 from harness.memory.registered import Source
 from harness.migration import blocks, device
+from harness.migration.cleanup import await_cleanup
 from harness.migration.confirm import ConfirmGate
 from harness.migration.direct import ARGUMENTS, DirectJob
 from harness.migration.hold import HoldKeeper
@@ -313,6 +314,8 @@ class Move:
         self._cost.look()
         source.expect_end()
         self._seen.completed_at = self._events.now()
+        # The device's record ends, and its counters stand still, when QEMU has cleaned up.
+        await_cleanup(source)
         # A QEMU that broke down just now leaves libvirt's numbers, and the device's record.
         with contextlib.suppress(FreepageError):
             self._seen.numbers = from_query_migrate(source.execute("query-migrate"))
