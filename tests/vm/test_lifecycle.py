@@ -69,7 +69,10 @@ def test_cancelled_and_retried(run: Run) -> None:
     assert ends(result) == ["cancelled", "completed"]
     assert "cancel" in result.moves[0].reason
     assert result.pages.skipped > 0
-    in_order(course(ended.out), "holds request", "cancel", "answered migrate_cancel", "is cancelled")
+    happened = course(ended.out)
+    in_order(happened, "holds request", "cancel", "is cancelled")
+    # QEMU is so quick that its event may come before its answer.
+    in_order(happened, "cancel", "answered migrate_cancel")
 
 
 @slow
