@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import GuestLost
-from harness.events import EventStream
+from harness.events import Deadline, EventStream
 from harness.hosts.nested import machine as machine_module
 from harness.hosts.nested.machine import MachineSpec, NestedMachine
 from harness.hosts.nested.parts import machine_parts
@@ -27,7 +27,7 @@ from harness.scenario import list_scenarios, load_scenario
 from harness.session.conclude import EXIT_CODES
 from harness.toolchain.cache import Cache
 from tests.vm.conftest import Ended, Running, assert_all_gone
-from tests.vm.processes import words_of
+from tests.vm.processes import name_of
 
 #: Minutes on quiet cores; a busy machine may take many times as long.
 LONGEST = 3600
@@ -159,9 +159,11 @@ def test_a_machine_that_hangs_is_an_error(broken: Callable[[str], NestedMachine]
 def test_sigkill_while_it_boots_leaves_nothing(folder: Path) -> None:
     running = nested(folder, "idle")
     running.wait_for_step("nested-machine")
+    # For a moment it is still the program that executes QEMU, and amid that it has neither name nor words.
+    deadline = Deadline(30, "the machine's QEMU")
+    while not any(name_of(process).startswith("qemu-system") for process in running.family()):
+        deadline.check()
     family = running.family()
-    # By its words: for a moment it is still the program that executes QEMU.
-    assert any("qemu-system" in word for process in family for word in words_of(process))
     running.process.kill()
     assert end(running).status == -signal.SIGKILL
     assert_all_gone(family)
