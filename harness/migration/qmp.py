@@ -38,7 +38,7 @@ from qemu.qmp import (
     Runstate,
     StateError,
 )
-from qemu.qmp.qmp_client import NegotiationError
+from qemu.qmp.qmp_client import GreetingError, NegotiationError
 
 from harness.errors import DeadlineExceeded, GuestLost, MachineryError
 from harness.events import Deadline, EventStream
@@ -180,9 +180,10 @@ class Monitor:
             try:
                 loop.run(monitor._open(connection), deadline.timeout(30), f"the {side} QEMU's monitor")
             except ConnectError as error:
-                if isinstance(error.exc, NegotiationError):
-                    # An event came before the answer to qmp_capabilities, which QEMU may do
-                    # and qemu.qmp (0.0.6) does not expect.  QEMU begins anew with a new connection.
+                if isinstance(error.exc, (GreetingError, NegotiationError)):
+                    # An event came before the answer to qmp_capabilities, or, on a connection that follows
+                    # another, before the greeting, which QEMU may do and qemu.qmp (0.0.6) does not expect.
+                    # QEMU begins anew with a new connection.
                     deadline.check()
                     continue
                 raise _unreachable(side, path, error) from error

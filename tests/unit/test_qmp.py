@@ -28,9 +28,11 @@ GREETING = {
 class FakeQemu:
     """Answers commands from a table; sends what it is told to."""
 
-    def __init__(self, path: Path, answers: dict[str, object], *, chatty: int = 0) -> None:
-        """``chatty``: how many connections are greeted with an event in the midst of their negotiation."""
+    def __init__(self, path: Path, answers: dict[str, object], *, chatty: int = 0, rude: int = 0) -> None:
+        """How many connections get an event in the midst of their negotiation (``chatty``), or
+        before they are greeted (``rude``)."""
         self._answers = answers
+        self._rude = rude
         self._chatty = chatty
         self._server = socket.socket(socket.AF_UNIX)
         self._server.bind(str(path))
@@ -48,6 +50,9 @@ class FakeQemu:
                 self._talk(connection)
 
     def _talk(self, connection: socket.socket) -> None:
+        if self._rude:
+            self._rude -= 1
+            self.event("RESUME")
         self.send(GREETING)
         text = ""
         while piece := connection.recv(65536):
@@ -164,8 +169,9 @@ def test_a_qemu_that_dies_in_a_command_is_a_lost_guest(setup: Setup) -> None:
         setup.monitor.execute("stop")
 
 
-def test_an_event_may_come_before_the_first_answer(tmp_path: Path) -> None:
-    FakeQemu(tmp_path / "qmp", ANSWERS, chatty=2)
+@pytest.mark.parametrize("habits", [{"chatty": 2}, {"rude": 2}])
+def test_an_event_may_come_before_the_first_answer(tmp_path: Path, habits: dict[str, int]) -> None:
+    FakeQemu(tmp_path / "qmp", ANSWERS, **habits)
     with MonitorLoop() as loop, Transcript(tmp_path / "log") as transcript:
         deadline = Deadline(10, "connect")
         monitor = Monitor.connect(loop, "source", tmp_path / "qmp", EventStream(), transcript, deadline)
