@@ -84,12 +84,16 @@ class Rewrite(Load):
     """Pages a second that it writes."""
 
 
-class PageCache(Load):
-    """A disk was read into the page cache, stays there, and is read again at random."""
+class _DiskReader(Load):
+    """What workloads that read a disk have in common."""
 
     work_unit = "pages"
     stands_still = False
     reads_disk = True
+
+
+class PageCache(_DiskReader):
+    """A disk was read into the page cache, stays there, and is read again at random."""
 
     kind: Literal["pagecache"] = "pagecache"
     """Which workload."""
@@ -99,12 +103,8 @@ class PageCache(Load):
     """Pages a second that are read again."""
 
 
-class Dma(Load):
+class Dma(_DiskReader):
     """A disk is read past the page cache, over and over, into memory that only the device writes."""
-
-    work_unit = "pages"
-    stands_still = False
-    reads_disk = True
 
     kind: Literal["dma"] = "dma"
     """Which workload."""

@@ -9,7 +9,7 @@ from harness.bench.command import INSIDE, Wanted, check_points, scenarios_of
 from harness.bench.folder import BenchFolder
 from harness.errors import InputError
 from harness.events import EventStream
-from harness.session.nested import environment, nested
+from harness.session.nested import environment, memory_for, nested
 from harness.session.plan import Tools
 from harness.session.prepare import command_start, prepare
 from harness.terminal import TerminalProgress
@@ -32,7 +32,7 @@ def bench_nested(wanted: Wanted, tools: Tools, out: Path | None, *, as_json: boo
             here = scenario.model_copy(update={"accelerator": "tcg"})
             prepare(here, tools, events, command_start())
         folder = BenchFolder.open(out, inside.as_dict())
-        memory = 2 * max(scenario.guest.memory for scenario in scenarios)
+        memory = memory_for(scenarios)
         named = [Path(name) for name in wanted.scenarios if Path(name).is_file()]
         with nested(events, memory=memory, writable=[folder.path], visible=named) as machine:
             words = [*inside.words(), "--out", str(folder.path), *(["--json"] if as_json else [])]

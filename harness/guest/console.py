@@ -18,12 +18,11 @@ import re
 import socket
 import threading
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
 from harness.errors import GuestLost
 from harness.events import Deadline, EventStream
-from harness.guest.ports import PortReader
+from harness.guest.ports import PortOwner
 
 _PANIC: Final = re.compile(r"Kernel panic - not syncing|---\[ end Kernel panic")
 _ESCAPES: Final = re.compile(r"\x1b(\[[0-9;?]*[ -/]*[@-~]|[@-Z\\-_])")
@@ -33,10 +32,11 @@ _CHUNK: Final = 65536
 _LONGEST: Final = 4096
 
 
-class Console:
+class Console(PortOwner):
     """Logs every byte, emits every line, keeps the last ones, and notices a panic."""
 
     def __init__(self, events: EventStream, log: Path, *, keep: int = 200) -> None:
+        super().__init__("console")
         self._events = events
         # Unbuffered: the log is complete whatever happens to this process.
         self._log = log.open("xb", buffering=0)
@@ -46,16 +46,8 @@ class Console:
         self._partial = b""
         self._panic: str | None = None
         self._connections = 0
-        self._ports = PortReader("console")
 
-    def __enter__(self) -> Console:
-        self._ports.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._ports.__exit__(kind, value, trace)
+    def _ended(self) -> None:
         self._log.close()
 
     def listen(self, host: str, path: Path) -> None:

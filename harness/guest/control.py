@@ -30,14 +30,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
 from pydantic import ValidationError
 
 from harness.errors import GuestLost, MachineryError
 from harness.events import Deadline, EventStream
-from harness.guest.ports import PortReader
+from harness.guest.ports import PortOwner
 from harness.guest.replies import REPLIES, Hello, Reply
 
 #: Longest line in either direction, without its end.
@@ -71,10 +70,11 @@ class _Call:
     sent_to: list[_Connection] = field(default_factory=list)
 
 
-class GuestControl:
+class GuestControl(PortOwner):
     """Context manager: a thread reads while it is entered.  Calls may come from any thread."""
 
     def __init__(self, events: EventStream, *, last_lines: Callable[[], Sequence[str]] | None = None) -> None:
+        super().__init__("control")
         self._events = events
         self._last_lines = last_lines
         self._changed = threading.Condition()
@@ -85,16 +85,6 @@ class GuestControl:
         self._calls: dict[int, _Call] = {}
         # Grows from one process to the next as well: the agent keeps its last answers.
         self._number = time.time_ns() // 1_000_000
-        self._ports = PortReader("control")
-
-    def __enter__(self) -> GuestControl:
-        self._ports.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._ports.__exit__(kind, value, trace)
 
     def listen(self, host: str, path: Path) -> None:
         """Wait for the QEMU on ``host``, which will connect to ``path``."""

@@ -31,13 +31,10 @@ CHANGING: Final = ("churn", "rewrite")
 #: What ``freed`` keeps, and ``idle`` does, when ``keep=`` is not given.
 KEEP: Final = {"freed": 16 << 20, "idle": 0, "compile": 16 << 20, "database": 16 << 20}
 
-#: Workloads that read a disk.  What they own is the disk's content, not the seed's.
-READS_DISK: Final = ("pagecache", "dma")
-
 #: What ``dma`` reads at a time, in pages.
 PIECE: Final = 16
 
-#: Of the disk that those read: one for all runs, so that it is made once.
+#: Of the disk that ``pagecache`` and ``dma`` read: one for all runs, so that it is made once.
 DISK_SEED: Final = 0x66726565
 
 _MASK: Final = (1 << 64) - 1
@@ -145,10 +142,21 @@ def page_sums(seed: int, pages: Words, generations: Words) -> Words:
     return sums
 
 
-def checksum(seed: int, pages: Words, generations: Words) -> str:
-    """The checksum of a whole run, as the guest writes it."""
+def checksum(seed: int, pages: Words, generations: Words, *, holding: Words | None = None) -> str:
+    """The checksum of a whole run, as the guest writes it.
+
+    ``holding``: which page of the formula each of them has, where it is not its own.
+    """
     weights = pages * np.uint64(2) + np.uint64(1)
-    return f"{int((page_sums(seed, pages, generations) * weights).sum(dtype=np.uint64)):016x}"
+    sums = page_sums(seed, pages if holding is None else holding, generations)
+    return f"{int((sums * weights).sum(dtype=np.uint64)):016x}"
+
+
+def _draws(seed: int, steps: int) -> tuple[Words, Words]:
+    """The two random words of each step of a workload that goes on, from the first one on."""
+    k = np.arange(1, steps + 1, dtype=np.uint64) * np.uint64(2)
+    base = np.uint64(seed & _MASK)
+    return _mix(base + k * np.uint64(_GOLDEN)), _mix(base + (k + np.uint64(1)) * np.uint64(_GOLDEN))
 
 
 def churn_generations(seed: int, pages: int, steps: int, *, frees: bool = True) -> Generations:
@@ -157,10 +165,7 @@ def churn_generations(seed: int, pages: int, steps: int, *, frees: bool = True) 
     One that never ``frees`` writes instead.
     """
     table: Generations = np.zeros(pages, np.int64)
-    k = np.arange(1, steps + 1, dtype=np.uint64) * np.uint64(2)
-    base = np.uint64(seed & _MASK)
-    a = _mix(base + k * np.uint64(_GOLDEN))
-    b = _mix(base + (k + np.uint64(1)) * np.uint64(_GOLDEN))
+    a, b = _draws(seed, steps)
     span = np.where((a >> np.uint64(3)) & np.uint64(63), np.uint64(32), np.uint64(512))
     writes = (a & np.uint64(7)) < np.uint64(5)
     starts = b % np.uint64(pages)
@@ -175,7 +180,7 @@ def _owned(kind: str, seed: int, pages: int, kept: int, steps: int) -> Generatio
     """The generation of every page of the workload's own, -1 where it owns none."""
     if kind in KEEP:
         return np.zeros(kept, np.int64)
-    if kind in READS_DISK:
+    if kind == "pagecache":
         return np.zeros(pages, np.int64)
     if kind in CHANGING:
         return churn_generations(seed, pages, steps, frees=kind == "churn")
@@ -189,10 +194,7 @@ def _owned(kind: str, seed: int, pages: int, kept: int, steps: int) -> Generatio
 def pieces_held(seed: int, pieces: int, steps: int) -> Words:
     """Of ``dma`` after ``steps`` steps: which piece of the disk each of its pieces holds."""
     held = np.arange(pieces, dtype=np.uint64)
-    k = np.arange(1, steps + 1, dtype=np.uint64) * np.uint64(2)
-    base = np.uint64(seed & _MASK)
-    to = _mix(base + k * np.uint64(_GOLDEN)) % np.uint64(pieces)
-    came = _mix(base + (k + np.uint64(1)) * np.uint64(_GOLDEN)) % np.uint64(pieces)
+    to, came = (drawn % np.uint64(pieces) for drawn in _draws(seed, steps))
     # Of those that went to the same place numpy keeps the last.
     held[to.astype(np.int64)] = came
     return held
@@ -203,9 +205,7 @@ def _expected_pieces(seed: int, pieces: int, steps: int) -> Expected:
     held = pieces_held(seed, pieces, steps)
     came = (held[:, np.newaxis] * np.uint64(PIECE) + inside).ravel()
     places = np.arange(len(came), dtype=np.uint64)
-    weights = places * np.uint64(2) + np.uint64(1)
-    sums = page_sums(DISK_SEED, came, np.zeros(len(came), np.uint64))
-    return Expected(len(came), f"{int((sums * weights).sum(dtype=np.uint64)):016x}")
+    return Expected(len(came), checksum(DISK_SEED, places, np.zeros_like(places), holding=came))
 
 
 def expected(kind: str, seed: int, noise_bytes: int, *, keep: int | None = None, steps: int = 0) -> Expected:

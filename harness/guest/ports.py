@@ -82,3 +82,23 @@ class PortReader:
                     return
                 call: Callable[[], None] = key.data
                 call()
+
+
+class PortOwner:
+    """Base of what is told by a thread of its own what its ports have; a context manager, as that is."""
+
+    def __init__(self, name: str) -> None:
+        self._ports = PortReader(name)
+
+    def __enter__(self) -> Self:
+        self._ports.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ports.__exit__(kind, value, trace)
+        self._ended()
+
+    def _ended(self) -> None:
+        """Close what else there is: the thread has ended."""

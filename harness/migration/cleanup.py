@@ -30,7 +30,7 @@ def await_cleanup(monitor: Monitor, seconds: float = SECONDS) -> None:
     """
     deadline = Deadline(seconds, "cleaning up after the migration")
     while _migrating(monitor):
-        if deadline.expired:
+        if deadline.expired:  # a deadline's own error would be taken for the migration's
             raise MachineryError(
                 f"the {monitor.side}'s QEMU says that the migration has completed, and has not cleaned up "
                 f"after it within {deadline.seconds:g} s",

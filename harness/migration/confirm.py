@@ -26,10 +26,9 @@ import socket
 import struct
 import threading
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
-from harness.guest.ports import PortReader
+from harness.guest.ports import PortOwner
 
 #: A packet: its length, itself included, and the header (libvirt's src/rpc/virnetprotocol.x), big-endian:
 #: program, version, procedure, type, serial, status.
@@ -56,15 +55,15 @@ def confirms(packet: bytes) -> bool:
     return program == _REMOTE_PROGRAM and kind == _CALL and procedure in _CONFIRM and not cancelled
 
 
-class ConfirmGate:
+class ConfirmGate(PortOwner):
     """Between a client and its daemon.  Context manager; leaving it ends the connection.
 
     ``path`` is where it listens, for one client, in a folder that is ours alone.
     """
 
     def __init__(self, path: Path) -> None:
+        super().__init__("confirm")
         self._path = path
-        self._ports = PortReader("confirm")
         # What is held back, and whether it still is: the thread's and the caller's.
         self._lock = threading.Lock()
         self._released = False
@@ -72,14 +71,7 @@ class ConfirmGate:
         self._unparsed = b""
         self._daemon: socket.socket | None = None
 
-    def __enter__(self) -> Self:
-        self._ports.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._ports.__exit__(kind, value, trace)
+    def _ended(self) -> None:
         self._path.unlink(missing_ok=True)
 
     def attach(self, daemon: Path) -> Path:

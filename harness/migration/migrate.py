@@ -152,6 +152,10 @@ class MigrationJob:
         """The source's QEMU has been read: libvirt may end it."""
         self._gate.release()
 
+    def gone(self) -> None:
+        """A QEMU is gone: nobody will read it any more, and libvirt's job ends by itself."""
+        self.release()
+
     def cancel(self, inbox: Inbox) -> None:
         """Ask libvirt to give up, and wait until it has."""
         # It may have completed already; then there is nothing to give up, only to end.
@@ -182,8 +186,6 @@ class Handlers:
     event: Callable[[QmpEvent], None] = lambda _: None
     #: What a script has waited for.
     answered: Callable[[Answered], None] = lambda _: None
-    #: A QEMU is gone that should not be.
-    gone: Callable[[], None] = lambda: None
     #: The destination's QEMU is gone.  True: that is nothing unusual.
     destination_gone: Callable[[], bool] = lambda: False
 
@@ -201,6 +203,9 @@ class Job(Protocol):
 
     def release(self) -> None:
         """The source's QEMU may end."""
+
+    def gone(self) -> None:
+        """A QEMU is gone that should not be."""
 
     def cancel(self, inbox: Inbox) -> None:
         """Give it up."""
@@ -234,13 +239,11 @@ def follow(job: Job, inbox: Inbox, handlers: Handlers, deadline: Deadline) -> li
 
 def _step(event: QmpEvent, progress: _Progress, handlers: Handlers, job: Job) -> None:
     if event.name == CLOSED:
-        if event.side == "source":
-            job.release()  # nobody will read it any more
         # libvirt ends the source's QEMU when the guest has moved.
         expected = progress.completed if event.side == "source" else handlers.destination_gone()
         if not expected:
             progress.gone.append(event.side)
-            handlers.gone()
+            job.gone()
         return
     if event.side != "source":
         return

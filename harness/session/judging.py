@@ -86,7 +86,8 @@ def gather(moved: Moved, resolved: Resolved, events: EventStream) -> Evidence:
     not_compared: dict[str, tuple[int | None, str]] = {}
     states = []
     held, now = bool(moved.holds.holds), dict[str, PageDigests]()
-    for name, source, destination in _pairs(moved, not_compared):
+    staying = _left_where_it_is(moved)
+    for name, source, destination in _pairs(moved, staying, not_compared):
         with events.step("compare", block=name, bytes=source.size) as step:
             found = compare(source, destination, digests=held and name in moved.source.images)
             step.note(differing=int(found.differing.size))
@@ -104,7 +105,7 @@ def gather(moved: Moved, resolved: Resolved, events: EventStream) -> Evidence:
                 named=names_of(moved.host_written, block, found, source, destination),
             )
         )
-    _demand_seen(record, moved, not_compared)
+    _demand_seen(record, moved, staying, not_compared)
     if held:
         now |= {name: look(image) for name, image in moved.source.images.items() if name not in now}
     unchanged = moved.holds.requests.unchanged(now)
@@ -121,7 +122,7 @@ def gather(moved: Moved, resolved: Resolved, events: EventStream) -> Evidence:
         expect=scenario.expect,
         witnesses=witnesses_of(record, moved.holds, at_end, unchanged, resolved),
         quiet=is_quiet(resolved),
-        left_where_it_is=_left_where_it_is(moved),
+        left_where_it_is=tuple(staying.values()),
     )
     return Evidence(
         case,
@@ -158,15 +159,17 @@ def _changes(
 
 
 def _demand_seen(
-    record: MigrationRecord, moved: Moved, not_compared: Mapping[str, tuple[int | None, str]]
+    record: MigrationRecord,
+    moved: Moved,
+    staying: Mapping[str, Block],
+    not_compared: Mapping[str, tuple[int | None, str]],
 ) -> None:
     """Memory that the guest sees and nobody compared leaves no verdict; a device's own may be listed."""
-    there_for_both = {block.name for block in _left_where_it_is(moved)} - set(record.blocks)
     for name, (_, reason) in not_compared.items():
-        if name in there_for_both:
-            continue
         # Arms off and hint have no record: there the source's own map says what the guest sees.
-        if (record.blocks[name] if name in record.blocks else _block(name, 0, moved)).gpa:
+        block = record.blocks.get(name) or _block(name, 0, moved)
+        # A record that has it says that it was migrated all the same.
+        if block.gpa and (name in record.blocks or name not in staying):
             raise MachineryError(
                 f"the guest sees memory in {name!r}, which cannot be compared: {reason}",
                 hint="its memory has to be in files, or readable in both QEMUs",
@@ -232,24 +235,24 @@ def _same(source: Image, destination: Image) -> bool:
     )
 
 
-def _left_where_it_is(moved: Moved) -> tuple[Block, ...]:
+def _left_where_it_is(moved: Moved) -> dict[str, Block]:
     """Memory that both QEMUs map: no page of it is the migration's business."""
-    return tuple(
-        _block(name, image.pages, moved)
+    return {
+        name: _block(name, image.pages, moved)
         for name, image in moved.source.images.items()
         if name in moved.destination.images and _same(image, moved.destination.images[name])
-    )
+    }
 
 
 def _pairs(
-    moved: Moved, not_compared: dict[str, tuple[int | None, str]]
+    moved: Moved, staying: Mapping[str, Block], not_compared: dict[str, tuple[int | None, str]]
 ) -> Iterator[tuple[str, Image, Image]]:
     """Every RAMBlock that both sides have, as two images."""
     for name, image in moved.source.images.items():
         other = moved.destination.images.get(name)
         if other is None:
             not_compared[name] = (image.size, "the destination has it in no file")
-        elif _same(image, other):
+        elif name in staying:
             not_compared[name] = (image.size, "both QEMUs have the same file: it stays where it is")
         else:
             yield name, image, other

@@ -168,7 +168,6 @@ class Move:
             lost=self._lost,
             event=self._event,
             answered=self.script.answered,
-            gone=self._gone,
             destination_gone=lambda: self.actor.killed or self.actor.cancelled,
         )
         self._guest.arrive(self._target)
@@ -320,10 +319,6 @@ class Move:
         with contextlib.suppress(FreepageError):
             self._seen.numbers = from_query_migrate(source.execute("query-migrate"))
             self._seen.counters = device.read_counters(source, device.find_balloon(source))
-
-    def _gone(self) -> None:
-        if self._job is not None:
-            self._job.gone()
 
     def _lost(self, side: str) -> LostError:
         host = self._origin if side == "source" else self._target

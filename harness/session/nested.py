@@ -86,7 +86,7 @@ def run_scenarios_nested(
     with TerminalProgress(events) as terminal, polite_signals():
         for run in runs:
             run.prepare(events)
-        memory = 2 * max(run.scenario.guest.all_memory for run in runs)
+        memory = memory_for(run.scenario for run in runs)
         writable = {run.folder.parent for run in runs}
         statuses: list[int] = []
         with nested(events, memory=memory, writable=writable, visible=named_files(runs)) as machine:
@@ -96,6 +96,11 @@ def run_scenarios_nested(
                 if statuses[-1] == INTERRUPTED:
                     break
     return worst(statuses)
+
+
+def memory_for(scenarios: Iterable[Scenario]) -> int:
+    """Bytes for these guests, one after the other: each is there twice during its migration."""
+    return 2 * max(scenario.guest.all_memory for scenario in scenarios)
 
 
 def demand_nestable(scenario: Scenario) -> None:

@@ -17,6 +17,7 @@ from harness.session.nested import (
     demand_nestable,
     environment,
     kept_console,
+    memory_for,
     named_files,
     nested,
     polite_signals,
@@ -37,7 +38,7 @@ def open_shell_nested(name: str, changes: Sequence[str | Override], tools: Tools
     events = EventStream()
     with TerminalProgress(events) as terminal, polite_signals():
         run.prepare(events)
-        memory = 2 * scenario.guest.all_memory
+        memory = memory_for([scenario])
         with (
             nested(events, memory=memory, writable=[folder.parent], visible=named_files([run])) as machine,
             terminal.suspended(),

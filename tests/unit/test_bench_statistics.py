@@ -150,7 +150,7 @@ def test_quotients_are_of_five_against_five() -> None:
     assert found.interval.coverage == pytest.approx(1 - 2 * 4 / 252)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.lists(st.integers(1, 40), min_size=2, max_size=6, unique=True),
     st.lists(st.integers(1, 40), min_size=2, max_size=6, unique=True),

@@ -220,7 +220,7 @@ def decoded(data: bytes) -> np.ndarray:
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**32))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_png_round_trip(height: int, width: int, seed: int) -> None:
     cells = np.random.default_rng(seed).integers(0, 3, (height, width), dtype=np.uint8)
     assert np.array_equal(decoded(png(cells, [(0, 0, 0), (1, 2, 3), (255, 255, 255)])), cells)
@@ -235,7 +235,7 @@ NUMBER = {name: number for number, (name, _, _) in enumerate(STATES)}
 
 
 @given(st.integers(1, 3000), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_one_wrong_page_is_never_lost_in_the_crowd(frames: int, data: st.DataObject) -> None:
     states = np.full(frames, NUMBER["skipped"], dtype=np.uint8)
     page = data.draw(st.integers(0, frames - 1))

@@ -49,7 +49,7 @@ def blocks_of(image: RamImage) -> int:
 
 
 @given(st.lists(st.tuples(KINDS, KINDS), min_size=1, max_size=12), st.integers(0, 2 * BLOCK_PAGES))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_compare_finds_what_differs(pairs: list[tuple[str, str]], gap: int) -> None:
     half = len(pairs) // 2
     pairs = pairs[:half] + [("hole", "hole")] * gap + pairs[half:]
@@ -67,7 +67,7 @@ def test_compare_finds_what_differs(pairs: list[tuple[str, str]], gap: int) -> N
 
 
 @given(st.lists(KINDS, min_size=1, max_size=12), st.integers(0, 2 * BLOCK_PAGES))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_digests_tell_contents_apart(kinds: list[str], gap: int) -> None:
     kinds = ["hole"] * gap + kinds
     with make(kinds) as image:

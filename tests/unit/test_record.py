@@ -171,7 +171,7 @@ def test_a_block_whose_name_is_not_text() -> None:
 
 
 @given(st.binary(max_size=400), st.integers(0, len(WHOLE)), st.integers(0, 40))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_damage_never_ends_in_anything_but_our_error(noise: bytes, at: int, drop: int) -> None:
     with contextlib.suppress(MachineryError):
         parse(WHOLE[:at] + noise + WHOLE[at + drop :])

@@ -354,7 +354,7 @@ def test_docs_name_every_key(repository: Path) -> None:
 
 
 @given(st.text(max_size=80))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_file_and_no_override_ends_in_anything_else(text: str) -> None:
     with contextlib.suppress(LocatedError):
         parse(text, "x")

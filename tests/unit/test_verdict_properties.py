@@ -17,9 +17,9 @@ from tests.unit.world import BLOCK, Faults, World, with_state
 
 # Playing a world counts as drawing it, and is slow on a busy machine: that is no fault of the test.
 _SLOW = (HealthCheck.too_slow, HealthCheck.filter_too_much)
-MANY = settings(max_examples=300, deadline=None, suppress_health_check=_SLOW)
-SOME = settings(max_examples=120, deadline=None, suppress_health_check=_SLOW)
-FEW = settings(max_examples=80, deadline=None, suppress_health_check=_SLOW)
+MANY = settings(max_examples=300, suppress_health_check=_SLOW)
+SOME = settings(max_examples=120, suppress_health_check=_SLOW)
+FEW = settings(max_examples=80, suppress_health_check=_SLOW)
 
 PAGES = st.integers(20, 300)
 SEEDS = st.integers(0, 2**32)

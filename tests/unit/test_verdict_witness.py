@@ -18,7 +18,7 @@ from harness.verdict import JudgeInput, Judgement, RequestWitness, judge
 from tests.unit.world import BLOCK, World
 
 _SLOW = (HealthCheck.too_slow, HealthCheck.filter_too_much)
-SOME = settings(max_examples=120, deadline=None, suppress_health_check=_SLOW)
+SOME = settings(max_examples=120, suppress_health_check=_SLOW)
 
 TYPES = ("Unmovable", "Movable", "Reclaimable", "HighAtomic", "Isolate")
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import ExitCode, MachineryError
@@ -92,7 +92,7 @@ def test_what_is_on_a_list_is_found(kernel: dict[str, int]) -> None:
     assert (found.node[nothing] == -1).all()
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30)
 @given(st.data())
 def test_any_lists_are_found(data: st.DataObject) -> None:
     fake = FakeKernel(nodes=data.draw(st.sampled_from((1, 2))))
