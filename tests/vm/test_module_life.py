@@ -80,6 +80,19 @@ def test_a_hundred_times_under_load(shell: ShellGuest) -> None:
     assert not shell.trouble()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kernel", ["debug"], indirect=True)
+def test_what_is_lost_is_noticed(shell: ShellGuest) -> None:
+    """A control of the other tests: with the debug kernel, :meth:`ShellGuest.trouble` looks for leaks."""
+    shell.load()
+    shell.migrate()
+    assert not shell.trouble()
+    shell.run("echo leak > /sys/kernel/debug/freepage_balloon/test/misbehave")
+    for _ in range(3):
+        shell.migrate()
+    assert any("unreferenced object" in line for line in shell.trouble())
+
+
 @pytest.mark.parametrize("point", ["before-walk", "mid-walk", "after-walk"])
 def test_unbound_in_the_middle_of_a_request(setup: Setup, folder: Path, point: str) -> None:
     with ModuleGuest.boot(setup, folder) as guest:
@@ -118,3 +131,4 @@ def test_memory_in_a_balloon_that_is_migrated(shell: ShellGuest) -> None:
     shell.migrate()
     fewer = before - int(shell.read("last_pages"))
     assert abs(fewer - 64 * MIB // 4096) < 1024, fewer
+    assert not shell.trouble()
