@@ -9,9 +9,8 @@ from harness.bench.command import INSIDE, Wanted, check_points, scenarios_of
 from harness.bench.folder import BenchFolder
 from harness.errors import InputError
 from harness.events import EventStream
-from harness.session.nested import environment, memory_for, nested
+from harness.session.nested import environment, memory_for, nested, prepare_here
 from harness.session.plan import Tools
-from harness.session.prepare import command_start, prepare
 from harness.terminal import TerminalProgress
 
 
@@ -28,9 +27,7 @@ def bench_nested(wanted: Wanted, tools: Tools, out: Path | None, *, as_json: boo
     with TerminalProgress(events) as terminal:
         scenarios = scenarios_of(wanted)
         for scenario in scenarios:
-            # Emulated, as far as this host is concerned: its KVM is not asked for.
-            here = scenario.model_copy(update={"accelerator": "tcg"})
-            prepare(here, tools, events, command_start())
+            prepare_here(scenario, tools, events)
         folder = BenchFolder.open(out, inside.as_dict())
         memory = memory_for(scenarios)
         named = [Path(name) for name in wanted.scenarios if Path(name).is_file()]

@@ -142,6 +142,10 @@ class Pair(Protocol):
         """Private, and gone with the run."""
 
     @property
+    def memory_dir(self) -> Path | None:
+        """A file system in memory that both hosts see; None where they are two machines."""
+
+    @property
     def guest_name(self) -> str:
         """The guest's name: on a machine that is not ours, nobody else's."""
 

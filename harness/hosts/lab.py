@@ -292,6 +292,11 @@ class Lab:
         return self._hosts
 
     @property
+    def memory_dir(self) -> Path:
+        """Both hosts' RAM is in folders of it."""
+        return self.runtime_dir / "memory"
+
+    @property
     def guest_name(self) -> str:
         """Nobody else's guests are here."""
         return "guest"
@@ -340,7 +345,7 @@ class Lab:
         self._stack.close()
 
     def _mount_memory(self, stack: contextlib.ExitStack) -> None:
-        memory = self.runtime_dir / "memory"
+        memory = self.memory_dir
         memory.mkdir()
         size = "100%" if self._memory is None else str(self._memory)
         # Each fault of a guest whose KVM is emulated costs a millisecond: 512 pages to a fault, there.
@@ -349,7 +354,7 @@ class Lab:
         stack.callback(kernel.unmount, memory)
 
     def _make_host(self, name: str, address: str, program: Program, stack: contextlib.ExitStack) -> LabHost:
-        folders = _Folders(self.runtime_dir / name, self.runtime_dir / "memory" / name, self._logs / name)
+        folders = _Folders(self.runtime_dir / name, self.memory_dir / name, self._logs / name)
         for folder in (folders.own, folders.own / "libvirt", folders.memory):
             folder.mkdir(mode=0o700)
         folders.logs.mkdir(parents=True, exist_ok=True)

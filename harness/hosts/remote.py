@@ -51,6 +51,10 @@ class RemotePair:
         self._stream = stream
 
     @property
+    def memory_dir(self) -> None:
+        """Two machines have none in common."""
+
+    @property
     def source(self) -> RemoteHost:
         """Where the guest starts."""
         return self._hosts[0]

@@ -183,9 +183,9 @@ class Guest:
     @property
     def _shape(self) -> MemoryShape:
         guest = self.plan.resolved.scenario.guest
-        # In the lab's file system in memory, which both hosts see.
-        file = self._lab.runtime_dir / "memory" / "shared"
-        shared = None if guest.shared is None else SharedMemory(file, guest.shared)
+        shared = None
+        if guest.shared is not None and self._lab.memory_dir is not None:
+            shared = SharedMemory(self._lab.memory_dir / "shared", guest.shared)
         return MemoryShape(guest.nodes, guest.dimm, guest.below_4g, guest.hugepages, shared)
 
     def plug(self, domain: libvirt.virDomain, deadline: Deadline) -> None:

@@ -58,12 +58,7 @@ class NestedRun:
 
     def prepare(self, events: EventStream) -> None:
         """Build what it needs; nothing is built inside."""
-        # Emulated, as far as this host is concerned: its KVM is not asked for.
-        guest = self.scenario.guest.model_copy(update={"kvm_dirty": "bitmap"})
-        here = self.scenario.model_copy(update={"accelerator": "tcg", "guest": guest})
-        prepare(here, self.tools, events, command_start())
-        if self.scenario.guest.kvm_dirty == "bitmap-without-manual-protect":
-            Toolchain(events=events).no_manual_protect()
+        prepare_here(self.scenario, self.tools, events)
 
     def argv(self, scenario_file: str, *, as_json: bool) -> list[str]:
         """The command inside: the scenario as it was loaded here, changes included."""
@@ -96,6 +91,16 @@ def run_scenarios_nested(
                 if statuses[-1] == INTERRUPTED:
                     break
     return worst(statuses)
+
+
+def prepare_here(scenario: Scenario, tools: Tools, events: EventStream) -> None:
+    """Build on this host what a scenario needs in a nested machine."""
+    # Emulated, as far as this host is concerned: its KVM is not asked for.
+    guest = scenario.guest.model_copy(update={"kvm_dirty": "bitmap"})
+    here = scenario.model_copy(update={"accelerator": "tcg", "guest": guest})
+    prepare(here, tools, events, command_start())
+    if scenario.guest.kvm_dirty == "bitmap-without-manual-protect":
+        Toolchain(events=events).no_manual_protect()
 
 
 def memory_for(scenarios: Iterable[Scenario]) -> int:
