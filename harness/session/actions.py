@@ -16,6 +16,7 @@ from harness.errors import DeadlineExceeded, MachineryError
 from harness.events import Deadline, EventStream
 from harness.migration.modes import NO_LIMIT
 from harness.migration.qmp import Monitor
+from harness.session.closed_window import ClosedWindow
 from harness.session.guest import Guest
 from harness.session.registered import read_registers
 from harness.verdict_finding import Finding
@@ -41,22 +42,28 @@ MOST_SPANS: Final = 16
 #: Where the module holds who takes memory offline: the block's free pages are isolated.
 ISOLATED: Final = "going-offline"
 
-#: Column and value in /proc/net/tcp.
-_TIMER: Final = 5
-_PROBE: Final = "04"
+#: The kernel's lists of connections.
+_TCP: Final = ("tcp", "tcp6")
 
 #: sendmsg, and poll and ppoll: where QEMU's migration thread waits for a socket, on x86-64.
 _WAITS: Final = ("46", "7", "271")
+#: And futex, with the operation of a semaphore's wait (a mutex has FUTEX_WAIT) and how to read it:
+#: with multifd it waits for a channel's thread, which waits for the socket.
+_FUTEX: Final = "202"
+_WAIT_BITSET: Final = 9
+_FUTEX_COMMAND: Final = 0x7F
 
 
-def probes_window(connections: str) -> bool:
-    """Whether a connection of these waits for its peer's window to open.
+def waits_for_room(call: str) -> bool:
+    """Whether a thread waits for its destination, or for another that does, as long as it takes.
 
-    ``connections``: /proc/net/tcp; its sixth column begins with the timer that runs, which
-    is 4 for probes of a window that is closed (Documentation/networking/proc_net_tcp.rst).
+    ``call``: /proc/PID/task/TID/syscall; a number, and the arguments of the call.
     """
-    rows = (line.split() for line in connections.splitlines()[1:])
-    return any(len(row) > _TIMER and row[_TIMER].partition(":")[0] == _PROBE for row in rows)
+    number, *arguments = call.split()
+    if number != _FUTEX:
+        return number in _WAITS
+    # A wait with a time limit is for the bandwidth limit's next window.
+    return int(arguments[1], 16) & _FUTEX_COMMAND == _WAIT_BITSET and int(arguments[3], 16) == 0
 
 
 def spans(frames: Sequence[int]) -> list[int]:
@@ -86,6 +93,7 @@ class Actor:
         self.owned = Owned()
         #: What actions have found to be wrong.
         self.findings: list[Finding] = []
+        self._frozen = False
         #: Set by the move, once they are there.
         self.source: Monitor | None = None
         self.destination: Monitor | None = None
@@ -226,6 +234,7 @@ class Actor:
         except DeadlineExceeded as error:
             text = f"QEMU does not answer {command}: {error.message}"
             self.findings.append(Finding("qmp-frozen", "expectation", text))
+            self._frozen = True
             # Whatever comes next would wait for it as well.
             self._unstall()
         else:
@@ -236,7 +245,8 @@ class Actor:
 
     def _qmp_answers(self) -> None:
         for command in ("query-status", "query-migrate"):
-            self._answered(command)
+            if not self._frozen:
+                self._answered(command)
 
     def _answers_while_unheld(self, deadline: Deadline) -> None:
         """A QEMU that hangs in a queue's handler takes the guest with it: neither waits for the other."""
@@ -250,7 +260,8 @@ class Actor:
 
         with ThreadPoolExecutor(1, "unheld") as pool:
             answered = pool.submit(guest)
-            while not answered.done():
+            # A QEMU that was frozen is asked no more: it goes on with its migration, and is gone soon.
+            while not (answered.done() or self._frozen):
                 self._qmp_answers()
             answered.result()
         # By now QEMU has had the answer's notification, and handles it before another command.
@@ -306,19 +317,20 @@ class Actor:
             self.registers = read_registers(self._guest.control, vcpus)
 
     def _wait_for_closed_window(self) -> None:
-        """Until a receiver that reads no more has told the source's TCP that it takes no more.
+        """Until the source's TCP has been told, and told again, that its receiver takes no more.
 
-        From then on nothing that the source has sent makes room for more: a thread that
-        waits for its socket now waits for good, and not for an acknowledgement that is on its way.
+        From then on nothing makes room: a thread that waits for its socket now waits for good,
+        and not for an acknowledgement that is on its way.
         """
         deadline = Deadline(BLOCK_SECONDS, "a destination whose window is closed")
         connections = Path(f"/proc/{self._monitor().pid}/net")
-        while not any(probes_window((connections / name).read_text("ascii")) for name in ("tcp", "tcp6")):
+        window = ClosedWindow()
+        while not window.stays_closed("".join((connections / name).read_text("ascii") for name in _TCP)):
             deadline.check()
             self._ask_transferred()
 
     def _wait_until_blocked(self) -> None:
-        """Until the migration's thread waits for the socket, which takes no more.
+        """Until the migration's thread waits for a socket, which takes no more.
 
         No event tells of it.  The kernel does: the thread is in one and the same
         call, and what it has sent does not change.
@@ -339,10 +351,10 @@ class Actor:
         for task in Path(f"/proc/{self._monitor().pid}/task").iterdir():
             name = (task / "comm").read_text(encoding="ascii", errors="replace").strip()
             if name in ("mig/src/main", "live_migration"):
-                call = (task / "syscall").read_text(encoding="ascii").split()[0]
+                call = (task / "syscall").read_text(encoding="ascii")
                 status = (task / "status").read_text(encoding="utf-8", errors="replace")
                 switches = status.partition("voluntary_ctxt_switches:")[2].split()[0]
-                return f"{switches} {self._ask_transferred()}" if call in _WAITS else ""
+                return f"{switches} {self._ask_transferred()}" if waits_for_room(call) else ""
         return ""
 
     def _ask_transferred(self) -> int:

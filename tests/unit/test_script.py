@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing.connection
 import os
 import queue
 import socket
 import subprocess
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -19,7 +22,8 @@ from harness.events import Deadline, EventStream
 from harness.migration.migrate import Answered
 from harness.scenario import load_scenario
 from harness.scenario_script import Action, Entry, Stall, Unstall, holds_needed, needs_controls
-from harness.session.actions import Actor, probes_window
+from harness.session.actions import Actor, waits_for_room
+from harness.session.closed_window import ClosedWindow
 from harness.session.script import ScriptRunner
 
 
@@ -274,11 +278,12 @@ def test_a_reader_that_is_stopped_goes_on_again(monkeypatch: pytest.MonkeyPatch)
             process.kill()
 
 
-def test_a_closed_window_is_seen_in_the_list_of_connections() -> None:
+def test_a_window_that_stays_closed_is_seen_in_the_list_of_connections() -> None:
     """On real connections: one that is read, and one that is not."""
+    window = ClosedWindow()
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        with socket.create_connection(("127.0.0.1", port)) as client, server.accept()[0]:
+        with socket.create_connection(("127.0.0.1", port)) as client, server.accept()[0] as reader:
 
             def own() -> str:
                 lines = Path("/proc/self/net/tcp").read_text("ascii").splitlines()
@@ -287,10 +292,72 @@ def test_a_closed_window_is_seen_in_the_list_of_connections() -> None:
 
             client.sendall(b"a little")
             assert own().count("\n") == 1
-            assert not probes_window(own())
+            assert not window.stays_closed(own())
             client.setblocking(False)
-            deadline = Deadline(60, "a window that closes")
-            while not probes_window(own()):
+            deadline = Deadline(60, "a window that stays closed")
+            while not window.stays_closed(own()):
                 deadline.check()
                 with contextlib.suppress(BlockingIOError):
                     client.send(bytes(1 << 16))
+            # It does: not even a byte goes, and what opens it again is a reader.
+            with pytest.raises(BlockingIOError):
+                client.send(b"x")
+            reader.recv(1 << 24)
+            while window.stays_closed(own()):
+                deadline.check()
+
+
+def look(*rows: tuple[str, str, int]) -> str:
+    """A list of connections: its queue, its timer, and what is left of that."""
+    lines = [
+        f" {n}: 0100007F:A000 0100007F:{n:04X} 01 {queue}:00000000 {timer}:{left:08X} 00000000 0 0 1"
+        for n, (queue, timer, left) in enumerate(rows)
+    ]
+    return "\n".join(["  sl  local_address rem_address   st tx_queue rx_queue tr tm->when", *lines])
+
+
+def test_a_window_is_closed_for_good_when_a_probe_has_changed_nothing() -> None:
+    window = ClosedWindow()
+    assert not window.stays_closed(look(("0000AAAA", "04", 20)))
+    # A timer that runs down; set again twice, for a probe and its answer; and for the next probe.
+    for left, closed in ((1, False), (40, False), (41, False), (30, False), (80, True)):
+        assert window.stays_closed(look(("0000AAAA", "04", left))) == closed
+    # More has been written: it goes on from the beginning.
+    for left in (10, 160, 161, 300):
+        assert not window.stays_closed(look(("0000BBBB", "04", left - 1), ("0000AAAA", "01", left)))
+        window.stays_closed(look(("0000CCCC", "04", left)))
+    # Retransmissions are no probes, and each connection is its own.
+    window = ClosedWindow()
+    for left in (1, 2, 3, 4, 5):
+        assert not window.stays_closed(look(("0000AAAA", "01", left), ("0000AAAA", "04", 7)))
+
+
+def test_a_thread_that_waits_for_good_is_told_from_one_with_a_time_limit() -> None:
+    """On real threads; a lock of Python's is a semaphore, as what QEMU's thread waits for is."""
+    go, ends = threading.Event(), socket.socketpair()
+    waits: dict[str, Callable[[], object]] = {
+        "for good": go.wait,
+        "for a while": lambda: go.wait(1000),
+        "for a poll": lambda: multiprocessing.connection.wait([ends[0]]),
+    }
+    threads = {what: threading.Thread(target=wait, daemon=True) for what, wait in waits.items()}
+
+    def call(what: str) -> str:
+        return Path(f"/proc/self/task/{threads[what].native_id}/syscall").read_text("ascii")
+
+    for thread in threads.values():
+        thread.start()
+    deadline = Deadline(60, "threads that wait")
+    while not (waits_for_room(call("for good")) and waits_for_room(call("for a poll"))):
+        deadline.check()
+    while not call("for a while").startswith("202 "):
+        deadline.check()
+    assert not waits_for_room(call("for a while"))
+    assert not waits_for_room("running")
+    # What a mutex is: FUTEX_WAIT_PRIVATE.
+    assert not waits_for_room("202 0x7f0000000000 0x80 0x2 0x0 0x0 0x0 0x7f0000001000 0x7f0000002000")
+    go.set()
+    ends[1].close()
+    for thread in threads.values():
+        thread.join()
+    ends[0].close()
