@@ -208,6 +208,11 @@ def resolve(scenario: Scenario, machine: MachineFacts) -> Resolved:
             f"guest.kvm_dirty: {scenario.guest.kvm_dirty} is one of KVM's ways, and this guest is emulated",
             hint="add --nested: in the machine around it there is KVM",
         )
+    if accelerator == "tcg" and scenario.guest.vhost:
+        raise InputError(
+            "guest.vhost: libvirt lets the kernel serve NICs of guests under KVM, and this guest is emulated",
+            hint="add --nested: in the machine around it there is KVM",
+        )
     seed = secrets.randbits(63) if scenario.seed is None else scenario.seed
     noise = noise_bytes(scenario)
     update: dict[str, object] = {"seed": seed, "accelerator": accelerator}

@@ -93,6 +93,9 @@ class Guest(Section):
     traffic: bool = False
     """Have the lab send it datagrams as fast as it takes them, from boot to the end: the NIC, not a
     vCPU, writes them into its memory."""
+    vhost: bool = False
+    """Have the host's kernel serve its NIC (vhost-net): that writes into its memory, and keeps a log of
+    its own."""
     kernel: Annotated[Text, Field(min_length=1), AfterValidator(kernel_name)] = "default"
     """default, trixie, newest (Debian's cloud kernels), debug, or the path (with a slash) of a vmlinuz."""
     module: Literal["shipped", "test"] = "shipped"

@@ -172,6 +172,7 @@ class Guest:
             ),
             sockets=self._ends[host.name].qemu,
             nic=host.nic,
+            vhost=scenario.guest.vhost,
             extra=(*self.plan.injection.qemu_arguments, *self._tracing(host), *self._generation(host)),
             ram=host.site.ram,
             unconfined=host.site.unconfined,

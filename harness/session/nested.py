@@ -95,8 +95,8 @@ def run_scenarios_nested(
 
 def prepare_here(scenario: Scenario, tools: Tools, events: EventStream) -> None:
     """Build on this host what a scenario needs in a nested machine."""
-    # Emulated, as far as this host is concerned: its KVM is not asked for.
-    guest = scenario.guest.model_copy(update={"kvm_dirty": "bitmap"})
+    # Emulated, as far as this host is concerned: its KVM is not asked for, nor its vhost.
+    guest = scenario.guest.model_copy(update={"kvm_dirty": "bitmap", "vhost": False})
     here = scenario.model_copy(update={"accelerator": "tcg", "guest": guest})
     prepare(here, tools, events, command_start())
     if scenario.guest.kvm_dirty == "bitmap-without-manual-protect":

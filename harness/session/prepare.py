@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 _MEMINFO: Final = Path("/proc/meminfo")
 
+#: What a NIC that the kernel serves takes, and the modules that make them.
+_VHOST: Final = {"/dev/net/tun": "tun", "/dev/vhost-net": "vhost_net"}
+
 
 def memory_available() -> int:
     """Bytes that this machine can give to guests now."""
@@ -73,6 +76,18 @@ def demand_userfaultfd() -> None:
             f"migration.postcopy: this user may have no userfaultfd: {error.strerror}",
             hint="sudo sysctl vm.unprivileged_userfaultfd=1, or be root, or migration.postcopy: false",
         ) from error
+
+
+def demand_vhost() -> None:
+    """Raise if this machine's kernel cannot serve a guest's NIC, or not for this user."""
+    for path, module in _VHOST.items():
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+        except OSError as error:
+            raise InputError(
+                f"guest.vhost: {path} cannot be opened: {error.strerror}",
+                hint=f"sudo modprobe {module}, and be somebody who may open it; or use --nested",
+            ) from error
 
 
 def load(name: str, changes: Sequence[str | Override], tools: Tools) -> tuple[Scenario, Tools]:
@@ -121,6 +136,8 @@ def prepare(
             demand_hugepages(scenario.guest.all_memory)
         if scenario.migration.postcopy:
             demand_userfaultfd()
+        if scenario.guest.vhost:
+            demand_vhost()
     else:
         machines.demand_memory(scenario.guest.memory)
     toolchain = Toolchain(events=events, qemu_source=tools.qemu_source)

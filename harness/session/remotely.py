@@ -109,6 +109,8 @@ def demand_possible(scenario: Scenario) -> None:
             "migration.tls: the certificates of a run are made for its lab",
             hint="between remote machines the migration goes through ssh anyway",
         )
+    if scenario.guest.vhost:
+        raise InputError("guest.vhost: a guest between two machines of yours has no network")
     if uses(scenario.script, (Stall, Unstall)):
         raise InputError("script: pulling the wire needs the lab's own network")
 

@@ -60,6 +60,14 @@ def test_kvms_ways_are_refused_where_the_guest_is_emulated(kind: str) -> None:
     assert "--nested" in str(caught.value.hint)
 
 
+def test_so_is_a_nic_that_the_kernel_serves() -> None:
+    scenario = Scenario(name="x", guest=Guest(vhost=True))
+    assert resolve(scenario, MachineFacts(PLENTY, kvm_usable=True)).accelerator == "kvm"
+    with pytest.raises(InputError, match=r"guest\.vhost") as caught:
+        resolve(scenario, MachineFacts(PLENTY, kvm_usable=False))
+    assert "--nested" in str(caught.value.hint)
+
+
 #: KVM_CHECK_EXTENSION, and two of its questions.
 _ASK = """
 import fcntl, os

@@ -139,6 +139,13 @@ def test_tap_is_ours_and_without_vhost() -> None:
     assert value(interface, "rom", "enabled") == "no"
 
 
+def test_vhost_is_said() -> None:
+    root = ET.fromstring(domain_xml(make(nic=TAP, vhost=True)))
+    interface = root.find("devices/interface")
+    assert interface is not None
+    assert value(interface, "driver", "name") == "vhost"
+
+
 def test_relay_by_datagrams_on_the_loopback() -> None:
     root = ET.fromstring(domain_xml(make(nic=RELAY)))
     assert value(root, "devices/interface", "type") == "udp"

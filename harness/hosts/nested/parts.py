@@ -39,6 +39,7 @@ MODULES: Final = (
     "9p",
     "overlay",
     "tun",
+    "vhost_net",
     "bridge",
     "veth",
     "sch_tbf",
