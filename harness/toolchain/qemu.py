@@ -45,6 +45,8 @@ OPTIONS = (
     "--enable-slirp",
     "--enable-pixman",
     "--enable-zstd",
+    "--enable-vhost-kernel",
+    "--enable-vhost-net",
     "--enable-gnutls",
     "--disable-docs",
     "--disable-install-blobs",
