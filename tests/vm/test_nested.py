@@ -18,6 +18,7 @@ import pytest
 
 from harness.errors import GuestLost
 from harness.events import Deadline, EventStream
+from harness.faults.catalogue import SCENARIOS
 from harness.hosts.nested import machine as machine_module
 from harness.hosts.nested.machine import MachineSpec, NestedMachine
 from harness.hosts.nested.parts import machine_parts
@@ -209,6 +210,23 @@ def test_an_unarmed_log_is_caught_under_kvm_and_only_there(
     options = ("--fault", fault, "--accel", "tcg", "--json", "--memory", "192MiB")
     emulated = end(start("run", "race-w2", *options))
     assert emulated.status == 0, str(emulated)
+
+
+@pytest.mark.slow
+def test_a_nic_that_the_kernel_serves_writes_into_memory(folder: Path) -> None:
+    options = ("--memory", "256MiB", "--set", "guest.vhost=true", "--set", "guest.traffic=true")
+    (result,) = assert_right(end(nested(folder, "freed", *options)), "freed")
+    assert result.folder is not None
+    assert '"vhost":true' in (Path(result.folder) / "source.command").read_text()
+
+
+@pytest.mark.slow
+def test_vhosts_own_log_has_to_be_read(folder: Path) -> None:
+    scenario = str(SCENARIOS / "vhost-off.yaml")
+    ended = end(nested(folder, scenario, "--fault", "vhost-not-synced"))
+    assert ended.status == 1, str(ended)
+    (result,) = documents(ended.stdout)
+    assert {"differs-though-sent", "differs-not-skipped"} & {finding.rule for finding in result.findings}
 
 
 def test_all_that_ships_is_in_a_group() -> None:
