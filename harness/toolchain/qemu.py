@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -234,7 +235,10 @@ class QemuBuilder:
         wanted = json.dumps([command, _system()])
         if mark.exists() and mark.read_text("utf-8") == wanted:
             return
-        shutil.rmtree(build, ignore_errors=True)
+        if build.exists():
+            # Out of the way first: the compilers of a build that was killed may still write there.
+            build.rename(tempfile.mkdtemp(prefix="stage.", dir=tree.root))
+            clean_leftovers(tree)
         build.mkdir()
         log = tree.root / "configure.log"
         log.unlink(missing_ok=True)
