@@ -12,23 +12,38 @@ import contextlib
 import os
 import socket
 import threading
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Final
 
-#: So many at once, and the pause between, in seconds: some 6000 a second, a third of a slow CPU.
-_BURST: Final = 64
+#: The pause between two bursts, in seconds.
 _PAUSE: Final = 0.01
-#: Bytes of one: a whole frame.
-_SIZE: Final = 1400
 #: "discard"; the guest has nothing there.
 _PORT: Final = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many datagrams at once, each of so many bytes."""
+
+    burst: int
+    size: int
+
+
+#: Some 6000 whole frames a second, a third of a slow CPU.
+DENSE: Final = Rate(64, 1400)
+#: A hundred a second: the guest has given away the page a second or two before it is written to.  And
+#: so small that its driver copies them, and writes nothing itself to that page (GOOD_COPY_LEN in the
+#: kernel's drivers/net/virtio_net.c).
+SPARSE: Final = Rate(1, 64)
 
 
 class Traffic:
     """Context manager: while it is entered, a thread sends datagrams to ``address``."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, rate: Rate = DENSE) -> None:
         self._address = (address, _PORT)
+        self._rate = rate
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._send, name="traffic", daemon=True)
 
@@ -45,9 +60,9 @@ class Traffic:
     def _send(self) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sending:
             sending.setblocking(False)
-            content = os.urandom(_SIZE)
+            content = os.urandom(self._rate.size)
             while not self._over.wait(_PAUSE):
-                for _ in range(_BURST):
+                for _ in range(self._rate.burst):
                     # A full queue, or a guest that says that nobody listens.
                     with contextlib.suppress(OSError):
                         sending.sendto(content, self._address)

@@ -114,9 +114,10 @@ def booted(plan: RunPlan, folder: RunFolder, events: EventStream) -> Iterator[Bo
         try:
             here = _boot(plan, lab, guest, events)
             if scenario.guest.traffic:
-                from harness.hosts.traffic import Traffic
+                from harness.hosts.traffic import DENSE, SPARSE, Traffic
 
-                stack.enter_context(Traffic(GUEST_ADDRESS))
+                rate = SPARSE if scenario.guest.traffic == "sparse" else DENSE
+                stack.enter_context(Traffic(GUEST_ADDRESS, rate))
             yield here
         except GuestLost as error:
             _demand_hosts(lab)
