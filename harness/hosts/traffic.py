@@ -16,26 +16,25 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final
 
-#: The pause between two bursts, in seconds.
-_PAUSE: Final = 0.01
 #: "discard"; the guest has nothing there.
 _PORT: Final = 9
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """So many datagrams at once, each of so many bytes."""
+    """So many datagrams at once, each of so many bytes; and the pause after them, in seconds."""
 
     burst: int
     size: int
+    pause: float
 
 
 #: Some 6000 whole frames a second, a third of a slow CPU.
-DENSE: Final = Rate(64, 1400)
-#: A hundred a second: the guest has given away the page a second or two before it is written to.  And
-#: so small that its driver copies them, and writes nothing itself to that page (GOOD_COPY_LEN in the
-#: kernel's drivers/net/virtio_net.c).
-SPARSE: Final = Rate(1, 64)
+DENSE: Final = Rate(64, 1400, 0.01)
+#: Twenty a second: of 256 buffers the guest gave each away twelve seconds before it is written to, and
+#: a migration that takes less has sent most of them before.  And so small that its driver copies them,
+#: and writes nothing to those pages itself (GOOD_COPY_LEN in the kernel's drivers/net/virtio_net.c).
+SPARSE: Final = Rate(1, 64, 0.05)
 
 
 class Traffic:
@@ -61,7 +60,7 @@ class Traffic:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sending:
             sending.setblocking(False)
             content = os.urandom(self._rate.size)
-            while not self._over.wait(_PAUSE):
+            while not self._over.wait(self._rate.pause):
                 for _ in range(self._rate.burst):
                     # A full queue, or a guest that says that nobody listens.
                     with contextlib.suppress(OSError):
