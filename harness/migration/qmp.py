@@ -257,6 +257,16 @@ class Monitor:
         self._transcript.note(self.side, "return", answer)
         return answer
 
+    def ended(self) -> bool:
+        """Whether this QEMU is gone, or goes rather than answer."""
+        try:
+            self.execute("query-status")
+        except QemuGone:
+            return True
+        except (CommandError, DeadlineExceeded):
+            return False
+        return False
+
     def close(self) -> None:
         """Let go of the monitor; QEMU goes on."""
         self._expected_end = True

@@ -321,6 +321,10 @@ class Move:
             self._seen.counters = device.read_counters(source, device.find_balloon(source))
 
     def _lost(self, side: str) -> LostError:
+        # A source that ends takes its destination with it, whose stream is over, and which may be the first
+        # that we hear of. The other way round the source goes on.
+        if side == "destination" and self.actor.source is not None and self.actor.source.ended():
+            side = "source"
         host = self._origin if side == "source" else self._target
         return lost(host, f"the {side}'s QEMU ended during the migration")
 

@@ -169,6 +169,14 @@ def test_a_qemu_that_dies_in_a_command_is_a_lost_guest(setup: Setup) -> None:
         setup.monitor.execute("stop")
 
 
+def test_whether_a_qemu_has_ended(setup: Setup) -> None:
+    assert not setup.monitor.ended()
+    setup.qemu.die()
+    while setup.heard.get(timeout=5).name != CLOSED:
+        pass
+    assert setup.monitor.ended()
+
+
 @pytest.mark.parametrize("habits", [{"chatty": 2}, {"rude": 2}])
 def test_an_event_may_come_before_the_first_answer(tmp_path: Path, habits: dict[str, int]) -> None:
     FakeQemu(tmp_path / "qmp", ANSWERS, **habits)

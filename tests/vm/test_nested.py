@@ -214,7 +214,7 @@ def test_an_unarmed_log_is_caught_under_kvm_and_only_there(
 
 @pytest.mark.slow
 def test_a_nic_that_the_kernel_serves_writes_into_memory(folder: Path) -> None:
-    options = ("--memory", "256MiB", "--set", "guest.vhost=true", "--set", "guest.traffic=true")
+    options = ("--memory", "512MiB", "--set", "guest.vhost=true", "--set", "guest.traffic=true")
     (result,) = assert_right(end(nested(folder, "freed", *options)), "freed")
     assert result.folder is not None
     assert '"vhost":true' in (Path(result.folder) / "source.command").read_text()
