@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias
 
@@ -107,6 +107,12 @@ class Inbox:
                 return self._queue.get(timeout=deadline.timeout())
             except queue.Empty:
                 deadline.check()
+
+    def rest(self) -> Iterator[Incoming]:
+        """What has come by now, without waiting."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                yield self._queue.get_nowait()
 
 
 class MigrationJob:

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import libvirt
 
@@ -24,7 +24,7 @@ from harness.migration.confirm import ConfirmGate
 from harness.migration.direct import ARGUMENTS, DirectJob
 from harness.migration.hold import HoldKeeper
 from harness.migration.memory_map import query_map
-from harness.migration.migrate import Handlers, Inbox, MigrationJob, MigrationRequest, follow
+from harness.migration.migrate import Answered, Handlers, Inbox, MigrationJob, MigrationRequest, follow
 from harness.migration.modes import Modes
 from harness.migration.outside import OutsideWalk
 from harness.migration.qmp import Monitor, MonitorLoop, QmpEvent
@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     from harness.report.measures import Cost
     from harness.scenario import Migration
     from harness.scenario_script import Entry
+
+#: For what a script has begun when its migration is given up; the guest may be emulated.
+GIVEN_UP_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,8 +248,21 @@ class Move:
         self.script.happened("resumed")
         self.script.settle(self._inbox.get, deadline)
 
+    def _hear_the_end(self) -> None:
+        """Hear QEMU's own word, which the script may wait for, and which may come after libvirt's."""
+        assert self.actor.source is not None
+        # What QEMU said before this answer has come before it.
+        self.actor.source.execute("query-status")
+        for item in self._inbox.rest():
+            if isinstance(item, Answered):
+                self.script.answered(item)
+            elif isinstance(item, QmpEvent) and item.side == "source":
+                self._event(item)
+        self.script.settle(self._inbox.get, Deadline(GIVEN_UP_SECONDS, "the script's end"))
+
     def given_up(self, error: MigrationError) -> Given:
-        """What became of a migration that did not complete."""
+        """What became of a migration that did not complete, when the script has done what it has begun."""
+        self._hear_the_end()
         reason = f"{error.message} ({self._seen.reason})" if self._seen.reason else error.message
         return Given("cancelled" if self.actor.cancelled else "failed", reason)
 
