@@ -90,7 +90,7 @@ class Guest(Section):
     """Where the PCI hole begins: no more than this is mapped below 4 GiB. null: the machine's own limit."""
     hugepages: bool = False
     """Back its memory with huge pages of the host, which has to have reserved them."""
-    traffic: bool | Literal["sparse"] = False
+    traffic: Literal[False, True, "sparse"] = False
     """Have the lab send it datagrams as fast as it takes them, from boot to the end: the NIC, not a
     vCPU, writes them into its memory. sparse: a few, into pages to which no vCPU writes meanwhile."""
     vhost: bool = False

@@ -76,7 +76,9 @@ def problem_of(detail: ErrorDetails, tree: LocatedTree) -> Problem:
             if path == ("name",):
                 text = "missing; expected a name of small letters, digits and dashes"
         case "literal_error":
-            text = _literal(given, str(context["expected"]))
+            # In the words of YAML.
+            expected = str(context["expected"]).replace("True", "true").replace("False", "false")
+            text = _literal(given, expected)
         case "union_tag_invalid" | "union_tag_not_found":
             word, known = (
                 ("action", tuple(ACTIONS)) if path[:1] == ("script",) else ("kind", tuple(WORKLOADS))

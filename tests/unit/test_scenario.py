@@ -118,6 +118,7 @@ guest:
   memory: 2GB
   vcpus: "2"
   machine: q36
+  traffic: sparce
   cmdline: "foo\\nbar"
 workload:
   kind: freed
@@ -133,8 +134,8 @@ expect:
     assert [line.split(": ")[0] for line in found] == [
         f"my.yaml:{line}:{column}"
         for line, column in [
-            (1, 1), (2, 1), (3, 1), (4, 1), (6, 3), (7, 3), (8, 3), (9, 3), (12, 3), (13, 3),
-            (14, 1), (15, 1), (16, 1), (18, 3),
+            (1, 1), (2, 1), (3, 1), (4, 1), (6, 3), (7, 3), (8, 3), (9, 3), (10, 3), (13, 3),
+            (14, 3), (15, 1), (16, 1), (17, 1), (19, 3),
         ]
     ]  # fmt: skip
     for line, words in zip(
@@ -148,6 +149,7 @@ expect:
             "did you mean '2GiB'?",
             "guest.vcpus: expected a whole number, got '2'",
             "guest.machine: expected 'pc' or 'q35', got 'q36'; did you mean 'q35'?",
+            "guest.traffic: expected false, true or 'sparse', got 'sparce'; did you mean 'sparse'?",
             "guest.cmdline: expected letters",
             "workload.nois: unknown key; did you mean 'noise'? the keys of workload 'freed' here are kind",
             "workload.keep: expected a size such as '2GiB', got '-3MiB', which is negative",
