@@ -51,7 +51,7 @@ HOSTS_FILE: Final = "127.0.0.1 localhost\n" + "".join(
 
 _TAP: Final = "tap0"
 _PACKETS: Final = "nic0"
-_TUN: Final = Path("/dev/net/tun")
+TUN: Final = Path("/dev/net/tun")
 _TUNSETIFF: Final = 0x400454CA
 _TUNSETPERSIST: Final = 0x400454CB
 _TUNSETOWNER: Final = 0x400454CC
@@ -75,10 +75,15 @@ class Nic:
     ports: tuple[int, int] = (0, 0)
 
 
+def try_device(path: Path) -> None:
+    """Open it as whoever uses it would; raises :class:`OSError` if this user cannot."""
+    os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+
+
 def can_open_tun() -> bool:
     """Whether this user may make taps."""
     try:
-        os.close(os.open(_TUN, os.O_RDWR | os.O_CLOEXEC))
+        try_device(TUN)
     except OSError:
         return False
     return True
@@ -180,7 +185,7 @@ def _quiet() -> None:
 def _make_tap(name: str) -> None:
     """A persistent tap in the calling thread's network, for libvirt to open by its name."""
     flags = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR
-    tun = os.open(_TUN, os.O_RDWR | os.O_CLOEXEC)
+    tun = os.open(TUN, os.O_RDWR | os.O_CLOEXEC)
     try:
         fcntl.ioctl(tun, _TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
         # An ordinary user's daemon has no capabilities, in no namespace; the owner needs none.

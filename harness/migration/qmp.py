@@ -264,7 +264,7 @@ class Monitor:
         except QemuGone:
             return True
         except (CommandError, DeadlineExceeded):
-            return False
+            pass
         return False
 
     def close(self) -> None:

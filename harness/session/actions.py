@@ -32,6 +32,8 @@ GUEST_SECONDS: Final = 180.0
 #: How long QEMU may take to answer a simple question.  Far more than it ever needs: what is
 #: looked for is a monitor that hangs for as long as the network does.
 QMP_SECONDS: Final = 60.0
+#: The finding about a QEMU that takes longer.
+FROZEN: Final = "qmp-frozen"
 #: How long a source with nobody to send to may take until it blocks.
 BLOCK_SECONDS: Final = 120.0
 
@@ -93,7 +95,6 @@ class Actor:
         self.owned = Owned()
         #: What actions have found to be wrong.
         self.findings: list[Finding] = []
-        self._frozen = False
         #: Set by the move, once they are there.
         self.source: Monitor | None = None
         self.destination: Monitor | None = None
@@ -227,14 +228,17 @@ class Actor:
         else:
             self._target.set_wire(up=True)
 
+    @property
+    def _frozen(self) -> bool:
+        return any(finding.rule == FROZEN for finding in self.findings)
+
     def _answered(self, command: str) -> None:
         """An answer that does not come is what a user would suffer from, and no failure of ours."""
         try:
             self._monitor().execute(command, seconds=QMP_SECONDS)
         except DeadlineExceeded as error:
             text = f"QEMU does not answer {command}: {error.message}"
-            self.findings.append(Finding("qmp-frozen", "expectation", text))
-            self._frozen = True
+            self.findings.append(Finding(FROZEN, "expectation", text))
             # Whatever comes next would wait for it as well.
             self._unstall()
         else:

@@ -21,6 +21,7 @@ from harness.errors import InputError
 from harness.events import EventStream
 from harness.faults.injection import Injection, injection_of
 from harness.hosts import kernel as kernel_calls
+from harness.hosts import netns
 from harness.scenario import (
     HOST_MARGIN,
     MachineFacts,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 _MEMINFO: Final = Path("/proc/meminfo")
 
 #: What a NIC that the kernel serves takes, and the modules that make them.
-_VHOST: Final = {"/dev/net/tun": "tun", "/dev/vhost-net": "vhost_net"}
+_VHOST: Final = {netns.TUN: "tun", Path("/dev/vhost-net"): "vhost_net"}
 
 
 def memory_available() -> int:
@@ -82,7 +83,7 @@ def demand_vhost() -> None:
     """Raise if this machine's kernel cannot serve a guest's NIC, or not for this user."""
     for path, module in _VHOST.items():
         try:
-            os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+            netns.try_device(path)
         except OSError as error:
             raise InputError(
                 f"guest.vhost: {path} cannot be opened: {error.strerror}",

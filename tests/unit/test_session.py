@@ -82,7 +82,7 @@ def test_postcopy_is_refused_where_qemu_could_not_do_it(monkeypatch: pytest.Monk
 
 def test_vhost_is_refused_where_it_cannot_be_opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     device = tmp_path / "vhost-net"
-    monkeypatch.setattr(prepare, "_VHOST", {str(device): "vhost_net"})
+    monkeypatch.setattr(prepare, "_VHOST", {device: "vhost_net"})
     with pytest.raises(InputError, match=r"guest\.vhost.*No such file") as caught:
         demand_vhost()
     assert "modprobe vhost_net" in str(caught.value.hint)

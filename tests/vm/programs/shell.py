@@ -25,7 +25,8 @@ from tests.vm.programs.plain import PlainGuest, Software
 
 #: Sorts of trouble that a kernel says in its log; what a debug kernel finds is among them.
 TROUBLE = re.compile(
-    r"WARNING:|BUG:|Oops|KASAN|UBSAN|unreferenced object|possible recursive|possible circular|"
+    r"WARNING:|BUG:|Oops|KASAN|UBSAN|kmemleak: [0-9]+ new|unreferenced object|"
+    r"possible recursive|possible circular|"
     r"inconsistent lock state|sleeping function|list_(?:add|del) corruption|Bad page|pagealloc|"
     r"INFO: task .* blocked|suspicious RCU|general protection|stack segment|Call Trace"
 )
