@@ -188,3 +188,12 @@ def _key(machine: Machine) -> str:
         str(os.getuid()),
     )
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+_NESTED: Final = ("kvm_intel", "kvm_amd")
+
+
+def hardware_nesting(modules: Path = Path("/sys/module")) -> bool:
+    """Whether this host's KVM says that it offers virtualisation to its guests."""
+    parameters = (modules / module / "parameters" / "nested" for module in _NESTED)
+    return any(path.read_text(encoding="ascii").strip() in ("1", "Y") for path in parameters if path.exists())

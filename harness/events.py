@@ -105,7 +105,7 @@ def patience(seconds: float) -> float:
     """How long a wait of ``seconds`` may last here.
 
     In a nested machine that is emulated everything takes longer, and nothing is
-    wrong with it: see :mod:`harness.hosts.nested`.
+    wrong with it: see :mod:`harness.nested`.
     """
     return seconds * EMULATED_PATIENCE if os.environ.get("FREEPAGE_CHAIN") == "kvm-in-tcg" else seconds
 

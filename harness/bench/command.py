@@ -25,9 +25,9 @@ from harness.events import EventStream
 from harness.units import format_size
 
 if TYPE_CHECKING:
-    from harness.scenario import Scenario
+    from harness.scenario.load import Scenario
 
-#: Options of a bench that runs in a machine around it (:mod:`harness.bench.nested`).
+#: Options of a bench that runs in a machine around it (:mod:`harness.nested.bench`).
 INSIDE: Final = ("--accel", "kvm")
 #: Above this load a processor, a bench says that its machine had other things to do.
 BUSY: Final = 1.2
@@ -89,8 +89,8 @@ class Wanted:
 
 def check_points(wanted: Wanted) -> None:
     """Refuse what no run could do before the first one is made."""
-    from harness.scenario import MachineFacts, resolve
-    from harness.session.prepare import memory_available
+    from harness.hosts.this_machine import memory_available
+    from harness.scenario.resolve import MachineFacts, resolve
 
     facts = MachineFacts(memory_available(), kvm_usable=True)
     for scenario in scenarios_of(wanted):
@@ -99,7 +99,7 @@ def check_points(wanted: Wanted) -> None:
 
 def scenarios_of(wanted: Wanted) -> list[Scenario]:
     """The scenario of each point, as its runs will have it."""
-    from harness.scenario import load_scenario
+    from harness.scenario.load import load_scenario
 
     points = make_points(wanted.scenarios, wanted.memories, wanted.arms)
     return [load_scenario(point.scenario, _changes(wanted, point)) for point in points]

@@ -138,7 +138,7 @@ def bench_run(
         overhead=overhead,
     )
     if nested:
-        from harness.bench.nested import bench_nested
+        from harness.nested.bench import bench_nested
 
         raise typer.Exit(bench_nested(wanted, tools, out, as_json=json))
     events = EventStream()

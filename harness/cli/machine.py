@@ -49,9 +49,9 @@ def probe() -> None:
     from dataclasses import asdict
 
     from harness import accel
-    from harness.doctor.findings import built_machine
     from harness.errors import MachineryError
     from harness.events import EventStream, patience
+    from harness.toolchain.built import built_machine
     from harness.toolchain.cache import Cache
 
     machine = built_machine(Cache(None, EventStream()))

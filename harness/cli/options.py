@@ -11,8 +11,8 @@ import typer
 from harness.errors import InputError
 
 if TYPE_CHECKING:
-    from harness.scenario import Override
-    from harness.session.plan import Tools
+    from harness.plan.plan import Tools
+    from harness.scenario.load import Override
 
 app = typer.Typer(
     name="freepage",
@@ -84,7 +84,7 @@ def overrides(
     trace: str | None = None,
 ) -> list[str | Override]:
     """The options as changes of the scenario; ``--set`` comes last and wins."""
-    from harness.scenario import Override
+    from harness.scenario.load import Override
 
     given = (
         ("arm", "--arm", arm),
@@ -118,7 +118,7 @@ def tools_of(
 
     Raises :class:`InputError` if one option leaves another nothing to name.
     """
-    from harness.session.plan import Tools
+    from harness.plan.plan import Tools
 
     if qemu is not None and source is not None and destination is not None:
         raise InputError("--qemu has nothing left to name beside --source-qemu and --destination-qemu")
@@ -133,7 +133,7 @@ def tools_of(
 
 def kernel_named(text: str) -> str:
     """What ``--kernel`` means: a name that the toolchain knows, or an absolute path."""
-    from harness.scenario_types import KERNELS
+    from harness.scenario.values import KERNELS
 
     if text in KERNELS:
         return text

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from harness.scenario import Override
+    from harness.scenario.load import Override
 
 Source = Annotated[
     str | None,
@@ -24,7 +24,7 @@ SshConfig = Annotated[
 def named_machines(source: str | None, destination: str | None) -> dict[str, str]:
     """The URIs that are given, by side.  Raises :class:`InputError` for what is none."""
     from harness.errors import InputError
-    from harness.hosts.remote_uri import RemoteUri
+    from harness.scenario.remote_uri import RemoteUri
 
     given = {"source": source, "destination": destination}
     for name, uri in given.items():
@@ -40,7 +40,7 @@ def remote_overrides(
     source: str | None, destination: str | None, ssh_config: Path | None
 ) -> list[str | Override]:
     """Two machines in place of the lab, as changes of the scenario."""
-    from harness.scenario import Override
+    from harness.scenario.load import Override
 
     config = None if ssh_config is None else str(ssh_config.absolute())
     given = (

@@ -69,10 +69,10 @@ def run(
     ]
     tools = tools_of(qemu, source_qemu, destination_qemu, kernel, qemu_source, fault)
     if nested:
-        from harness.session.nested import run_scenarios_nested
+        from harness.nested.commands import run_scenarios_nested
 
         raise typer.Exit(run_scenarios_nested(scenarios, changes, tools, out=out, as_json=json))
-    from harness.session.several import run_scenarios
+    from harness.run.several import run_scenarios
 
     raise typer.Exit(run_scenarios(scenarios, changes, tools, out=out, as_json=json))
 
@@ -102,9 +102,9 @@ def shell(
     changes = overrides(arm, accel, memory, seed, None, settings)
     tools = tools_of(qemu, None, None, kernel, qemu_source)
     if nested:
-        from harness.session.nested_shell import open_shell_nested
+        from harness.nested.shell import open_shell_nested
 
         raise typer.Exit(open_shell_nested(scenario, changes, tools, out=out))
-    from harness.session.run import open_shell
+    from harness.run.supervise import open_shell
 
     raise typer.Exit(open_shell(scenario, changes, tools, out=out))

@@ -21,7 +21,7 @@ def scenario_list(json: Json = False) -> None:
     """List the scenarios that ship."""
     from dataclasses import asdict
 
-    from harness.scenario import list_scenarios
+    from harness.scenario.load import list_scenarios
 
     found = list_scenarios()
     if json:
@@ -35,7 +35,7 @@ def scenario_list(json: Json = False) -> None:
 @scenarios.command("show")
 def scenario_show(name: str, settings: Settings = None) -> None:
     """Print a scenario with every default filled in."""
-    from harness.scenario import load_scenario
+    from harness.scenario.load import load_scenario
 
     typer.echo(load_scenario(name, settings or ()).to_yaml(), nl=False)
 
@@ -43,7 +43,7 @@ def scenario_show(name: str, settings: Settings = None) -> None:
 @scenarios.command("check")
 def scenario_check(files: Annotated[list[str], typer.Argument(metavar="FILE...")]) -> None:
     """Say whether scenario files are right, and where they are not."""
-    from harness.scenario import load_scenario
+    from harness.scenario.load import load_scenario
 
     wrong = 0
     for file in files:
@@ -61,6 +61,6 @@ def scenario_check(files: Annotated[list[str], typer.Argument(metavar="FILE...")
 @scenarios.command("schema")
 def scenario_schema() -> None:
     """Print the JSON Schema of scenarios."""
-    from harness.scenario import scenario_schema
+    from harness.scenario.load import scenario_schema
 
     print_json(scenario_schema())

@@ -7,6 +7,7 @@ changes the machine, and nothing takes longer than the KVM probe's time limit.
 
 from __future__ import annotations
 
-from harness.doctor.findings import Finding, Level, examine, possible
+from harness.doctor.checks import examine, possible
+from harness.doctor.finding import Finding, Level
 
 __all__ = ["Finding", "Level", "examine", "possible"]

@@ -17,10 +17,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from harness.doctor.findings import Finding, Level
+from harness.doctor.finding import Finding, Level
 from harness.errors import FreepageError
 from harness.events import EventStream
-from harness.scenario_remote import RemoteSide
+from harness.scenario.remote import RemoteSide
 from harness.toolchain.run import search_path
 from harness.units import PAGE_SIZE, format_size
 

@@ -9,7 +9,8 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
-from harness.doctor.findings import Finding, Level, possible
+from harness.doctor.checks import possible
+from harness.doctor.finding import Finding, Level
 
 _STYLES: Final = {Level.OK: "green", Level.NOTE: "yellow", Level.MISSING: "bold red"}
 

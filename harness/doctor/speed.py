@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Final
 
 from harness import accel
-from harness.doctor.findings import Finding, Level, built_machine, hardware_nesting
+from harness.accel import hardware_nesting
+from harness.doctor.finding import Finding, Level
 from harness.errors import FreepageError
 from harness.events import EventStream
+from harness.toolchain.built import built_machine
 from harness.toolchain.cache import Cache, key_of
 
 #: Emulated, on slow cores, with everybody else at work.
@@ -56,7 +58,7 @@ def _tcg(machine: accel.Machine, cache: Cache, events: EventStream, *, measure: 
 
 
 def _nested(machine: accel.Machine, cache: Cache, events: EventStream, *, measure: bool) -> Finding:
-    from harness.hosts.nested.parts import machine_parts
+    from harness.nested.parts import machine_parts
 
     offered = hardware_nesting()
     chain = "kvm-in-kvm, if this host's KVM runs guests" if offered else "kvm-in-tcg"
@@ -77,7 +79,7 @@ def _nested(machine: accel.Machine, cache: Cache, events: EventStream, *, measur
 
 def _try(events: EventStream) -> accel.Probe:
     """Boot a machine, and a guest kernel under the KVM in it."""
-    from harness.session.nested import environment, nested
+    from harness.nested.commands import environment, nested
 
     began = time.monotonic()
     said = bytearray()

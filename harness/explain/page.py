@@ -11,7 +11,7 @@ import numpy as np
 from harness.explain.case import Case
 from harness.explain.store import END, EQUAL, EXPLAINED, SKIPPED, WRONG, Instant, KeptBlock
 from harness.memory.record import Request
-from harness.verdict import PAGE_RULES
+from harness.verdict.judge import PAGE_RULES
 
 Lines = list[tuple[str, str]]
 

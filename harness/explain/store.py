@@ -26,7 +26,7 @@ from harness.errors import InputError
 from harness.memory.image import Flags
 from harness.memory.record import Block
 from harness.memory.walk import NONE, FreeWalk, Kind
-from harness.verdict import Judgement
+from harness.verdict.judge import Judgement
 
 FILE: Final = "pages.npz"
 VERSION: Final = 1

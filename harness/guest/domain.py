@@ -18,37 +18,18 @@ from typing import Final, Literal, TypeAlias
 from uuid import UUID
 
 from harness.errors import MachineryError
+from harness.guest.devices import Balloon, Disk, _disk, _interface, _reattach
 from harness.guest.dirty_log import QEMUS_CHOICE, DirtyLog
 from harness.guest.memory_shape import ONE_BLOCK, MemoryShape, add_backing, add_maximum, add_nodes
-from harness.hosts.netns import Nic
+from harness.hosts.interface import Nic, Sockets
 
-Arm: TypeAlias = Literal["off", "hint", "info"]
 Accelerator: TypeAlias = Literal["kvm", "tcg"]
 
 _QEMU: Final = "http://libvirt.org/schemas/domain/qemu/1.0"
 _MONITOR: Final = "freepage-monitor"
-_IOTHREAD: Final = "freepage-hint"
-_BALLOON: Final = "virtio-balloon-device"
 
 #: Not in XML 1.0, escaped or not; ElementTree would write them all the same.
 _NOT_XML: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff\ud800-\udfff]")
-
-
-@dataclass(frozen=True, slots=True)
-class Sockets:
-    """Unix sockets of one QEMU.  Console and control are *ours*: they must listen before QEMU starts.
-
-    ``monitor`` is QEMU's: it listens there by the time libvirt has started it.
-    """
-
-    console: Path
-    control: Path
-    monitor: Path
-
-    @classmethod
-    def below(cls, folder: Path) -> Sockets:
-        """In a host's runtime folder."""
-        return cls(folder / "console.sock", folder / "control.sock", folder / "monitor.sock")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,51 +39,6 @@ class Boot:
     kernel: Path
     initrd: Path
     cmdline: str
-
-
-@dataclass(frozen=True, slots=True)
-class Balloon:
-    """The device under test: which arm, and what the oracle needs of it.
-
-    ``hold`` names the points at which the device stops the guest for the harness
-    (``request``, ``answer``); ``record`` is the file that it keeps for the oracle.
-    """
-
-    arm: Arm
-    hold: tuple[str, ...] = ()
-    record: Path | None = None
-
-    def arguments(self) -> Iterator[str]:
-        """The QEMU arguments that make the balloon device what the arm needs."""
-        properties: list[str] = []
-        if self.arm == "hint":
-            # Upstream's hint wants a thread of its own: it takes blocks while the guest runs.
-            yield from ("-object", f"iothread,id={_IOTHREAD}")
-            properties += [f"iothread={_IOTHREAD}", "free-page-hint=on"]
-        elif self.arm == "info":
-            properties.append("free-page-info=on")
-            if self.hold:
-                properties.append(f"x-free-page-info-hold={','.join(self.hold)}")
-        if self.record is not None:
-            # Upstream's hints are recorded as well.
-            properties.append(f"x-free-page-info-record={self.record}")
-        for text in properties:
-            # -global takes the rest of its argument as the value: a comma needs no doubling.
-            yield from ("-global", f"{_BALLOON}.{text}")
-
-
-@dataclass(frozen=True, slots=True)
-class Disk:
-    """A virtio disk that both hosts see.
-
-    Read-only, it may be open in both QEMUs at once, whatever is cached where.
-    Written to, it must not be: the one that gives it up has to have written all
-    before the other reads, so nothing may stay in a host's page cache.
-    """
-
-    path: Path
-    kind: Literal["raw", "qcow2"] = "raw"
-    readonly: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,43 +185,6 @@ def _devices(root: ET.Element, spec: DomainSpec) -> None:
     if spec.nic is not None:
         _interface(devices, spec.nic, "vhost" if spec.vhost else "qemu")
     ET.SubElement(devices, "memballoon", {"model": "virtio"})
-
-
-def _disk(devices: ET.Element, disk: Disk) -> None:
-    element = ET.SubElement(devices, "disk", {"type": "file", "device": "disk"})
-    driver = {"name": "qemu", "type": disk.kind}
-    if not disk.readonly:
-        driver["cache"] = "none"
-    ET.SubElement(element, "driver", driver)
-    ET.SubElement(element, "source", {"file": str(disk.path)})
-    ET.SubElement(element, "target", {"dev": "vda", "bus": "virtio"})
-    if disk.readonly:
-        ET.SubElement(element, "readonly")
-
-
-def _interface(devices: ET.Element, nic: Nic, driver: str) -> None:
-    interface = ET.SubElement(devices, "interface")
-    ET.SubElement(interface, "mac", {"address": nic.mac})
-    ET.SubElement(interface, "model", {"type": "virtio"})
-    # Said, as libvirt takes vhost by itself where the machine has it.
-    ET.SubElement(interface, "driver", {"name": driver})
-    ET.SubElement(interface, "rom", {"enabled": "no"})
-    _reattach(interface, nic)
-
-
-def _reattach(interface: ET.Element, nic: Nic) -> None:
-    """Attach a NIC as a host wants it.  The guest cannot tell the difference."""
-    for tag in ("source", "target", "backend"):
-        for old in interface.findall(tag):
-            interface.remove(old)
-    if nic.tap is not None:
-        interface.set("type", "ethernet")
-        ET.SubElement(interface, "target", {"dev": nic.tap, "managed": "no"})
-        return
-    interface.set("type", "udp")
-    relay, qemu = nic.ports
-    source = ET.SubElement(interface, "source", {"address": "127.0.0.1", "port": str(relay)})
-    ET.SubElement(source, "local", {"address": "127.0.0.1", "port": str(qemu)})
 
 
 def _redirect(element: ET.Element, sockets: dict[str, Path]) -> None:

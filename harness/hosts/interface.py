@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
-from harness.guest.domain import Sockets
-from harness.hosts.netns import Nic
 from harness.memory.access import Image
 from harness.memory.qemu_ram import BlockPlace
 
@@ -154,3 +152,32 @@ class Pair(Protocol):
 
     def bring(self, files: Mapping[str, Path]) -> None:
         """Make files of ours available on both hosts; see :meth:`Host.path_of`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """Unix sockets of one QEMU.  Console and control are *ours*: they must listen before QEMU starts.
+
+    ``monitor`` is QEMU's: it listens there by the time libvirt has started it.
+    """
+
+    console: Path
+    control: Path
+    monitor: Path
+
+    @classmethod
+    def below(cls, folder: Path) -> Sockets:
+        """In a host's runtime folder."""
+        return cls(folder / "console.sock", folder / "control.sock", folder / "monitor.sock")
+
+
+@dataclass(frozen=True, slots=True)
+class Nic:
+    """How the guest's NIC is attached to a host: a tap, or datagrams where none may be made.
+
+    ``ports`` are the relay's and QEMU's own, on the host's loopback.
+    """
+
+    mac: str
+    tap: str | None
+    ports: tuple[int, int] = (0, 0)

@@ -31,11 +31,10 @@ from typing import TYPE_CHECKING, Final
 from harness import accel
 from harness.errors import FreepageError, HostLost, MachineryError
 from harness.events import EventStream, patience
-from harness.guest.domain import Sockets
 from harness.hosts import capscache, kernel, netns, relay
 from harness.hosts.certificates import write_certificates
 from harness.hosts.enter import inside_lab
-from harness.hosts.interface import Ends, Site, Through
+from harness.hosts.interface import Ends, Nic, Site, Sockets, Through
 from harness.hosts.kernel import Mount
 from harness.hosts.lab_qemu import LabQemu
 from harness.hosts.libvirtd import CERTIFICATES, HUGEPAGES, Daemon, Program, find_program
@@ -76,7 +75,7 @@ class LabHost:
         self._space = Space(name)
         self._daemon = Daemon(program, self._space, folders.own / "libvirt", folders.memory, folders.logs)
         self._connection: Future[libvirt.virConnect] | None = None
-        self._network: Future[netns.Nic] | None = None
+        self._network: Future[Nic] | None = None
         self._relay_process: subprocess.Popen[bytes] | None = None
         self._ended: int | None = None
 
@@ -91,7 +90,7 @@ class LabHost:
         return f"tcp://{self.address}"
 
     @property
-    def nic(self) -> netns.Nic:
+    def nic(self) -> Nic:
         """How a guest's NIC is attached here; waits until the network is there."""
         assert self._network is not None
         with _told(f"cannot make the {self.name}'s network"):
@@ -205,10 +204,10 @@ class LabHost:
             last_lines=self.last_words(),
         )
 
-    def attach(self, network: Future[tuple[netns.Nic, ...]], index: int) -> None:
+    def attach(self, network: Future[tuple[Nic, ...]], index: int) -> None:
         """Say where the guest's NIC will come from; starts the relay if it needs one."""
 
-        def settle() -> netns.Nic:
+        def settle() -> Nic:
             nic = network.result()[index]
             if nic.tap is None:
                 self._space.run(lambda: self._relay(nic))
@@ -216,7 +215,7 @@ class LabHost:
 
         self._network = background(settle, f"nic-{self.name}")
 
-    def _relay(self, nic: netns.Nic) -> None:
+    def _relay(self, nic: Nic) -> None:
         packets, datagrams = netns.relay_sockets(nic)
         numbers = (packets.fileno(), datagrams.fileno())
         assert relay.__file__ is not None
@@ -309,7 +308,7 @@ class Lab:
 
     def __enter__(self) -> Lab:
         if not inside_lab():
-            raise MachineryError("not in a lab", hint="harness.hosts.enter.enter_lab() makes one")
+            raise MachineryError("not in a lab", hint="harness.hosts.enter.enter() makes one")
         program = find_program()
         with contextlib.ExitStack() as stack:
             self.runtime_dir.mkdir(mode=0o700)

@@ -253,3 +253,11 @@ class Daemon:
                 continue
             found += [f"{path.name}: {line}" for line in text.splitlines()[-lines:]]
         return tuple(found)
+
+
+def libvirt_version() -> str:
+    """Of the library; the daemons are from the same installation."""
+    import libvirt
+
+    number: int = libvirt.getVersion()
+    return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"

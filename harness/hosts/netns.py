@@ -22,11 +22,11 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from harness.errors import MachineryError
+from harness.hosts.interface import Nic
 from harness.hosts.shaping import shape
 from harness.hosts.space import Space
 
@@ -61,18 +61,6 @@ _IFF_VNET_HDR: Final = 0x4000
 _SIOCETHTOOL: Final = 0x8946
 #: ``ETHTOOL_STXCSUM``, ``ETHTOOL_STSO``, ``ETHTOOL_SGSO``: offloads that a packet socket cannot take on.
 _OFFLOADS: Final = (0x17, 0x1F, 0x24)
-
-
-@dataclass(frozen=True, slots=True)
-class Nic:
-    """How the guest's NIC is attached to a host: a tap, or datagrams where none may be made.
-
-    ``ports`` are the relay's and QEMU's own, on the host's loopback.
-    """
-
-    mac: str
-    tap: str | None
-    ports: tuple[int, int] = (0, 0)
 
 
 def try_device(path: Path) -> None:

@@ -32,10 +32,10 @@ from harness.hosts.remote_fit import RECORDS_ROOM, common_parent, demand_memory
 from harness.hosts.remote_host import RemoteHost
 from harness.hosts.remote_memory import ORACLE, Shared
 from harness.hosts.remote_ssh import SshConnection
-from harness.hosts.remote_uri import RemoteUri
+from harness.scenario.remote_uri import RemoteUri
 
 if TYPE_CHECKING:
-    from harness.scenario_remote import Remote, RemoteSide
+    from harness.scenario.remote import Remote, RemoteSide
 
 #: Beside the guest's RAM on each machine: QEMU's own, and the deputy's digests.
 MEMORY_MARGIN: Final = 256 << 20

@@ -11,7 +11,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.errors import InputError, MachineryError
-from harness.hosts.remote_uri import RemoteUri
+from harness.scenario.remote_uri import RemoteUri
 
 #: Bytes that a run's folder needs beside what is copied into it: the device's records.
 RECORDS_ROOM: Final = 256 << 20

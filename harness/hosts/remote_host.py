@@ -10,20 +10,19 @@ from typing import TYPE_CHECKING, Final
 
 from harness.errors import FreepageError, HostLost, MachineryError
 from harness.events import EventStream
-from harness.guest.domain import Sockets
-from harness.hosts.interface import Ends, Site, Through
+from harness.hosts.interface import Ends, Site, Sockets, Through
 from harness.hosts.remote_deputy import DeputyClient
 from harness.hosts.remote_files import bring, fetch
 from harness.hosts.remote_fit import Daemon, Facts, demand_machine, no_libvirt, working_socket
 from harness.hosts.remote_memory import ORACLE, Shared
 from harness.hosts.remote_qemu import RemoteQemu, find_qemu
 from harness.hosts.remote_ssh import SshConnection
-from harness.hosts.remote_uri import RemoteUri
+from harness.scenario.remote_uri import RemoteUri
 
 if TYPE_CHECKING:
     import libvirt
 
-    from harness.hosts.netns import Nic
+    from harness.hosts.interface import Nic
 
 #: Of a log so much is fetched.
 _LOG_BYTES: Final = 1 << 24

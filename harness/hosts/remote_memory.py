@@ -26,8 +26,7 @@ import numpy as np
 
 from harness.errors import MachineryError
 from harness.hosts.remote_deputy import DeputyClient, unpacked
-from harness.memory.access import FarImage, PageDigests, PageNumbers
-from harness.memory.compare import Comparison
+from harness.memory.access import Comparison, FarImage, PageDigests, PageNumbers
 from harness.memory.image import BLOCK_PAGES, WORDS, Flags, Words
 from harness.units import PAGE_SIZE
 

@@ -22,7 +22,7 @@ from typing import IO, Final
 
 from harness.errors import FreepageError, InputError, MachineryError
 from harness.hosts import kernel
-from harness.hosts.remote_uri import RemoteUri
+from harness.scenario.remote_uri import RemoteUri
 
 #: Seconds until a host must have answered, and after which a silent one is given up.
 CONNECT_SECONDS: Final = 20

@@ -9,6 +9,7 @@ flags: contents stay where they are, but for single pages.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from harness.memory.image import Flags, RamImage, Words
 
 if TYPE_CHECKING:
-    from harness.memory.compare import Comparison
+    pass
 
 
 PageNumbers = npt.NDArray[np.int64]
@@ -78,3 +79,21 @@ class FarImage(Protocol):
 
 
 Image: TypeAlias = RamImage | FarImage
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What the two sides of one block hold.  Flags have one entry a page."""
+
+    pages: int
+    differing: PageNumbers
+    zero_on_source: Flags
+    zero_on_destination: Flags
+    hole_on_source: Flags
+    digests: PageDigests | None = None
+    """Of the source's pages, where they were asked for and are read here."""
+
+    @property
+    def equal(self) -> bool:
+        """Whether every byte is the same."""
+        return self.differing.size == 0

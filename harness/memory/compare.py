@@ -10,34 +10,14 @@ where both sides have a hole nothing is read.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from harness.errors import MachineryError
-from harness.memory.access import Image, PageDigests, PageNumbers
+from harness.memory.access import Comparison, Image, PageNumbers
 from harness.memory.digest import LocalDigests, digest_rows, empty_digests
 from harness.memory.image import Flags, RamImage, Words, block_runs, zero_rows
 
 __all__ = ["Comparison", "PageNumbers", "compare"]
-
-
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """What the two sides of one block hold.  Flags have one entry a page."""
-
-    pages: int
-    differing: PageNumbers
-    zero_on_source: Flags
-    zero_on_destination: Flags
-    hole_on_source: Flags
-    digests: PageDigests | None = None
-    """Of the source's pages, where they were asked for and are read here."""
-
-    @property
-    def equal(self) -> bool:
-        """Whether every byte is the same."""
-        return self.differing.size == 0
 
 
 def compare(source: Image, destination: Image, *, digests: bool = False) -> Comparison:

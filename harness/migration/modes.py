@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from harness.scenario import Migration
+    from harness.scenario.load import Migration
 
 #: As good as no limit, in bytes a second; QEMU takes no zero for it.
 NO_LIMIT: Final = 1 << 50

@@ -17,12 +17,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.errors import InputError
-from harness.floor import Account
 from harness.memory.walk import FreeWalk, Standing, WalkError
 from harness.report.measures import Cost, Walk, Work
 from harness.report.remote import RemoteReport
-from harness.scenario_model import Arm, VerdictWord
-from harness.verdict import Finding, Judgement, PageCounts, Testimony
+from harness.scenario.model import Arm, VerdictWord
+from harness.verdict.floor import Account
+from harness.verdict.judge import Finding, Judgement, PageCounts, Testimony
 
 VERSION = 1
 #: How many wrong pages are listed with all that is known of each.

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from harness.guest import formula
+from harness.memory import formula
 from harness.toolchain.cache import Cache, key_of
 
 _PAGES_AT_ONCE: Final = 4096

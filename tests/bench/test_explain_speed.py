@@ -26,7 +26,7 @@ from harness.memory.record import Accept, Block, PackedFlags, Request
 from harness.memory.walk import NONE, FreeWalk, Kind
 from harness.memory.walk.zones import Zone
 from harness.units import PAGE_SIZE
-from harness.verdict import BlockState, JudgeInput, RequestWitness, judge
+from harness.verdict.judge import BlockState, JudgeInput, RequestWitness, judge
 
 pytestmark = pytest.mark.bench
 

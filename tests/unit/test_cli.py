@@ -12,7 +12,7 @@ import pytest
 
 from harness import cli
 from harness.errors import InputError
-from harness.scenario import Override
+from harness.scenario.load import Override
 
 
 def call(

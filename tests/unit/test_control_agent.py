@@ -18,8 +18,8 @@ import pytest
 
 from harness.errors import MachineryError
 from harness.events import Deadline, EventStream
-from harness.guest import formula
 from harness.guest.control import GuestControl
+from harness.memory import formula
 
 SOURCES = Path(__file__).parents[2] / "vm-images" / "guest"
 POWEROFF = 42

@@ -27,9 +27,9 @@ from harness.events import Deadline
 from harness.hosts.remote_deputy import DeputyClient, archive, unpacked
 from harness.hosts.remote_files import bring, fetch
 from harness.hosts.remote_memory import CHUNK_PAGES, ORACLE, RemoteImage, Shared
-from harness.hosts.remote_uri import RemoteUri
 from harness.memory.compare import compare
 from harness.memory.image import RamImage
+from harness.scenario.remote_uri import RemoteUri
 from harness.units import PAGE_SIZE
 
 KEY = b"k" * 32

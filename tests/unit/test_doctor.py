@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from harness import accel
-from harness.doctor import Finding, Level, examine, findings, possible, remote, speed
+from harness.doctor import Finding, Level, checks, examine, possible, remote, speed
 from harness.doctor.show import as_document
 from harness.errors import MachineryError
 from harness.events import EventStream
 from harness.hosts import remote as hosts_remote
-from harness.hosts.nested import parts
+from harness.nested import parts
+from harness.toolchain.built import built_machine
 from harness.toolchain.cache import Cache
 
 
@@ -39,7 +40,7 @@ def look(cache: Cache) -> dict[str, Finding]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(findings, "_namespaces", lambda: Finding("namespaces", Level.OK, ""))
+    monkeypatch.setattr(checks, "_namespaces", lambda: Finding("namespaces", Level.OK, ""))
 
 
 def test_nothing_built_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +77,7 @@ def test_a_missing_device_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_little_memory_is_a_note_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.session.prepare.memory_available", lambda: 1 << 30)
+    monkeypatch.setattr("harness.hosts.this_machine.memory_available", lambda: 1 << 30)
     finding = look(cache_of(tmp_path, built=False))["memory"]
     assert (finding.level, finding.text) == (Level.NOTE, "1GiB available")
     assert finding.advice
@@ -167,6 +168,6 @@ def test_a_kernel_of_another_shape_does_not_hide_the_others(tmp_path: Path) -> N
     cache = cache_of(tmp_path, built=True)
     (tmp_path / "store/kernel/newer").mkdir()
     os.utime(tmp_path / "store/kernel/newer", (2e9, 2e9))
-    machine = findings.built_machine(cache)
+    machine = built_machine(cache)
     assert machine is not None
     assert machine.vmlinuz.name == "vmlinuz-6.1"

@@ -11,8 +11,10 @@ from uuid import UUID
 import pytest
 
 from harness.errors import MachineryError
-from harness.guest.domain import Balloon, Boot, DomainSpec, Sockets, destination_xml, domain_xml
-from harness.hosts.netns import GUEST_MAC, Nic
+from harness.guest.devices import Balloon
+from harness.guest.domain import Boot, DomainSpec, destination_xml, domain_xml
+from harness.hosts.interface import Nic, Sockets
+from harness.hosts.netns import GUEST_MAC
 
 QEMU = "{http://libvirt.org/schemas/domain/qemu/1.0}"
 TAP = Nic(GUEST_MAC, "tap0")

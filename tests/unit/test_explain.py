@@ -30,7 +30,7 @@ from harness.explain.trace import arguments, rounds, sendings_of
 from harness.memory.record import Block
 from harness.memory.walk import WalkError
 from harness.units import PAGE_SIZE
-from harness.verdict import BlockState, JudgeInput, Judgement, judge
+from harness.verdict.judge import BlockState, JudgeInput, Judgement, judge
 from tests.unit.test_result import result
 from tests.unit.test_verdict_witness import Quiet, walk_of
 

@@ -17,7 +17,7 @@ from harness.faults.catalogue import Catalogue, Fault, catalogue
 from harness.faults.conduct import choose
 from harness.faults.injection import NO_INJECTION, injection_of
 from harness.faults.outcome import Ended, judge_control, judge_fault
-from harness.scenario import load_scenario
+from harness.scenario.load import load_scenario
 
 FAULTS = catalogue().faults
 
@@ -68,11 +68,9 @@ def test_no_scenario_of_the_campaign_is_unused() -> None:
 def test_who_judges_is_not_told(repository: Path) -> None:
     harness = repository / "harness"
     judges = [
-        *harness.glob("verdict*.py"),
+        *(harness / "verdict").rglob("*.py"),
         *(harness / "memory").rglob("*.py"),
-        harness / "session/judging.py",
-        harness / "session/witness.py",
-        harness / "session/checking.py",
+        *(harness / "evidence").rglob("*.py"),
     ]
     assert len(judges) > 10
     for path in judges:

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness.floor import BlockPages, account_of, floor_of, head_of, split
 from harness.memory.digest import RequestDigests
 from harness.memory.image import Flags, RamImage
 from harness.memory.record import Accept, Block, MigrationRecord, PackedFlags, Request
 from harness.units import PAGE_SIZE
-from harness.verdict import BlockState, JudgeInput
+from harness.verdict.floor import BlockPages, account_of, floor_of, head_of, split
+from harness.verdict.judge import BlockState, JudgeInput
 
 
 def flags(bits: str) -> Flags:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.guest import formula
+from harness.memory import formula
 
 SOURCES = Path(__file__).parents[2] / "vm-images" / "guest"
 PAGE = formula.PAGE

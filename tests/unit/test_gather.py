@@ -14,15 +14,16 @@ import pytest
 
 from harness.errors import ExitCode, MachineryError
 from harness.events import EventStream
-from harness.guest import formula
+from harness.evidence.gather import gather
+from harness.evidence.host_writes import HostWritten
+from harness.evidence.witnesses import witnesses_of
+from harness.memory import formula
 from harness.memory.image import RamImage
 from harness.memory.record import Accept, Block, MigrationRecord, PackedFlags, Request
 from harness.memory.walk import Kind, TornError, WalkError
 from harness.migration.hold import ANSWER, REQUEST, HoldKeeper
-from harness.scenario import MachineFacts, Resolved, load_scenario, resolve
-from harness.session.judging import gather
-from harness.session.registered import HostWritten
-from harness.session.witness import witnesses_of
+from harness.scenario.load import load_scenario
+from harness.scenario.resolve import MachineFacts, Resolved, resolve
 from tests.unit.test_verdict_witness import walk_of
 
 PAGE = 4096

@@ -23,7 +23,7 @@ from harness.guest.memory_shape import (
 )
 from harness.hosts.certificates import write_certificates
 from harness.migration.modes import NO_LIMIT, PLAIN, Modes
-from harness.scenario import load_scenario
+from harness.scenario.load import load_scenario
 
 
 @pytest.mark.parametrize(

@@ -26,16 +26,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import accel
+from harness.cli import inside as agent_module
 from harness.errors import GuestLost, InputError
 from harness.events import EventStream
-from harness.hosts.nested import agent as agent_module
-from harness.hosts.nested import machine as machine_module
-from harness.hosts.nested.keyboard import Keyboard
-from harness.hosts.nested.machine import MachineSpec, NestedMachine, Share, Tap, command_line, start_script
-from harness.hosts.nested.parts import Parts, unpacked_kernel
-from harness.hosts.nested.wire import LONGEST, Lines, WireError, encode, pack, unpack
-from harness.scenario import Scenario
-from harness.session.several import run_folders, worst
+from harness.nested import machine as machine_module
+from harness.nested.keyboard import Keyboard
+from harness.nested.machine import MachineSpec, NestedMachine, Share, Tap, command_line, start_script
+from harness.nested.parts import Parts, unpacked_kernel
+from harness.nested.wire import LONGEST, Lines, WireError, encode, pack, unpack
+from harness.run.several import run_folders, worst
+from harness.scenario.load import Scenario
 from harness.terminal import raw_mode
 
 PARTS = Parts(
@@ -129,7 +129,7 @@ def test_services_start_between_the_shares_and_the_agent() -> None:
     assert "set -e" in script[:service]
     assert any(line.startswith("mount ") for line in script[:service])
     assert not any(line.startswith("mount ") for line in script[service:])
-    assert script[-1].endswith("harness.hosts.nested.agent")
+    assert script[-1].endswith("harness.cli.inside")
 
 
 def test_the_kernel_is_told_the_script_in_one_word() -> None:

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from harness.errors import InputError, MachineryError
-from harness.guest.domain import Balloon, Boot, DomainSpec, Sockets, domain_xml
+from harness.guest.devices import Balloon
+from harness.guest.domain import Boot, DomainSpec, domain_xml
+from harness.hosts.interface import Sockets
 from harness.hosts.remote_fit import (
     Daemon,
     Facts,
@@ -18,8 +20,8 @@ from harness.hosts.remote_fit import (
     no_libvirt,
     working_socket,
 )
-from harness.hosts.remote_uri import RemoteUri
-from harness.scenario import load_scenario
+from harness.scenario.load import load_scenario
+from harness.scenario.remote_uri import RemoteUri
 
 SYSTEM = RemoteUri.parse("qemu+ssh://root@a/system")
 SESSION = RemoteUri.parse("qemu+ssh://me@a:2222/session")

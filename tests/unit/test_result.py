@@ -12,7 +12,6 @@ import pytest
 from rich.console import Console
 
 from harness.errors import InputError
-from harness.floor import Account
 from harness.report.result import (
     Bytes,
     FoundRule,
@@ -26,7 +25,8 @@ from harness.report.result import (
     wrong_pages_of,
 )
 from harness.report.summary import print_summary
-from harness.verdict import JudgeInput, Judgement, judge
+from harness.verdict.floor import Account
+from harness.verdict.judge import JudgeInput, Judgement, judge
 from tests.unit.test_verdict import ALL_WELL, info, state
 
 COUNTERS = {

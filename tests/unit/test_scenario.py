@@ -14,20 +14,19 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from harness.errors import InputError
-from harness.located import LocatedError, parse
-from harness.scenario import (
+from harness.scenario.load import (
     Churn,
     Freed,
-    MachineFacts,
     Override,
     Scenario,
     list_scenarios,
     load_scenario,
     noise_bytes,
-    resolve,
     scenario_schema,
     scenario_text,
 )
+from harness.scenario.located import LocatedError, parse
+from harness.scenario.resolve import MachineFacts, resolve
 from harness.units import Percent
 
 MIB, GIB = 2**20, 2**30

@@ -20,11 +20,11 @@ import pytest
 from harness.errors import InputError, MachineryError
 from harness.events import Deadline, EventStream
 from harness.migration.migrate import Answered
-from harness.scenario import load_scenario
-from harness.scenario_script import Action, Entry, Stall, Unstall, holds_needed, needs_controls
-from harness.session.actions import Actor, waits_for_room
-from harness.session.closed_window import ClosedWindow
-from harness.session.script import ScriptRunner
+from harness.scenario.load import load_scenario
+from harness.scenario.script import Action, Entry, Stall, Unstall, holds_needed, needs_controls
+from harness.script.closed_window import ClosedWindow
+from harness.script.runner import ScriptRunner
+from harness.script.stage import Actor, waits_for_room
 
 
 class FakeStage:

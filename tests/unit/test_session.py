@@ -13,16 +13,16 @@ import pytest
 
 from harness.errors import InputError, MachineryError
 from harness.events import EventStream
-from harness.hosts import kernel
+from harness.hosts import kernel, this_machine
 from harness.hosts.lab_qemu import LabQemu
+from harness.hosts.qemu_log import last_words, logged_command
+from harness.hosts.this_machine import command_start, demand_userfaultfd, demand_vhost, memory_available
 from harness.memory.image import RamImage
 from harness.memory.qemu_ram import backings
 from harness.migration.hold import HoldKeeper
 from harness.migration.statistics import RamBlock
-from harness.session import prepare
-from harness.session.guest import last_words, logged_command
-from harness.session.plan import Tools
-from harness.session.prepare import command_start, demand_userfaultfd, demand_vhost, load, memory_available
+from harness.plan.plan import Tools
+from harness.plan.prepare import load
 
 LOG = """\
 2026-01-01 00:00:00.000+0000: starting up libvirt version: 9.0.0, qemu version: 10.0.0, kernel: 6.1
@@ -82,7 +82,7 @@ def test_postcopy_is_refused_where_qemu_could_not_do_it(monkeypatch: pytest.Monk
 
 def test_vhost_is_refused_where_it_cannot_be_opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     device = tmp_path / "vhost-net"
-    monkeypatch.setattr(prepare, "_VHOST", {device: "vhost_net"})
+    monkeypatch.setattr(this_machine, "_VHOST", {device: "vhost_net"})
     with pytest.raises(InputError, match=r"guest\.vhost.*No such file") as caught:
         demand_vhost()
     assert "modprobe vhost_net" in str(caught.value.hint)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import InputError
-from harness.session.disk import copy_sparse
+from harness.run.disk import copy_sparse
 from harness.toolchain.compiling import read_compile_recipe
 from harness.toolchain.distribution import read_distribution_recipe
 
@@ -66,7 +66,7 @@ def test_a_copy_to_another_file_system_has_them_too(tmp_path: Path, monkeypatch:
         raise OSError(errno.EXDEV, "Invalid cross-device link")
 
     monkeypatch.setattr(os, "copy_file_range", refuse)
-    monkeypatch.setattr("harness.session.disk._data", lambda _, size: [(0, size)])
+    monkeypatch.setattr("harness.run.disk._data", lambda _, size: [(0, size)])
     test_a_copy_has_the_same_content_and_the_same_holes(tmp_path)
 
 

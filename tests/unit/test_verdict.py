@@ -11,10 +11,10 @@ import pytest
 
 from harness.errors import MachineryError
 from harness.memory.record import Accept, Block, PackedFlags, Request
-from harness.scenario_model import Expect
+from harness.scenario.model import Expect
 from harness.units import PAGE_SIZE
-from harness.verdict import BlockState, GuestChecks, JudgeInput, judge
-from harness.verdict_log import reached
+from harness.verdict.judge import BlockState, GuestChecks, JudgeInput, judge
+from harness.verdict.log import reached
 
 HINT = 2**64 - 1
 ALL_WELL = GuestChecks(verify_bad=0, exercise_bad=0, kernel_warnings=(), checksum_matches=True)

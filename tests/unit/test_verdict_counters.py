@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from harness.memory.record import Accept, Block, PackedFlags, Request
-from harness.scenario import Expect
-from harness.verdict import JudgeInput, RequestWitness, judge
-from harness.verdict_counters import counter_findings
+from harness.scenario.load import Expect
+from harness.verdict.counters import counter_findings
+from harness.verdict.judge import JudgeInput, RequestWitness, judge
 from tests.unit.test_verdict_witness import walk_of
 
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from harness.memory.record import Accept, PackedFlags, Request
-from harness.verdict import JudgeInput, Judgement, judge
+from harness.verdict.judge import JudgeInput, Judgement, judge
 from tests.unit.world import BLOCK, Faults, World, with_state
 
 # Playing a world counts as drawing it, and is slow on a busy machine: that is no fault of the test.

@@ -14,7 +14,7 @@ from harness.memory.image import Flags
 from harness.memory.record import Accept, Block, PackedFlags
 from harness.memory.walk import NONE, FreeWalk, Kind
 from harness.memory.walk.zones import Zone
-from harness.verdict import JudgeInput, Judgement, RequestWitness, judge
+from harness.verdict.judge import JudgeInput, Judgement, RequestWitness, judge
 from tests.unit.world import BLOCK, World
 
 _SLOW = (HealthCheck.too_slow, HealthCheck.filter_too_much)

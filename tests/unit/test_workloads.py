@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.guest import formula
+from harness.memory import formula
 from harness.toolchain.cache import Cache
 from harness.toolchain.disk import build_formula_disk
 

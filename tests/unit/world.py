@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from harness.memory.record import Accept, Block, PackedFlags, Request
-from harness.scenario_model import Expect
+from harness.scenario.model import Expect
 from harness.units import PAGE_SIZE
-from harness.verdict import BlockState, JudgeInput
+from harness.verdict.judge import BlockState, JudgeInput
 
 BLOCK = "pc.ram"
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from harness.errors import InputError
+from harness.hosts.this_machine import demand_hugepages, demand_userfaultfd
 from harness.report.result import Result
-from harness.session.prepare import demand_hugepages, demand_userfaultfd
 from tests.vm.conftest import Ended
 
 Run = Callable[..., Ended]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import MachineryError
-from harness.scenario_types import KERNELS
+from harness.scenario.values import KERNELS
 from harness.toolchain import Kernel, Toolchain
 from harness.toolchain.apt import Apt
 from harness.toolchain.module import VARIANTS, build_module, builder_for

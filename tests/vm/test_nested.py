@@ -19,13 +19,13 @@ import pytest
 from harness.errors import GuestLost
 from harness.events import Deadline, EventStream
 from harness.faults.catalogue import SCENARIOS
-from harness.hosts.nested import machine as machine_module
-from harness.hosts.nested.machine import MachineSpec, NestedMachine
-from harness.hosts.nested.parts import machine_parts
+from harness.nested import machine as machine_module
+from harness.nested.machine import MachineSpec, NestedMachine
+from harness.nested.parts import machine_parts
 from harness.report.folder import MARKER
 from harness.report.result import Result
-from harness.scenario import list_scenarios, load_scenario
-from harness.session.conclude import EXIT_CODES
+from harness.run.carry_out import EXIT_CODES
+from harness.scenario.load import list_scenarios, load_scenario
 from harness.toolchain.cache import Cache
 from tests.vm.conftest import Ended, Running, assert_all_gone
 from tests.vm.processes import name_of

@@ -12,7 +12,7 @@ import pytest
 
 from harness.report.folder import MARKER
 from harness.report.result import Result
-from harness.scenario import load_scenario
+from harness.scenario.load import load_scenario
 from tests.vm.conftest import Ended, Start
 
 Run = Callable[..., Ended]

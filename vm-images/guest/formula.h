@@ -5,7 +5,7 @@
  * Word i of page N in generation G under seed S is a pure function, so the host
  * computes what the guest must find without ever having seen it: nothing that a
  * broken migration does to the guest can also change the expectation.  The same
- * arithmetic stands in harness/guest/formula.py; a unit test compiles this file
+ * arithmetic stands in harness/memory/formula.py; a unit test compiles this file
  * and compares the two.
  *
  * All arithmetic is modulo 2^64.

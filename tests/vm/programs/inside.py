@@ -20,11 +20,12 @@ from harness.errors import GuestLost, MachineryError
 from harness.events import Deadline, EventStream
 from harness.hosts.enter import enter
 from harness.hosts.netns import GUEST_ADDRESS
+from harness.hosts.this_machine import command_start
+from harness.plan.plan import RunPlan, Tools
+from harness.plan.prepare import load as load_scenario
+from harness.plan.prepare import prepare
 from harness.report.folder import RunFolder
-from harness.session.inside import Booted, booted, load
-from harness.session.plan import RunPlan, Tools
-from harness.session.prepare import command_start, prepare
-from harness.session.prepare import load as load_scenario
+from harness.run.boot import Booted, booted, load
 
 PAGE = 4096
 
@@ -32,7 +33,7 @@ PAGE = 4096
 def ssh(here: Booted, folder: RunFolder, events: EventStream) -> dict[str, object]:
     """A session that was opened before the migration is used after it."""
     from harness.guest.ssh import Shell
-    from harness.session.move import Move
+    from harness.run.move import Move
 
     deadline = Deadline(120, "ssh")
     boot_id = ["cat", "/proc/sys/kernel/random/boot_id"]
@@ -50,8 +51,8 @@ def ssh(here: Booted, folder: RunFolder, events: EventStream) -> dict[str, objec
 
 def corrupt(here: Booted, folder: RunFolder, events: EventStream) -> dict[str, object]:
     """One bit of a page that was sent and one of a page that was skipped are changed on the destination."""
-    from harness.session.judging import gather
-    from harness.session.move import Move
+    from harness.evidence.gather import gather
+    from harness.run.move import Move
 
     load(here, events)
     with Move(here.guest, (here.lab.source, here.lab.destination), folder, events) as move:
@@ -78,7 +79,7 @@ def balloon(here: Booted, folder: RunFolder, events: EventStream) -> dict[str, o
     """What `virsh setmem` and `virsh dommemstat` do, before and after a migration of an inflated guest."""
     from harness.migration.qmp import Monitor, MonitorLoop
     from harness.migration.transcript import Transcript
-    from harness.session.move import Move
+    from harness.run.move import Move
 
     deadline = Deadline(180, "the balloon")
     full, small = 512 << 20, 384 << 20
@@ -127,7 +128,7 @@ def planted(here: Booted, folder: RunFolder, events: EventStream) -> dict[str, o
 
 def _fresh(here: Booted, folder: RunFolder, events: EventStream, plant: int) -> dict[str, object]:
     from harness.memory.record import read_record
-    from harness.session.move import Move
+    from harness.run.move import Move
 
     load(here, events)
     deadline = Deadline(300, "the guest's exercise")

@@ -153,10 +153,11 @@ def hold(qemu: str = "") -> int:
     """QEMU is stopped and continued behind libvirt's back, again and again, while it migrates."""
     import tempfile
 
+    from harness.hosts.this_machine import command_start
+    from harness.plan.plan import Tools
+    from harness.plan.prepare import load, prepare
     from harness.report.folder import RunFolder
-    from harness.session.inside import booted
-    from harness.session.plan import Tools
-    from harness.session.prepare import command_start, load, prepare
+    from harness.run.boot import booted
 
     path = Path(qemu) if qemu else None
     settings = ["guest.memory=256MiB", "arm=off"]

@@ -27,9 +27,9 @@ from pathlib import Path
 from harness.accel import CHAIN_VARIABLE
 from harness.events import Deadline, EventStream
 from harness.hosts.enter import enter
-from harness.hosts.nested.machine import OWN_MEMORY, MachineSpec, NestedMachine, Share, Tap
-from harness.hosts.nested.parts import machine_parts
-from harness.session.nested import choose_chain, shares_of
+from harness.nested.commands import choose_chain, shares_of
+from harness.nested.machine import OWN_MEMORY, MachineSpec, NestedMachine, Share, Tap
+from harness.nested.parts import machine_parts
 from harness.terminal import TerminalProgress
 from harness.toolchain import Toolchain
 from harness.toolchain.cache import Cache

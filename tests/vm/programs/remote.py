@@ -57,16 +57,18 @@ def run(ssh: Ssh, out: Path, qemu: list[str]) -> object:
 
 def corrupt(ssh: Ssh, out: Path, qemu: list[str]) -> object:
     """One bit of a page that was sent and one of a page that was skipped are changed on the destination."""
+    from harness.evidence.gather import gather
+    from harness.evidence.keep import keep_pages
     from harness.hosts.remote import RemotePair
+    from harness.hosts.this_machine import command_start
     from harness.memory.compare import compare
+    from harness.plan.plan import Tools
+    from harness.plan.prepare import prepare
+    from harness.plan.remote import RemoteMachines
     from harness.report.folder import RunFolder
-    from harness.scenario import load_scenario
-    from harness.session.inside import booted, load
-    from harness.session.judging import gather, keep_pages
-    from harness.session.move import Move
-    from harness.session.plan import Tools
-    from harness.session.prepare import command_start, prepare
-    from harness.session.remotely import RemoteMachines
+    from harness.run.boot import booted, load
+    from harness.run.move import Move
+    from harness.scenario.load import load_scenario
 
     binary = Path(qemu[1]) if qemu else None
     changes = [

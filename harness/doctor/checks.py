@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The checks.  Each asks the part of the harness that will need the thing, not a copy of its rules."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+from harness import accel
+from harness.doctor.finding import Finding, Level
+from harness.errors import MachineryError
+from harness.events import EventStream
+from harness.toolchain.built import PARTS, built_parts, machine_of
+from harness.toolchain.cache import Cache
+from harness.toolchain.run import PACKAGES, search_path
+from harness.units import format_size
+
+GIB: Final = 1 << 30
+
+#: Two guests of 1 GiB, two QEMUs, two daemons.
+MEMORY_WANTED: Final = 3 * GIB
+#: A QEMU source tree with its build, a kernel with its headers.
+DISK_TO_BUILD: Final = 6 * GIB
+
+
+def examine(
+    events: EventStream,
+    cache: Cache | None = None,
+    *,
+    measure: bool = False,
+    uris: Mapping[str, str] | None = None,
+    ssh_config: Path | None = None,
+) -> tuple[Finding, ...]:
+    """Look at everything; ``uris``: machines of the user's own, by the side that they are to be.
+
+    With ``measure``, a guest is booted in each way that there is here, once, to see how fast it is.
+    """
+    cache = cache or Cache(None, events)
+    built = built_parts(cache)
+    from harness.doctor import remote, speed
+
+    checks: tuple[Callable[[], Iterable[Finding]], ...] = (
+        lambda: [_kvm(cache, built, events), *speed.ways(cache, events, measure=measure)],
+        lambda: [
+            remote.ssh_client(measure=measure),
+            *remote.machines(uris or {}, ssh_config, events, measure=measure),
+        ],
+        lambda: [_libvirt(), _namespaces(), _subordinate_ids(), _tun()],
+        lambda: [_memory(), _disk(cache, built)],
+        lambda: [_programs(built), *_parts(built)],
+    )
+    return tuple(finding for check in checks for finding in check())
+
+
+def possible(findings: Iterable[Finding]) -> bool:
+    """Whether a run is possible."""
+    return all(finding.level is not Level.MISSING for finding in findings)
+
+
+def _kvm(cache: Cache, built: dict[str, list[Path]], events: EventStream) -> Finding:
+    """Usable, not just present: a guest kernel has to say something under it."""
+    slower = "guests are emulated (TCG), some ten times slower"
+    problem = accel.device_problem()
+    if problem is not None:
+        advice = None
+        if accel.DEVICE.exists() and not os.access(accel.DEVICE, os.R_OK | os.W_OK):
+            advice = "sudo usermod --append --groups kvm $USER, and log in again"
+        return Finding("kvm", Level.NOTE, f"{problem}; {slower}", advice)
+    machine = machine_of(built)
+    if machine is None:
+        return Finding(
+            "kvm",
+            Level.NOTE,
+            f"{accel.DEVICE} answers; whether it runs guests is not known until there is one to try it with",
+            "freepage build, then ask again",
+        )
+    answer = accel.probe(machine, cache, events)
+    if answer.usable:
+        return Finding("kvm", Level.OK, answer.reason, seconds=answer.seconds)
+    return Finding("kvm", Level.NOTE, f"present and not usable ({answer.reason}); {slower}")
+
+
+def _libvirt() -> Finding:
+    from harness.hosts.libvirtd import find_program, libvirt_version
+
+    try:
+        program = find_program()
+        version = libvirt_version()
+    except (MachineryError, ImportError) as error:
+        hint = error.hint if isinstance(error, MachineryError) else "install libvirt's Python binding"
+        return Finding("libvirt", Level.MISSING, str(error), hint)
+    return Finding("libvirt", Level.OK, f"{program.path}, library {version}")
+
+
+def _namespaces() -> Finding:
+    """The lab itself is the test: nothing else says as exactly what is allowed here."""
+    from harness.hosts.enter import enter
+
+    try:
+        status = enter(lambda: 0)
+    except MachineryError as error:
+        return Finding("namespaces", Level.MISSING, error.message, error.hint)
+    if status != 0:
+        return Finding("namespaces", Level.MISSING, f"a process in a lab ended with status {status}")
+    return Finding("namespaces", Level.OK, "PID, mount, network, UTS and IPC namespaces can be made")
+
+
+def _subordinate_ids() -> Finding:
+    """Asked for again and again, so said: a lab has no ids in it but the user's own."""
+    return Finding("subuids", Level.OK, "not needed: a lab maps no ids but the user's own")
+
+
+def _tun() -> Finding:
+    from harness.hosts.netns import can_open_tun
+
+    if can_open_tun():
+        return Finding("tun", Level.OK, "/dev/net/tun opens: the guest's NIC is a tap")
+    text = "/dev/net/tun does not open: the guest's frames go through a relay, which is slower"
+    return Finding("tun", Level.NOTE, text, "load the module tun, or allow this user to open the device")
+
+
+def _memory() -> Finding:
+    from harness.hosts.this_machine import memory_available
+
+    available = memory_available()
+    text = f"{format_size(available // GIB * GIB or available)} available"
+    if available < MEMORY_WANTED:
+        return Finding("memory", Level.NOTE, text, "use smaller guests: --memory 512MiB")
+    return Finding("memory", Level.OK, text)
+
+
+def _disk(cache: Cache, built: dict[str, list[Path]]) -> Finding:
+    place = next(path for path in (cache.root, *cache.root.parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    text = f"{free // GIB} GiB free for the cache {cache.root}"
+    if free < (1 if built["qemu"] else 6) * GIB:
+        return Finding(
+            "disk", Level.NOTE if built["qemu"] else Level.MISSING, text, "make room, or set FREEPAGE_CACHE"
+        )
+    return Finding("disk", Level.OK, text)
+
+
+def _programs(built: dict[str, list[Path]]) -> Finding:
+    lacking = sorted(name for name in PACKAGES if shutil.which(name, path=search_path()) is None)
+    if not lacking:
+        return Finding("build tools", Level.OK, "all there")
+    packages = " ".join(sorted({PACKAGES[name] for name in lacking}))
+    level = Level.NOTE if all(built.values()) else Level.MISSING
+    return Finding("build tools", level, f"missing: {', '.join(lacking)}", f"ci/setup, or install {packages}")
+
+
+def _parts(built: dict[str, list[Path]]) -> Iterable[Finding]:
+    for kind in PARTS:
+        if not built[kind]:
+            yield Finding(kind, Level.NOTE, "not built yet: the first run builds it", "freepage build")
+        else:
+            yield Finding(kind, Level.OK, f"{len(built[kind])} in the cache{_detail(built[kind][-1])}")
+
+
+def _detail(entry: Path) -> str:
+    """What the newest entry is, where it says so."""
+    try:
+        made_of = json.loads((entry / "made-of.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    patches = len(made_of.get("patches", ()))
+    return f", the newest {made_of.get('source')} with {patches} patches"

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""From two paused QEMUs to what the judge needs: both memories compared, the device's record read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from harness.errors import MachineryError
+from harness.events import EventStream
+from harness.evidence.host_writes import names_of
+from harness.evidence.moved import Moved
+from harness.evidence.witnesses import is_quiet, witnesses_of
+from harness.explain.store import END, Instant
+from harness.memory.access import Image, PageDigests
+from harness.memory.compare import compare
+from harness.memory.digest import RequestDigests, look
+from harness.memory.image import Flags, RamImage
+from harness.memory.record import Block, MigrationRecord, read_record
+from harness.memory.walk import FreeWalk
+from harness.migration.hold import ANSWER, REQUEST, START, HoldKeeper
+from harness.migration.outside import Look
+from harness.scenario.resolve import Resolved
+from harness.verdict.finding import Finding
+from harness.verdict.judge import (
+    BlockState,
+    GuestChecks,
+    JudgeInput,
+    Judgement,
+    judge,
+)
+from harness.verdict.log import replay
+
+_NO_RECORD: Final = MigrationRecord()
+
+
+@dataclass(frozen=True, eq=False)
+class Free:
+    """What was free when the floor is counted, by the outside walk: at a request, or at the start."""
+
+    request: int
+    walk: FreeWalk
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """All that was found at switch-over."""
+
+    case: JudgeInput
+    record: MigrationRecord
+    digests: RequestDigests
+    #: Blocks that could not be compared: their size, and why.
+    not_compared: Mapping[str, tuple[int | None, str]]
+    #: The walk by which the floor counts what is free, and the digests of the same instant.
+    free: Free | None
+    #: The walk at switch-over, or why there is none; None: nobody walked.
+    at_end: Look | None
+    #: The device's record's file, and both QEMUs' traces if they were asked for.
+    record_file: Path
+    traces: tuple[Path, Path] | None
+    #: Every other walk, by request and point, in order.
+    looks: Mapping[Instant, Look]
+    #: Between two instants at which digests were taken, by block: which pages changed.
+    changed: Mapping[tuple[Instant, Instant], Mapping[str, Flags]]
+
+    def judge(
+        self,
+        checks: GuestChecks | None,
+        sent_over_floor: float | None = None,
+        *,
+        found: Sequence[Finding] = (),
+        unexercised: Sequence[str] = (),
+    ) -> Judgement:
+        """The verdict, with the guest's own checks where they were made.
+
+        ``found`` and ``unexercised`` are of the run around this migration.
+        """
+        case = replace(self.case, guest=checks, sent_over_floor=sent_over_floor)
+        return judge(replace(case, found=tuple(found), unexercised=tuple(unexercised)))
+
+
+def gather(moved: Moved, resolved: Resolved, events: EventStream) -> Evidence:
+    """Compare the two memories, and read what the device says that it did."""
+    record = _read_record(moved.record)
+    scenario = resolved.scenario
+    not_compared: dict[str, tuple[int | None, str]] = {}
+    states = []
+    held, now = bool(moved.holds.holds), dict[str, PageDigests]()
+    staying = _left_where_it_is(moved)
+    for name, source, destination in _pairs(moved, staying, not_compared):
+        with events.step("compare", block=name, bytes=source.size) as step:
+            found = compare(source, destination, digests=held and name in moved.source.images)
+            step.note(differing=int(found.differing.size))
+        if found.digests is not None:
+            now[name] = found.digests
+        block = record.blocks.get(name) or _block(name, source.pages, moved)
+        states.append(
+            BlockState(
+                block=block,
+                differing=found.differing,
+                zero_on_source=found.zero_on_source,
+                zero_on_destination=found.zero_on_destination,
+                hole_on_source=found.hole_on_source,
+                sent=record.sent[name].flags() if name in record.sent else None,
+                named=names_of(moved.host_written, block, found, source, destination),
+            )
+        )
+    _demand_seen(record, moved, staying, not_compared)
+    if held:
+        now |= {name: look(image) for name, image in moved.source.images.items() if name not in now}
+    unchanged = moved.holds.requests.unchanged(now)
+    at_end = moved.outside.look() if moved.outside is not None else None
+    case = JudgeInput(
+        arm=scenario.arm,
+        blocks=states,
+        log=record.log,
+        unchanged=unchanged,
+        strict=scenario.strict,
+        statistics=record.statistics,
+        totals=record.totals,
+        counters=moved.counters,
+        expect=scenario.expect,
+        witnesses=witnesses_of(record, moved.holds, at_end, unchanged, resolved),
+        quiet=is_quiet(resolved),
+        left_where_it_is=tuple(staying.values()),
+    )
+    return Evidence(
+        case,
+        record,
+        moved.holds.requests,
+        not_compared,
+        _free(case, moved),
+        at_end,
+        moved.record,
+        moved.traces,
+        moved.holds.looks,
+        _changes(moved.holds, now),
+    )
+
+
+def _changes(
+    holds: HoldKeeper, now: Mapping[str, PageDigests]
+) -> Mapping[tuple[Instant, Instant], Mapping[str, Flags]]:
+    """What changed from one request to the next, to its answer, and to switch-over."""
+    found: dict[tuple[Instant, Instant], Mapping[str, Flags]] = {}
+    requests = holds.requests.requests
+    if not requests:
+        return found
+    following = [((request, REQUEST), holds.requests.at(request) or {}) for request in requests[1:]]
+    for request, (then, later) in zip(requests, [*following, (END, now)], strict=True):
+        here, taken = (request, REQUEST), holds.requests.at(request) or {}
+        if request in holds.unchanged:
+            same = holds.unchanged[request]
+            found[here, (request, ANSWER)] = {name: ~flags for name, flags in same.items()}
+        found[here, then] = {
+            name: ~digests.unchanged(later[name]) for name, digests in taken.items() if name in later
+        }
+    return found
+
+
+def _demand_seen(
+    record: MigrationRecord,
+    moved: Moved,
+    staying: Mapping[str, Block],
+    not_compared: Mapping[str, tuple[int | None, str]],
+) -> None:
+    """Memory that the guest sees and nobody compared leaves no verdict; a device's own may be listed."""
+    for name, (_, reason) in not_compared.items():
+        # Arms off and hint have no record: there the source's own map says what the guest sees.
+        block = record.blocks.get(name) or _block(name, 0, moved)
+        # A record that has it says that it was migrated all the same.
+        if block.gpa and (name in record.blocks or name not in staying):
+            raise MachineryError(
+                f"the guest sees memory in {name!r}, which cannot be compared: {reason}",
+                hint="its memory has to be in files, or readable in both QEMUs",
+            )
+
+
+def _free(case: JudgeInput, moved: Moved) -> Free | None:
+    """The walk at the first accepted answer's request; in the other arms, the one before the migration."""
+    blocks = {state.block.name: state.block for state in case.blocks}
+    request = replay(case.log, blocks, case.arm).first if case.arm == "info" else START
+    for instant in (request, START):
+        look = moved.holds.looks.get((instant, REQUEST)) if instant is not None else None
+        if instant is not None and isinstance(look, FreeWalk):
+            return Free(instant, look)
+    return None
+
+
+def _block(name: str, pages: int, moved: Moved) -> Block:
+    """A block of which no record tells where the guest sees it: by the source's own map."""
+    ranges = moved.outside.ranges(name) if moved.outside is not None else ()
+    return Block(name, pages, tuple(ranges))
+
+
+def _read_record(path: Path) -> MigrationRecord:
+    """What the source's device recorded of this migration; nothing where it keeps no record."""
+    if not path.exists():
+        return _NO_RECORD
+    migrations = read_record(path)
+    if not migrations:
+        return _NO_RECORD
+    if not migrations[-1].complete:
+        raise MachineryError(f"the device's record {path} ends before the migration did")
+    return migrations[-1]
+
+
+def _same(source: Image, destination: Image) -> bool:
+    return (
+        isinstance(source, RamImage) and isinstance(destination, RamImage) and source.same_file(destination)
+    )
+
+
+def _left_where_it_is(moved: Moved) -> dict[str, Block]:
+    """Memory that both QEMUs map: no page of it is the migration's business."""
+    return {
+        name: _block(name, image.pages, moved)
+        for name, image in moved.source.images.items()
+        if name in moved.destination.images and _same(image, moved.destination.images[name])
+    }
+
+
+def _pairs(
+    moved: Moved, staying: Mapping[str, Block], not_compared: dict[str, tuple[int | None, str]]
+) -> Iterator[tuple[str, Image, Image]]:
+    """Every RAMBlock that both sides have, as two images."""
+    for name, image in moved.source.images.items():
+        other = moved.destination.images.get(name)
+        if other is None:
+            not_compared[name] = (image.size, "the destination has it in no file")
+        elif name in staying:
+            not_compared[name] = (image.size, "both QEMUs have the same file: it stays where it is")
+        else:
+            yield name, image, other
+    for name, here in moved.source.others.items():
+        there = moved.destination.others.get(name, OSError("the destination has no such block"))
+        if isinstance(here, OSError) or isinstance(there, OSError):
+            errors = [side for side in (here, there) if isinstance(side, OSError)]
+            not_compared[name] = (None, f"it could not be read: {errors[0]}")
+        elif here.size != there.size:
+            raise MachineryError(
+                f"images of different size: {name!r} has {here.size} bytes on the source, "
+                f"{there.size} on the destination"
+            )
+        else:
+            yield name, here, there

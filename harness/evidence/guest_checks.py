@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""After the memory was compared: the guest goes on, and is asked what it thinks of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+import libvirt
+
+from harness.errors import MachineryError
+from harness.events import Deadline, EventStream
+from harness.guest.control import GuestControl
+from harness.memory import formula
+from harness.scenario.resolve import Resolved
+from harness.verdict.judge import GuestChecks
+
+#: The guest looks at all of its memory, twice, and may be emulated.
+CHECK_SECONDS: Final = 600.0
+#: A guest whose memory is known to be wrong is asked, but not waited for.
+WRONG_GUEST_SECONDS: Final = 30.0
+#: Its first answer on the new host; it only has to go on.
+FIRST_ANSWER_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What the guest answered, for the judge and for the report."""
+
+    checks: GuestChecks
+    verify: Mapping[str, object]
+    exercise: Mapping[str, object]
+    kernel_log: Mapping[str, object]
+    counters: Mapping[str, object]
+
+
+def resume(domain: libvirt.virDomain, control: GuestControl, host: str, events: EventStream) -> None:
+    """Resume the guest on ``host``, and wait for its first answer there."""
+    deadline = Deadline(FIRST_ANSWER_SECONDS, "the guest's first answer after it moved")
+    with events.step("resume"):
+        try:
+            domain.resume()
+        except libvirt.libvirtError as error:
+            raise MachineryError(
+                f"the {host} cannot resume the guest: {error.get_error_message()}"
+            ) from error
+        control.rebind(host)
+        control.call("ping", deadline=deadline)
+
+
+def look(control: GuestControl, events: EventStream) -> int:
+    """Have a guest that goes on migrating look at the pages that it owns: how many are wrong."""
+    deadline = Deadline(CHECK_SECONDS, "the guest's look at its pages")
+    with events.step("verify") as step:
+        verify = control.call("verify", deadline=deadline)
+        step.note(pages=verify["pages"], bad=verify["bad"])
+    return _number(verify, "bad")
+
+
+def check(
+    control: GuestControl,
+    resolved: Resolved,
+    since: int,
+    events: EventStream,
+    *,
+    seconds: float = CHECK_SECONDS,
+) -> Answers:
+    """Have the guest check itself, within ``seconds``.
+
+    ``since``: the last record of its kernel's log that came before the migration.
+    Raises :class:`GuestLost` if it does not answer.
+    """
+    deadline = Deadline(seconds, "the guest's own checks")
+    with events.step("verify") as step:
+        # The churn goes on until here: what it owns is known by the number of its steps.
+        control.call("stop", deadline=deadline)
+        verify = control.call("verify", deadline=deadline)
+        step.note(pages=verify["pages"], bad=verify["bad"])
+    with ThreadPoolExecutor(1, "formula") as pool, events.step("exercise") as step:
+        # The host computes what the guest must have found while the guest is busy.
+        expected = pool.submit(_expected, resolved, verify)
+        exercise = control.call("exercise", resolved.seed, deadline=deadline)
+        step.note(pages=exercise["pages"], bad=exercise["bad"])
+        found = formula.Expected(_number(verify, "pages"), str(verify["checksum"]))
+        matches = expected.result() == found
+    kernel_log = control.call("kmsg", since, deadline=deadline)
+    counters = control.call("stats", deadline=deadline)
+    checks = GuestChecks(
+        # What the churn found while it ran counts as well: it covers its own tracks.
+        verify_bad=_number(verify, "bad") + _number(verify, "live_bad"),
+        # A fresh page that is not zero was given out by a kernel that believes it is.
+        exercise_bad=_number(exercise, "bad") + _number(exercise, "nonzero"),
+        kernel_warnings=_trouble(kernel_log),
+        checksum_matches=matches,
+    )
+    return Answers(checks, verify, exercise, kernel_log, counters)
+
+
+def _expected(resolved: Resolved, verify: Mapping[str, object]) -> formula.Expected:
+    workload = resolved.scenario.workload
+    keep = getattr(workload, "keep", None)
+    steps = _number(verify, "steps")
+    return formula.expected(workload.kind, resolved.seed, resolved.noise_bytes, keep=keep, steps=steps)
+
+
+def _number(answer: Mapping[str, object], key: str) -> int:
+    value = answer.get(key)
+    if not isinstance(value, int):
+        raise MachineryError(f"the guest's answer has no number {key!r}: {dict(answer)!r}")
+    return value
+
+
+def _trouble(log: Mapping[str, object]) -> tuple[str, ...]:
+    """The warnings; those that are counted and not quoted are warnings all the same."""
+    if not log.get("read"):
+        raise MachineryError("the guest cannot read its kernel's log")
+    lines = log.get("lines")
+    quoted = tuple(str(line) for line in lines) if isinstance(lines, list) else ()
+    return quoted + ("(not quoted)",) * (_number(log, "count") - len(quoted))

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a run keeps of every page, for ``freepage explain``: categories, walks, changes; and the map."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from harness.events import EventStream
+from harness.evidence.gather import Evidence
+from harness.evidence.moved import Moved
+from harness.explain import picture
+from harness.explain.sendings import Sendings
+from harness.explain.store import END, FILE, Instant, Kept
+from harness.explain.trace import sendings_of
+from harness.migration.outside import Look
+from harness.report.folder import RunFolder
+from harness.verdict.judge import HINTED, HINTED_AFTER_SENT, Judgement
+
+
+def keep(
+    evidence: Evidence, judgement: Judgement, title: str, folder: RunFolder, events: EventStream
+) -> None:
+    """Write ``pages.npz`` and ``map.svg``; of a traced run, ``sendings.npz``."""
+    with events.step("keep") as step:
+        kept = Kept.of(judgement, _looks(evidence), evidence.changed, evidence.record_file.name)
+        step.note(bytes=kept.save(folder.file(FILE)))
+        folder.write_text(picture.FILE, picture.picture(kept, title))
+        if evidence.traces is not None:
+            step.note(sendings=Sendings.save(sendings_of(*evidence.traces), folder.path))
+            for trace in evidence.traces:
+                # A line a page: what matters of it has just been kept.
+                trace.unlink()
+
+
+def _looks(evidence: Evidence) -> Iterator[tuple[Instant, Look]]:
+    """Every walk, in the order in which they were made."""
+    yield from evidence.looks.items()
+    if evidence.at_end is not None:
+        yield END, evidence.at_end
+
+
+#: Of so many wrong pages the contents are kept.
+KEPT_PAGES: Final = 32
+
+
+def keep_pages(judgement: Judgement, moved: Moved, folder: RunFolder) -> None:
+    """What both sides held in the first wrong and explained pages, as files: nobody can ask for it later."""
+    wrong = [(page.block, page.page) for page in judgement.wrong_pages(KEPT_PAGES)]
+    _keep(wrong, moved, folder.file("wrong"))
+    named = [
+        (judged.state.block.name, page)
+        for judged in judgement.blocks
+        for name, pages in judged.explained.items()
+        if name not in (HINTED, HINTED_AFTER_SENT)
+        for page in pages.tolist()
+    ]
+    _keep(named[:KEPT_PAGES], moved, folder.file("explained"))
+
+
+def _keep(pages: Sequence[tuple[str, int]], moved: Moved, place: Path) -> None:
+    there = [(block, page) for block, page in pages if block in moved.source.images]
+    if there:
+        place.mkdir()
+    for block, page in there:
+        for side, images in (("source", moved.source.images), ("destination", moved.destination.images)):
+            name = f"{block.replace('/', '-')}-{page:#x}.{side}"
+            (place / name).write_bytes(images[block].page(page))

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a migration leaves behind when both sides stand still, or when it was given up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import libvirt
+
+from harness.evidence.host_writes import HostWritten
+from harness.memory.access import Image
+from harness.migration.hold import HoldKeeper
+from harness.migration.outside import OutsideWalk
+from harness.migration.qmp import Monitor
+from harness.migration.statistics import MigrationStatistics
+
+if TYPE_CHECKING:
+    from harness.report.measures import Cost
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One QEMU's memory at switch-over: what is a file, and copies of what is not."""
+
+    images: Mapping[str, Image]
+    others: Mapping[str, Image | OSError]
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A migration that was given up: by whom, and the reason that the user is given."""
+
+    ended: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """The guest has moved and stands still on both sides."""
+
+    domain: libvirt.virDomain
+    monitor: Monitor
+    source: Side
+    destination: Side
+    holds: HoldKeeper
+    #: Where the hypervisor may write, and the generation id of either side.
+    host_written: HostWritten
+    #: Walks the source's memory, which stands still for good; None: not asked for.
+    outside: OutsideWalk | None
+    statistics: MigrationStatistics
+    counters: Mapping[str, object] | None
+    completed_at: float
+    #: The source's device's record of its migrations.
+    record: Path
+    cost: Cost | None
+    #: The traces of both QEMUs, where the scenario asks for them.
+    traces: tuple[Path, Path] | None

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""From what was seen at each hold to what the judge hears of it: walks, and what the workload owned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from harness.errors import MachineryError
+from harness.memory import formula
+from harness.memory.access import PageDigests, PageNumbers
+from harness.memory.image import Flags
+from harness.memory.record import Block, MigrationRecord
+from harness.memory.walk import FreeWalk, Kind, TornError, WalkError, to_pages
+from harness.migration.hold import ANSWER, REQUEST, HoldKeeper
+from harness.migration.outside import Look
+from harness.scenario.resolve import Resolved
+from harness.scenario.script import NEEDS_GUEST, uses
+from harness.verdict.judge import RequestWitness
+from harness.verdict.witness import reported_by_request
+
+
+def witnesses_of(
+    record: MigrationRecord,
+    holds: HoldKeeper,
+    at_end: Look | None,
+    unchanged: Mapping[int, Mapping[str, Flags]],
+    resolved: Resolved,
+) -> dict[int, RequestWitness]:
+    """By request id, for every request of which an answer was accepted.
+
+    ``at_end`` is the walk at switch-over, ``unchanged`` what holds then what it
+    held at each request: for an answer that never came whole.
+
+    Raises :class:`MachineryError` where a walk that is needed could not be made.
+    """
+    found = {}
+    for request, reported in reported_by_request(record.log, record.blocks).items():
+        before, after = holds.looks.get((request, REQUEST)), holds.looks.get((request, ANSWER))
+        if before is None and after is None:
+            continue
+        walk, answer = _demand(before), _demand(after)
+        missing = tuple(str(look) for look in (before, after) if isinstance(look, WalkError))
+        same: Mapping[str, Flags] | None = holds.unchanged.get(request) if answer is not None else None
+        owned: dict[str, Flags] = {}
+        if walk is not None:
+            # Owned until switch-over is owned until the answer, too.
+            later, held = (answer, same) if answer is not None else (_walk(at_end), unchanged.get(request))
+            if later is not None and held is not None:
+                owned = _owned(request, reported, (walk, later), held, holds, record.blocks, resolved)
+        found[request] = RequestWitness(walk, answer, same, owned, missing)
+    return found
+
+
+def _demand(look: Look | None) -> FreeWalk | None:
+    """The walk; None if it was torn, or if nobody looked."""
+    if isinstance(look, WalkError) and not isinstance(look, TornError):
+        raise MachineryError(
+            f"the guest's free lists cannot be walked from outside: {look.message}",
+            hint=look.hint or "--set walk=false runs without the second witness",
+        ) from look
+    return _walk(look)
+
+
+def _walk(look: Look | None) -> FreeWalk | None:
+    return look if isinstance(look, FreeWalk) else None
+
+
+def _owned(
+    request: int,
+    reported: Mapping[str, Flags],
+    walks: tuple[FreeWalk, FreeWalk],
+    held: Mapping[str, Flags],
+    holds: HoldKeeper,
+    blocks: Mapping[str, Block],
+    resolved: Resolved,
+) -> dict[str, Flags]:
+    """Reported pages that some process had at both ends, with the workload's content all the while."""
+    digests = holds.requests.at(request) or {}
+    anonymous = np.logical_and(*(walk.kind == np.uint8(Kind.ANONYMOUS) for walk in walks))
+    found: dict[str, Flags] = {}
+    for name, flags in reported.items():
+        if name not in digests or name not in held:
+            continue
+        block = blocks[name]
+        candidates = np.flatnonzero(flags & held[name] & to_pages(anonymous, block.gpa, block.pages))
+        if candidates.size:
+            mine = _formula(digests[name], candidates, resolved)
+            found[name] = np.zeros(block.pages, dtype=np.bool_)
+            found[name][candidates[mine]] = True
+    return found
+
+
+def _formula(then: PageDigests, pages: PageNumbers, resolved: Resolved) -> Flags:
+    """Which of these hold what the formula gives, and are not pages that the workload has given up."""
+    firsts, digests = then.marks(pages)
+    mine = formula.recognise(firsts, digests, then.digest)
+    workload = resolved.scenario.workload
+    if workload.kind not in formula.CHANGING:
+        numbers = formula.first_generation(resolved.seed, formula.keys_of(firsts))
+        keep = getattr(workload, "keep", None)
+        mine &= formula.owns(workload.kind, resolved.noise_bytes, keep, numbers)
+    return mine
+
+
+def is_quiet(resolved: Resolved) -> bool:
+    """Whether nothing in the guest allocates or frees while it is migrated.
+
+    What a script does before the migration begins is over by then, and what it does
+    on the new host comes after.
+    """
+    scenario = resolved.scenario
+    meanwhile = (entry for entry in scenario.script if entry.at not in ("start", "resumed"))
+    return scenario.workload.stands_still and not scenario.guest.traffic and not uses(meanwhile, NEEDS_GUEST)

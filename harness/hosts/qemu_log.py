@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What libvirt's log of a QEMU holds: its command line, and what it said itself."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Final
+
+_CONTINUED: Final = re.compile(r"\s*\\\n")
+
+
+def last_words(log: Path, lines: int = 15) -> tuple[str, ...]:
+    """What QEMU itself said, from libvirt's log of it: all that is not its command line."""
+    return tuple(_log_parts(log)[1][-lines:])
+
+
+def logged_command(log: Path) -> tuple[str, ...]:
+    """The command line by which libvirt started QEMU last, from its log."""
+    return _log_parts(log)[0]
+
+
+def _log_parts(log: Path) -> tuple[tuple[str, ...], list[str]]:
+    try:
+        text = log.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return (), []
+    command: tuple[str, ...] = ()
+    said: list[str] = []
+    for line in _CONTINUED.sub(" ", text).splitlines():
+        # Environment, then the program: "LC_ALL=C PATH=... /path/to/qemu -name ...".
+        if line.startswith("LC_ALL="):
+            words = shlex.split(line)
+            command = tuple(words[next((i for i, word in enumerate(words) if "=" not in word), 0) :])
+            said = []
+        elif command and " is tainted: " not in line:
+            # (libvirt notes there that we pass arguments of our own, which we know.)
+            said.append(line)
+    return command, said

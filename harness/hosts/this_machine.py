@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What this machine has for a run: memory, huge pages, devices of the kernel's."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Final
+
+from harness.errors import InputError
+from harness.hosts import kernel as kernel_calls
+from harness.hosts import netns
+
+_MEMINFO: Final = Path("/proc/meminfo")
+
+
+#: What a NIC that the kernel serves takes, and the modules that make them.
+_VHOST: Final = {netns.TUN: "tun", Path("/dev/vhost-net"): "vhost_net"}
+
+
+def memory_available() -> int:
+    """Bytes that this machine can give to guests now."""
+    for line in _MEMINFO.read_text(encoding="ascii").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    raise InputError(f"{_MEMINFO} does not say how much memory is available")
+
+
+def demand_hugepages(memory: int) -> None:
+    """Raise if this machine has not reserved huge pages for so much memory, twice (bytes)."""
+    numbers = {}
+    for line in _MEMINFO.read_text(encoding="ascii").splitlines():
+        key, _, value = line.partition(":")
+        if value.split():
+            numbers[key] = int(value.split()[0])
+    size = numbers.get("Hugepagesize", 0) * 1024
+    needed = 2 * -(-memory // size) if size else 0
+    if not size or numbers.get("HugePages_Free", 0) < needed:
+        raise InputError(
+            f"guest.hugepages: {needed} free huge pages are needed, of which this machine has "
+            f"{numbers.get('HugePages_Free', 0)}",
+            hint=f"sudo sysctl vm.nr_hugepages={needed}, or guest.hugepages: false",
+        )
+
+
+def demand_userfaultfd() -> None:
+    """Raise if QEMU, which the user starts, could not see to faults in a guest's memory (postcopy)."""
+    try:
+        os.close(kernel_calls.open_userfaultfd())
+    except OSError as error:
+        raise InputError(
+            f"migration.postcopy: this user may have no userfaultfd: {error.strerror}",
+            hint="sudo sysctl vm.unprivileged_userfaultfd=1, or be root, or migration.postcopy: false",
+        ) from error
+
+
+def demand_vhost() -> None:
+    """Raise if this machine's kernel cannot serve a guest's NIC, or not for this user."""
+    for path, module in _VHOST.items():
+        try:
+            netns.try_device(path)
+        except OSError as error:
+            raise InputError(
+                f"guest.vhost: {path} cannot be opened: {error.strerror}",
+                hint=f"sudo modprobe {module}, and be somebody who may open it; or use --nested",
+            ) from error
+
+
+def command_start() -> float:
+    """When this command began, by the clock of :func:`time.monotonic`: a run is measured from there.
+
+    Before the first line of Python, that is: loading it is a part of what a user waits for.
+    """
+    # After the name in parentheses, which may hold anything, starttime is the 20th field.
+    ticks = int(Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
+    started = ticks / os.sysconf("SC_CLK_TCK")
+    return time.monotonic() - (time.clock_gettime(time.CLOCK_BOOTTIME) - started)

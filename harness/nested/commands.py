@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``--nested``: the same command in a machine around it that has KVM.
+
+What can be said or built on this host is said and built first: a typing error
+costs no boot, and nothing is compiled under emulation.  Then one machine boots,
+runs the commands one after the other, and is gone::
+
+    with nested(events, memory=2 * guest, writable=[runs]) as machine:
+        status = machine.run(["faults", "run", "--only", "late-arming"], cwd=Path.cwd())
+"""
+
+from __future__ import annotations
+
+import compileall
+import contextlib
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from harness import accel
+from harness.errors import FreepageError, InputError, LostError
+from harness.events import EventStream
+from harness.hosts import capscache
+from harness.hosts.signals import polite_signals
+from harness.hosts.this_machine import command_start, memory_available
+from harness.nested.machine import (
+    BOOT_SECONDS,
+    OWN_FOLDERS,
+    OWN_MEMORY,
+    Chain,
+    MachineSpec,
+    NestedMachine,
+    Share,
+)
+from harness.nested.parts import machine_parts
+from harness.plan.plan import Tools
+from harness.plan.prepare import load, prepare
+from harness.report.folder import RunFolder
+from harness.run.several import INTERRUPTED, run_folders, worst
+from harness.scenario.load import Override, Scenario
+from harness.scenario.resolve import HOST_MARGIN
+from harness.terminal import TerminalProgress, print_error
+from harness.toolchain import Toolchain
+from harness.toolchain.cache import CACHE_VARIABLE, Cache
+from harness.units import format_size
+
+_MIB: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class NestedRun:
+    """One scenario, and where its run folder will be."""
+
+    scenario: Scenario
+    tools: Tools
+    folder: Path
+
+    def prepare(self, events: EventStream) -> None:
+        """Build what it needs; nothing is built inside."""
+        prepare_here(self.scenario, self.tools, events)
+
+    def argv(self, scenario_file: str, *, as_json: bool) -> list[str]:
+        """The command inside: the scenario as it was loaded here, changes included."""
+        words = ["run", scenario_file, "--accel", "kvm", "--out", str(self.folder), *self.tools.options()]
+        return [*words, "--json"] if as_json else words
+
+
+def run_scenarios_nested(
+    names: Sequence[str], changes: Sequence[str | Override], tools: Tools, *, out: Path | None, as_json: bool
+) -> int:
+    """Run scenarios in one nested machine; returns the exit status that counts."""
+    loaded = [load(name, changes, tools) for name in names]
+    for scenario, _ in loaded:
+        demand_nestable(scenario)
+    folders = run_folders([scenario for scenario, _ in loaded], out)
+    runs = [
+        NestedRun(scenario, named, folder) for (scenario, named), folder in zip(loaded, folders, strict=True)
+    ]
+    events = EventStream()
+    with TerminalProgress(events) as terminal, interruptible():
+        for run in runs:
+            run.prepare(events)
+        memory = memory_for(run.scenario for run in runs)
+        writable = {run.folder.parent for run in runs}
+        statuses: list[int] = []
+        with nested(events, memory=memory, writable=writable, visible=named_files(runs)) as machine:
+            for run in runs:
+                with terminal.suspended():
+                    statuses.append(_run_one(machine, run, as_json=as_json))
+                if statuses[-1] == INTERRUPTED:
+                    break
+    return worst(statuses)
+
+
+def prepare_here(scenario: Scenario, tools: Tools, events: EventStream) -> None:
+    """Build on this host what a scenario needs in a nested machine."""
+    # Emulated, as far as this host is concerned: its KVM is not asked for, nor its vhost.
+    guest = scenario.guest.model_copy(update={"kvm_dirty": "bitmap", "vhost": False})
+    here = scenario.model_copy(update={"accelerator": "tcg", "guest": guest})
+    prepare(here, tools, events, command_start())
+    if scenario.guest.kvm_dirty == "bitmap-without-manual-protect":
+        Toolchain(events=events).no_manual_protect()
+
+
+def memory_for(scenarios: Iterable[Scenario]) -> int:
+    """Bytes for these guests, one after the other: each is there twice during its migration."""
+    return 2 * max(scenario.guest.all_memory for scenario in scenarios)
+
+
+def demand_nestable(scenario: Scenario) -> None:
+    """Raise for a scenario that says where else, or how else, its guest is to run."""
+    if scenario.remote is not None:
+        raise InputError(
+            f"scenario {scenario.name}: its hosts are two other machines, and --nested is for the lab"
+        )
+    if scenario.accelerator == "tcg":
+        raise InputError(
+            f"scenario {scenario.name}: accelerator: tcg, and --nested is for KVM",
+            hint="leave one of them out",
+        )
+
+
+@contextlib.contextmanager
+def nested(
+    events: EventStream,
+    *,
+    memory: int,
+    writable: Iterable[Path],
+    visible: Iterable[Path] = (),
+    boot_seconds: float = BOOT_SECONDS,
+) -> Iterator[NestedMachine]:
+    """A nested machine for commands whose guests take ``memory`` bytes together (both hosts).
+
+    ``writable``: existing folders of this host in which the commands may write; all other
+    writing stays inside.  ``visible``: further files and folders that they must see.
+    ``boot_seconds`` bounds the machine's boot.
+    """
+    cache = Cache(None, events)
+    with events.step("nested-parts"):
+        parts = machine_parts(cache)
+        chain, reason = choose_chain(cache, events)
+        events.emit("nested-chain", chain=chain, reason=reason)
+    size = memory + HOST_MARGIN + OWN_MEMORY
+    available = memory_available()
+    if size > available:
+        raise InputError(
+            f"a nested machine for these guests takes {format_size(-(-size // _MIB) * _MIB)}, "
+            f"of which {available // _MIB} MiB are available",
+            hint="use smaller guests: --memory 512MiB",
+        )
+    capabilities = capscache.capability_cache().parent
+    capabilities.mkdir(parents=True, exist_ok=True)
+    _compile_harness()
+    shares = shares_of([*writable, capabilities], [cache.root, *visible])
+    with NestedMachine(parts, MachineSpec(chain, size, shares), events, boot_seconds) as machine:
+        yield machine
+
+
+def environment() -> dict[str, str]:
+    """What a command inside must know of this host's user: where home and cache are."""
+    return {CACHE_VARIABLE: str(Cache(None, EventStream()).root), "HOME": str(Path.home())}
+
+
+def choose_chain(cache: Cache, events: EventStream) -> tuple[Chain, str]:
+    """Real nested virtualisation where this host has it, emulated otherwise; and why."""
+    from harness.accel import hardware_nesting
+    from harness.toolchain.built import built_machine
+
+    offered = hardware_nesting()
+    if not offered:
+        return "kvm-in-tcg", "this host's KVM offers no virtualisation to guests"
+    machine = built_machine(cache)
+    if machine is None:
+        return "kvm-in-tcg", "nothing is built to try this host's KVM with"
+    probe = accel.probe(machine, cache, events)
+    return ("kvm-in-kvm" if probe.usable else "kvm-in-tcg"), probe.reason
+
+
+def _compile_harness() -> None:
+    """Have Python's compiler run here: inside it would run at each boot, emulated."""
+    # Where nothing may be written it takes longer inside, and that is all.
+    compileall.compile_dir(Path(__file__).parents[1], quiet=2)
+
+
+def shares_of(writable: Iterable[Path], visible: Iterable[Path]) -> tuple[Share, ...]:
+    """What has to be shared beside the root: folders to write in, and what the machine's own folders hide."""
+    shares = {path.resolve(): Share(path.resolve()) for path in writable}
+    here = Path(__file__).resolve().parents[2]
+    for path in (Path.cwd(), here, Path(sys.prefix), Path(sys.base_prefix), *visible):
+        folder = path.resolve() if path.is_dir() else path.resolve().parent
+        if any(folder.is_relative_to(own) for own in OWN_FOLDERS) and folder.is_dir():
+            shares.setdefault(folder, Share(folder, writable=False))
+    # Outer folders first: an inner one is mounted in what it is in.
+    return tuple(shares[path] for path in sorted(shares))
+
+
+def named_files(runs: Iterable[NestedRun]) -> list[Path]:
+    """What the user has named of this host's files, for the machine to see."""
+    named = [
+        path
+        for run in runs
+        for path in (
+            run.tools.source_qemu,
+            run.tools.destination_qemu,
+            run.tools.kernel,
+            run.tools.qemu_source,
+        )
+    ]
+    return [Path(path) for path in named if path is not None]
+
+
+def _run_one(machine: NestedMachine, run: NestedRun, *, as_json: bool) -> int:
+    place = scenario_file(run)
+    with kept_console(machine, run.folder):
+        return machine.run(
+            run.argv(place, as_json=as_json),
+            cwd=Path.cwd(),
+            env=environment(),
+            files={place: run.scenario.to_yaml()},
+        )
+
+
+def scenario_file(run: NestedRun) -> str:
+    """Where the scenario is inside."""
+    return f"/run/freepage-scenario/{run.folder.name}.yaml"
+
+
+@contextlib.contextmanager
+def kept_console(machine: NestedMachine, folder: Path) -> Iterator[None]:
+    """The machine's console and command line go into the run folder, and why it was lost, if it was."""
+    try:
+        yield
+    except LostError as error:
+        if folder.is_dir():
+            RunFolder(folder).finish(f"This run ended without a verdict:\n\n{error.render()}")
+        raise
+    finally:
+        with contextlib.suppress(OSError, FreepageError):
+            if folder.is_dir():
+                RunFolder(folder).write_text("nested-console.log", machine.console())
+                RunFolder(folder).write_text("nested.command", machine.command)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """An end that somebody asked for is no error: the command says so and ends with its own status."""
+    with polite_signals():
+        try:
+            yield
+        except KeyboardInterrupt:
+            print_error("freepage: interrupted; nothing is left running")
+            raise SystemExit(INTERRUPTED) from None

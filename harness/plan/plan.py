@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a run is made of, once nothing is left to decide."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from harness import __version__, accel
+from harness.events import EventStream
+from harness.faults.injection import NO_INJECTION, Injection
+from harness.hosts.libvirtd import libvirt_version
+from harness.toolchain.cache import file_digest
+
+if TYPE_CHECKING:
+    from harness.hosts.interface import Pair
+    from harness.scenario.resolve import Resolved
+    from harness.toolchain import Image, Kernel, QemuBinary, Toolchain
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What the user names instead of what the toolchain would build."""
+
+    source_qemu: Path | None = None
+    destination_qemu: Path | None = None
+    #: A kernel's name, or an absolute path.
+    kernel: str | None = None
+    qemu_source: Path | None = None
+    #: A deliberate fault, by its id in the catalogue: what is under test is then wrong, and nobody who
+    #: judges it is told.
+    fault: str | None = None
+
+    def options(self) -> list[str]:
+        """The same again, as options of the command: for the replay."""
+        named = (
+            ("--source-qemu", self.source_qemu),
+            ("--destination-qemu", self.destination_qemu),
+            ("--qemu-source", self.qemu_source),
+        )
+        words = [word for option, path in named if path is not None for word in (option, str(path.resolve()))]
+        words += ["--kernel", self.kernel] if self.kernel else []
+        return [*words, "--fault", self.fault] if self.fault else words
+
+
+@dataclass(frozen=True, slots=True)
+class GuestDisk:
+    """The guest's disk.  ``private``: the run writes to a copy of its own; else nobody writes."""
+
+    path: Path
+    private: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """One run: the resolved scenario, and every binary that it uses."""
+
+    resolved: Resolved
+    tools: Tools
+    accelerator_reason: str
+    source_qemu: QemuBinary
+    destination_qemu: QemuBinary
+    kernel: Kernel
+    image: Image
+    #: ``time.monotonic()`` when the command began: a run is measured from there.
+    began: float
+    #: How the deliberate fault gets into what is under test; none in an ordinary run.
+    injection: Injection = NO_INJECTION
+    #: Where the hosts are; None: here, in a lab.
+    machines: Machines | None = None
+    #: Unpacked over the image: what the workload needs beside it.
+    archive: Path | None = None
+    disk: GuestDisk | None = None
+    #: Loaded into both QEMUs: see harness/toolchain/preload.py.
+    preload: Path | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that the lab reads."""
+        qemus = (self.source_qemu, self.destination_qemu)
+        named = (self.kernel.vmlinuz, self.image.initrd, self.archive, self.preload)
+        firmware = [place for qemu in qemus for place in qemu.firmware]
+        firmware += [self.disk.path] if self.disk is not None else []
+        return (*(path for path in named if path is not None), *(qemu.path for qemu in qemus), *firmware)
+
+    @property
+    def driver(self) -> str:
+        """Which balloon driver the guest loads: the peer's arm is measured with the peer's driver."""
+        return "stock" if self.resolved.scenario.arm == "hint" else "info"
+
+    def versions(self) -> Mapping[str, object]:
+        """Versions and hashes of every binary, for the result."""
+        return {
+            "source_qemu": _describe(self.source_qemu),
+            "destination_qemu": _describe(self.destination_qemu),
+            "kernel": {
+                "path": self.kernel.vmlinuz,
+                "release": self.kernel.release,
+                "sha256": file_digest(self.kernel.vmlinuz),
+            },
+            "image": {"path": self.image.initrd, "sha256": self.image.sha256},
+            "libvirt": libvirt_version(),
+            "host_kernel": os.uname().release,
+            "freepage": __version__,
+        }
+
+
+def _describe(qemu: QemuBinary) -> dict[str, object]:
+    return {"path": qemu.path, "version": qemu.version, "sha256": qemu.sha256, "flavour": qemu.flavour}
+
+
+class Machines(Protocol):
+    """The machines that the two hosts are, where they are not this one."""
+
+    def memory_available(self) -> int:
+        """Bytes for the guests of both sides together."""
+
+    def demand_memory(self, memory: int) -> None:
+        """Raise unless a guest of this size fits on each."""
+
+    def own_qemus(self, toolchain: Toolchain) -> tuple[QemuBinary | None, QemuBinary | None]:
+        """The QEMUs of source and destination that are there already."""
+
+    def probe(self, qemus: tuple[QemuBinary, QemuBinary], kernel: Kernel, events: EventStream) -> accel.Probe:
+        """Whether KVM runs guests on both."""
+
+    def hosts(
+        self, qemus: tuple[QemuBinary, QemuBinary], kernel: Kernel, logs: Path, events: EventStream
+    ) -> AbstractContextManager[Pair]:
+        """The two hosts, with everything in place for a guest."""

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Runs between two machines of the user's own: what has to be asked there before anything starts."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness import accel
+from harness.errors import InputError, MachineryError
+from harness.events import EventStream
+from harness.hosts.remote import RemotePair
+from harness.plan.plan import Machines
+from harness.scenario.resolve import HOST_MARGIN, MachineFacts, Resolved, resolve
+from harness.scenario.script import Stall, Unstall, uses
+from harness.toolchain.firmware import NEEDED, firmware
+from harness.toolchain.probe import read_probe
+from harness.toolchain.qemu import QemuBinary
+
+if TYPE_CHECKING:
+    from harness.hosts.remote_host import RemoteHost
+    from harness.scenario.load import Scenario
+    from harness.scenario.remote import Remote, RemoteSide
+    from harness.toolchain import Kernel, Toolchain
+
+_ASK_SECONDS = 20.0
+
+#: Until their sizes are known: QEMU, firmware, kernel and image.
+_FILES_ROOM = 512 << 20
+
+
+class RemoteMachines:
+    """See :class:`harness.plan.plan.Machines`."""
+
+    def __init__(self, pair: RemotePair, remote: Remote) -> None:
+        self._pair = pair
+        self._remote = remote
+        self._in_place = False
+
+    def memory_available(self) -> int:
+        """Bytes for the guests of both sides together."""
+        return self._pair.memory_available()
+
+    def demand_memory(self, memory: int) -> None:
+        """Raise unless a guest of this size fits on both."""
+        self._pair.demand_memory(memory)
+
+    def own_qemus(self, toolchain: Toolchain) -> tuple[QemuBinary | None, QemuBinary | None]:
+        """The QEMUs that are said to be there already; with firmware of ours for one that finds none."""
+        sides = (self._remote.source, self._remote.destination)
+        source, destination = (
+            _own_qemu(host, side, toolchain) for host, side in zip(self._pair.hosts, sides, strict=True)
+        )
+        return source, destination
+
+    def probe(self, qemus: tuple[QemuBinary, QemuBinary], kernel: Kernel, events: EventStream) -> accel.Probe:
+        """Whether KVM runs guests on both."""
+        for host in self._pair.hosts:
+            if host.facts.kvm:
+                return accel.Probe(False, f"{host.remote.place}: {host.facts.kvm}")
+        self.put_in_place(qemus, kernel)
+        for host, qemu in zip(self._pair.hosts, qemus, strict=True):
+            with events.step("probe-kvm", host=host.name, limit_s=accel.PROBE_SECONDS) as step:
+                found = _probe(host, qemu, kernel)
+                step.note(usable=found.usable, reason=found.reason)
+            if not found.usable:
+                return accel.Probe(False, f"{host.remote.place}: {found.reason}")
+        return accel.Probe(True, "a guest kernel under KVM printed its first line on both hosts")
+
+    def put_in_place(self, qemus: tuple[QemuBinary, QemuBinary], kernel: Kernel) -> None:
+        """Make the run's folders, and copy there what is not there."""
+        if self._in_place:
+            return
+        self._in_place = True
+        self._pair.make_folders(_FILES_ROOM)
+        for host, side, qemu in zip(
+            self._pair.hosts, (self._remote.source, self._remote.destination), qemus, strict=True
+        ):
+            files: dict[str, Path] = {"vmlinuz": kernel.vmlinuz}
+            files |= {f"firmware{number}": place for number, place in enumerate(qemu.firmware)}
+            if side.qemu is None:
+                files["qemu"] = qemu.path
+            host.bring(files)
+
+    @contextlib.contextmanager
+    def hosts(
+        self, qemus: tuple[QemuBinary, QemuBinary], kernel: Kernel, logs: Path, events: EventStream
+    ) -> Iterator[RemotePair]:
+        """The two hosts, with everything in place; all is taken away again at the end."""
+        try:
+            with events.step("copy"):
+                self.put_in_place(qemus, kernel)
+                for host, qemu in zip(self._pair.hosts, qemus, strict=True):
+                    _demand_runs(host, qemu)
+            emulators: Mapping[str, Path] = {
+                host.name: qemu.path for host, qemu in zip(self._pair.hosts, qemus, strict=True)
+            }
+            with self._pair.ready(emulators, logs) as pair:
+                yield pair
+        finally:
+            for host in self._pair.hosts:
+                host.leave()
+
+
+def demand_possible(scenario: Scenario) -> None:
+    """Raise for what only a lab has; before anybody is connected to."""
+    if scenario.migration.tls:
+        raise InputError(
+            "migration.tls: the certificates of a run are made for its lab",
+            hint="between remote machines the migration goes through ssh anyway",
+        )
+    if scenario.guest.vhost:
+        raise InputError("guest.vhost: a guest between two machines of yours has no network")
+    if uses(scenario.script, (Stall, Unstall)):
+        raise InputError("script: pulling the wire needs the lab's own network")
+
+
+def _ask(host: RemoteHost, *command: str, word: str = "", seconds: float = _ASK_SECONDS) -> str:
+    header, _ = host.deputy.call("ask", command=list(command), seconds=seconds, word=word)
+    said, status = str(header.get("said")), header.get("status")
+    if word:
+        return said
+    if header.get("problem") or status != 0:
+        why = header.get("problem") or f"it ends with status {status}"
+        last = f": {said.strip().splitlines()[-1]}" if said.strip() else ""
+        raise InputError(f"{command[0]} does not run on {host.remote.place}: {why}{last}")
+    return said
+
+
+def _own_qemu(host: RemoteHost, side: RemoteSide, toolchain: Toolchain) -> QemuBinary | None:
+    if side.qemu is None:
+        return None
+    path = side.qemu
+    found = read_probe(lambda *words: _ask(host, path, *words), f"{path} on {host.remote.place}")
+    header, _ = host.deputy.call("sha256", path=path)
+    return QemuBinary(
+        path=Path(path),
+        firmware=() if _finds_firmware(host, found.data_dirs) else firmware(toolchain.cache),
+        version=found.version,
+        sha256=str(header.get("sha256")),
+        flavour="remote",
+        has_free_page_info=found.has_free_page_info,
+        has_free_page_hint=found.has_free_page_hint,
+        has_record=found.has_record,
+    )
+
+
+def _finds_firmware(host: RemoteHost, folders: Sequence[Path]) -> bool:
+    paths = [str(folder / name) for folder in folders for name in NEEDED]
+    header, _ = host.deputy.call("existing", paths=paths)
+    there = header.get("paths")
+    return isinstance(there, list) and all(any(str(p).endswith(f"/{name}") for p in there) for name in NEEDED)
+
+
+def _demand_runs(host: RemoteHost, qemu: QemuBinary) -> None:
+    """Raise unless the QEMU that was copied finds its libraries over there."""
+    path = str(host.path_of(qemu.path))
+    try:
+        _ask(host, path, "-version")
+    except InputError as error:
+        raise InputError(
+            error.message,
+            hint="install the libraries that it names there, or a QEMU of that machine's own with "
+            f"the patches, and say remote.{host.name}.qemu",
+        ) from error
+
+
+def _probe(host: RemoteHost, qemu: QemuBinary, kernel: Kernel) -> accel.Probe:
+    machine = accel.Machine(
+        host.path_of(qemu.path),
+        qemu.sha256,
+        tuple(host.path_of(folder) for folder in qemu.firmware),
+        host.path_of(kernel.vmlinuz),
+    )
+    word = accel.FIRST_WORD.decode()
+    try:
+        said = _ask(host, *machine.command(), word=word, seconds=accel.PROBE_SECONDS)
+    except MachineryError as error:
+        return accel.Probe(False, error.message)
+    return accel.judge_words(said.encode(), accel.PROBE_SECONDS)
+
+
+def _resolve_there(
+    scenario: Scenario,
+    machines: Machines,
+    qemus: tuple[QemuBinary, QemuBinary],
+    kernel: Kernel,
+    events: EventStream,
+) -> tuple[Resolved, str]:
+    """The same for machines that are not this one."""
+    # That memory is enough was asked of each of them.
+    available = max(machines.memory_available(), 2 * scenario.guest.memory + HOST_MARGIN)
+    if scenario.accelerator == "tcg":
+        return resolve(scenario, MachineFacts(available)), "asked for"
+    probe = machines.probe(qemus, kernel, events)
+    resolved = resolve(scenario, MachineFacts(available, kvm_usable=probe.usable, kvm_reason=probe.reason))
+    return resolved, probe.reason

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What happens in the lab: boot, load, migrate, judge, resume and check.  The steps of one run, in order."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from harness.errors import DeadlineExceeded, GuestLost, MachineryError
+from harness.events import Deadline, EventStream
+from harness.hosts.interface import Pair
+from harness.hosts.lab import Lab
+from harness.hosts.netns import GUEST_ADDRESS
+from harness.migration.statistics import MigrationError
+from harness.plan.plan import RunPlan
+from harness.report.folder import RunFolder
+from harness.run.guest import Guest
+
+if TYPE_CHECKING:
+    import libvirt
+
+
+#: Filling memory takes a moment under emulation: seconds, and more for each MiB.
+LOAD_SECONDS: Final = 60.0
+LOAD_SECONDS_PER_FILE: Final = 10.0
+
+#: Beside the RAM of both sides in their file system: what libvirt itself puts there.
+MEMORY_SLACK: Final = 16 << 20
+
+#: Memory that was plugged in: initialised page by page, maybe emulated.
+PLUG_SECONDS: Final = 120.0
+
+#: How long the end of a daemon may take to be noticed, once its socket is closed.
+NOTICE_SECONDS: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Booted:
+    """A guest that is ready on the source, and everything around it."""
+
+    plan: RunPlan
+    lab: Pair
+    guest: Guest
+    domain: libvirt.virDomain
+
+
+@contextlib.contextmanager
+def booted(plan: RunPlan, folder: RunFolder, events: EventStream) -> Iterator[Booted]:
+    """Steps 3 and 4: the lab, and in it a guest that has said that it is ready."""
+    scenario = plan.resolved.scenario
+    memory = 2 * scenario.guest.all_memory + MEMORY_SLACK
+    with contextlib.ExitStack() as stack:
+        lab: Pair
+        logs = folder.file("hosts")
+        with events.step("lab" if plan.machines is None else "hosts"):
+            if plan.machines is None:
+                tls = scenario.migration.tls
+                huge = scenario.guest.hugepages
+                lab = stack.enter_context(Lab(events, memory=memory, logs=logs, tls=tls, hugepages=huge))
+            else:
+                qemus = (plan.source_qemu, plan.destination_qemu)
+                lab = stack.enter_context(plan.machines.hosts(qemus, plan.kernel, logs, events))
+            guest = stack.enter_context(Guest(plan, lab, folder, events))
+        import libvirt
+
+        try:
+            here = _boot(plan, lab, guest, events)
+            if scenario.guest.traffic:
+                from harness.hosts.traffic import DENSE, SPARSE, Traffic
+
+                rate = SPARSE if scenario.guest.traffic == "sparse" else DENSE
+                stack.enter_context(Traffic(GUEST_ADDRESS, rate))
+            yield here
+        except GuestLost as error:
+            _demand_hosts(lab)
+            raise guest.explained(error) from error
+        except (MigrationError, libvirt.libvirtError) as error:
+            # A daemon that has just died may not have been noticed yet: its socket is quicker.
+            with contextlib.suppress(DeadlineExceeded):
+                events.wait(
+                    lambda event: event.kind == "host-ended", Deadline(NOTICE_SECONDS, "a daemon's end")
+                )
+            _demand_hosts(lab)
+            raise MachineryError(str(error)) from error
+
+
+def _demand_hosts(lab: Pair) -> None:
+    """Raise if a host's daemon has ended: then that is the reason of whatever else went wrong."""
+    for host in lab.hosts:
+        host.check()
+
+
+def _boot(plan: RunPlan, lab: Pair, guest: Guest, events: EventStream) -> Booted:
+    scenario = plan.resolved.scenario
+    with events.step("boot", memory=scenario.guest.memory, accelerator=plan.resolved.accelerator) as step:
+        domain = guest.start()
+        # While the guest boots on its CPU: what the rest of the run needs is loaded on ours.
+        import harness.evidence.gather
+        import harness.evidence.guest_checks
+        import harness.run.journey  # noqa: F401
+
+        ready = guest.wait_until_ready(Deadline(scenario.guest.boot_timeout_s, "the guest's ready word"))
+        step.note(kernel=ready.get("release"), driver=ready.get("driver"), guest_ms=ready.get("uptime_ms"))
+        guest.demand_dirty_log()
+        guest.plug(domain, Deadline(PLUG_SECONDS, "the guest's use of the DIMM"))
+    # What libvirt has learnt about this QEMU is not asked again by the next run.
+    lab.source.keep_capabilities()
+    return Booted(plan, lab, guest, domain)
+
+
+def load(here: Booted, events: EventStream) -> int:
+    """Step 5: the workload.  Returns the number of the last record in the guest's kernel log.
+
+    What the kernel warned of until then (a mitigation that the CPU lacks, say) is
+    no consequence of the migration.
+    """
+    resolved = here.plan.resolved
+    words = resolved.load_words()
+    workload = resolved.scenario.workload
+    seconds = LOAD_SECONDS + workload.load_seconds_per_mib * resolved.noise_bytes / (1 << 20)
+    seconds += LOAD_SECONDS_PER_FILE * getattr(workload, "files", 0)
+    deadline = Deadline(seconds, "the workload's loading")
+    with events.step("load", workload=words[0]) as step:
+        answer = here.guest.load(deadline)
+        step.note(pages=answer["pages"], freed=answer["freed"])
+        sequence = here.guest.control.call("kmsg", deadline=deadline)["sequence"]
+    assert isinstance(sequence, int)
+    return sequence

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Step 10: the result, from everything that a run found out."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Final
+
+from harness.errors import ExitCode
+from harness.events import EventStream, jsonable
+from harness.plan.plan import RunPlan
+from harness.report.folder import RunFolder
+from harness.run.boot import booted, load
+from harness.run.result import build_result
+from harness.terminal import TerminalProgress
+from harness.units import human_size
+
+if TYPE_CHECKING:
+    from harness.report.result import Result
+
+EXIT_CODES: Final = {"pass": ExitCode.PASS, "fail": ExitCode.FAIL, "inconclusive": ExitCode.INCONCLUSIVE}
+
+
+def carry_out(
+    plan: RunPlan, folder: RunFolder, events: EventStream, terminal: TerminalProgress, *, as_json: bool
+) -> int:
+    """The run itself, in the lab; returns the exit status."""
+    with booted(plan, folder, events) as here:
+        since = load(here, events)
+        from harness.run.journey import migrate_and_judge
+
+        findings = migrate_and_judge(here, folder, events, since)
+        from harness.evidence.keep import keep
+
+        with events.step("report"):
+            result, judgement = build_result(plan, folder, events, findings, here.lab.report())
+            keep(findings.evidence, judgement, _title(result), folder, events)
+    if findings.answers is not None:
+        folder.write_whole("guest.json", json.dumps(jsonable(findings.answers), indent=2) + "\n")
+    folder.write_whole("result.json", result.to_json())
+    events.emit("verdict", verdict=result.verdict, reason=result.reason)
+    folder.finish()
+    with terminal.suspended():
+        _print(result, as_json=as_json)
+    return EXIT_CODES[result.verdict]
+
+
+def _print(result: Result, *, as_json: bool) -> None:
+    if as_json:
+        print(result.to_json(), end="")  # noqa: T201 - this is the command's output
+        return
+    from harness.report.summary import print_summary
+
+    print_summary(result)
+
+
+def _title(result: Result) -> str:
+    return f"{result.verdict}: {result.scenario}, arm {result.arm}, {human_size(result.memory_bytes)}"

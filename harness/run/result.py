@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The result of a run, from everything that it found out."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from harness.accel import chain, full_name
+from harness.events import EventStream, jsonable, step_seconds
+from harness.plan.plan import RunPlan
+from harness.report.folder import RunFolder
+from harness.run.findings import Findings
+
+if TYPE_CHECKING:
+    from harness.report.measures import Walk
+    from harness.report.remote import RemoteReport
+    from harness.report.result import GuestReport, Result
+    from harness.verdict.judge import Judgement
+
+
+def replay_command(plan: RunPlan, folder: RunFolder) -> str:
+    """The command that makes this run again: the resolved scenario, seed included, and the same tools."""
+    words = ["freepage", "run", str(folder.file("scenario.yaml")), *plan.tools.options()]
+    # Machines of the user's own are reached as they are, whatever runs them.
+    if chain() is not None and plan.resolved.scenario.remote is None:
+        words.append("--nested")
+    return shlex.join(words)
+
+
+def build_result(
+    plan: RunPlan,
+    folder: RunFolder,
+    events: EventStream,
+    found: Findings,
+    hosts: Mapping[str, object] | None = None,
+) -> tuple[Result, Judgement]:
+    """Judge, and put everything down.  ``hosts``: what remote ones tell of themselves."""
+    from harness.report.result import (
+        Bytes,
+        FoundRule,
+        MoveEnd,
+        NotCompared,
+        Pages,
+        Protocol,
+        Result,
+        Time,
+        witnesses_of,
+        wrong_pages_of,
+    )
+    from harness.verdict.floor import account_of
+
+    scenario, numbers, evidence = plan.resolved.scenario, found.statistics, found.evidence
+    account = account_of(
+        evidence.case,
+        evidence.record,
+        evidence.digests,
+        sent=numbers.sent,
+        pages_sent=numbers.normal_pages + numbers.zero_pages,
+        multifd=scenario.migration.multifd > 0,
+        walk=evidence.free.walk if evidence.free else None,
+        walk_at=evidence.free.request if evidence.free else None,
+    )
+    judgement = evidence.judge(
+        found.checks, account.sent_over_floor, found=found.found, unexercised=found.unexercised
+    )
+    versions = jsonable(plan.versions())
+    assert isinstance(versions, dict)
+    result = Result(
+        verdict=judgement.verdict,
+        reason=_reason(judgement, found),
+        expected=scenario.expect.verdict,
+        scenario=scenario.name,
+        arm=scenario.arm,
+        accelerator=full_name(plan.resolved.accelerator),
+        accelerator_reason=plan.accelerator_reason,
+        seed=plan.resolved.seed,
+        strict=scenario.strict,
+        memory_bytes=scenario.guest.memory,
+        pages=Pages.of(judgement.pages),
+        findings=[FoundRule.of(finding) for finding in judgement.findings],
+        wrong_pages=wrong_pages_of(judgement),
+        observed=dict(judgement.observed),
+        witnesses=witnesses_of(judgement.testimony, evidence.at_end),
+        not_compared=[
+            NotCompared(name=name, bytes=size, reason=reason)
+            for name, (size, reason) in evidence.not_compared.items()
+        ],
+        protocol=Protocol.of(evidence.record.statistics or found.counters),
+        bytes=Bytes.of(account, full_pages=numbers.normal_pages, zero_pages=numbers.zero_pages),
+        time=Time(
+            total_ms=numbers.total_ms,
+            downtime_ms=numbers.downtime_ms,
+            setup_ms=numbers.setup_ms,
+            held_ms=round(1000 * found.held_seconds),
+        ),
+        rounds=numbers.rounds,
+        moves=[MoveEnd(**dataclasses.asdict(leg)) for leg in found.legs],
+        guest=_guest_report(found),
+        cost=found.cost,
+        work=found.work,
+        walk=_walk(found),
+        free_blocks=found.free_blocks,
+        remote=_remote(plan, hosts),
+        phases=_phases(plan, events, found),
+        versions=versions,
+        replay=replay_command(plan, folder),
+        folder=str(folder.path),
+    )
+    return result, judgement
+
+
+def _remote(plan: RunPlan, hosts: Mapping[str, object] | None) -> RemoteReport | None:
+    if hosts is None:
+        return None
+    from harness.report.remote import RemoteReport
+
+    qemus = {"source": plan.source_qemu.version, "destination": plan.destination_qemu.version}
+    memory = plan.resolved.scenario.guest.memory
+    return RemoteReport.of(hosts, memory, plan.resolved.accelerator, qemus)
+
+
+def _reason(judgement: Judgement, found: Findings) -> str:
+    return judgement.reason + (
+        f"; the guest was lost when it went on: {found.lost.message}" if found.lost else ""
+    )
+
+
+def _phases(plan: RunPlan, events: EventStream, found: Findings) -> dict[str, float]:
+    """Seconds by step, and from the command's start to the completed migration."""
+    phases = {name: round(seconds, 3) for name, seconds in step_seconds(events.history()).items()}
+    # The stream began a moment after the command did.
+    before = time.monotonic() - plan.began - events.now()
+    return {**phases, "until_migrated": round(before + found.completed_at, 3)}
+
+
+def _guest_report(found: Findings) -> GuestReport:
+    from harness.report.result import GuestReport
+
+    answers, checks = found.answers, found.checks
+    if answers is None or checks is None:
+        return GuestReport()
+    return GuestReport(
+        verify_pages=_int(answers.verify.get("pages")),
+        verify_bad=checks.verify_bad,
+        checksum_matches=checks.checksum_matches,
+        exercise_pages=_int(answers.exercise.get("pages")),
+        exercise_bad=checks.exercise_bad,
+        kernel_warnings=None if checks.kernel_warnings is None else list(checks.kernel_warnings),
+    )
+
+
+def _walk(found: Findings) -> Walk | None:
+    """What the module counts; there is none in arm hint, and no walk in arm off."""
+    from harness.report.measures import Walk
+
+    module = found.answers.counters.get("module") if found.answers is not None else None
+    if not isinstance(module, Mapping):
+        return None
+    numbers = {str(key): value for key, value in module.items() if isinstance(value, int)}
+    if not numbers.get("passes"):
+        return None
+    return Walk(
+        walks=numbers["passes"],
+        longest_ms=numbers.get("max_walk_ns", 0) / 1e6,
+        answer_ms=numbers.get("last_answer_ns", 0) / 1e6,
+        longest_hold_us=numbers.get("max_hold_ns", 0) / 1e3,
+        pages_reported=numbers.get("pages_reported", 0),
+    )
+
+
+def _int(value: object) -> int | None:
+    return value if isinstance(value, int) else None

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``freepage run``: from the command line to the exit status.
+
+Two processes.  The one that the user started resolves and prepares, then forks
+into the lab (:func:`harness.hosts.enter.enter`) and waits.  The one in the lab
+does the rest and reports; when it ends, however it ends, nothing of the run is
+left but its folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from harness.errors import FreepageError, InputError, MachineryError
+from harness.events import EventStream, JsonLinesFile
+from harness.hosts.enter import enter
+from harness.hosts.signals import polite_signals
+from harness.hosts.this_machine import command_start
+from harness.plan.plan import RunPlan, Tools
+from harness.plan.prepare import load, prepare
+from harness.report.folder import RunFolder
+from harness.scenario.load import Override, Scenario
+from harness.scenario.remote import Remote
+from harness.terminal import TerminalProgress, print_error
+
+INTERRUPTED: Final = 130
+
+Work = Callable[[RunPlan, RunFolder, EventStream, TerminalProgress], int]
+
+
+def run_scenario(
+    name: str, changes: Sequence[str | Override], tools: Tools, *, out: Path | None, as_json: bool
+) -> int:
+    """Run a scenario and report; returns the exit status."""
+
+    def work(plan: RunPlan, folder: RunFolder, events: EventStream, terminal: TerminalProgress) -> int:
+        from harness.run.carry_out import carry_out
+
+        return carry_out(plan, folder, events, terminal, as_json=as_json)
+
+    return _in_lab(name, changes, tools, out, work)
+
+
+def open_shell(name: str, changes: Sequence[str | Override], tools: Tools, *, out: Path | None) -> int:
+    """Boot a scenario's guest and give a shell in it; returns the shell's exit status."""
+
+    # Imported by the process that needs it: ssh takes a while to load.
+    def work(plan: RunPlan, folder: RunFolder, events: EventStream, terminal: TerminalProgress) -> int:
+        from harness.run.shell import shell
+
+        return shell(plan, folder, events, terminal)
+
+    return _in_lab(name, changes, tools, out, work, lab_only="a shell needs the network of a lab")
+
+
+def _in_lab(
+    name: str,
+    changes: Sequence[str | Override],
+    tools: Tools,
+    out: Path | None,
+    work: Work,
+    *,
+    lab_only: str | None = None,
+) -> int:
+    """``lab_only``: why this cannot be done between remote machines."""
+    began = command_start()
+    scenario, tools = load(name, changes, tools)
+    if out is not None and out.exists():
+        # Said before minutes of building, not after.
+        raise InputError(
+            f"the run folder {out} exists already",
+            hint="a run folder is never overwritten: give --out another name, or none",
+        )
+    events = EventStream()
+    if scenario.remote is not None and lab_only is not None:
+        raise InputError(f"remote: {lab_only}", hint="leave the section remote out, or --set remote=null")
+    if scenario.remote is not None:
+        return _remotely(scenario, scenario.remote, tools, out, events, began, work)
+    with TerminalProgress(events):
+        plan = prepare(scenario, tools, events, began)
+    folder = _folder(plan, out, events)
+    # Forked, not executed anew: all that was imported and resolved is there already.
+    # From here on this process only waits, and emits nothing: the log is the other's.
+    return enter(lambda: _supervise(plan, folder, events, work), keep=_visible(plan, folder))
+
+
+def _folder(plan: RunPlan, out: Path | None, events: EventStream) -> RunFolder:
+    scenario = plan.resolved.scenario
+    folder = RunFolder.create(out, scenario.name, scenario.arm)
+    events.subscribe(JsonLinesFile(folder.file("events.jsonl")), replay=True)
+    folder.write_text("scenario.yaml", scenario.to_yaml())
+    return folder
+
+
+def _remotely(
+    scenario: Scenario,
+    remote: Remote,
+    tools: Tools,
+    out: Path | None,
+    events: EventStream,
+    began: float,
+    work: Work,
+) -> int:
+    """The same between two machines of the user's own: nothing here needs namespaces."""
+    from harness.hosts.remote import RemotePair
+    from harness.plan.remote import RemoteMachines, demand_possible
+
+    demand_possible(scenario)
+    with contextlib.ExitStack() as stack:
+        with TerminalProgress(events):
+            pair = stack.enter_context(RemotePair.connect(remote, events))
+            plan = prepare(scenario, tools, events, began, RemoteMachines(pair, remote))
+        folder = _folder(plan, out, events)
+        return _supervise(plan, folder, events, work)
+
+
+def _visible(plan: RunPlan, folder: RunFolder) -> list[Path]:
+    """What must not vanish behind the lab's own /run and /dev/shm."""
+    return [folder.path, *plan.files]
+
+
+def _supervise(plan: RunPlan, folder: RunFolder, events: EventStream, work: Work) -> int:
+    """Run ``work`` in the lab; every end of it leaves a folder that says how it was."""
+    try:
+        with polite_signals(), TerminalProgress(events) as terminal:
+            return work(plan, folder, events, terminal)
+    except FreepageError as error:
+        return _failed(error, folder, events)
+    except OSError as error:
+        # No space in the run folder, say: an error of the machine, not a fault of the testbed.
+        where = f"{error.filename}: " if error.filename else ""
+        return _failed(MachineryError(f"{where}{error.strerror or error}"), folder, events)
+    except KeyboardInterrupt:
+        events.emit("interrupted")
+        folder.finish(f"This run was interrupted{_during(events)}; there is no verdict.")
+        print_error("freepage: interrupted; nothing is left running")
+        _say_where(folder)
+        return INTERRUPTED
+    except Exception as error:
+        events.emit("error", text=repr(error), type=type(error).__name__)
+        folder.finish(f"This run ended with a fault of the testbed itself; there is no verdict.\n\n{error!r}")
+        _say_where(folder)
+        raise
+
+
+def _failed(error: FreepageError, folder: RunFolder, events: EventStream) -> int:
+    events.emit("error", text=error.message, type=type(error).__name__)
+    print_error(f"freepage: {error.render()}")
+    _say_where(folder)
+    with contextlib.suppress(OSError):
+        folder.finish(f"This run ended without a verdict{_during(events)}:\n\n{error.render()}")
+    return error.exit_code
+
+
+def _during(events: EventStream) -> str:
+    """In which step the run ended, as words."""
+    steps = [event.data["step"] for event in events.history() if event.kind == "step-start"]
+    return f" during step '{steps[-1]}'" if steps else ""
+
+
+def _say_where(folder: RunFolder) -> None:
+    print_error(f"what there is of the run: {folder.path}")

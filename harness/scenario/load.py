@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The scenario language: what to migrate, how, and what must come out.
+
+    scenario = load_scenario("freed", ["guest.memory=2GiB", "arm=off"])
+    resolved = resolve(scenario, MachineFacts(memory_available=16 * 2**30))
+    resolved.load_words()       # what the guest is told
+    resolved.scenario.to_yaml() # replays this very run, seed included
+
+A scenario is one YAML file; the key by key description is docs/scenario.md, its
+JSON Schema :func:`scenario_schema`.  Everything is frozen, unknown keys are
+errors, and every error says where, which key, and what was expected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from harness.errors import InputError
+from harness.scenario import located
+from harness.scenario.located import LocatedError, Override
+from harness.scenario.model import (
+    Accelerator,
+    Arm,
+    Expect,
+    Guest,
+    Measure,
+    Migration,
+    Scenario,
+    VerdictWord,
+    noise_bytes,
+)
+from harness.scenario.problems import did_you_mean, problem_of
+from harness.scenario.workloads import WORKLOADS, Churn, Fragmented, Freed, Idle, Workload
+from harness.units import format_size
+
+__all__ = [
+    "Accelerator",
+    "Arm",
+    "Churn",
+    "Expect",
+    "Fragmented",
+    "Freed",
+    "Guest",
+    "Idle",
+    "Measure",
+    "Migration",
+    "Override",
+    "Scenario",
+    "ScenarioInfo",
+    "VerdictWord",
+    "Workload",
+    "list_scenarios",
+    "load_scenario",
+    "noise_bytes",
+    "scenario_schema",
+    "scenario_text",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ScenarioInfo:
+    """A line of ``freepage scenario list``."""
+
+    name: str
+    summary: str
+    arm: Arm
+    workload: str
+    memory: int
+
+
+def _shipped() -> dict[str, str]:
+    folder = resources.files("harness") / "scenarios"
+    files = (entry for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return {entry.name.removesuffix(".yaml"): entry.read_text("utf-8") for entry in files}
+
+
+def list_scenarios() -> list[ScenarioInfo]:
+    """The scenarios that ship with the testbed, by name."""
+    scenarios = [load_scenario(name) for name in sorted(_shipped())]
+    return [ScenarioInfo(s.name, s.summary, s.arm, s.workload.kind, s.guest.memory) for s in scenarios]
+
+
+def scenario_text(name_or_path: str) -> tuple[str, str]:
+    """The file's text, comments and all, and what to call it in messages."""
+    shipped = _shipped()
+    if name_or_path in shipped:
+        return shipped[name_or_path], f"{name_or_path}.yaml"
+    path = Path(name_or_path)
+    if "/" not in name_or_path and not name_or_path.endswith((".yaml", ".yml")) and not path.exists():
+        raise InputError(
+            f"no such scenario: {name_or_path!r}",
+            hint=f"{did_you_mean(name_or_path, shipped)}there are {', '.join(sorted(shipped))}; "
+            "a file of your own is given by its path",
+        )
+    try:
+        if path.stat().st_size > located.LARGEST_FILE:
+            raise InputError(f"{path}: not a scenario: larger than {format_size(located.LARGEST_FILE)}")
+        return path.read_text("utf-8"), name_or_path
+    except OSError as error:
+        raise InputError(f"cannot read the scenario {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a scenario: byte {error.start} is not UTF-8 text") from error
+
+
+def load_scenario(name_or_path: str, overrides: Sequence[str | Override] = ()) -> Scenario:
+    """Read, override and validate.  All that is wrong is reported at once, in one :class:`InputError`.
+
+    An override is ``"guest.memory=2GiB"``, or an :class:`Override` where the
+    user wrote something else, so that the error can quote it:
+    ``Override.parse("guest.memory=2GB", shown="--memory 2GB")``.
+    """
+    text, source = scenario_text(name_or_path)
+    try:
+        tree = located.parse(text, source)
+        parsed = [o if isinstance(o, Override) else Override.parse(o) for o in overrides]
+        tree = tree.with_overrides(parsed)
+    except LocatedError as error:
+        raise InputError(str(error)) from error
+    try:
+        return Scenario.model_validate(tree.data)
+    except ValidationError as error:
+        problems = [problem_of(detail, tree) for detail in error.errors(include_url=False)]
+        problems.sort(key=lambda problem: (problem.place.line or 0, problem.place.column or 0))
+        raise InputError("\n".join(str(problem) for problem in problems)) from error
+
+
+def scenario_schema() -> dict[str, object]:
+    """The JSON Schema of a scenario file; editors complete and check with it."""
+    schema = Scenario.model_json_schema()
+    # pydantic shows defaults as it holds them (bytes); a file has them as people write them.
+    parts: tuple[BaseModel, ...] = (
+        *(Guest(), Migration(), Measure(), Expect()),
+        *(kind() for kind in WORKLOADS.values()),
+    )
+    schemas = [(schema["$defs"][type(part).__name__], part) for part in parts]
+    for part, example in [(schema, Scenario(name="x")), *schemas]:
+        for key, value in example.model_dump(mode="json").items():
+            if "default" in part["properties"][key]:
+                part["properties"][key]["default"] = value
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

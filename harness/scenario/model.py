@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The scenario language, key by key: types, defaults, and what each may be.
+
+The words under a key are its description in the JSON Schema as well, and
+docs/scenario.md is checked against them.  :mod:`harness.scenario.load` loads files.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, TypeAlias
+
+import yaml
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from harness.scenario.remote import Remote
+from harness.scenario.script import RESTARTS, Script, as_tuple, needs_controls, uses
+from harness.scenario.values import MIB, Rate, Section, Size, Text, kernel_name
+from harness.scenario.workloads import Idle, Workload
+from harness.units import PAGE_SIZE, Percent, format_size
+
+Arm: TypeAlias = Literal["off", "hint", "info"]
+Accelerator: TypeAlias = Literal["auto", "kvm", "tcg"]
+VerdictWord: TypeAlias = Literal["pass", "fail", "inconclusive"]
+
+#: A kernel with our image does not come up in less.
+LEAST_MEMORY = 128 * MIB
+#: What a guest needs beside the noise: kernel, image, agent, page tables.
+NOISE_MARGIN = 96 * MIB
+#: The debug kernel is larger, and watches each eight bytes of memory with a byte of its own (KASAN).
+DEBUG_KERNEL = "debug"
+DEBUG_MARGIN = 160 * MIB
+DEBUG_SHADOW = 8
+
+
+_CMDLINE = re.compile(r"[A-Za-z0-9 ._,:;=/@+*%^~!\[\]()\"-]*")
+#: The harness says these itself; a second one would win or confuse without a word.
+_CMDLINE_OURS = ("freepage.", "console=", "init=", "rdinit=", "root=", "initrd=")
+
+
+def _cmdline(text: str) -> str:
+    """Only what a kernel's command line can hold, and nothing that the harness says itself."""
+    if len(text) > 1024:
+        raise ValueError("expected at most 1024 characters")
+    if not _CMDLINE.fullmatch(text):
+        strange = next(c for c in text if not _CMDLINE.fullmatch(c))
+        raise ValueError(f'expected letters, digits, spaces and ._,:;=/@+*%^~!()[]"-, got {strange!r}')
+    if text.count('"') % 2:
+        raise ValueError("expected every quotation mark to have its partner")
+    for word in text.split():
+        if word == "--" or word.startswith(_CMDLINE_OURS):
+            raise ValueError(f"{word!r} is set by the testbed itself")
+    return text
+
+
+def _memory(size: int) -> int:
+    if size < LEAST_MEMORY or size % MIB:
+        least = format_size(LEAST_MEMORY)
+        raise ValueError(f"expected at least {least} and whole MiB, got {format_size(size)!r}")
+    return size
+
+
+def _dimm(size: int) -> int:
+    if size % (128 * MIB):
+        raise ValueError(f"expected whole 128MiB, the guest's memory block, got {format_size(size)!r}")
+    return size
+
+
+class Guest(Section):
+    """The virtual machine under test."""
+
+    memory: Annotated[Size, AfterValidator(_memory)] = 1024 * MIB
+    """Its memory. Each of the two hosts needs as much."""
+    vcpus: Annotated[int, Field(ge=1, le=64)] = 1
+    """Virtual CPUs."""
+    image: Literal["small", "debian"] | None = None
+    """small: an initramfs with what a test needs; debian: a distribution on a disk of its own.
+    null: what the workload needs."""
+    machine: Literal["pc", "q35"] = "pc"
+    """Machine type: i440FX or Q35."""
+    nodes: Annotated[int, Field(ge=1, le=16)] = 1
+    """NUMA nodes, each a RAMBlock of its own, of equal size as far as whole MiB go."""
+    dimm: Annotated[Size, AfterValidator(_dimm)] | None = None
+    """Memory that is plugged in once the guest has booted, beside `memory`: a RAMBlock of its own."""
+    shared: Annotated[Size, AfterValidator(_dimm)] | None = None
+    """Memory beside `memory` in one file that both hosts map, a DIMM that is there when it boots: it is not
+    migrated but stays where it is (x-ignore-shared)."""
+    below_4g: Annotated[Size, AfterValidator(_memory)] | None = None
+    """Where the PCI hole begins: no more than this is mapped below 4 GiB. null: the machine's own limit."""
+    hugepages: bool = False
+    """Back its memory with huge pages of the host, which has to have reserved them."""
+    traffic: Literal[False, True, "sparse"] = False
+    """Have the lab send it datagrams as fast as it takes them, from boot to the end: the NIC, not a
+    vCPU, writes them into its memory. sparse: a few, into pages to which no vCPU writes meanwhile."""
+    vhost: bool = False
+    """Have the host's kernel serve its NIC (vhost-net): that writes into its memory, and keeps a log of
+    its own."""
+    kernel: Annotated[Text, Field(min_length=1), AfterValidator(kernel_name)] = "default"
+    """default, trixie, newest (Debian's cloud kernels), debug, or the path (with a slash) of a vmlinuz."""
+    module: Literal["shipped", "test"] = "shipped"
+    """The balloon driver as it ships, or the build with controls for tests."""
+    generation_id: Literal["none", "kept", "changed"] = "none"
+    """A VM generation id in the guest's memory (vmgenid); changed: the destination's QEMU says another
+    one, and writes it."""
+    kvm_dirty: Literal["bitmap", "bitmap-without-manual-protect", "ring"] = "bitmap"
+    """How KVM logs what is written: its bitmap; the bitmap as kernels before 5.2 have it, which QEMU need
+    not clear; or a ring for each vCPU."""
+    cmdline: Annotated[Text, AfterValidator(_cmdline)] = ""
+    """Words appended to the kernel's command line."""
+    boot_timeout_s: Annotated[int, Field(ge=1, le=86400)] = 180
+    """Seconds until the guest must have said that it is ready."""
+
+    @property
+    def all_memory(self) -> int:
+        """What it has in the end, in bytes: with what is plugged in."""
+        return self.memory + (self.dimm or 0) + (self.shared or 0)
+
+    @property
+    def kept_by_kernel(self) -> int:
+        """Bytes that its kernel keeps for checks of its own; Debian's kernels have none."""
+        return DEBUG_MARGIN + self.memory // DEBUG_SHADOW if self.kernel == DEBUG_KERNEL else 0
+
+
+class Migration(Section):
+    """How the guest is moved."""
+
+    bandwidth: Rate | None = None
+    """Limit of the migration's own making; null: as fast as it goes."""
+    downtime_limit_ms: Annotated[int, Field(ge=1, le=2_000_000)] = 300
+    """The longest pause that QEMU may plan for."""
+    multifd: Annotated[int, Field(ge=0, le=255)] = 0
+    """Parallel channels; 0: one stream."""
+    zero_pages: Literal["none", "legacy", "multifd"] | None = None
+    """Who looks for pages of zeros: nobody, the migration's thread, the multifd threads; null:
+    QEMU's default."""
+    xbzrle: bool = False
+    """Send what has changed in a page, not the page, where it has been sent before."""
+    auto_converge: bool = False
+    """Slow the guest down as long as it writes faster than the migration sends."""
+    tls: bool = False
+    """Encrypt the migration, with certificates of the run's own."""
+    postcopy: bool = False
+    """Allow a switch to postcopy, which is never made: the device then asks for nothing."""
+    clear_bitmap_shift: Annotated[int, Field(ge=6, le=31)] | None = None
+    """So many pages, as a power of two, are cleared in KVM's bitmap at a time; null: QEMU's default, 18."""
+    timeout_s: Annotated[int, Field(ge=1, le=86400)] = 300
+    """Seconds until the migration must have completed."""
+
+
+class Measure(Section):
+    """What the guest gets done around its migration. Costs the time of both windows."""
+
+    before_s: Annotated[float, Field(ge=0, le=3600)] = 2.0
+    """Seconds for which the guest is watched before the migration begins."""
+    after_s: Annotated[float, Field(ge=0, le=3600)] = 2.0
+    """Seconds for which it is watched after it was resumed."""
+    every_ms: Annotated[int, Field(ge=1, le=1000)] = 10
+    """Milliseconds between two samples, by the guest's clock."""
+
+
+class Expect(Section):
+    """What must come out. An expectation that is not met is a failure."""
+
+    verdict: VerdictWord = "pass"
+    """The verdict that this scenario is written to show."""
+    skipping: bool | None = None
+    """Whether pages must have been skipped at all: none where some were expected is
+    inconclusive. null: in the arms info and hint."""
+    skipped_percent_min: Annotated[float, Field(ge=0, le=100)] | None = None
+    """Arm info: at least so many of all compared pages must have been skipped, in percent."""
+    skipped_percent_max: Annotated[float, Field(ge=0, le=100)] | None = None
+    """Arm info: at most so many, in percent."""
+    sent_over_floor_max: Annotated[float, Field(gt=0)] | None = None
+    """Arm info: (bytes sent - head) / floor may be at most this."""
+    refused: Annotated[Text, Field(min_length=1)] | None = None
+    """Arm info: words that must be in the device's reason for asking the guest nothing."""
+    requests_min: Annotated[int, Field(ge=0)] | None = None
+    """Arm info: the guest must have been asked at least so often."""
+    requests_max: Annotated[int, Field(ge=0)] | None = None
+    """Arm info: at most so often."""
+    invalid_max: Annotated[int, Field(ge=0)] | None = None
+    """Arm info: the device may have found at most so many buffers of the driver's to break the protocol."""
+
+
+class Leg(Section):
+    """One of several migrations of the same guest. Each that completes takes it to the other host."""
+
+    ends: Literal["completed", "cancelled", "failed"] = "completed"
+    """How it has to end. failed: refused by QEMU or libvirt, or given up."""
+    reason: Annotated[Text, Field(min_length=1)] | None = None
+    """failed: words that must be in the reason which the user is given."""
+    check: bool = True
+    """Whether the guest is asked for its pages before the next one begins; after the last it always is."""
+
+
+Legs: TypeAlias = Annotated[tuple[Leg, ...], BeforeValidator(as_tuple), Field(min_length=1, max_length=16)]
+
+
+class Scenario(Section):
+    """One scenario. Only ``name`` must be given; everything else has a default."""
+
+    name: Annotated[Text, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
+    """Small letters, digits and dashes; names the run's folder."""
+    summary: Text = ""
+    """One line for lists."""
+    arm: Arm = "info"
+    """off: plain migration; hint: upstream's free page hint; info: free page info."""
+    accelerator: Accelerator = "auto"
+    """auto: KVM where it was shown to run guests, TCG otherwise."""
+    guest: Guest = Guest()
+    """The virtual machine under test."""
+    workload: Workload = Idle()
+    """What the guest does with its memory."""
+    migration: Migration = Migration()
+    """How it is moved."""
+    moves: Annotated[tuple[Leg, ...], BeforeValidator(as_tuple), Field(min_length=1, max_length=16)] = (
+        Leg(),
+    )
+    """The migrations, one after the other: there and back, cancelled and tried again."""
+    script: Script = ()
+    """What happens during them; see harness/scenario/script.py."""
+    strict: bool = True
+    """Hold the guest at every request and take digests, so that "unchanged since the
+    request" is a fact. Without: inferred from the device's own dirty log."""
+    trace: Literal["pages"] | None = None
+    """pages: QEMU traces each page that arrives, so that "freepage explain" can say in which round
+    each was sent. Slow, and not with multifd."""
+    walk: bool = True
+    """Walk the guest's free lists from outside: the second witness of what is free, and what
+    the floor counts by. false: for a kernel that cannot be walked, see docs/walk.md."""
+    measure: Measure | None = None
+    """Watch the guest before, during and after its migration; null: do not."""
+    remote: Remote | None = None
+    """Two machines of the user's own, in place of the lab; see docs/remote.md. null: the lab."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    """Of the workload's contents and everything else that is random; null: a new one each run."""
+    expect: Expect = Expect()
+    """What must come out."""
+
+    @model_validator(mode="after")
+    def _traced(self) -> Scenario:
+        if self.trace is not None and self.migration.multifd:
+            path = {"path": ("trace",)}
+            raise PydanticCustomError("at", "with multifd QEMU does not trace single pages", path)
+        return self
+
+    @model_validator(mode="after")
+    def _fits(self) -> Scenario:
+        if self.guest.vcpus < self.guest.nodes:
+            path = {"path": ("guest", "nodes")}
+            raise PydanticCustomError("at", "expected at least as many vcpus as nodes", path)
+        noise, margin = noise_bytes(self), self.guest.kept_by_kernel or NOISE_MARGIN
+        if noise + margin > self.guest.memory:
+            raise PydanticCustomError(
+                "at",
+                "{what} does not fit into a guest of {memory}, which needs {margin} for itself",
+                {
+                    "path": ("workload", "noise"),
+                    "what": format_size(noise),
+                    "memory": format_size(self.guest.memory),
+                    "margin": format_size(margin),
+                },
+            )
+        least, most = self.expect.skipped_percent_min, self.expect.skipped_percent_max
+        if least is not None and most is not None and least > most:
+            path = {"path": ("expect", "skipped_percent_min")}
+            raise PydanticCustomError("at", "expected at most skipped_percent_max", path)
+        return self
+
+    @model_validator(mode="after")
+    def _shared(self) -> Scenario:
+        """It takes the slot for DIMMs, files that both hosts see, and a migration past libvirt."""
+        how, guest = self.migration, self.guest
+        others = {
+            "guest.dimm": guest.dimm,
+            "guest.hugepages": guest.hugepages,
+            "remote": self.remote,
+            "migration.multifd": how.multifd,
+            "migration.xbzrle": how.xbzrle,
+            "migration.auto_converge": how.auto_converge,
+            "migration.tls": how.tls,
+        }
+        for name, value in others.items():
+            if guest.shared is not None and value:
+                path = {"path": ("guest", "shared"), "name": name}
+                raise PydanticCustomError("at", "does not go together with {name}", path)
+        return self
+
+    @model_validator(mode="after")
+    def _moves_fit(self) -> Scenario:
+        if self.moves[-1].ends != "completed":
+            path = {"path": ("moves", len(self.moves) - 1, "ends")}
+            raise PydanticCustomError(
+                "at", "expected the last one to be completed: it is what is judged", path
+            )
+        for index, leg in enumerate(self.moves):
+            if leg.reason is not None and leg.ends != "failed":
+                path = {"path": ("moves", index, "reason")}
+                raise PydanticCustomError("at", "expected only with ends: failed", path)
+        if needs_controls(self.script) and self.guest.module != "test":
+            where = {"path": ("guest", "module")}
+            raise PydanticCustomError("at", "expected test: the script holds the module's walk", where)
+        if self.walk and uses(self.script, RESTARTS):
+            walk = {"path": ("walk",)}
+            raise PydanticCustomError("at", "expected false: the script starts another kernel", walk)
+        for index, entry in enumerate(self.script):
+            if entry.move > len(self.moves):
+                raise PydanticCustomError(
+                    "at",
+                    "there is no move {move}, only {moves}",
+                    {"path": ("script", index, "move"), "move": entry.move, "moves": len(self.moves)},
+                )
+            if index and entry.move < self.script[index - 1].move:
+                path = {"path": ("script", index, "move")}
+                raise PydanticCustomError("at", "expected entries in the order of the moves", path)
+        return self
+
+    def to_yaml(self) -> str:
+        """The scenario as a file that :func:`load_scenario` reads back to the same value."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def noise_bytes(scenario: Scenario) -> int:
+    """How much the workload fills, in whole pages; a share is of the memory that the kernel leaves."""
+    noise = getattr(scenario.workload, "noise", 0)
+    whole = scenario.guest.memory - scenario.guest.kept_by_kernel
+    size = noise.of(max(0, whole)) if isinstance(noise, Percent) else int(noise)
+    return size - size % PAGE_SIZE

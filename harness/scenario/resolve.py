@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A scenario with everything decided that it leaves open."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.errors import InputError
+from harness.scenario.model import LEAST_MEMORY, Scenario, noise_bytes
+from harness.scenario.values import MIB
+from harness.units import format_size
+
+#: Beside the RAM of both sides: two QEMUs, two daemons, and the oracle's arrays.
+HOST_MARGIN = 512 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class MachineFacts:
+    """What :func:`resolve` must know of the machine that runs both hosts."""
+
+    memory_available: int
+    kvm_usable: bool = False
+    kvm_reason: str = ""
+    """Why, in words: "no /dev/kvm", "a probe guest did not start within 20 s"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A scenario with nothing left open: the same one always gives the same run."""
+
+    scenario: Scenario
+    seed: int
+    noise_bytes: int
+    accelerator: Literal["kvm", "tcg"]
+
+    def load_words(self) -> tuple[str, ...]:
+        """The arguments of the guest's ``load``: kind, seed, bytes, then key=value."""
+        workload = self.scenario.workload
+        words = [workload.kind, str(self.seed), str(self.noise_bytes)]
+        for key in ("keep", "rate", "jobs", "files"):
+            value = getattr(workload, key, None)
+            if value is not None:
+                words.append(f"{key}={value}")
+        return tuple(words)
+
+
+def resolve(scenario: Scenario, machine: MachineFacts) -> Resolved:
+    """Fill in what the file left open, and refuse what this machine cannot do."""
+    memory = scenario.guest.all_memory
+    needed = 2 * memory + HOST_MARGIN
+    if needed > machine.memory_available:
+        most = (machine.memory_available - HOST_MARGIN) // 2 // (64 * MIB) * (64 * MIB)
+        advice = f"at most --memory {format_size(most)} fits now" if most >= LEAST_MEMORY else None
+        raise InputError(
+            f"guest.memory: {format_size(memory)} does not fit: source and destination together need "
+            f"{needed // MIB} MiB, of which {machine.memory_available // MIB} MiB are available",
+            hint=advice,
+        )
+    accelerator = scenario.accelerator
+    if accelerator == "auto":
+        accelerator = "kvm" if machine.kvm_usable else "tcg"
+    elif accelerator == "kvm" and not machine.kvm_usable:
+        reason = machine.kvm_reason or "it was not shown to run guests"
+        raise InputError(f"accelerator: kvm cannot be used here: {reason}", hint="use tcg, or auto")
+    if accelerator == "tcg" and scenario.guest.kvm_dirty != "bitmap":
+        raise InputError(
+            f"guest.kvm_dirty: {scenario.guest.kvm_dirty} is one of KVM's ways, and this guest is emulated",
+            hint="add --nested: in the machine around it there is KVM",
+        )
+    if accelerator == "tcg" and scenario.guest.vhost:
+        raise InputError(
+            "guest.vhost: libvirt lets the kernel serve NICs of guests under KVM, and this guest is emulated",
+            hint="add --nested: in the machine around it there is KVM",
+        )
+    seed = secrets.randbits(63) if scenario.seed is None else scenario.seed
+    noise = noise_bytes(scenario)
+    update: dict[str, object] = {"seed": seed, "accelerator": accelerator}
+    if hasattr(scenario.workload, "noise"):
+        update["workload"] = scenario.workload.model_copy(update={"noise": noise})
+    return Resolved(scenario.model_copy(update=update), seed, noise, accelerator)

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a verdict rests on: everything that was found out, as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from harness.errors import MachineryError
+from harness.memory.compare import PageNumbers
+from harness.memory.image import Flags
+from harness.memory.record import Accept, Block, Request
+from harness.memory.walk import FreeWalk
+from harness.scenario.model import Arm, Expect
+from harness.verdict.finding import Finding
+
+
+@dataclass(frozen=True, eq=False)
+class BlockState:
+    """What is known of one compared block at switch-over."""
+
+    block: Block
+    differing: PageNumbers
+    zero_on_source: Flags
+    zero_on_destination: Flags
+    sent: Flags | None = None
+    """Sent at least once in this migration; None: the device kept no record."""
+    hole_on_source: Flags | None = None
+    """Given back by the guest (or never touched): not the same as written with zeros."""
+    named: Mapping[int, str] = field(default_factory=dict)
+    """Pages that the host writes while the guest is stopped, each with its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuestChecks:
+    """What the guest found after it was resumed; None: it was not asked."""
+
+    verify_bad: int | None = None
+    """Of the pages that it owned throughout, those with wrong content."""
+    exercise_bad: int | None = None
+    """Of all memory that it could allocate afterwards, the pages that did not keep their content."""
+    kernel_warnings: tuple[str, ...] | None = None
+    """New warnings in its kernel's log."""
+    checksum_matches: bool | None = None
+    """Whether the checksum over its pages is the one that the host computes from the seed."""
+
+
+@dataclass(frozen=True, eq=False)
+class RequestWitness:
+    """What was seen from outside at one request and at its answer."""
+
+    at_request: FreeWalk | None
+    """None: the walk was torn; see ``missing``."""
+    at_answer: FreeWalk | None = None
+    """None: the whole answer never came, or the walk was torn."""
+    unchanged: Mapping[str, Flags] | None = None
+    """By block: held the same at the answer as at the request; None: nobody looked at the answer."""
+    owned: Mapping[str, Flags] = field(default_factory=dict)
+    """By block: belonged to the workload from the request to the answer, with the content
+    that the formula gives, as the host computed it."""
+    missing: tuple[str, ...] = ()
+    """Why a walk is not there."""
+
+
+@dataclass(frozen=True, eq=False)
+class JudgeInput:
+    """All that a verdict rests on."""
+
+    arm: Arm
+    blocks: Sequence[BlockState]
+    log: Sequence[Request | Accept] = ()
+    unchanged: Mapping[int, Mapping[str, Flags]] = field(default_factory=dict)
+    """By request id and block: same digest at that request and at switch-over."""
+    strict: bool = True
+    """Without: "unchanged" is believed where there is no digest."""
+    statistics: Mapping[str, object] | None = None
+    """The device's own counters of this migration, to be held against its log."""
+    totals: Mapping[str, object] | None = None
+    """The device's counters since its QEMU started, of all migrations."""
+    counters: Mapping[str, object] | None = None
+    """The totals, as the device's property says them over QMP; None: QEMU could not be asked."""
+    guest: GuestChecks | None = None
+    """None: the guest's own checks are no part of this verdict."""
+    expect: Expect = field(default_factory=Expect)
+    sent_over_floor: float | None = None
+    witnesses: Mapping[int, RequestWitness] = field(default_factory=dict)
+    """By request id: what the outside walk saw; empty: there is no second witness."""
+    quiet: bool = False
+    """Nothing in the guest allocated or freed during the migration: then two witnesses have to
+    agree, and no reported page may stay undecided."""
+    left_where_it_is: Sequence[Block] = ()
+    """Memory that the guest sees and that both QEMUs map: it is not migrated, and cannot differ."""
+    found: Sequence[Finding] = ()
+    """What else was found to be wrong: by the script, or in an earlier one of several migrations."""
+    unexercised: Sequence[str] = ()
+    """What the scenario is about and did not happen, in words."""
+
+
+def demand_complete(case: JudgeInput) -> None:
+    """A verdict over half of the evidence would be a guess: refuse, do not judge."""
+    for state in case.blocks:
+        name, pages = state.block.name, state.block.pages
+        flags = (state.zero_on_source, state.zero_on_destination, state.sent, state.hole_on_source)
+        if any(flag is not None and len(flag) != pages for flag in flags):
+            raise MachineryError(f"what is known of {name!r} does not cover its {pages} pages")
+        if case.arm == "info" and state.sent is None:
+            raise MachineryError(f"the device's record does not say which pages of {name!r} were sent")
