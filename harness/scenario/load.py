@@ -19,6 +19,8 @@ from importlib import resources
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import SchemaSerializer, core_schema
 
 from harness.errors import InputError
 from harness.scenario import located
@@ -35,7 +37,7 @@ from harness.scenario.model import (
     noise_bytes,
 )
 from harness.scenario.problems import did_you_mean, problem_of
-from harness.scenario.workloads import WORKLOADS, Churn, Fragmented, Freed, Idle, Workload
+from harness.scenario.workloads import Churn, Fragmented, Freed, Idle, Workload
 from harness.units import format_size
 
 __all__ = [
@@ -129,17 +131,18 @@ def load_scenario(name_or_path: str, overrides: Sequence[str | Override] = ()) -
         raise InputError("\n".join(str(problem) for problem in problems)) from error
 
 
+class _AsWritten(GenerateJsonSchema):
+    """Shows a default as a file has it ("1GiB"), not as pydantic holds it (bytes)."""
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        shown = super().default_schema(schema)
+        default = schema.get("default")
+        if "default" in shown and not isinstance(default, BaseModel):
+            shown["default"] = SchemaSerializer(schema["schema"]).to_python(default, mode="json")
+        return shown
+
+
 def scenario_schema() -> dict[str, object]:
     """The JSON Schema of a scenario file; editors complete and check with it."""
-    schema = Scenario.model_json_schema()
-    # pydantic shows defaults as it holds them (bytes); a file has them as people write them.
-    parts: tuple[BaseModel, ...] = (
-        *(Guest(), Migration(), Measure(), Expect()),
-        *(kind() for kind in WORKLOADS.values()),
-    )
-    schemas = [(schema["$defs"][type(part).__name__], part) for part in parts]
-    for part, example in [(schema, Scenario(name="x")), *schemas]:
-        for key, value in example.model_dump(mode="json").items():
-            if "default" in part["properties"][key]:
-                part["properties"][key]["default"] = value
+    schema = Scenario.model_json_schema(schema_generator=_AsWritten)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

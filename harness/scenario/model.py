@@ -17,7 +17,7 @@ from pydantic_core import PydanticCustomError
 from harness.scenario.remote import Remote
 from harness.scenario.script import RESTARTS, Script, as_tuple, needs_controls, uses
 from harness.scenario.values import MIB, Rate, Section, Size, Text, kernel_name
-from harness.scenario.workloads import Idle, Workload
+from harness.scenario.workloads import AnyWorkload, Idle
 from harness.units import PAGE_SIZE, Percent, format_size
 
 Arm: TypeAlias = Literal["off", "hint", "info"]
@@ -210,7 +210,7 @@ class Scenario(Section):
     """auto: KVM where it was shown to run guests, TCG otherwise."""
     guest: Guest = Guest()
     """The virtual machine under test."""
-    workload: Workload = Idle()
+    workload: AnyWorkload = Idle()
     """What the guest does with its memory."""
     migration: Migration = Migration()
     """How it is moved."""

@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from types import UnionType
+from typing import Annotated, TypeAlias, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from harness.scenario import located
 from harness.scenario.located import LocatedTree, Problem, dotted
-from harness.scenario.model import Expect, Guest, Leg, Measure, Migration, Scenario
-from harness.scenario.script import ACTIONS, Entry
-from harness.scenario.workloads import WORKLOADS
+from harness.scenario.model import Scenario
+from harness.scenario.registry import OneOf
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -22,39 +24,54 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}? " if close else ""
 
 
-def _models(tree: LocatedTree) -> dict[located.Path, type[BaseModel]]:
-    """Which keys exist where, for suggestions."""
-    models: dict[located.Path, type[BaseModel]] = {
-        (): Scenario,
-        ("guest",): Guest,
-        ("migration",): Migration,
-        ("measure",): Measure,
-        ("expect",): Expect,
-    }
-    kind = tree.value(("workload", "kind"))
-    if isinstance(kind, str) and kind in WORKLOADS:
-        models["workload",] = WORKLOADS[kind]
-    moves, script = tree.value(("moves",)), tree.value(("script",))
-    for index in range(len(moves) if isinstance(moves, list) else 0):
-        models["moves", index] = Leg
-    for index in range(len(script) if isinstance(script, list) else 0):
-        models["script", index] = Entry
-        actions = tree.value(("script", index, "do"))
-        for at in range(len(actions) if isinstance(actions, list) else 0):
-            word = tree.value(("script", index, "do", at, "action"))
-            if isinstance(word, str) and word in ACTIONS:
-                models["script", index, "do", at] = ACTIONS[word]
-    return models
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """The model whose keys belong at one place of the file; ``named`` is what chose it there."""
+
+    model: type[BaseModel]
+    named: str = ""
+
+
+_Places: TypeAlias = Iterator[tuple[located.Path, _Keys]]
+
+
+def _keys_of(model: type[BaseModel], value: object, path: located.Path) -> _Places:
+    """Which keys exist where, for suggestions: in this model, and in all that is inside of it."""
+    inside = value if isinstance(value, Mapping) else {}
+    for name, field in model.model_fields.items():
+        here = (*path, name)
+        yield from _keys_in(field.annotation, tuple(field.metadata), inside.get(name), here)
+
+
+def _keys_in(annotation: object, metadata: tuple[object, ...], value: object, path: located.Path) -> _Places:
+    for registry in (entry.registry for entry in metadata if isinstance(entry, OneOf)):
+        kind = registry.chosen_by(value)
+        if kind is not None:
+            word = value.get(registry.key) if isinstance(value, Mapping) else None
+            yield path, _Keys(kind, f" of {registry.noun} {word!r}")
+            yield from _keys_of(kind, value, path)
+        return
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        yield from _keys_in(inner[0], inner[1:], value, path)
+    elif origin is tuple:
+        for index, item in enumerate(value if isinstance(value, list) else ()):
+            yield from _keys_in(inner[0], (), item, (*path, index))
+    elif origin in (Union, UnionType):
+        for one in inner:
+            yield from _keys_in(one, (), value, path)
+    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield path, _Keys(annotation)
+        yield from _keys_of(annotation, value, path)
 
 
 def _unknown_key(path: located.Path, tree: LocatedTree) -> str:
-    models = _models(tree)
-    key = str(path[-1])
-    known = list(models[path[:-1]].model_fields) if path[:-1] in models else []
-    elsewhere = [(*where, key) for where, model in models.items() if key in model.model_fields]
-    kind = f" of workload {tree.value(('workload', 'kind'))!r}" if path[:-1] == ("workload",) else ""
+    keys = {(): _Keys(Scenario), **dict(_keys_of(Scenario, tree.data, ()))}
+    key, here = str(path[-1]), keys.get(path[:-1])
+    known = list(here.model.model_fields) if here else []
+    elsewhere = [(*where, key) for where, there in keys.items() if key in there.model.model_fields]
     advice = f"did you mean {dotted(elsewhere[0])!r}? " if elsewhere else did_you_mean(key, known)
-    return f"unknown key; {advice}the keys{kind} here are {', '.join(known)}"
+    return f"unknown key; {advice}the keys{here.named if here else ''} here are {', '.join(known)}"
 
 
 def _literal(value: object, expected: str) -> str:
@@ -66,7 +83,7 @@ def _literal(value: object, expected: str) -> str:
 def problem_of(detail: ErrorDetails, tree: LocatedTree) -> Problem:
     """One of pydantic's errors in our words, with its place."""
     context: Mapping[str, object] = detail.get("ctx", {})
-    path = _without_kinds(detail["loc"])
+    path = detail["loc"]
     given = detail["input"]
     match detail["type"]:
         case "extra_forbidden":
@@ -79,12 +96,9 @@ def problem_of(detail: ErrorDetails, tree: LocatedTree) -> Problem:
             # In the words of YAML.
             expected = str(context["expected"]).replace("True", "true").replace("False", "false")
             text = _literal(given, expected)
-        case "union_tag_invalid" | "union_tag_not_found":
-            word, known = (
-                ("action", tuple(ACTIONS)) if path[:1] == ("script",) else ("kind", tuple(WORKLOADS))
-            )
-            path = (*path, word)
-            text = _literal(tree.value(path), ", ".join(map(repr, known)))
+        case "unknown-kind":
+            path = (*path, str(context["key"]))
+            text = _literal(tree.value(path), ", ".join(map(repr, cast("tuple[str, ...]", context["known"]))))
         case "int_type" | "int_from_float":
             text = f"expected a whole number, got {given!r}"
         case "float_type":
@@ -122,12 +136,3 @@ def problem_of(detail: ErrorDetails, tree: LocatedTree) -> Problem:
         case _:
             text = f"{detail['msg']}, got {given!r}"
     return Problem(tree.place(path), dotted(path), text)
-
-
-def _without_kinds(path: located.Path) -> located.Path:
-    """Pydantic puts the word that chooses a kind into the path; no file has it there."""
-    if path[:1] == ("workload",) and len(path) > 1 and path[1] in WORKLOADS:
-        return (path[0], *path[2:])
-    if path[:1] == ("script",) and len(path) > 4 and path[4] in ACTIONS:
-        return (*path[:4], *path[5:])
-    return path

@@ -25,6 +25,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from harness.scenario.registry import OneOf, Registry
 from harness.scenario.values import Rate, Section, Size, Text
 
 #: The device stops the guest here, and holds the migration, until ``cont``.
@@ -287,6 +288,12 @@ class MemoryOnline(Section):
     """Which action."""
 
 
+#: By the word that chooses them.
+ACTIONS: Final[Registry[Section]] = Registry(Section, key="action", noun="action")
+for _kind in Section.__subclasses__():
+    if ACTIONS.key in _kind.model_fields:
+        ACTIONS.add(_kind)
+
 Action: TypeAlias = Annotated[
     Stop
     | Cont
@@ -316,15 +323,8 @@ Action: TypeAlias = Annotated[
     | MemoryOffline
     | MemoryIsolate
     | MemoryOnline,
-    Field(discriminator="action"),
+    OneOf(ACTIONS),
 ]
-
-#: By the word that chooses them.
-ACTIONS: Final = {
-    str(kind.model_fields["action"].default): kind
-    for kind in Section.__subclasses__()
-    if "action" in kind.model_fields
-}
 
 #: These wait for the guest, which has to run for it.
 NEEDS_GUEST: Final = (

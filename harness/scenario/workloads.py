@@ -3,18 +3,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, ClassVar, Literal, TypeAlias
+from typing import Annotated, ClassVar, Final, Literal, TypeAlias
 
 from pydantic import Field
 
+from harness.scenario.registry import OneOf, Registry
 from harness.scenario.values import MIB, Section, Share, Size
 from harness.units import Percent
 
 
-class Load(Section):
+class Workload(Section):
     """What every workload has."""
+
+    kind: str
+    """Which workload."""
 
     #: What its counter of work counts; empty: it does none.
     work_unit: ClassVar[str] = ""
@@ -27,8 +30,17 @@ class Load(Section):
     #: It reads a disk that holds the formula, of the size of its noise.
     reads_disk: ClassVar[bool] = False
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: object) -> None:
+        """Register it by its kind."""
+        WORKLOADS.add(cls)
 
-class Idle(Load):
+
+#: By the word that chooses them.
+WORKLOADS: Final[Registry[Workload]] = Registry(Workload, key="kind", noun="workload")
+
+
+class Idle(Workload):
     """The guest has booted and does nothing."""
 
     kind: Literal["idle"] = "idle"
@@ -37,7 +49,7 @@ class Idle(Load):
     """Memory with known content that it owns and verifies afterwards."""
 
 
-class Freed(Load):
+class Freed(Workload):
     """Memory was filled with noise and freed again: free, but not zero."""
 
     kind: Literal["freed"] = "freed"
@@ -48,7 +60,7 @@ class Freed(Load):
     """Memory with known content that it owns and verifies afterwards."""
 
 
-class Fragmented(Load):
+class Fragmented(Workload):
     """As freed, but only every other page: free memory is single pages between pages in use."""
 
     kind: Literal["fragmented"] = "fragmented"
@@ -57,7 +69,7 @@ class Fragmented(Load):
     """How much is filled: a size, or a share of the guest's memory. Half of it stays in use."""
 
 
-class Churn(Load):
+class Churn(Workload):
     """Pages are written, freed and allocated again for as long as the migration runs."""
 
     work_unit = "pages"
@@ -71,7 +83,7 @@ class Churn(Load):
     """Pages a second that it writes, frees or allocates."""
 
 
-class Rewrite(Load):
+class Rewrite(Workload):
     """The same pages are written for as long as the migration runs; none is freed, none allocated."""
 
     work_unit = "pages"
@@ -84,7 +96,7 @@ class Rewrite(Load):
     """Pages a second that it writes."""
 
 
-class _DiskReader(Load):
+class _DiskReader(Workload):
     """What workloads that read a disk have in common."""
 
     work_unit = "pages"
@@ -114,7 +126,7 @@ class Dma(_DiskReader):
     """Pages a second that are read, 16 at a time."""
 
 
-class Compile(Load):
+class Compile(Workload):
     """A C library's sources are compiled over and over; each object must come out as the first time."""
 
     work_unit = "files"
@@ -130,7 +142,7 @@ class Compile(Load):
     """Memory with known content that it owns and verifies afterwards."""
 
 
-class Database(Load):
+class Database(Workload):
     """SQLite on the guest's disk: money moves between accounts; none may be lost, every row must be right."""
 
     work_unit = "transactions"
@@ -148,18 +160,4 @@ class Database(Load):
     """Memory with known content that it owns and verifies afterwards."""
 
 
-Workload: TypeAlias = Annotated[
-    Idle | Freed | Fragmented | Churn | Rewrite | PageCache | Dma | Compile | Database,
-    Field(discriminator="kind"),
-]
-WORKLOADS: Mapping[str, type[Section]] = {
-    "idle": Idle,
-    "freed": Freed,
-    "fragmented": Fragmented,
-    "churn": Churn,
-    "rewrite": Rewrite,
-    "pagecache": PageCache,
-    "dma": Dma,
-    "compile": Compile,
-    "database": Database,
-}
+AnyWorkload: TypeAlias = Annotated[Workload, OneOf(WORKLOADS)]
