@@ -40,7 +40,8 @@ from harness.migration.statistics import (
 )
 from harness.migration.transcript import Transcript
 from harness.report.folder import RunFolder
-from harness.run.guest import Guest, lost
+from harness.run.guest import Guest
+from harness.run.last_words import lost
 from harness.script.runner import ScriptRunner
 from harness.script.stage import Actor
 

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The command line of the guest's kernel."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from harness import accel
+from harness.hosts.netns import GUEST_ADDRESS, PREFIX
+from harness.plan.plan import RunPlan
+
+#: Each byte for the console is an exit of the guest's, and each exit of an emulated KVM costs a millisecond.
+#: (A kernel that panics says so at any level.)  Tests of its ciphers take it as long as all else.
+_EMULATED_KVM: Final = "loglevel=4 cryptomgr.notests"
+
+
+def kernel_cmdline(plan: RunPlan, *, network: bool) -> str:
+    """The words that the guest's kernel is started with; ``network``: the guest has a NIC.
+
+    A kernel that panics restarts at once, which ends its QEMU: a guest that
+    failed must not sit there until a deadline.  Whether the timer works is not
+    tested: on a busy host, emulated, its ticks come too late for that test.
+    """
+    guest = plan.resolved.scenario.guest
+    words = [
+        "console=ttyS0 panic=-1 no_timer_check",
+        f"freepage.driver={plan.driver}",
+        f"freepage.ip={GUEST_ADDRESS}/{PREFIX}" if network else "",
+        # Of a guest that names its interfaces itself; the small one does not care.
+        "net.ifnames=0" if plan.disk is not None and plan.disk.private else "",
+        _EMULATED_KVM if accel.chain() == "kvm-in-tcg" else "",
+        # The DIMM that is there from the beginning is used without anybody's doing.
+        "memhp_default_state=online_movable" if guest.shared is not None else "",
+        guest.cmdline,
+        plan.injection.cmdline,
+    ]
+    return " ".join(filter(None, words))

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The definition of the guest: its domain for each host, from the plan and the host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID, uuid4, uuid5
+
+from harness.explain import trace
+from harness.guest.devices import Balloon, Disk
+from harness.guest.dirty_log import DirtyLog
+from harness.guest.domain import Boot, DomainSpec
+from harness.guest.memory_shape import MemoryShape, SharedMemory
+from harness.hosts.interface import Host, Pair
+from harness.plan.plan import RunPlan
+from harness.run.channels import QemuFiles
+from harness.run.cmdline import kernel_cmdline
+from harness.scenario.script import DEVICE_HOLDS, RESTARTS, holds_needed, uses
+from harness.toolchain import QemuBinary
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """What the guest is, the same for both hosts."""
+
+    plan: RunPlan
+    pair: Pair
+    initrd: Path
+    #: The run's copy of a disk that the guest writes to.
+    own_disk: Path
+    uuid: UUID = field(default_factory=uuid4)
+
+    @property
+    def held(self) -> bool:
+        """Whether the device holds the migration for the oracle."""
+        scenario = self.plan.resolved.scenario
+        return scenario.arm == "info" and scenario.strict
+
+    @property
+    def shape(self) -> MemoryShape:
+        """How its memory is cut up."""
+        guest = self.plan.resolved.scenario.guest
+        shared = None
+        if guest.shared is not None and self.pair.memory_dir is not None:
+            shared = SharedMemory(self.pair.memory_dir / "shared", guest.shared)
+        return MemoryShape(guest.nodes, guest.dimm, guest.below_4g, guest.hugepages, shared)
+
+    def spec(self, host: Host, files: QemuFiles) -> DomainSpec:
+        """The domain for ``host``, whose QEMU has ``files``."""
+        plan, scenario = self.plan, self.plan.resolved.scenario
+        qemu = plan.source_qemu if host is self.pair.source else plan.destination_qemu
+        network = self.pair.source.nic is not None
+        return DomainSpec(
+            name=self.pair.guest_name,
+            uuid=self.uuid,
+            qemu=host.path_of(qemu.path),
+            firmware=tuple(host.path_of(folder) for folder in qemu.firmware),
+            boot=Boot(
+                host.path_of(plan.kernel.vmlinuz),
+                host.path_of(self.initrd),
+                kernel_cmdline(plan, network=network),
+            ),
+            memory=scenario.guest.memory,
+            vcpus=scenario.guest.vcpus,
+            machine=scenario.guest.machine,
+            disk=self._disk(host),
+            accelerator=plan.resolved.accelerator,
+            balloon=Balloon(arm=scenario.arm, hold=self._holds(), record=self._record(host, qemu, files)),
+            sockets=files.sockets.qemu,
+            nic=host.nic,
+            vhost=scenario.guest.vhost,
+            extra=(*plan.injection.qemu_arguments, *self._tracing(host, files), *self._generation(host)),
+            ram=host.site.ram,
+            unconfined=host.site.unconfined,
+            restarts=uses(scenario.script, RESTARTS),
+            shape=self.shape,
+            log=DirtyLog(scenario.guest.kvm_dirty, scenario.migration.clear_bitmap_shift, plan.preload),
+        )
+
+    def _holds(self) -> tuple[str, ...]:
+        """The points at which the device stops the guest, in the order in which it comes to them."""
+        scenario = self.plan.resolved.scenario
+        if scenario.arm != "info":
+            return ()
+        wanted = {*holds_needed(scenario.script)}
+        if self.held:
+            wanted |= {"request", "answer"} if scenario.walk else {"request"}
+        return tuple(point for point in DEVICE_HOLDS if point in wanted)
+
+    def _record(self, host: Host, qemu: QemuBinary, files: QemuFiles) -> Path | None:
+        """A QEMU of anybody's may keep none; arm off is upstream's migration and nothing else."""
+        recorded = qemu.has_free_page_info and qemu.has_record and self.plan.resolved.scenario.arm != "off"
+        return host.record_path(files.record) if recorded else None
+
+    def _tracing(self, host: Host, files: QemuFiles) -> tuple[str, ...]:
+        if not self.plan.resolved.scenario.trace:
+            return ()
+        return trace.arguments(host.record_path(files.trace))
+
+    def _generation(self, host: Host) -> tuple[str, ...]:
+        wanted = self.plan.resolved.scenario.guest.generation_id
+        if wanted == "none":
+            return ()
+        name = host.name if wanted == "changed" else self.pair.source.name
+        return ("-device", f"vmgenid,guid={uuid5(self.uuid, name)}")
+
+    def _disk(self, host: Host) -> Disk | None:
+        disk = self.plan.disk
+        if disk is None:
+            return None
+        # Both hosts are this machine where it is private, and see the run folder.
+        return Disk(self.own_disk, readonly=False) if disk.private else Disk(host.path_of(disk.path))

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The start of the guest on the source: its files, its domain, and what is plugged in later."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import TYPE_CHECKING
+
+from harness.errors import MachineryError
+from harness.events import Deadline
+from harness.guest.control import GuestControl
+from harness.guest.domain import domain_xml
+from harness.guest.memory_shape import MemoryShape, dimm_xml
+from harness.guest.ssh import Keys
+from harness.report.folder import RunFolder
+from harness.run.channels import QemuFiles
+from harness.run.definition import Definition
+from harness.run.disk import copy_sparse
+from harness.run.initrd import write_initrd
+from harness.run.last_words import lost
+
+if TYPE_CHECKING:
+    import libvirt
+
+
+def start_guest(definition: Definition, keys: Keys, files: QemuFiles, folder: RunFolder) -> libvirt.virDomain:
+    """Start the guest on the source; returns when its QEMU runs.
+
+    Raises :class:`harness.errors.GuestLost` if libvirt cannot start it.
+    """
+    import libvirt
+
+    plan, pair = definition.plan, definition.pair
+    write_initrd(definition.initrd, plan, keys)
+    brought = {"initrd": definition.initrd, "vmlinuz": plan.kernel.vmlinuz}
+    if plan.disk is not None and plan.disk.private:
+        copy_sparse(plan.disk.path, definition.own_disk)
+    elif plan.disk is not None:
+        brought["disk"] = plan.disk.path
+    pair.bring(brought)
+    xml = domain_xml(definition.spec(pair.source, files))
+    folder.write_text("source.xml", xml)
+    connection = pair.source.connect()
+    try:
+        domain = connection.createXML(xml, 0)
+        _deflate(domain, definition)
+    except libvirt.libvirtError as error:
+        raise lost(pair.source, f"the source cannot start the guest: {error.get_error_message()}") from error
+    return domain
+
+
+def _deflate(domain: libvirt.virDomain, definition: Definition) -> None:
+    """Take back the balloon that libvirt asks for: of the DIMM that both hosts map it knows nothing."""
+    shared = definition.shape.shared
+    if shared is None:
+        return
+    import libvirt_qemu
+
+    size = definition.plan.resolved.scenario.guest.memory + shared.size
+    command = json.dumps({"execute": "balloon", "arguments": {"value": size}})
+    libvirt_qemu.qemuMonitorCommand(domain, command, 0)
+
+
+def plug_dimm(
+    domain: libvirt.virDomain, shape: MemoryShape, control: GuestControl, deadline: Deadline
+) -> None:
+    """Plug the scenario's DIMM in, if it has one, and wait until the guest has taken it into use."""
+    dimm = shape.dimm
+    if dimm is None:
+        return
+    import libvirt
+
+    before = control.call("stats", deadline=deadline)["mem_total"]
+    try:
+        domain.attachDeviceFlags(dimm_xml(shape), libvirt.VIR_DOMAIN_AFFECT_LIVE)
+    except libvirt.libvirtError as error:
+        raise MachineryError(f"the DIMM cannot be plugged in: {error.get_error_message()}") from error
+    wanted = int(str(before)) + dimm // (128 << 20) * (128 << 20)
+    # The guest's ACPI and hotplug code takes its time, and says nothing when it is done.
+    while int(str(control.call("stats", deadline=deadline)["mem_total"])) < wanted:
+        with contextlib.suppress(MachineryError):
+            # No block yet, or none that is offline: it may be one that comes online by itself.
+            control.call("memory-online", deadline=deadline)
+        deadline.check()
