@@ -25,8 +25,16 @@ def doctor(
     source: Source = None,
     destination: Destination = None,
     ssh_config: SshConfig = None,
+    packages: Annotated[
+        bool, typer.Option("--packages", help="Only print the packages of Debian or Ubuntu that are needed.")
+    ] = False,
 ) -> None:
     """Say what this machine has, what it lacks for a run, and what to do about it."""
+    if packages:
+        from harness.toolchain.sources import debian_packages
+
+        typer.echo("\n".join(package.name for package in debian_packages()))
+        return
     from harness.doctor import examine, possible
     from harness.doctor.show import as_document, print_findings
     from harness.events import EventStream

@@ -17,6 +17,7 @@ from harness.events import EventStream
 from harness.toolchain.built import PARTS, built_parts, machine_of
 from harness.toolchain.cache import Cache
 from harness.toolchain.run import PACKAGES, search_path
+from harness.toolchain.sources import how_to_install
 from harness.units import format_size
 
 GIB: Final = 1 << 30
@@ -148,9 +149,9 @@ def _programs(built: dict[str, list[Path]]) -> Finding:
     lacking = sorted(name for name in PACKAGES if shutil.which(name, path=search_path()) is None)
     if not lacking:
         return Finding("build tools", Level.OK, "all there")
-    packages = " ".join(sorted({PACKAGES[name] for name in lacking}))
+    packages = sorted({PACKAGES[name] for name in lacking})
     level = Level.NOTE if all(built.values()) else Level.MISSING
-    return Finding("build tools", level, f"missing: {', '.join(lacking)}", f"ci/setup, or install {packages}")
+    return Finding("build tools", level, f"missing: {', '.join(lacking)}", how_to_install(*packages))
 
 
 def _parts(built: dict[str, list[Path]]) -> Iterable[Finding]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
 
 from filelock import FileLock, Timeout
 
@@ -16,10 +15,7 @@ from harness.faults.catalogue import Catalogue, Fault, catalogue
 from harness.terminal import TerminalProgress, print_error
 from harness.toolchain import Toolchain
 from harness.toolchain.cache import key_of, tree_digest
-from harness.toolchain.recipe import checkout
-
-#: What the outcome of a run depends on, beside what is built.
-_OURS: Final = ("*.py", "*.yaml")
+from harness.toolchain.sources import package_folder, python_files
 
 
 def choose(found: Catalogue, only: Sequence[str], *, sample: bool) -> list[Fault]:
@@ -72,9 +68,8 @@ def _build(toolchain: Toolchain, chosen: Sequence[Fault]) -> str:
     if any(fault.where == "qemu" for fault in chosen):
         made["faults"] = toolchain.qemu("faults").sha256
     made["test image"] = toolchain.image(kernel, "test").sha256
-    package = checkout() / "harness"
-    files = [path for pattern in _OURS for path in package.rglob(pattern)]
-    return key_of(made=made, kernel=kernel.digest, harness=tree_digest(files, package))
+    ours = tree_digest(python_files(), package_folder())
+    return key_of(made=made, kernel=kernel.digest, harness=ours)
 
 
 def _say(row: Row) -> None:

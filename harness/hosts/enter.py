@@ -44,6 +44,7 @@ from harness.hosts import kernel
 from harness.hosts.kernel import Namespace
 from harness.hosts.room import ROOM, furnish
 from harness.hosts.userns import leave_for_own, restriction
+from harness.toolchain.sources import installation
 
 #: Carries the run's token; believed only where the lab's private folder has the same one.
 MARK: Final = "FREEPAGE_LAB"
@@ -117,7 +118,7 @@ def _report(channel: socket.socket) -> MachineryError | None:
 
 def _memory_folders(keep: Iterable[Path]) -> tuple[Path, ...]:
     """All that must not disappear behind the lab's own /run and /dev/shm."""
-    paths = {Path.cwd(), Path.home(), Path(sys.prefix), Path(__file__).parents[2], *keep}
+    paths = {Path.cwd(), Path.home(), Path(sys.prefix), installation(), *keep}
     return tuple(sorted(path.resolve() for path in paths))
 
 

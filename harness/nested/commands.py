@@ -44,6 +44,7 @@ from harness.scenario.resolve import HOST_MARGIN
 from harness.terminal import TerminalProgress, print_error
 from harness.toolchain import Toolchain
 from harness.toolchain.cache import CACHE_VARIABLE, Cache
+from harness.toolchain.sources import installation, package_folder
 from harness.units import format_size
 
 _MIB: Final = 1 << 20
@@ -181,14 +182,13 @@ def choose_chain(cache: Cache, events: EventStream) -> tuple[Chain, str]:
 def _compile_harness() -> None:
     """Have Python's compiler run here: inside it would run at each boot, emulated."""
     # Where nothing may be written it takes longer inside, and that is all.
-    compileall.compile_dir(Path(__file__).parents[1], quiet=2)
+    compileall.compile_dir(package_folder(), quiet=2)
 
 
 def shares_of(writable: Iterable[Path], visible: Iterable[Path]) -> tuple[Share, ...]:
     """What has to be shared beside the root: folders to write in, and what the machine's own folders hide."""
     shares = {path.resolve(): Share(path.resolve()) for path in writable}
-    here = Path(__file__).resolve().parents[2]
-    for path in (Path.cwd(), here, Path(sys.prefix), Path(sys.base_prefix), *visible):
+    for path in (Path.cwd(), installation(), Path(sys.prefix), Path(sys.base_prefix), *visible):
         folder = path.resolve() if path.is_dir() else path.resolve().parent
         if any(folder.is_relative_to(own) for own in OWN_FOLDERS) and folder.is_dir():
             shares.setdefault(folder, Share(folder, writable=False))

@@ -23,8 +23,9 @@ from harness.toolchain.apt import Apt
 from harness.toolchain.cache import MIB, Cache, file_digest, key_of
 from harness.toolchain.image import load_order
 from harness.toolchain.kernel import Kernel, read_module
-from harness.toolchain.recipe import checkout, read_recipe
+from harness.toolchain.recipe import read_recipe
 from harness.toolchain.run import run, search_path
+from harness.toolchain.sources import how_to_install, sources
 
 #: Names Debian's current kernel, all modules included.
 KERNEL_PACKAGE: Final = "linux-image-amd64"
@@ -84,7 +85,7 @@ def _qemu(cache: Cache) -> tuple[Path, str]:
     if found is None:
         raise MachineryError(
             f"a nested machine needs {QEMU}, and there is none",
-            hint="install qemu-system-x86, or run ci/setup",
+            hint=how_to_install("qemu-system-x86"),
         )
     path = Path(found).resolve()
     state = path.stat()
@@ -112,7 +113,7 @@ def _virtme_init() -> Path:
     try:
         from virtme.resources import find_guest_tools
     except ImportError as error:
-        raise MachineryError("a nested machine needs virtme-ng", hint="run ci/setup") from error
+        raise MachineryError("a nested machine needs virtme-ng", hint="pip install virtme-ng") from error
     tools = find_guest_tools()
     path = Path(tools or "", "bin", "virtme-ng-init")
     if tools is None or not path.is_file():
@@ -127,7 +128,7 @@ def _virtme_init() -> Path:
 
 
 def _boot_files(cache: Cache) -> tuple[Path, str]:
-    suite = read_recipe(checkout() / "vm-images" / "image.yaml").suite
+    suite = read_recipe(sources() / "vm-images" / "image.yaml").suite
     apt = Apt(cache, suite)
     (meta,) = apt.packages([KERNEL_PACKAGE])
     name = next((name for name in meta.depends if name.startswith("linux-image-")), None)

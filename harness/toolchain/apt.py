@@ -23,6 +23,7 @@ from pathlib import Path
 from harness.errors import FreepageError, MachineryError
 from harness.toolchain.cache import Cache, file_digest, key_of
 from harness.toolchain.run import environment, run
+from harness.toolchain.sources import how_to_install
 
 MIRROR_VARIABLE = "FREEPAGE_DEBIAN_MIRROR"
 DEFAULT_MIRROR = "http://deb.debian.org/debian"
@@ -223,7 +224,7 @@ class Apt:
         if keyring is None:
             raise MachineryError(
                 "Debian's archive keyring is missing, so nothing from there can be trusted",
-                hint="install the package debian-archive-keyring, or let ci/setup do it",
+                hint=how_to_install("debian-archive-keyring"),
             )
         failure: FreepageError | None = None
         for mirror in mirrors():

@@ -26,6 +26,7 @@ from harness.toolchain.patches import Patch, patch_at, read_series
 from harness.toolchain.probe import FOR_TESTS, Probe, probe_binary
 from harness.toolchain.run import environment, run, search_path
 from harness.toolchain.source import QemuSource, clean_leftovers
+from harness.toolchain.sources import sources
 from harness.toolchain.worktree import WorkTree
 
 TARGET = "qemu-system-x86_64"
@@ -108,7 +109,8 @@ class QemuBinary:
             raise InputError(
                 f"the QEMU {self.path} ({self.version}) has free page info, but neither holds nor records it "
                 f"({' and '.join(sorted(FOR_TESTS))}): nothing could be proven of its pages",
-                hint="apply the last patches of qemu-patches to it as well, or leave --qemu out",
+                hint="leave --qemu out, or apply the last patches to it as well, of "
+                f"{sources() / 'qemu-patches'}",
             )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from harness.errors import InputError, MachineryError
+from harness.errors import InputError
 
 
 class OtherKernel(BaseModel):
@@ -38,17 +38,6 @@ class Recipe(BaseModel):
     files: dict[str, str]
     directories: dict[str, int]
     size_limit: int
-
-
-def checkout() -> Path:
-    """The project's own folder, where the sources of module, image and patches are."""
-    root = Path(__file__).resolve().parent.parent.parent
-    if not (root / "vm-images").is_dir():
-        raise MachineryError(
-            f"the sources of module, image and patches are not beside the package ({root})",
-            hint="run it from a checkout: pip install --editable .",
-        )
-    return root
 
 
 def read_recipe(path: Path) -> Recipe:

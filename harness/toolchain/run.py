@@ -18,6 +18,7 @@ from pathlib import Path
 
 from harness.errors import DeadlineExceeded, MachineryError
 from harness.toolchain.cache import no_space
+from harness.toolchain.sources import how_to_install
 
 # What each program is for is plain from its caller; this is only where it comes from.
 PACKAGES: Mapping[str, str] = {
@@ -61,7 +62,7 @@ def find_program(name: str) -> Path:
         package = PACKAGES.get(name)
         raise MachineryError(
             f"the program '{name}' is missing",
-            hint=f"install the package {package}, or let ci/setup do it" if package else "install it",
+            hint=how_to_install(package) if package else "install it",
         )
     return Path(found)
 

@@ -31,8 +31,9 @@ from harness.toolchain.preload import no_manual_protect
 from harness.toolchain.probe import Probe, probe_binary
 from harness.toolchain.qemu import FAULTS, FLAVOURS, PATCHED, PLAIN, QemuBinary, QemuBuilder, Variant
 from harness.toolchain.qtests import QemuTests, build_fuzzer, build_qtests
-from harness.toolchain.recipe import Recipe, checkout, read_recipe
+from harness.toolchain.recipe import Recipe, read_recipe
 from harness.toolchain.source import SUITE, find_source
+from harness.toolchain.sources import sources
 
 SOURCE_VARIABLE = "FREEPAGE_QEMU_SOURCE"
 PARTS = ("qemu", "qtests", "kernel", "module", "image")
@@ -67,12 +68,12 @@ class Toolchain:
     @cached_property
     def recipe(self) -> Recipe:
         """What a guest is made of."""
-        return read_recipe(checkout() / "vm-images" / "image.yaml")
+        return read_recipe(sources() / "vm-images" / "image.yaml")
 
     @cached_property
     def _builder(self) -> QemuBuilder:
         source = find_source(self.cache, self._qemu_source)
-        return QemuBuilder(self.cache, source, checkout() / "qemu-patches")
+        return QemuBuilder(self.cache, source, sources() / "qemu-patches")
 
     def qemu(
         self, flavour: str = PATCHED, *, extra_patches: Sequence[Path] = (), variant: Variant = PLAIN
@@ -113,7 +114,7 @@ class Toolchain:
         if name == DEFAULT:
             return debian_kernel(self.cache, recipe.suite, recipe.kernel)
         if name == DEBUG:
-            return debug_kernel(self.cache, recipe.suite, checkout() / "vm-images" / "debug.config")
+            return debug_kernel(self.cache, recipe.suite, sources() / "vm-images" / "debug.config")
         if name in recipe.kernels:
             other = recipe.kernels[str(name)]
             return debian_kernel(self.cache, other.suite, recipe.kernel, other.tools)
@@ -125,24 +126,24 @@ class Toolchain:
 
     def module(self, kernel: Kernel, variant: str = SHIPPED) -> Path:
         """The balloon driver with free page info, for this kernel: ``shipped``, or ``test`` with controls."""
-        return build_module(self.cache, kernel, checkout() / "guest-module", variant)
+        return build_module(self.cache, kernel, sources() / "guest-module", variant)
 
     def image(self, kernel: Kernel, variant: str = SHIPPED) -> Image:
         """The initramfs for this kernel, with that build of the module in it."""
         module = self.module(kernel, variant)
-        return build_image(self.cache, kernel, module, self.recipe, checkout() / "vm-images" / "guest")
+        return build_image(self.cache, kernel, module, self.recipe, sources() / "vm-images" / "guest")
 
     def compile_archive(self) -> Path:
         """A compiler and sources, to be unpacked over the image: for guests that compile."""
-        recipe = read_compile_recipe(checkout() / "vm-images" / "compile.yaml")
-        return build_compile_archive(self.cache, recipe, checkout() / "vm-images" / "guest")
+        recipe = read_compile_recipe(sources() / "vm-images" / "compile.yaml")
+        return build_compile_archive(self.cache, recipe, sources() / "vm-images" / "guest")
 
     def distribution(self, kernel: Kernel, variant: str = SHIPPED) -> Distribution:
         """A Debian guest on a disk, with that build of the module in it."""
-        guest, module = checkout() / "vm-images", checkout() / "guest-module"
+        guest, module = sources() / "vm-images", sources() / "guest-module"
         recipe = read_distribution_recipe(guest / "debian.yaml")
-        sources = Sources(guest / "guest", module, guest / "debian" / "hook")
-        return build_distribution(self.cache, kernel, self.module(kernel, variant), recipe, sources)
+        parts = Sources(guest / "guest", module, guest / "debian" / "hook")
+        return build_distribution(self.cache, kernel, self.module(kernel, variant), recipe, parts)
 
     def formula_disk(self, size: int) -> Path:
         """A raw disk of ``size`` bytes with the content that ``pagecache`` expects."""
@@ -150,7 +151,7 @@ class Toolchain:
 
     def no_manual_protect(self) -> Path:
         """The library that hides KVM's manual dirty log protection from a QEMU."""
-        return no_manual_protect(self.cache, checkout() / "vm-images" / "host" / "no_manual_protect.c")
+        return no_manual_protect(self.cache, sources() / "vm-images" / "host" / "no_manual_protect.c")
 
     def update(self) -> None:
         """Forget what Debian had: the next call looks, and builds anew what has changed there."""
