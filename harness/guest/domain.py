@@ -18,7 +18,16 @@ from typing import Final, Literal, TypeAlias
 from uuid import UUID
 
 from harness.errors import MachineryError
-from harness.guest.devices import Balloon, Disk, _disk, _interface, _reattach
+from harness.guest.devices import (
+    Balloon,
+    Disk,
+    DomainDevice,
+    Interface,
+    ScenarioDevice,
+    SerialPorts,
+    Vmcoreinfo,
+)
+from harness.guest.devices.base import option
 from harness.guest.dirty_log import QEMUS_CHOICE, DirtyLog
 from harness.guest.memory_shape import ONE_BLOCK, MemoryShape, add_backing, add_maximum, add_nodes
 from harness.hosts.interface import Nic, Sockets
@@ -72,8 +81,28 @@ class DomainSpec:
     shape: MemoryShape = ONE_BLOCK
     #: How what it writes is logged.
     log: DirtyLog = QEMUS_CHOICE
-    #: More QEMU arguments, after all others.
+    #: More QEMU arguments, after those of the devices that every guest has.
     extra: tuple[str, ...] = ()
+    #: What the scenario gives the guest beside those.
+    added: tuple[ScenarioDevice, ...] = ()
+
+    @property
+    def standard(self) -> tuple[DomainDevice, ...]:
+        """The devices that every guest has, in the order in which libvirt and QEMU are told of them."""
+        disk = () if self.disk is None else (self.disk,)
+        nic = () if self.nic is None else (Interface(self.nic, self.vhost),)
+        return (Vmcoreinfo(), SerialPorts(self.sockets), *disk, *nic, self.balloon)
+
+    @property
+    def devices(self) -> tuple[DomainDevice, ...]:
+        """All of them."""
+        return (*self.standard, *self.added)
+
+    def elements(self, section: str) -> Iterator[ET.Element]:
+        """What the devices have in a section of the domain."""
+        for device in self.devices:
+            if device.section == section:
+                yield from device.elements()
 
 
 def domain_xml(spec: DomainSpec) -> str:
@@ -93,8 +122,7 @@ def domain_xml(spec: DomainSpec) -> str:
     features = ET.SubElement(root, "features")
     for name in ("acpi", "apic"):
         ET.SubElement(features, name)
-    # The outside walk reads the kernel's own description of its structures from it.
-    ET.SubElement(features, "vmcoreinfo", {"state": "on"})
+    features.extend(spec.elements("features"))
     spec.log.add_features(features)
     add_nodes(_cpu(root, spec), spec.shape, spec.memory, spec.vcpus)
     ET.SubElement(root, "clock", {"offset": "utc"})
@@ -121,15 +149,8 @@ def destination_xml(source_xml: str, spec: DomainSpec) -> str:
     if devices is None or emulator is None:
         raise MachineryError("the source's domain XML has no devices", hint=source_xml[:2000])
     emulator.text = str(spec.qemu)
-    sockets = {"0": spec.sockets.console, "1": spec.sockets.control}
-    for kind in ("serial", "console"):
-        for element in devices.findall(kind):
-            _redirect(element, sockets)
-    if spec.nic is not None:
-        for interface in devices.findall("interface"):
-            _reattach(interface, spec.nic)
-    if spec.disk is not None and (source := root.find("devices/disk/source")) is not None:
-        source.set("file", str(spec.disk.path))
+    for device in spec.devices:
+        device.reattach(devices)
     _security(root, spec.unconfined)
     for old in root.findall(f"{{{_QEMU}}}commandline"):
         root.remove(old)
@@ -176,21 +197,7 @@ def _devices(root: ET.Element, spec: DomainSpec) -> None:
     devices = ET.SubElement(root, "devices")
     _text(devices, "emulator", str(spec.qemu))
     ET.SubElement(devices, "controller", {"type": "usb", "model": "none"})
-    for port, path in enumerate((spec.sockets.console, spec.sockets.control)):
-        serial = ET.SubElement(devices, "serial", {"type": "unix"})
-        ET.SubElement(serial, "source", {"mode": "connect", "path": str(path)})
-        ET.SubElement(serial, "target", {"type": "isa-serial", "port": str(port)})
-    if spec.disk is not None:
-        _disk(devices, spec.disk)
-    if spec.nic is not None:
-        _interface(devices, spec.nic, "vhost" if spec.vhost else "qemu")
-    ET.SubElement(devices, "memballoon", {"model": "virtio"})
-
-
-def _redirect(element: ET.Element, sockets: dict[str, Path]) -> None:
-    source, target = element.find("source"), element.find("target")
-    if source is not None and target is not None:
-        source.set("path", str(sockets[target.get("port", "0")]))
+    devices.extend(spec.elements("devices"))
 
 
 def _fewer_questions(root: ET.Element) -> None:
@@ -214,18 +221,16 @@ def _command_line(root: ET.Element, spec: DomainSpec) -> None:
 def _arguments(spec: DomainSpec) -> Iterator[str]:
     for folder in spec.firmware:
         yield from ("-L", str(folder))
-    path = _option(spec.sockets.monitor)
+    path = option(spec.sockets.monitor)
     yield from ("-chardev", f"socket,id={_MONITOR},path={path},server=on,wait=off")
     yield from ("-mon", f"chardev={_MONITOR},mode=control")
     yield from spec.shape.arguments()
-    yield from spec.balloon.arguments()
+    for device in spec.standard:
+        yield from device.arguments()
     yield from spec.log.arguments()
     yield from spec.extra
-
-
-def _option(path: Path) -> str:
-    """A path inside an option of the form a=b,c=d, where QEMU reads ',,' as one comma."""
-    return str(path).replace(",", ",,")
+    for device in spec.added:
+        yield from device.arguments()
 
 
 ET.register_namespace("qemu", _QEMU)

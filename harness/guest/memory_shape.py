@@ -10,21 +10,11 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
+from harness.guest.devices.dimm import Dimm, SharedMemory
+
 MIB: Final = 1 << 20
-
-#: QEMU's name of the DIMM that both hosts map.
-SHARED: Final = "shared"
-
-
-@dataclass(frozen=True, slots=True)
-class SharedMemory:
-    """A DIMM in a file that both hosts map.  ``size`` in bytes."""
-
-    file: Path
-    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +52,7 @@ class MemoryShape:
             # Merged with libvirt's own -machine.
             yield from ("-machine", f"max-ram-below-4g={self.below_4g}")
         if self.shared is not None:
-            # libvirt puts every DIMM into a file of the host's own.
-            path = str(self.shared.file).replace(",", ",,")
-            memory = f"memory-backend-file,id={SHARED},mem-path={path},size={self.shared.size},share=on"
-            yield from ("-object", memory)
-            yield from ("-device", f"pc-dimm,id={SHARED}-dimm,memdev={SHARED}")
+            yield from self.shared.arguments()
 
 
 ONE_BLOCK: Final = MemoryShape()
@@ -105,8 +91,5 @@ def add_nodes(cpu: ET.Element, shape: MemoryShape, memory: int, vcpus: int) -> N
 
 def dimm_xml(shape: MemoryShape) -> str:
     """The DIMM, as a device to be plugged in."""
-    device = ET.Element("memory", {"model": "dimm"})
-    target = ET.SubElement(device, "target")
-    ET.SubElement(target, "size", {"unit": "b"}).text = str(shape.dimm)
-    ET.SubElement(target, "node").text = "0"
+    (device,) = Dimm(shape.dimm or 0).elements()
     return ET.tostring(device, encoding="unicode")

@@ -16,6 +16,7 @@ from harness.errors import InputError
 from harness.events import EventStream
 from harness.faults.injection import Injection, injection_of
 from harness.hosts.this_machine import demand_hugepages, demand_userfaultfd, demand_vhost, memory_available
+from harness.plan.device_facts import demand_devices
 from harness.plan.here import _resolve
 from harness.plan.plan import GuestDisk, Machines, RunPlan, Tools
 from harness.plan.remote import _resolve_there
@@ -64,6 +65,8 @@ def prepare(
             resolved, reason = _resolve(scenario, toolchain, source, kernel, events)
         else:
             resolved, reason = _resolve_there(scenario, machines, (source, destination), kernel, events)
+        devices = resolved.scenario.guest.all_devices
+        demand_devices(devices, (source, destination), resolved.accelerator, remote=machines is not None)
         kind = scenario.workload.kind
         archive = toolchain.compile_archive() if kind == "compile" else None
         if scenario.workload.reads_disk and disk is None:

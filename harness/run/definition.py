@@ -5,17 +5,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from uuid import UUID, uuid4, uuid5
+from uuid import UUID, uuid4
 
 from harness.explain import trace
-from harness.guest.devices import Balloon, Disk
+from harness.guest.devices import Balloon, Disk, ScenarioDevice, SharedMemory
 from harness.guest.dirty_log import DirtyLog
 from harness.guest.domain import Boot, DomainSpec
-from harness.guest.memory_shape import MemoryShape, SharedMemory
+from harness.guest.memory_shape import MemoryShape
 from harness.hosts.interface import Host, Pair
 from harness.plan.plan import RunPlan
 from harness.run.channels import QemuFiles
 from harness.run.cmdline import kernel_cmdline
+from harness.scenario.devices import DeviceContext
 from harness.scenario.script import DEVICE_HOLDS, RESTARTS, holds_needed, uses
 from harness.toolchain import QemuBinary
 
@@ -70,7 +71,8 @@ class Definition:
             sockets=files.sockets.qemu,
             nic=host.nic,
             vhost=scenario.guest.vhost,
-            extra=(*plan.injection.qemu_arguments, *self._tracing(host, files), *self._generation(host)),
+            extra=(*plan.injection.qemu_arguments, *self._tracing(host, files)),
+            added=self._added(host),
             ram=host.site.ram,
             unconfined=host.site.unconfined,
             restarts=uses(scenario.script, RESTARTS),
@@ -98,12 +100,18 @@ class Definition:
             return ()
         return trace.arguments(host.record_path(files.trace))
 
-    def _generation(self, host: Host) -> tuple[str, ...]:
-        wanted = self.plan.resolved.scenario.guest.generation_id
-        if wanted == "none":
-            return ()
-        name = host.name if wanted == "changed" else self.pair.source.name
-        return ("-device", f"vmgenid,guid={uuid5(self.uuid, name)}")
+    def device_context(self, host: Host) -> DeviceContext:
+        """What the scenario's devices may know of their QEMU on ``host``."""
+        resolved = self.plan.resolved
+        first = self.pair.source.name
+        return DeviceContext(
+            host.name, first, self.uuid, resolved.scenario.guest.machine, resolved.accelerator
+        )
+
+    def _added(self, host: Host) -> tuple[ScenarioDevice, ...]:
+        context = self.device_context(host)
+        devices = self.plan.resolved.scenario.guest.all_devices
+        return tuple(ScenarioDevice(device, context, number) for number, device in enumerate(devices))
 
     def _disk(self, host: Host) -> Disk | None:
         disk = self.plan.disk

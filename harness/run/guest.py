@@ -15,13 +15,16 @@ from harness.guest.domain import DomainSpec
 from harness.guest.ssh import Keys
 from harness.hosts.interface import Host, Pair
 from harness.hosts.qemu_log import last_words
+from harness.migration.qmp import Monitor
 from harness.plan.plan import RunPlan
 from harness.report.folder import RunFolder
+from harness.run.arrival import look_at_devices
 from harness.run.channels import Channels
 from harness.run.definition import Definition
 from harness.run.last_words import explained
 from harness.run.start import plug_dimm, start_guest
 from harness.toolchain.preload import HIDDEN
+from harness.verdict.finding import Finding
 
 if TYPE_CHECKING:
     import libvirt
@@ -100,6 +103,12 @@ class Guest:
     def wait_until_ready(self, deadline: Deadline) -> Mapping[str, object]:
         """Wait for the guest's own word; what it says of itself."""
         return self.control.wait_ready(deadline)
+
+    def look_at_devices(self, host: Host, monitor: Monitor, events: EventStream) -> list[Finding]:
+        """What the scenario's devices find to be wrong, now that it runs on ``host``; its QEMU's monitor."""
+        devices = self.plan.resolved.scenario.guest.all_devices
+        context = self._definition.device_context(host)
+        return look_at_devices(devices, context, self.control, monitor, events)
 
     def load(self, deadline: Deadline) -> Mapping[str, object]:
         """Have it load the scenario's workload."""

@@ -172,6 +172,7 @@ def _on_the_way(
     resume(moved.domain, control, leg.hosts[1].name, events)
     move.resumed(Deadline(SCRIPT_SECONDS, "the rest of the script"))
     _unreached(leg, move, course)
+    course.found += here.guest.look_at_devices(leg.hosts[1], moved.monitor, events)
     bad = move.actor.verify_owned(Deadline(SCRIPT_SECONDS, "the script's own pages"))
     if leg.wanted.check:
         bad += look(control, events)
@@ -204,6 +205,7 @@ def _finish(
             wrong = memory.verdict == "fail"
             patience = WRONG_GUEST_SECONDS if wrong else SCRIPT_SECONDS
             move.resumed(Deadline(patience, "the rest of the script"))
+            course.found += here.guest.look_at_devices(leg.hosts[1], moved.monitor, events)
             bad = move.actor.verify_owned(Deadline(patience, "the script's own pages"))
             if bad:
                 text = leg.named(f"the guest found {bad} of the script's pages with wrong content")

@@ -14,6 +14,8 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from harness.scenario.devices import AnyDevice, Device
+from harness.scenario.devices.generation_id import GenerationId
 from harness.scenario.remote import Remote
 from harness.scenario.script import RESTARTS, Script, as_tuple, needs_controls, uses
 from harness.scenario.values import MIB, Rate, Section, Size, Text, kernel_name
@@ -102,7 +104,9 @@ class Guest(Section):
     """The balloon driver as it ships, or the build with controls for tests."""
     generation_id: Literal["none", "kept", "changed"] = "none"
     """A VM generation id in the guest's memory (vmgenid); changed: the destination's QEMU says another
-    one, and writes it."""
+    one, and writes it. Short for the device generation-id."""
+    devices: Annotated[tuple[AnyDevice, ...], BeforeValidator(as_tuple), Field(max_length=16)] = ()
+    """More devices, each with its own keys."""
     kvm_dirty: Literal["bitmap", "bitmap-without-manual-protect", "ring"] = "bitmap"
     """How KVM logs what is written: its bitmap; the bitmap as kernels before 5.2 have it, which QEMU need
     not clear; or a ring for each vCPU."""
@@ -115,6 +119,13 @@ class Guest(Section):
     def all_memory(self) -> int:
         """What it has in the end, in bytes: with what is plugged in."""
         return self.memory + (self.dimm or 0) + (self.shared or 0)
+
+    @property
+    def all_devices(self) -> tuple[Device, ...]:
+        """Those of the list, after what other keys are short for."""
+        if self.generation_id == "none":
+            return self.devices
+        return (GenerationId(at_destination=self.generation_id), *self.devices)
 
     @property
     def kept_by_kernel(self) -> int:

@@ -65,6 +65,11 @@ def properties_of(text: str) -> frozenset[str]:
     return frozenset(re.findall(r"^\s+([\w.-]+)=<", text, re.MULTILINE))
 
 
+def devices_of(path: Path) -> frozenset[str]:
+    """The names of all devices that a binary has: what ``-device help`` lists."""
+    return frozenset(re.findall(r'^name "([^"]+)"', _ask(path, "-device", "help"), re.MULTILINE))
+
+
 def _ask(path: Path, *words: str) -> str:
     try:
         return run([path, *words], what=f"ask {path} for {words[-1]}", seconds=_SECONDS)

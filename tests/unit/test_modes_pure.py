@@ -12,10 +12,10 @@ import libvirt
 import pytest
 
 from harness.errors import InputError
+from harness.guest.devices import SharedMemory
 from harness.guest.memory_shape import (
     MIB,
     MemoryShape,
-    SharedMemory,
     add_backing,
     add_maximum,
     add_nodes,

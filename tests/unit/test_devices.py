@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A guest's devices as a plug point: a class of this file is all that a device of a scenario takes."""
+
+from __future__ import annotations
+
+import dataclasses
+import xml.etree.ElementTree as ET
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Literal, cast
+from uuid import UUID
+
+import pytest
+
+from harness.errors import InputError
+from harness.events import EventStream
+from harness.guest.control import GuestControl
+from harness.guest.devices import ScenarioDevice
+from harness.guest.domain import destination_xml, domain_xml
+from harness.migration.qmp import Monitor
+from harness.plan.device_facts import PlannedFacts, ThisQemu, demand_devices
+from harness.run.arrival import look_at_devices
+from harness.scenario.devices import DEVICES, ArrivedGuest, Device, DeviceContext, DeviceFacts
+from harness.scenario.devices.generation_id import GenerationId
+from harness.scenario.load import load_scenario, scenario_schema
+from harness.toolchain import QemuBinary
+from tests.unit.test_domain import arguments, make
+
+CONTEXT = DeviceContext("source", "source", UUID(int=7), "pc", "tcg")
+THERE = dataclasses.replace(CONTEXT, host="destination")
+
+with DEVICES.temporary():
+
+    class Tablet(Device):
+        """A tablet, for which libvirt has words."""
+
+        device: Literal["tablet"] = "tablet"
+        """Which device."""
+        log: str = "none"
+        """Where it writes, which differs on each host."""
+
+        def xml(self, context: DeviceContext) -> ET.Element:
+            element = ET.Element("input", {"type": "tablet"})
+            ET.SubElement(element, "source", {"path": f"/{context.host}/{self.log}"})
+            return element
+
+        def reattach(self, element: ET.Element, context: DeviceContext) -> None:
+            source = element.find("source")
+            assert source is not None
+            source.set("path", f"/{context.host}/{self.log}")
+
+        def demand(self, facts: DeviceFacts) -> None:
+            if facts.accelerator != "kvm":
+                raise InputError("guest.devices: tablet: only under KVM", hint="add --nested")
+
+    class Sensor(Device):
+        """A sensor, of which only QEMU knows."""
+
+        qemu_device = "test-sensor"
+
+        device: Literal["sensor"] = "sensor"
+        """Which device."""
+        degrees: int
+        """What it says."""
+
+        def arguments(self, context: DeviceContext) -> tuple[str, ...]:
+            return ("-device", f"test-sensor,degrees={self.degrees},on={context.machine}")
+
+        def arrived(self, guest: ArrivedGuest) -> Iterable[str]:
+            said = guest.call("sensor", self.degrees)["degrees"], guest.execute("query-sensor")
+            if said != (self.degrees, self.degrees):
+                yield f"says {said} on the {guest.context.host}"
+
+
+@pytest.fixture
+def registered() -> Iterator[None]:
+    with DEVICES.temporary():
+        DEVICES.add(Tablet)
+        DEVICES.add(Sensor)
+        yield
+
+
+@pytest.fixture
+def scenario_file(tmp_path: Path) -> Path:
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        "name: s\nguest:\n  devices:\n  - {device: tablet, log: x}\n  - {device: sensor, degrees: 21}\n"
+    )
+    return path
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_scenario_has_them_and_replays(scenario_file: Path, tmp_path: Path) -> None:
+    scenario = load_scenario(str(scenario_file))
+    assert scenario.guest.devices == (Tablet(log="x"), Sensor(degrees=21))
+    again = tmp_path / "again.yaml"
+    again.write_text(scenario.to_yaml())
+    assert load_scenario(str(again)) == scenario
+
+
+@pytest.mark.usefixtures("registered")
+def test_the_schema_describes_them() -> None:
+    definitions = cast("dict[str, dict[str, object]]", scenario_schema()["$defs"])
+    properties = cast("dict[str, dict[str, object]]", definitions["Sensor"]["properties"])
+    assert properties["degrees"]["description"] == "What it says."
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[{device: tablett}]", r"guest\.devices\[0\]\.device.*'tablet'"),
+        ("[{device: sensor}]", r"guest\.devices\[0\]\.degrees: missing"),
+        ("[{device: tablet, lug: x}]", r"guest\.devices\[0\]\.lug: unknown key.*log"),
+    ],
+)
+def test_a_mistake_has_its_place(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(f"name: s\nguest:\n  devices: {text}\n")
+    with pytest.raises(InputError, match=f"s.yaml:3:[0-9]+: {message}"):
+        load_scenario(str(path))
+
+
+def test_without_a_class_there_is_no_such_device(scenario_file: Path) -> None:
+    with pytest.raises(InputError, match="'generation-id'"):
+        load_scenario(str(scenario_file))
+
+
+def added(context: DeviceContext) -> tuple[ScenarioDevice, ...]:
+    devices = (Tablet(log="x"), Sensor(degrees=21))
+    return tuple(ScenarioDevice(device, context, number) for number, device in enumerate(devices))
+
+
+def test_their_domain_on_the_source() -> None:
+    text = domain_xml(make(added=added(CONTEXT), extra=("-trace", "x")))
+    root = ET.fromstring(text)
+    assert root.find("devices/input/source").attrib == {"path": "/source/x"}  # type: ignore[union-attr]
+    assert root.find("devices/input/alias").attrib == {"name": "ua-freepage-0"}  # type: ignore[union-attr]
+    assert arguments(text)[-4:] == ["-trace", "x", "-device", "test-sensor,degrees=21,on=pc"]
+
+
+def test_their_domain_on_the_destination() -> None:
+    running = domain_xml(make(added=added(CONTEXT)))
+    root = ET.fromstring(running)
+    # What the source's libvirt has added stays; another device of that kind is nobody's of ours.
+    ET.SubElement(root.find("devices/input"), "address", {"slot": "0x07"})  # type: ignore[arg-type]
+    ET.SubElement(root.find("devices"), "input", {"type": "mouse"})  # type: ignore[arg-type]
+    text = destination_xml(ET.tostring(root, encoding="unicode"), make(added=added(THERE)))
+    tablet, mouse = ET.fromstring(text).findall("devices/input")
+    assert tablet.find("source").attrib == {"path": "/destination/x"}  # type: ignore[union-attr]
+    assert tablet.find("address").attrib == {"slot": "0x07"}  # type: ignore[union-attr]
+    assert not list(mouse)
+    assert arguments(text)[-2:] == ["-device", "test-sensor,degrees=21,on=pc"]
+
+
+@dataclasses.dataclass
+class FakeQemu:
+    devices: frozenset[str]
+    name: str = "the QEMU /q"
+
+    def has_device(self, name: str) -> bool:
+        return name in self.devices
+
+
+def facts(*devices: str, accelerator: str = "tcg") -> PlannedFacts:
+    return PlannedFacts([cast("ThisQemu", FakeQemu(frozenset(devices)))], accelerator, remote=False)
+
+
+def test_what_they_demand() -> None:
+    Sensor(degrees=1).demand(facts("test-sensor"))
+    with pytest.raises(InputError, match="sensor: the QEMU /q has no device test-sensor"):
+        Sensor(degrees=1).demand(facts("vmgenid"))
+    Tablet().demand(facts(accelerator="kvm"))
+    with pytest.raises(InputError, match="only under KVM"):
+        Tablet().demand(facts())
+
+
+def test_a_qemu_is_asked_what_it_has(tmp_path: Path) -> None:
+    program = tmp_path / "qemu"
+    program.write_text("#!/bin/sh\necho 'Misc devices:'\necho 'name \"vmgenid\", desc \"an id\"'\n")
+    program.chmod(0o755)
+    qemu = QemuBinary(program, (), "10.0", "0", "patched", True, True)
+    demand_devices([GenerationId()], [qemu, qemu], "tcg", remote=False)
+    with pytest.raises(InputError, match=rf"sensor: the QEMU {program} \(10.0\) has no device"):
+        demand_devices([Sensor(degrees=1)], [qemu, qemu], "tcg", remote=False)
+    # One on another machine cannot be asked from here.
+    demand_devices([Sensor(degrees=1)], [qemu, qemu], "tcg", remote=True)
+
+
+class FakeControl:
+    def call(self, verb: str, *words: object, deadline: object) -> Mapping[str, object]:
+        assert (verb, deadline is not None) == ("sensor", True)
+        return {"degrees": words[0]}
+
+
+class FakeMonitor:
+    def __init__(self, degrees: int) -> None:
+        self.degrees = degrees
+
+    def execute(self, command: str, arguments: object, *, seconds: float) -> object:
+        assert (command, arguments, seconds > 0) == ("query-sensor", {}, True)
+        return self.degrees
+
+
+@pytest.mark.parametrize(("says", "findings"), [(21, 0), (20, 1)])
+def test_they_are_looked_at_after_arrival(says: int, findings: int) -> None:
+    devices = [Sensor(degrees=21), Tablet()]
+    control, monitor = cast("GuestControl", FakeControl()), cast("Monitor", FakeMonitor(says))
+    found = look_at_devices(devices, THERE, control, monitor, EventStream())
+    assert len(found) == findings
+    for finding in found:
+        assert (finding.rule, finding.kind) == ("device-sensor", "guest")
+        assert finding.text == "says (21, 20) on the destination"
+
+
+@pytest.mark.parametrize(("wanted", "same"), [("kept", True), ("changed", False)])
+def test_a_generation_id_by_its_short_key(wanted: str, same: bool) -> None:
+    guest = load_scenario("idle", [f"guest.generation_id={wanted}"]).guest
+    (device,) = guest.all_devices
+    assert device == GenerationId(at_destination=wanted)
+    assert (device.arguments(CONTEXT) == device.arguments(THERE)) == same
+    assert load_scenario("idle").guest.all_devices == ()
