@@ -19,7 +19,7 @@ CONTENTS = ("wrong", "explained")
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """All that is left of a run."""
+    """What the folder of a finished run holds, read into memory."""
 
     folder: Path
     result: Result

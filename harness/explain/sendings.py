@@ -25,7 +25,7 @@ HOW: Final = {ZERO: "as zeros", FULL: "whole", DELTA: "as a difference (XBZRLE)"
 
 @dataclass(frozen=True, eq=False)
 class Sendings:
-    """Of one block, in the order in which its pages arrived."""
+    """The sendings of one block's pages, in the order in which the pages arrived."""
 
     page: npt.NDArray[np.uint32]
     round: npt.NDArray[np.uint16]
@@ -51,7 +51,7 @@ class Sendings:
 
     @staticmethod
     def load(folder: Path) -> dict[str, Sendings]:
-        """By block; empty where a run did not ask for the trace."""
+        """Read the sendings by block name; empty where a run did not ask for the trace."""
         path = folder / FILE
         if not path.exists():
             return {}

@@ -16,13 +16,13 @@ _LABEL = 30
 
 
 def page_lines(lines: Lines) -> Iterator[str]:
-    """One page."""
+    """What is known of one page, as lines."""
     for label, text in lines:
         yield f"{label:{_LABEL}}{text}"
 
 
 def step_lines(title: str, steps: Iterable[Step]) -> Iterator[str]:
-    """A numbered argument."""
+    """The argument as numbered lines below ``title``."""
     yield title
     for number, step in enumerate(steps, start=1):
         yield ""

@@ -48,7 +48,7 @@ END: Final[Instant] = (0, "switch-over")
 
 @dataclass(frozen=True, eq=False)
 class KeptWalk:
-    """One walk: of every frame what it is, and of a free one where it is on the lists."""
+    """One outside walk: what every frame is, and on which list a free one is."""
 
     request: int
     point: str
@@ -61,7 +61,7 @@ class KeptWalk:
 
     @classmethod
     def of(cls, instant: Instant, walk: FreeWalk) -> KeptWalk:
-        """From a walk; zones beyond the fifteenth lose their name."""
+        """Pack a walk; zones beyond the fifteenth lose their name."""
         zone = np.minimum(walk.zone, 15).astype(np.uint8)
         place = np.where(walk.zone == NONE, 0xFF, zone << 4 | walk.migrate_type & 15).astype(np.uint8)
         names = tuple(str(zone) for zone in walk.zones)
@@ -113,7 +113,7 @@ class KeptBlock:
 
 @dataclass(frozen=True, eq=False)
 class Kept:
-    """Everything."""
+    """Everything that is kept of the pages of one run."""
 
     blocks: Mapping[str, KeptBlock]
     requests: tuple[int, ...]

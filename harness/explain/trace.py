@@ -83,7 +83,7 @@ class _Arrivals:
 
 
 def sendings_of(source: Path, destination: Path) -> dict[str, Sendings]:
-    """By block.  Raises :class:`MachineryError` if the two traces are not of the same migration."""
+    """The sendings by block name.  Raises :class:`MachineryError` if the traces are of two migrations."""
     by_section = rounds(source)
     arrivals: dict[str, _Arrivals] = {}
     section = 0
