@@ -15,7 +15,7 @@ class _Part(BaseModel):
 
 
 class ProcessCost(_Part):
-    """One QEMU, from the migration's begin to its completion."""
+    """What one QEMU took from the migration's begin to its completion."""
 
     cpu_seconds: float
     """Of all its threads."""

@@ -13,7 +13,7 @@ class _Part(BaseModel):
 
 
 class RemoteHostReport(_Part):
-    """One machine of the user's own."""
+    """What the result says of one machine that is reached by ssh."""
 
     uri: str
     """As it was given."""
@@ -51,7 +51,7 @@ class RemoteReport(_Part):
     def of(
         cls, told: Mapping[str, object], memory: int, accelerator: str, qemus: Mapping[str, str]
     ) -> RemoteReport:
-        """From what the hosts tell of themselves."""
+        """Build this from what the two hosts tell of themselves."""
         hosts, count = told["hosts"], told["oracle_bytes"]
         assert isinstance(hosts, Mapping)
         assert isinstance(count, int)

@@ -58,7 +58,7 @@ class Pages(_Part):
 
     @classmethod
     def of(cls, counts: PageCounts) -> Pages:
-        """From the judge's counts."""
+        """Build this from the judge's counts."""
         return cls(
             total=counts.total,
             equal=counts.equal,
@@ -108,7 +108,7 @@ class FoundRule(_Part):
 
     @classmethod
     def of(cls, finding: Finding) -> FoundRule:
-        """From the judge's finding."""
+        """Build this from the judge's finding."""
         return cls(
             rule=finding.rule,
             kind=finding.kind,
@@ -179,7 +179,7 @@ class Protocol(_Part):
 
     @classmethod
     def of(cls, counters: Mapping[str, object]) -> Protocol:
-        """From the device's statistics, by their names in QEMU."""
+        """Build this from the device's statistics, which have QEMU's names."""
 
         def number(key: str) -> int:
             value = counters.get(key, 0)
@@ -229,7 +229,7 @@ class Bytes(_Part):
 
     @classmethod
     def of(cls, account: Account, *, full_pages: int, zero_pages: int) -> Bytes:
-        """From the account, and QEMU's ``normal`` and ``duplicate``."""
+        """Build this from the account, and QEMU's ``normal`` and ``duplicate``."""
         return cls(
             sent=account.sent,
             full_pages=full_pages,
@@ -291,7 +291,7 @@ class MoveEnd(_Part):
 
 
 class Result(_Part):
-    """One run."""
+    """The result of one run."""
 
     version: Literal[1] = 1
     """Of this format."""
