@@ -37,7 +37,7 @@ _CONTROL: Final = "control:"
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One run: a fault, or a scenario without any."""
+    """One run of the campaign: with a fault, or the control of a scenario (a run without a fault)."""
 
     scenario: str
     file: str
@@ -47,7 +47,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """What it is called in the state and in folders."""
+        """The job's name in the campaign's state and in names of folders."""
         if self.fault is not None:
             return self.fault.id
         return f"{_CONTROL}{self.scenario}{'/' if self.instead_of else ''}{self.instead_of}"
@@ -79,16 +79,16 @@ class Report:
 
     @property
     def caught(self) -> int:
-        """How many were caught."""
+        """How many faults were caught."""
         return sum(row.word == "caught" for row in self.faults)
 
     @property
     def total(self) -> int:
-        """Of how many that were run."""
+        """How many faults were run."""
         return len(self.faults)
 
     def document(self) -> Mapping[str, object]:
-        """For ``--json``."""
+        """The report as plain values, for ``--json``."""
         return {
             "caught": self.caught,
             "total": self.total,
@@ -258,7 +258,7 @@ class Campaign:
 
 
 def _proven(row: Row, control: Row) -> Row:
-    """Who fails a scenario that fails without any fault as well has caught nothing."""
+    """The row of a fault, as an error where its control failed: then nothing is proven."""
     if control.word == "caught" or row.word != "caught":
         return row
     return dataclasses.replace(row, word="error", rule="", why=f"its control went wrong: {control.why}")

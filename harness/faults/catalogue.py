@@ -90,7 +90,7 @@ class Fault(_Frozen):
 
 
 class Catalogue(_Frozen):
-    """All of them, in the order of the file."""
+    """All faults, in the order of the file."""
 
     faults: tuple[Fault, ...]
 
@@ -103,7 +103,7 @@ class Catalogue(_Frozen):
         return self
 
     def find(self, name: str) -> Fault:
-        """The fault with that id; raises :class:`InputError`."""
+        """The fault with that id; raises :class:`InputError` if there is none."""
         for fault in self.faults:
             if fault.id == name:
                 return fault

@@ -26,7 +26,7 @@ NO_INJECTION = Injection()
 
 
 def injection_of(fault: str | None) -> Injection:
-    """How to be wrong in the way of that fault; raises :class:`InputError` if there is none of that name."""
+    """How to build and start what has that fault; raises :class:`InputError` if no fault has that id."""
     if fault is None:
         return NO_INJECTION
     from harness.faults.catalogue import catalogue

@@ -62,7 +62,7 @@ def judge_fault(fault: Fault, ended: Ended) -> Judged:
 
 
 def judge_control(ended: Ended) -> Judged:
-    """Whether the clean build does in the same scenario what that is written to show."""
+    """Whether a control (a run without a fault) ended as its scenario says."""
     if ended.verdict and ended.verdict == ended.expected:
         return Judged("caught", ended.verdict)
     if not ended.verdict:
