@@ -98,7 +98,7 @@ def _libvirt() -> Finding:
 
 
 def _namespaces() -> Finding:
-    """The lab itself is the test: nothing else says as exactly what is allowed here."""
+    """Make a lab's namespaces: only that says exactly what is allowed here."""
     from harness.hosts.enter import enter
 
     try:
@@ -111,7 +111,7 @@ def _namespaces() -> Finding:
 
 
 def _subordinate_ids() -> Finding:
-    """Asked for again and again, so said: a lab has no ids in it but the user's own."""
+    """Users often ask whether subordinate ids are needed, so the doctor says: a lab needs none."""
     return Finding("subuids", Level.OK, "not needed: a lab maps no ids but the user's own")
 
 

@@ -8,7 +8,7 @@ from enum import Enum
 
 
 class Level(Enum):
-    """How bad it is."""
+    """How bad a finding is."""
 
     OK = "ok"
     #: A run is possible without it, slower or not in every form.

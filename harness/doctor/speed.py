@@ -31,7 +31,7 @@ _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 def ways(cache: Cache, events: EventStream, *, measure: bool) -> Iterator[Finding]:
-    """A finding each for emulation and for a nested machine."""
+    """Two findings: how fast emulation is, and how fast a nested machine boots."""
     machine = built_machine(cache)
     if machine is None:
         text = "{} is not known until there is something to try it with"
