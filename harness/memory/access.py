@@ -35,7 +35,7 @@ class PageDigests(Protocol):
         """Which pages held the same at a later look at the same image."""
 
     def marks(self, pages: PageNumbers) -> tuple[Words, Words]:
-        """Of some pages: the first words, and the digests as :meth:`digest` makes them."""
+        """The first words of some pages, and their digests as :meth:`digest` makes them."""
 
     def digest(self, content: bytes) -> int:
         """The digest that a page with this content has."""
@@ -46,21 +46,21 @@ class FarImage(Protocol):
 
     @property
     def name(self) -> str:
-        """QEMU's name of it."""
+        """QEMU's name of the block."""
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """The block's size in bytes."""
 
     @property
     def pages(self) -> int:
-        """Pages."""
+        """The number of the block's pages."""
 
     def digests(self) -> PageDigests:
         """Look at every page.  The guest must stand still."""
 
     def compared_with(self, destination: FarImage) -> Comparison:
-        """Compare with the same block of the other side."""
+        """Compare with the block of this name on the other host."""
 
     def page(self, number: int) -> bytes:
         """What one page holds now."""
@@ -72,10 +72,10 @@ class FarImage(Protocol):
         """(first page, words) of every page that has these bytes in it."""
 
     def again(self) -> FarImage:
-        """The same, for another thread."""
+        """Another object for this image, for use in another thread."""
 
     def close(self) -> None:
-        """Let go of it; may be called twice."""
+        """Let go of the image; may be called twice."""
 
 
 Image: TypeAlias = RamImage | FarImage
@@ -83,7 +83,7 @@ Image: TypeAlias = RamImage | FarImage
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What the two sides of one block hold.  Flags have one entry a page."""
+    """How one block's pages differ between source and destination.  Flags have one entry a page."""
 
     pages: int
     differing: PageNumbers

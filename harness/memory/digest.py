@@ -51,7 +51,7 @@ def _blocks(image: RamImage, wanted: Flags | None) -> Iterator[tuple[int, Words]
 
 
 def empty_digests(pages: int) -> Digests:
-    """Of so many pages of zeros."""
+    """The digests of so many pages of zeros."""
     return np.full(pages, ZERO_DIGEST, dtype=np.uint64)
 
 
@@ -102,14 +102,14 @@ class LocalDigests:
         return zero_flags(self._values)
 
     def unchanged(self, later: PageDigests) -> Flags:
-        """Which pages held the same later."""
+        """Which pages held the same content when ``later`` was taken."""
         if not isinstance(later, LocalDigests):
             raise MachineryError("looks at two different images say nothing of a change")
         same: Flags = self._values == later._values
         return same
 
     def marks(self, pages: PageNumbers) -> tuple[Digests, Digests]:
-        """Of some pages: the first words, and the digests."""
+        """The first words of some pages, and their digests."""
         assert self._firsts is not None
         return self._firsts[pages], self._values[pages]
 
@@ -118,7 +118,7 @@ class LocalDigests:
         return xxhash.xxh3_64_intdigest(content)
 
     def spilt(self, folder: Path) -> LocalDigests:
-        """The same on disk."""
+        """These digests, with their arrays on disk."""
         firsts = None if self._firsts is None else on_disk(self._firsts, folder)
         return LocalDigests(on_disk(self._values, folder), firsts)
 
@@ -126,7 +126,7 @@ class LocalDigests:
 def look(image: Image, wanted: Flags | None = None, *, marks: bool = False) -> PageDigests:
     """Digests of every page, made where the image is; the guest must stand still.
 
-    Of a page that is not wanted they mean nothing.  ``marks``: first words are kept as well.
+    The digest of a page that is not wanted means nothing.  ``marks``: first words are kept as well.
     """
     if not isinstance(image, RamImage):
         return image.digests()
@@ -160,7 +160,7 @@ class RequestDigests:
         return tuple(self._taken)
 
     def at(self, request: int) -> Mapping[str, PageDigests] | None:
-        """What was taken at this request, by block."""
+        """The digests that were taken at this request, by block."""
         return self._taken.get(request)
 
     def zero_at(self, request: int) -> dict[str, Flags]:

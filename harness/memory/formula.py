@@ -192,7 +192,7 @@ def _owned(kind: str, seed: int, pages: int, kept: int, steps: int) -> Generatio
 
 
 def pieces_held(seed: int, pieces: int, steps: int) -> Words:
-    """Of ``dma`` after ``steps`` steps: which piece of the disk each of its pieces holds."""
+    """Which piece of the disk each piece of memory of the workload ``dma`` holds after ``steps`` steps."""
     held = np.arange(pieces, dtype=np.uint64)
     to, came = (drawn % np.uint64(pieces) for drawn in _draws(seed, steps))
     # Of those that went to the same place numpy keeps the last.

@@ -90,7 +90,7 @@ class RamImage:
         return cls(fd, len(content), name)
 
     def again(self) -> RamImage:
-        """The same file with a buffer of its own, for another thread."""
+        """Another object for this file, with a buffer of its own, for another thread."""
         return RamImage(os.dup(self._fd), self.size, self.name)
 
     def same_file(self, other: RamImage) -> bool:
@@ -170,7 +170,7 @@ class RamImage:
             yield first, self.read(first, count)
 
     def blocks_with(self, needle: bytes) -> Iterator[tuple[int, Words]]:  # noqa: ARG002
-        """:meth:`blocks`: every block in which these bytes may be.  Whoever has them looks anyway."""
+        """Every block with data: each may hold these bytes, and the caller looks at each in any case."""
         return self.blocks()
 
     def page(self, number: int) -> bytes:

@@ -24,15 +24,15 @@ class BlockPlace(Protocol):
 
     @property
     def name(self) -> str:
-        """QEMU's name of it."""
+        """QEMU's name of the block."""
 
     @property
     def used(self) -> int:
-        """Bytes."""
+        """The used length in bytes."""
 
     @property
     def address(self) -> int:
-        """In its QEMU's address space."""
+        """Where the block begins in its QEMU's address space."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ def _known_by_inode(mapping: _Mapping) -> Path | None:
 
 
 def _open_file(pid: int, inode: int) -> Path | None:
-    """A file without a name, by which it can be opened all the same: QEMU has it open."""
+    """A path for a file that has no name: QEMU has it open, so ``/proc`` leads to it."""
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(OSError):
             if str(entry.readlink()).startswith(_NAMELESS) and entry.stat().st_ino == inode:

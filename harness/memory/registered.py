@@ -35,7 +35,7 @@ class Registered:
 
     @property
     def end(self) -> int:
-        """The address behind it."""
+        """The first address behind the structure."""
         return self.address + SIZES[self.name]
 
 
@@ -60,7 +60,7 @@ class Source:
 
 
 def from_registers(cpus: Sequence[Mapping[str, int | None]]) -> Source:
-    """From KVM's registers of every processor, by name; None: there is no such register."""
+    """What the KVM registers of every processor say; a register that is None does not exist."""
     found = frozenset(
         Registered(name, value & mask)
         for registers in cpus
@@ -82,7 +82,7 @@ class Registrations:
 
 
 def agreed(sources: Sequence[Source]) -> Registrations:
-    """What every source names that can tell of such a thing."""
+    """The structures that are named by every source which can know of them."""
     everything = frozenset().union(*(source.structures for source in sources))
     common = frozenset(
         one

@@ -18,7 +18,7 @@ _Scalar = TypeVar("_Scalar", bound=np.generic)
 
 
 def on_disk(array: npt.NDArray[_Scalar], folder: Path) -> npt.NDArray[_Scalar]:
-    """The same values, in a file below ``folder`` that has no name and ends with the array."""
+    """The array's values in a file below ``folder``, mapped; the file goes with the array."""
     if isinstance(array, np.memmap) or not array.size:
         return array
     with tempfile.TemporaryFile(dir=folder) as file:

@@ -47,7 +47,7 @@ _MOST_NESTED = 16
 
 
 def length(header: bytes) -> int:
-    """How long the whole is, from its first bytes; 0 if this is no BTF."""
+    """How many bytes the BTF has, told by its first bytes; 0 if this is no BTF."""
     magic, version, _, head, type_off, type_len, str_off, str_len = HEADER.unpack_from(header)
     if magic != MAGIC or version != 1 or not HEADER.size <= head <= 4096:
         return 0
@@ -84,11 +84,11 @@ class Btf:
             place = end
 
     def size(self, name: str) -> int:
-        """Of a structure, in bytes."""
+        """The size of a structure, in bytes."""
         return self._words[self._find(name, (_STRUCT,)) + 2]
 
     def offset(self, name: str, member: str) -> int:
-        """Of a member, in bytes; members of nameless parts are members."""
+        """The offset of a member, in bytes; members of nameless parts count as members."""
         return self._member(name, member)[0]
 
     def elements(self, name: str, member: str) -> int:

@@ -70,7 +70,7 @@ class FreeWalk:
     """What could not be told, and why."""
 
     def spilt(self, folder: Path) -> FreeWalk:
-        """The same, with its arrays on disk."""
+        """This walk, with its arrays on disk."""
         return replace(
             self,
             kind=on_disk(self.kind, folder),
@@ -81,7 +81,7 @@ class FreeWalk:
 
     @property
     def frames(self) -> int:
-        """One more than the highest frame."""
+        """The number of frames: one more than the highest."""
         return len(self.kind)
 
     @property

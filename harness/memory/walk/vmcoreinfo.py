@@ -48,19 +48,19 @@ class VmcoreInfo:
     text: str
 
     def symbol(self, name: str) -> int:
-        """An address."""
+        """The address of a symbol."""
         return self._value("SYMBOL", name)
 
     def offset(self, name: str) -> int:
-        """Of a member, in bytes."""
+        """The offset of a member, in bytes."""
         return self._value("OFFSET", name)
 
     def size(self, name: str) -> int:
-        """Of a structure, in bytes."""
+        """The size of a structure, in bytes."""
         return self._value("SIZE", name)
 
     def length(self, name: str) -> int:
-        """Of an array, in elements."""
+        """The length of an array, in elements."""
         return self._value("LENGTH", name)
 
     def number(self, name: str) -> int:
@@ -68,7 +68,7 @@ class VmcoreInfo:
         return self._value("NUMBER", name)
 
     def get(self, kind: str, name: str) -> int | None:
-        """Any of these, or None where this kernel does not tell it."""
+        """A value by kind and name, or None where this kernel does not tell it."""
         return self.values[kind].get(name)
 
     def _value(self, kind: str, name: str) -> int:
