@@ -40,11 +40,11 @@ class Keeper:
         return cls(writing)
 
     def note(self, traces: Traces) -> None:
-        """Everything that there is to take away, from now on."""
+        """Tell the keeper everything that there is to take away from now on."""
         self._say(traces.as_dict())
 
     def farewell(self) -> None:
-        """All was taken away."""
+        """Say that all was taken away, so that the keeper ends without doing anything."""
         self._say(_FAREWELL)
 
     def _say(self, what: object) -> None:

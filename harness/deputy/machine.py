@@ -36,7 +36,7 @@ class Places:
 
 
 def places(session: bool) -> Places:
-    """Of the system's daemon, or of this user's own."""
+    """The places of the system's daemon, or of this user's own."""
     if not session:
         run = "/run/libvirt"
         sockets = [f"{run}/virtqemud-sock", f"{run}/libvirt-sock"]

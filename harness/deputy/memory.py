@@ -52,7 +52,7 @@ class Memory:
         return self._next - 1
 
     def close(self, image: int) -> None:
-        """Let go of an image."""
+        """Close an image."""
         self._images.pop(image).close()
 
     def digest(self, image: int) -> tuple[int, bytes]:

@@ -23,7 +23,7 @@ _PATIENCE = 60.0
 
 
 def main() -> None:
-    """The program."""
+    """Run the deputy; returns when the run has ended."""
     keeper = Keeper.start(sys.argv[1])
     requests: queue.SimpleQueue[Frame] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(requests,), daemon=True).start()

@@ -39,7 +39,7 @@ class Traces:
     program: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """For the wire."""
+        """The traces as plain values, to be sent."""
         return asdict(self)
 
 
