@@ -59,7 +59,7 @@ class NestedRun:
     folder: Path
 
     def prepare(self, events: EventStream) -> None:
-        """Build what it needs; nothing is built inside."""
+        """Build on this host what the run needs; nothing is built inside."""
         prepare_here(self.scenario, self.tools, events)
 
     def argv(self, scenario_file: str, *, as_json: bool) -> list[str]:
@@ -165,7 +165,7 @@ def environment() -> dict[str, str]:
 
 
 def choose_chain(cache: Cache, events: EventStream) -> tuple[Chain, str]:
-    """Real nested virtualisation where this host has it, emulated otherwise; and why."""
+    """``kvm-in-kvm`` where this host's KVM can be nested, else ``kvm-in-tcg``; and why."""
     from harness.accel import hardware_nesting
     from harness.toolchain.built import built_machine
 

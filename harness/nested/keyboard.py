@@ -26,7 +26,7 @@ class Keyboard:
         return [] if self._ended else [self._descriptor]
 
     def read(self) -> bytes:
-        """What has come; empty at the end."""
+        """The bytes that have come; empty at the end of the input."""
         data = b""
         with contextlib.suppress(OSError):  # of a terminal that is gone
             data = os.read(self._descriptor, _PIECE)

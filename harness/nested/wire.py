@@ -50,7 +50,7 @@ def pack(data: bytes) -> str:
 
 
 def unpack(text: object) -> bytes:
-    """The same back; raises :class:`WireError`."""
+    """The bytes that :func:`pack` was given; raises :class:`WireError` for other text."""
     try:
         return base64.b64decode(str(text), validate=True)
     except ValueError as error:
