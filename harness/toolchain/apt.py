@@ -184,7 +184,7 @@ class Apt:
         return sorted(line.split()[1] for line in text.splitlines() if line.startswith("Inst "))
 
     def source(self, name: str) -> Source:
-        """This source package, likewise."""
+        """This source package, at the version that the suite has (or had, when first asked)."""
         known = self._known("source")
         if name not in known:
             with self.cache.lock(f"apt-{self.suite}", f"sources of Debian {self.suite}"):

@@ -39,7 +39,7 @@ CACHE_VARIABLE = "FREEPAGE_CACHE"
 
 
 def key_of(**inputs: object) -> str:
-    """The key of whatever these inputs make: the same inputs, the same key, in every process."""
+    """The key of what these inputs make.  Equal inputs give equal keys, in every process."""
     text = json.dumps(inputs, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -173,7 +173,7 @@ class Cache:
         return value
 
     def forget(self, name: str) -> None:
-        """Remember it no longer."""
+        """Forget what was remembered under that name."""
         (self.root / "facts" / f"{name}.json").unlink(missing_ok=True)
 
     def _make(self, path: Path) -> None:

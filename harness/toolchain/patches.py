@@ -36,7 +36,7 @@ class Patch:
 
     @property
     def name(self) -> str:
-        """Its file's name."""
+        """The name of the patch's file."""
         return self.path.name
 
 

@@ -67,7 +67,7 @@ class Variant:
     options: tuple[str, ...]
 
     def folder(self, tree: WorkTree) -> Path:
-        """Its build folder."""
+        """The name of the variant's build folder."""
         return tree.build.with_name(f"{tree.build.name}-{self.name}") if self.name else tree.build
 
 

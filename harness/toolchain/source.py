@@ -84,7 +84,7 @@ class TarballSource(QemuSource):
     path: Path
 
     def prepare(self, tree: WorkTree, cache: Cache) -> None:
-        """Unpack it."""
+        """Unpack the tarball into its work tree."""
         if tree.source.exists():
             return
         with tempfile.TemporaryDirectory(prefix="unpack.", dir=tree.root) as name:

@@ -66,11 +66,11 @@ class SuiteRoot:
     digest: str
 
     def inside(self, path: Path) -> Path:
-        """What a path of the cache is called in there."""
+        """What a path of the cache is called inside of the folder."""
         return _CACHE / path.relative_to(self.cache)
 
     def run(self, argv: Sequence[str | Path], *, what: str, scratch: Path, log: Path | None = None) -> str:
-        """Run a command in there; ``scratch`` (a folder below the cache) is for its temporary files."""
+        """Run a command inside of the folder; ``scratch`` (below the cache) is for its temporary files."""
         user = [] if os.geteuid() == 0 else ["--map-root-user"]
         enter = ["unshare", "--mount", *user, "sh", "-c", _ENTER, "sh", str(self.folder), str(self.cache)]
         words = [*enter, f"TMPDIR={self.inside(scratch)}", *map(str, argv)]
