@@ -88,7 +88,7 @@ class Side:
 def command(
     name: str, folder: Path, qemu: str, firmware: str, kernel: str, initrd: str, memory: str, arm: str
 ) -> list[str]:
-    """As libvirt starts it, as far as the guest and the migration can tell."""
+    """QEMU's command line, like libvirt's as far as the guest and the migration can tell."""
     ram = f"memory-backend-file,id=pc.ram,size={memory},mem-path={folder}/{name}.ram,share=on"
     return [
         *(qemu, "-L", firmware, "-accel", "tcg", "-cpu", "qemu64,rdrand=on,rdseed=on"),

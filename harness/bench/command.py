@@ -47,7 +47,7 @@ class Wanted:
     overhead: int = 0
 
     def as_dict(self) -> dict[str, Any]:
-        """For ``plan.json``: a bench goes on only with the same one."""
+        """The request for ``plan.json``: a bench is continued only by an equal request."""
         return {
             "scenarios": list(self.scenarios),
             "arms": list(self.arms),
@@ -60,7 +60,7 @@ class Wanted:
         }
 
     def with_options(self, options: tuple[str, ...]) -> Wanted:
-        """The same bench, with more options for each run."""
+        """This bench, with more options for each run."""
         return replace(self, request=replace(self.request, options=(*self.request.options, *options)))
 
     def command(self) -> str:

@@ -81,7 +81,7 @@ class BenchFolder:
         return place
 
     def outcomes(self) -> dict[int, Outcome]:
-        """Of every run that has ended, by its number."""
+        """The outcome of every run that has ended, by the run's number."""
         path = self.path / "runs.jsonl"
         if not path.exists():
             return {}
@@ -89,7 +89,7 @@ class BenchFolder:
         return {outcome.number: outcome for outcome in found}
 
     def add(self, outcome: Outcome) -> None:
-        """Put one down."""
+        """Note the outcome of a run."""
         line = {
             "number": outcome.number,
             "status": outcome.status,

@@ -61,7 +61,7 @@ class _Case:
             yield self.goal(text, value, _below(found.quotient, found.interval, limit))
 
     def not_slower(self, text: str, first: str, second: str) -> Iterator[Goal]:
-        """Beyond noise, that is."""
+        """One arm takes no more time than another, beyond noise."""
         found = self.contrast(first, second, "total_ms")
         if found is not None and found.quotient is not None:
             slower = found.interval is not None and found.interval.low > 1 and found.p <= LEVEL
@@ -120,7 +120,7 @@ def _of_case(case: _Case) -> Iterator[Goal]:
 
 
 def _few(case: _Case, text: str) -> Iterator[Goal]:
-    """Info's bytes by off's; beside it the floor's, which in a small guest may be beyond the limit itself."""
+    """Info's bytes divided by off's, and the floor's beside it, which alone may be beyond the limit."""
     off, info = case.arms.get("off"), case.arms.get("info")
     sent = off.median.get("sent_bytes") if off is not None else None
     floor = info.median.get("floor_bytes") if info is not None else None

@@ -132,7 +132,7 @@ def read_result(run: PlannedRun, folder: BenchFolder) -> Result | None:
 
 
 def read_run(run: PlannedRun, folder: BenchFolder, outcome: Outcome) -> Made:
-    """What a run that was made has to say.  Only a pass counts."""
+    """One run that was made, as the document has it.  Only a pass enters numbers."""
     result = read_result(run, folder)
     if result is None:
         verdict, reason, values = "error", outcome.error or "no result", dict[str, float | None]()
@@ -160,7 +160,7 @@ def read_run(run: PlannedRun, folder: BenchFolder, outcome: Outcome) -> Made:
 
 
 def read_all(plan: Sequence[PlannedRun], folder: BenchFolder) -> list[Made]:
-    """Every run that was made.  One without a result belongs to its point all the same."""
+    """Every run that was made.  A run without a result belongs to its point, too."""
     outcomes = folder.outcomes()
     made = {run: read_run(run, folder, outcomes[run.number]) for run in plan if run.number in outcomes}
     known = {run.point: one for run, one in made.items() if one.accelerator}
