@@ -87,7 +87,7 @@ def _link_whole(content: bytes, target: Path) -> None:
 
 
 def _rename_whole(content: bytes, target: Path) -> None:
-    """The same on a file system where every file has a name (9p): a SIGKILL may leave a hidden one."""
+    """As :func:`_link_whole`, where every file has a name (9p): a SIGKILL may leave a hidden file."""
     descriptor, draft = tempfile.mkstemp(prefix=".", dir=target.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:

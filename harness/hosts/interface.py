@@ -24,20 +24,20 @@ class QemuProcess(Protocol):
 
     @property
     def pid(self) -> int:
-        """Its number, where it runs."""
+        """The process id, on the machine where QEMU runs."""
 
     @property
     def here(self) -> bool:
-        """Whether that is this machine, whose /proc has it."""
+        """Whether QEMU runs on this machine, so that ``/proc`` has it."""
 
     def command(self) -> Sequence[str]:
-        """Its command line."""
+        """QEMU's command line."""
 
     def open(self, blocks: Sequence[BlockPlace]) -> Mapping[str, Image]:
-        """The RAMBlocks that are files, opened: their contents stay with us when the process has gone."""
+        """Open the RAMBlocks that are files: their contents stay readable when QEMU has gone."""
 
     def copy(self, blocks: Sequence[BlockPlace]) -> Mapping[str, Image | OSError]:
-        """RAMBlocks that are only memory, copied out of it; exact while the guest stands still."""
+        """Copy RAMBlocks that are in no file out of QEMU; exact while the guest stands still."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Host(Protocol):
 
     @property
     def uri(self) -> str:
-        """Its libvirt URI, for people."""
+        """The host's libvirt URI, for people."""
 
     @property
     def migrate_uri(self) -> str:
@@ -81,13 +81,13 @@ class Host(Protocol):
 
     @property
     def site(self) -> Site:
-        """What it wants of every domain."""
+        """What the host wants of every domain."""
 
     def arrive(self, name: str) -> Ends:
         """A QEMU is about to start here: sockets for it, below a new folder of that name."""
 
     def connect(self) -> libvirt.virConnect:
-        """The connection to its daemon (one, shared)."""
+        """The connection to the host's libvirt daemon (one, shared)."""
 
     def open(self, through: Through | None = None) -> libvirt.virConnect:
         """A further connection, of the caller's own: for a call that blocks."""
@@ -99,7 +99,7 @@ class Host(Protocol):
         """Where QEMU writes, on that host, what is to be ``record`` here."""
 
     def fetch_record(self, record: Path) -> None:
-        """Have it here, as far as it was written; nothing if there is none."""
+        """Copy what QEMU has written so far into ``record`` here; nothing is copied if there is nothing."""
 
     def qemu(self, monitor: Path, pid: int) -> QemuProcess:
         """The QEMU whose monitor listens at that socket of ours; ``pid`` is the socket's other end."""
@@ -129,15 +129,15 @@ class Pair(Protocol):
 
     @property
     def destination(self) -> Host:
-        """Where it goes."""
+        """Where the guest goes."""
 
     @property
     def hosts(self) -> Sequence[Host]:
-        """Both."""
+        """Source and destination."""
 
     @property
     def runtime_dir(self) -> Path:
-        """Private, and gone with the run."""
+        """A private folder of the run, gone with it."""
 
     @property
     def memory_dir(self) -> Path | None:
@@ -167,7 +167,7 @@ class Sockets:
 
     @classmethod
     def below(cls, folder: Path) -> Sockets:
-        """In a host's runtime folder."""
+        """The sockets in this folder of a host."""
         return cls(folder / "console.sock", folder / "control.sock", folder / "monitor.sock")
 
 

@@ -98,7 +98,7 @@ class LabHost:
 
     @property
     def site(self) -> Site:
-        """RAM in a file of the lab's own file system in memory."""
+        """A domain's RAM is a file of the lab's own file system in memory."""
         return Site()
 
     def arrive(self, name: str) -> Ends:
@@ -117,7 +117,7 @@ class LabHost:
         return record
 
     def fetch_record(self, record: Path) -> None:
-        """It is there already."""
+        """Nothing has to be fetched: QEMU writes the record on this machine."""
 
     def qemu(self, monitor: Path, pid: int) -> LabQemu:  # noqa: ARG002 - others find it by its monitor
         """The QEMU at the other end of a monitor's socket."""
@@ -282,26 +282,26 @@ class Lab:
 
     @property
     def destination(self) -> LabHost:
-        """Where it goes."""
+        """Where the guest goes."""
         return self._hosts[1]
 
     @property
     def hosts(self) -> tuple[LabHost, ...]:
-        """Both."""
+        """Source and destination."""
         return self._hosts
 
     @property
     def memory_dir(self) -> Path:
-        """Both hosts' RAM is in folders of it."""
+        """The file system in memory that has both hosts' RAM files in its folders."""
         return self.runtime_dir / "memory"
 
     @property
     def guest_name(self) -> str:
-        """Nobody else's guests are here."""
+        """The guest's name; a lab has no guests of anybody else."""
         return "guest"
 
     def report(self) -> None:
-        """Both hosts are this machine."""
+        """None: both hosts are this machine, of which the result says enough elsewhere."""
 
     def bring(self, files: Mapping[str, Path]) -> None:
         """Nothing has to be brought: the hosts see this machine's files."""

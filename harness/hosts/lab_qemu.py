@@ -23,16 +23,16 @@ class LabQemu:
 
     @property
     def here(self) -> bool:
-        """It is."""
+        """True: a lab's QEMU runs on this machine."""
         return True
 
     def command(self) -> list[str]:
-        """Its command line."""
+        """QEMU's command line."""
         words = Path(f"/proc/{self.pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
         return [word.decode(errors="replace") for word in words]
 
     def open(self, blocks: Sequence[BlockPlace]) -> dict[str, Image]:
-        """The RAMBlocks that are files, opened."""
+        """Open the RAMBlocks that are files."""
         found: dict[str, Image] = {}
         for backing in backings(self.pid, blocks, self.memory):
             block = backing.block
@@ -40,7 +40,7 @@ class LabQemu:
         return found
 
     def copy(self, blocks: Sequence[BlockPlace]) -> Mapping[str, Image | OSError]:
-        """RAMBlocks that are only memory, copied out of it."""
+        """Copy RAMBlocks that are in no file out of QEMU."""
         return {block.name: self._copy(block) for block in blocks}
 
     def _copy(self, block: BlockPlace) -> Image | OSError:

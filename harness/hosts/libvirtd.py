@@ -98,7 +98,7 @@ class Program:
 
     @property
     def name(self) -> str:
-        """Its name, which configuration and socket are named after."""
+        """The daemon's name, after which its configuration and socket are named."""
         return self.path.name
 
 
@@ -154,7 +154,7 @@ class Daemon:
         return self.uri_at(self.socket)
 
     def uri_at(self, socket: Path) -> str:
-        """The same, at another socket in front of its own."""
+        """The daemon's URI by way of another socket, which stands in front of the daemon's own."""
         # A transport is named, so the client starts no daemon of its own.
         return f"qemu+unix:///{'system' if self._root else 'session'}?socket={socket}"
 
@@ -256,7 +256,7 @@ class Daemon:
 
 
 def libvirt_version() -> str:
-    """Of the library; the daemons are from the same installation."""
+    """The libvirt library's version; a lab's daemons are of this installation, too."""
     import libvirt
 
     number: int = libvirt.getVersion()

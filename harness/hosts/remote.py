@@ -52,7 +52,7 @@ class RemotePair:
 
     @property
     def memory_dir(self) -> None:
-        """Two machines have none in common."""
+        """None: two machines have no memory in common."""
 
     @property
     def source(self) -> RemoteHost:
@@ -61,12 +61,12 @@ class RemotePair:
 
     @property
     def destination(self) -> RemoteHost:
-        """Where it goes."""
+        """Where the guest goes."""
         return self._hosts[1]
 
     @property
     def hosts(self) -> tuple[RemoteHost, ...]:
-        """Both."""
+        """Source and destination."""
         return self._hosts
 
     @classmethod
@@ -94,7 +94,7 @@ class RemotePair:
             yield cls((source, destination), runtime_dir, remote.stream)
 
     def memory_available(self) -> int:
-        """As a lab would count it: what both sides can have together."""
+        """Bytes for the guests of both sides together, as a lab counts them."""
         return 2 * min(host.facts.memory_available for host in self._hosts)
 
     def demand_memory(self, memory: int) -> None:

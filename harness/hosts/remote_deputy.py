@@ -166,7 +166,7 @@ class DeputyClient:
 
     @property
     def bytes_by_verb(self) -> Mapping[str, int]:
-        """The same by what was asked, whatever the purpose."""
+        """Bytes that went either way by verb, whatever their purpose."""
         found: dict[str, int] = {}
         with self._lock:
             for (_, verb), count in self._bytes.items():

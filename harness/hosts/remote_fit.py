@@ -49,7 +49,7 @@ class Facts(BaseModel):
 
     @classmethod
     def of(cls, answer: Mapping[str, object], place: str) -> Facts:
-        """Validated: it comes from another machine."""
+        """Check the facts, which come from another machine, and build this from them."""
         try:
             return cls.model_validate({key: answer.get(key) for key in cls.model_fields})
         except ValidationError as error:
@@ -85,7 +85,7 @@ def working_socket(sockets: Mapping[str, str], uri: RemoteUri) -> str | None:
 
 
 def no_libvirt(sockets: Mapping[str, str], uri: RemoteUri) -> InputError:
-    """Nothing listens."""
+    """The error for a machine on which no libvirt daemon listens."""
     tried = ", ".join(f"{path} ({problem})" for path, problem in sockets.items())
     installed = any(problem != _NOWHERE for problem in sockets.values())
     return InputError(
@@ -144,7 +144,7 @@ class Daemon:
 
     @classmethod
     def of(cls, capabilities: str) -> Daemon:
-        """From its capabilities (XML)."""
+        """Read the daemon's capabilities (XML)."""
         root = ET.fromstring(capabilities)  # noqa: S314 - expat of a Python that bounds entities
         models, owner = [], None
         for secmodel in root.findall("host/secmodel"):

@@ -60,18 +60,18 @@ class RemoteHost:
 
     @property
     def uri(self) -> str:
-        """Its libvirt URI, for people."""
+        """The host's libvirt URI, for people."""
         return str(self.remote)
 
     @property
     def facts(self) -> Facts:
-        """What its deputy says of it."""
+        """What the deputy says of the machine."""
         assert self._facts is not None
         return self._facts
 
     @property
     def daemon(self) -> Daemon:
-        """What its libvirt says of it."""
+        """What libvirt says of the machine."""
         assert self._daemon is not None
         return self._daemon
 
@@ -138,7 +138,7 @@ class RemoteHost:
 
     @property
     def libvirt_version(self) -> str:
-        """Of its daemon."""
+        """The version of the host's libvirt daemon."""
         return _version(self.connect().getLibVersion())
 
     def report(self) -> dict[str, object]:
@@ -156,7 +156,7 @@ class RemoteHost:
     # --- its place on that machine
 
     def make_folder(self, path: str) -> None:
-        """Make the run's folder there."""
+        """Make the run's folder on the machine."""
         owner, group = self.daemon.owner or (0, 0)
         self.deputy.call("folder", path=path, owner=owner, group=group)
         self._folder = path
@@ -208,14 +208,14 @@ class RemoteHost:
         return Path(self.path_in_folder(record.name))
 
     def fetch_record(self, record: Path) -> None:
-        """Have it here, as far as it was written; nothing if there is none."""
+        """Copy what QEMU has written so far into ``record`` here; nothing is copied if there is nothing."""
         with contextlib.suppress(MachineryError):
             fetch(self.deputy, str(self.record_path(record)), record, purpose=ORACLE)
 
     # --- libvirt and QEMU
 
     def connect(self) -> libvirt.virConnect:
-        """The connection to its daemon (one, shared)."""
+        """The connection to the host's libvirt daemon (one, shared)."""
         assert self._connection is not None
         return self._connection
 
@@ -229,7 +229,7 @@ class RemoteHost:
         return find_qemu(self.deputy, self.path_in_folder(name), self._shared)
 
     def set_wire(self, *, up: bool) -> None:
-        """Not to be had: the network is not ours."""
+        """Raises: the network between the machines is not ours."""
         raise MachineryError(
             f"the network of the {self.name} ({self.remote.place}) is not ours to switch "
             + ("on" if up else "off"),
@@ -264,10 +264,10 @@ class RemoteHost:
             )
 
     def keep_capabilities(self) -> None:
-        """What its daemon has learnt about QEMU is taken away with the run."""
+        """Keep nothing: what the daemon has learnt about QEMU is removed with the run."""
 
     def leave(self) -> None:
-        """Have everything taken away; says what could not be.  Once; a second call does nothing."""
+        """Have all of the run removed there, and say what could not be.  A second call does nothing."""
         if self._left:
             return
         self._left = True

@@ -44,7 +44,7 @@ _UNKNOWN: Final = (bytes(DIGEST_BYTES), b"")
 
 @dataclass(frozen=True, eq=False)
 class Shared:
-    """What all looks of one run have in common, on both hosts."""
+    """What the looks (sets of digests) of one run have in common, on both hosts."""
 
     #: Of the digests; the deputies have it as well.
     key: bytes
@@ -68,7 +68,7 @@ class RemoteDigests:
         return self._zero
 
     def unchanged(self, later: PageDigests) -> Flags:
-        """Which pages held the same at a later look."""
+        """Which pages held the same content at a later look."""
         if not isinstance(later, RemoteDigests) or later.image is not self.image:
             raise MachineryError(f"{self.image.name}: looks at two different images say nothing of a change")
         _, data = self.image.deputy.call("same", purpose=ORACLE, before=self.look, after=later.look)
@@ -82,7 +82,7 @@ class RemoteDigests:
         return data
 
     def marks(self, pages: PageNumbers) -> tuple[Words, Words]:
-        """Of some pages: the first words, and the first halves of the digests."""
+        """The first words of some pages, and the first halves of their digests."""
         parts = []
         for first in range(0, len(pages), _MOST_PAGES):
             part = pages[first : first + _MOST_PAGES].astype("<u4")
@@ -110,7 +110,7 @@ class RemoteDigests:
         return np.frombuffer(b"".join(parts), dtype="<u8").reshape(-1, DIGEST_BYTES // 8)
 
     def forget(self) -> None:
-        """Have them dropped over there."""
+        """Have the deputy drop these digests."""
         self.image.deputy.call("drop", purpose=ORACLE, look=self.look)
 
 
@@ -181,13 +181,13 @@ class RemoteImage:
             yield number, self.read(number, 1)
 
     def again(self) -> RemoteImage:
-        """The same, for another thread; closing it closes nothing."""
+        """Another object for this image, for use in another thread; closing it closes nothing."""
         same = RemoteImage(self.deputy, self._number, self.name, self.size, self._shared)
         same._closed = True
         return same
 
     def compared_with(self, destination: FarImage) -> Comparison:
-        """Compare with the same block of the other side; both guests must stand still."""
+        """Compare with the block of this name on the other host; both guests must stand still."""
         assert isinstance(destination, RemoteImage)
         if self.size != destination.size:
             raise MachineryError(
@@ -203,7 +203,7 @@ class RemoteImage:
                 look.forget()
 
     def close(self) -> None:
-        """Let go of it; may be called twice."""
+        """Let go of the image; may be called twice."""
         if not self._closed and not self.deputy.is_lost:
             self._closed = True
             self.deputy.call("close", image=self._number)

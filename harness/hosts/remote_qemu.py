@@ -24,20 +24,20 @@ class RemoteQemu:
 
     @property
     def here(self) -> bool:
-        """It is not."""
+        """False: this QEMU runs on another machine."""
         return False
 
     def command(self) -> Sequence[str]:
-        """Its command line."""
+        """QEMU's command line."""
         return self.words
 
     def open(self, blocks: Sequence[BlockPlace]) -> Mapping[str, Image]:
-        """The RAMBlocks that are files, opened over there."""
+        """Have the deputy open the RAMBlocks that are files."""
         header, _ = self.deputy.call("open", purpose=ORACLE, pid=self.pid, blocks=_places(blocks))
         return self._images(header, blocks)
 
     def copy(self, blocks: Sequence[BlockPlace]) -> Mapping[str, Image | OSError]:
-        """RAMBlocks that are only memory, copied out of it over there."""
+        """Have the deputy copy RAMBlocks that are in no file out of QEMU."""
         header, _ = self.deputy.call("copy", purpose=ORACLE, pid=self.pid, blocks=_places(blocks))
         failed = header.get("failed")
         found: dict[str, Image | OSError] = dict(self._images(header, blocks))

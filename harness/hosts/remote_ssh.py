@@ -147,13 +147,13 @@ class SshConnection:
 
     @property
     def stdin(self) -> IO[bytes]:
-        """To the deputy."""
+        """The pipe to the deputy."""
         assert self._process.stdin is not None
         return self._process.stdin
 
     @property
     def stdout(self) -> IO[bytes]:
-        """From the deputy."""
+        """The pipe from the deputy."""
         assert self._process.stdout is not None
         return self._process.stdout
 
