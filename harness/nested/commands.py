@@ -35,6 +35,8 @@ from harness.nested.machine import (
     Share,
 )
 from harness.nested.parts import machine_parts
+from harness.plan.here import LabMachines
+from harness.plan.kinds import kind_of
 from harness.plan.plan import Tools
 from harness.plan.prepare import load, prepare
 from harness.report.folder import RunFolder
@@ -100,7 +102,7 @@ def prepare_here(scenario: Scenario, tools: Tools, events: EventStream) -> None:
     # Emulated, as far as this host is concerned: its KVM is not asked for, nor its vhost.
     guest = scenario.guest.model_copy(update={"kvm_dirty": "bitmap", "vhost": False})
     here = scenario.model_copy(update={"accelerator": "tcg", "guest": guest})
-    prepare(here, tools, events, command_start())
+    prepare(here, tools, events, command_start(), LabMachines())
     if scenario.guest.kvm_dirty == "bitmap-without-manual-protect":
         Toolchain(events=events).no_manual_protect()
 
@@ -112,7 +114,7 @@ def memory_for(scenarios: Iterable[Scenario]) -> int:
 
 def demand_nestable(scenario: Scenario) -> None:
     """Raise for a scenario that says where else, or how else, its guest is to run."""
-    if scenario.remote is not None:
+    if not kind_of(scenario).local:
         raise InputError(
             f"scenario {scenario.name}: its hosts are two other machines, and --nested is for the lab"
         )

@@ -1,24 +1,86 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A run whose two hosts are a lab on this machine."""
+"""Two hosts in a lab on this machine, in namespaces of the run's own."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
 from harness import accel
-from harness.events import EventStream
-from harness.hosts.this_machine import memory_available
-from harness.scenario.load import Scenario
-from harness.scenario.resolve import MachineFacts, Resolved, resolve
-from harness.toolchain import Kernel, QemuBinary, Toolchain
+from harness.hosts.enter import enter
+from harness.hosts.lab import Lab
+from harness.hosts.this_machine import demand_hugepages, demand_userfaultfd, demand_vhost, memory_available
+from harness.plan.machines import Binaries, Machines
+from harness.scenario.resolve import demand_accelerator, demand_memory
+
+if TYPE_CHECKING:
+    from harness.events import EventStream
+    from harness.hosts.interface import Pair
+    from harness.scenario.load import Scenario
+    from harness.toolchain.cache import Cache
+
+#: Beside the RAM of both sides in their file system: what libvirt itself puts there.
+MEMORY_SLACK: Final = 16 << 20
 
 
-def _resolve(
-    scenario: Scenario, toolchain: Toolchain, qemu: QemuBinary, kernel: Kernel, events: EventStream
-) -> tuple[Resolved, str]:
-    """The accelerator is decided where it is not given, and checked where it is."""
-    available = memory_available()
-    if scenario.accelerator == "tcg":
-        return resolve(scenario, MachineFacts(available)), "asked for"
-    machine = accel.Machine(qemu.path, qemu.sha256, qemu.firmware, kernel.vmlinuz)
-    probe = accel.probe(machine, toolchain.cache, events)
-    resolved = resolve(scenario, MachineFacts(available, kvm_usable=probe.usable, kvm_reason=probe.reason))
-    return resolved, probe.reason
+class LabMachines(Machines):
+    """This machine, as both hosts."""
+
+    step = "lab"
+    local = True
+
+    @classmethod
+    def serves(cls, scenario: Scenario) -> bool:
+        """Where no other machines are named."""
+        return scenario.remote is None
+
+    @classmethod
+    @contextlib.contextmanager
+    def reach(cls, scenario: Scenario, events: EventStream) -> Iterator[LabMachines]:  # noqa: ARG003
+        """This machine is reached already."""
+        yield cls()
+
+    def demand(self, scenario: Scenario) -> None:
+        """Raise unless this machine's memory and kernel serve the guest."""
+        demand_memory(scenario, memory_available())
+        demand_accelerator(scenario, scenario.accelerator)
+        if scenario.guest.hugepages:
+            demand_hugepages(scenario.guest.all_memory)
+        if scenario.migration.postcopy:
+            demand_userfaultfd()
+        if scenario.guest.vhost:
+            demand_vhost()
+
+    def memory_available(self, scenario: Scenario) -> int:  # noqa: ARG002
+        """Bytes that this machine can give to guests now."""
+        return memory_available()
+
+    def probe(self, binaries: Binaries, cache: Cache, events: EventStream) -> accel.Probe:
+        """Whether this machine's KVM runs guests."""
+        qemu, kernel = binaries.source_qemu, binaries.kernel
+        machine = accel.Machine(qemu.path, qemu.sha256, qemu.firmware, kernel.vmlinuz)
+        return accel.probe(machine, cache, events)
+
+    def run(self, work: Callable[[], int], keep: Iterable[Path]) -> int:
+        """In a fork, in namespaces of its own.
+
+        Forked, not executed anew: all that was imported and resolved is there already.  From here on
+        this process only waits, and must emit nothing: the event log is the other's.
+        """
+        return enter(work, keep=keep)
+
+    @contextlib.contextmanager
+    def hosts(
+        self,
+        scenario: Scenario,
+        binaries: Binaries,  # noqa: ARG002 - the hosts see this machine's files
+        logs: Path,
+        events: EventStream,
+    ) -> Iterator[Pair]:
+        """The lab.  Its daemons still start when this returns; who needs one waits for it."""
+        memory = 2 * scenario.guest.all_memory + MEMORY_SLACK
+        tls, hugepages = scenario.migration.tls, scenario.guest.hugepages
+        with Lab(events, memory=memory, logs=logs, tls=tls, hugepages=hugepages) as lab:
+            yield lab

@@ -5,21 +5,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from harness import __version__, accel
-from harness.events import EventStream
+from harness import __version__
 from harness.faults.injection import NO_INJECTION, Injection
 from harness.hosts.libvirtd import libvirt_version
+from harness.plan.machines import Binaries
 from harness.toolchain.cache import file_digest
 
 if TYPE_CHECKING:
-    from harness.hosts.interface import Pair
+    from harness.plan.machines import Machines
     from harness.scenario.resolve import Resolved
-    from harness.toolchain import Image, Kernel, QemuBinary, Toolchain
+    from harness.toolchain import Image, Kernel, QemuBinary
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +65,12 @@ class RunPlan:
     destination_qemu: QemuBinary
     kernel: Kernel
     image: Image
+    #: Where the hosts are.
+    machines: Machines
     #: ``time.monotonic()`` when the command began: a run is measured from there.
     began: float
     #: How the deliberate fault gets into what is under test; none in an ordinary run.
     injection: Injection = NO_INJECTION
-    #: Where the hosts are; None: here, in a lab.
-    machines: Machines | None = None
     #: Unpacked over the image: what the workload needs beside it.
     archive: Path | None = None
     disk: GuestDisk | None = None
@@ -79,8 +78,13 @@ class RunPlan:
     preload: Path | None = None
 
     @property
+    def binaries(self) -> Binaries:
+        """What both hosts run."""
+        return Binaries(self.source_qemu, self.destination_qemu, self.kernel)
+
+    @property
     def files(self) -> tuple[Path, ...]:
-        """Every file that the lab reads."""
+        """Every file of this machine that the hosts read."""
         qemus = (self.source_qemu, self.destination_qemu)
         named = (self.kernel.vmlinuz, self.image.initrd, self.archive, self.preload)
         firmware = [place for qemu in qemus for place in qemu.firmware]
@@ -111,24 +115,3 @@ class RunPlan:
 
 def _describe(qemu: QemuBinary) -> dict[str, object]:
     return {"path": qemu.path, "version": qemu.version, "sha256": qemu.sha256, "flavour": qemu.flavour}
-
-
-class Machines(Protocol):
-    """The machines that the two hosts are, where they are not this one."""
-
-    def memory_available(self) -> int:
-        """Bytes for the guests of both sides together."""
-
-    def demand_memory(self, memory: int) -> None:
-        """Raise unless a guest of this size fits on each."""
-
-    def own_qemus(self, toolchain: Toolchain) -> tuple[QemuBinary | None, QemuBinary | None]:
-        """The QEMUs of source and destination that are there already."""
-
-    def probe(self, qemus: tuple[QemuBinary, QemuBinary], kernel: Kernel, events: EventStream) -> accel.Probe:
-        """Whether KVM runs guests on both."""
-
-    def hosts(
-        self, qemus: tuple[QemuBinary, QemuBinary], kernel: Kernel, logs: Path, events: EventStream
-    ) -> AbstractContextManager[Pair]:
-        """The two hosts, with everything in place for a guest."""

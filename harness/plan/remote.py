@@ -1,29 +1,30 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Runs between two machines of the user's own: what has to be asked there before anything starts."""
+"""Two hosts that are machines of the user's own, reached by ssh: what is asked there before a run starts."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import accel
 from harness.errors import InputError, MachineryError
-from harness.events import EventStream
-from harness.hosts.remote import RemotePair
-from harness.plan.plan import Machines
-from harness.scenario.resolve import HOST_MARGIN, MachineFacts, Resolved, resolve
+from harness.plan.machines import Binaries, Machines
+from harness.scenario.resolve import HOST_MARGIN, demand_accelerator
 from harness.scenario.script import Stall, Unstall, uses
 from harness.toolchain.firmware import NEEDED, firmware
 from harness.toolchain.probe import read_probe
 from harness.toolchain.qemu import QemuBinary
 
 if TYPE_CHECKING:
+    from harness.events import EventStream
+    from harness.hosts.remote import RemotePair
     from harness.hosts.remote_host import RemoteHost
     from harness.scenario.load import Scenario
     from harness.scenario.remote import Remote, RemoteSide
     from harness.toolchain import Kernel, Toolchain
+    from harness.toolchain.cache import Cache
 
 _ASK_SECONDS = 20.0
 
@@ -31,21 +32,47 @@ _ASK_SECONDS = 20.0
 _FILES_ROOM = 512 << 20
 
 
-class RemoteMachines:
-    """See :class:`harness.plan.plan.Machines`."""
+class RemoteMachines(Machines):
+    """Two machines, each with a libvirt of its own."""
 
     def __init__(self, pair: RemotePair, remote: Remote) -> None:
         self._pair = pair
         self._remote = remote
         self._in_place = False
 
-    def memory_available(self) -> int:
-        """Bytes for the guests of both sides together."""
-        return self._pair.memory_available()
+    @classmethod
+    def serves(cls, scenario: Scenario) -> bool:
+        """Where the scenario names two machines."""
+        return scenario.remote is not None
 
-    def demand_memory(self, memory: int) -> None:
+    @classmethod
+    @contextlib.contextmanager
+    def reach(cls, scenario: Scenario, events: EventStream) -> Iterator[RemoteMachines]:
+        """Connect to both.  All is left as it was found afterwards."""
+        # Only a run between such machines pays for loading this.
+        from harness.hosts.remote import RemotePair
+
+        assert scenario.remote is not None
+        _demand_possible(scenario)
+        with RemotePair.connect(scenario.remote, events) as pair:
+            yield cls(pair, scenario.remote)
+
+    @classmethod
+    def demand_network(cls, user: str) -> None:
+        """Raise: a guest that moves between two machines has no network."""
+        raise InputError(
+            f"remote: {user} needs the network of a lab",
+            hint="leave the section remote out, or --set remote=null",
+        )
+
+    def demand(self, scenario: Scenario) -> None:
         """Raise unless a guest of this size fits on both."""
-        self._pair.demand_memory(memory)
+        self._pair.demand_memory(scenario.guest.memory)
+        demand_accelerator(scenario, scenario.accelerator)
+
+    def memory_available(self, scenario: Scenario) -> int:
+        """What both can have together; that it is enough was asked of each of them, by :meth:`demand`."""
+        return max(self._pair.memory_available(), 2 * scenario.guest.memory + HOST_MARGIN)
 
     def own_qemus(self, toolchain: Toolchain) -> tuple[QemuBinary | None, QemuBinary | None]:
         """The QEMUs that are said to be there already; with firmware of ours for one that finds none."""
@@ -55,47 +82,54 @@ class RemoteMachines:
         )
         return source, destination
 
-    def probe(self, qemus: tuple[QemuBinary, QemuBinary], kernel: Kernel, events: EventStream) -> accel.Probe:
-        """Whether KVM runs guests on both."""
+    def probe(self, binaries: Binaries, cache: Cache, events: EventStream) -> accel.Probe:  # noqa: ARG002
+        """Whether KVM runs guests on both.  Kept nowhere: the machines are not ours, and change."""
         for host in self._pair.hosts:
             if host.facts.kvm:
                 return accel.Probe(False, f"{host.remote.place}: {host.facts.kvm}")
-        self.put_in_place(qemus, kernel)
-        for host, qemu in zip(self._pair.hosts, qemus, strict=True):
+        self._put_in_place(binaries)
+        for host, qemu in zip(self._pair.hosts, binaries.qemus, strict=True):
             with events.step("probe-kvm", host=host.name, limit_s=accel.PROBE_SECONDS) as step:
-                found = _probe(host, qemu, kernel)
+                found = _probe(host, qemu, binaries.kernel)
                 step.note(usable=found.usable, reason=found.reason)
             if not found.usable:
                 return accel.Probe(False, f"{host.remote.place}: {found.reason}")
         return accel.Probe(True, "a guest kernel under KVM printed its first line on both hosts")
 
-    def put_in_place(self, qemus: tuple[QemuBinary, QemuBinary], kernel: Kernel) -> None:
+    def _put_in_place(self, binaries: Binaries) -> None:
         """Make the run's folders, and copy there what is not there."""
         if self._in_place:
             return
         self._in_place = True
         self._pair.make_folders(_FILES_ROOM)
-        for host, side, qemu in zip(
-            self._pair.hosts, (self._remote.source, self._remote.destination), qemus, strict=True
-        ):
-            files: dict[str, Path] = {"vmlinuz": kernel.vmlinuz}
+        sides = (self._remote.source, self._remote.destination)
+        for host, side, qemu in zip(self._pair.hosts, sides, binaries.qemus, strict=True):
+            files: dict[str, Path] = {"vmlinuz": binaries.kernel.vmlinuz}
             files |= {f"firmware{number}": place for number, place in enumerate(qemu.firmware)}
             if side.qemu is None:
                 files["qemu"] = qemu.path
             host.bring(files)
 
+    def run(self, work: Callable[[], int], keep: Iterable[Path]) -> int:  # noqa: ARG002
+        """Here, in this process: ssh needs no namespaces."""
+        return work()
+
     @contextlib.contextmanager
     def hosts(
-        self, qemus: tuple[QemuBinary, QemuBinary], kernel: Kernel, logs: Path, events: EventStream
+        self,
+        scenario: Scenario,  # noqa: ARG002 - what it asks for is each domain's own matter
+        binaries: Binaries,
+        logs: Path,
+        events: EventStream,
     ) -> Iterator[RemotePair]:
         """The two hosts, with everything in place; all is taken away again at the end."""
         try:
             with events.step("copy"):
-                self.put_in_place(qemus, kernel)
-                for host, qemu in zip(self._pair.hosts, qemus, strict=True):
+                self._put_in_place(binaries)
+                for host, qemu in zip(self._pair.hosts, binaries.qemus, strict=True):
                     _demand_runs(host, qemu)
             emulators: Mapping[str, Path] = {
-                host.name: qemu.path for host, qemu in zip(self._pair.hosts, qemus, strict=True)
+                host.name: qemu.path for host, qemu in zip(self._pair.hosts, binaries.qemus, strict=True)
             }
             with self._pair.ready(emulators, logs) as pair:
                 yield pair
@@ -104,7 +138,7 @@ class RemoteMachines:
                 host.leave()
 
 
-def demand_possible(scenario: Scenario) -> None:
+def _demand_possible(scenario: Scenario) -> None:
     """Raise for what only a lab has; before anybody is connected to."""
     if scenario.migration.tls:
         raise InputError(
@@ -115,6 +149,16 @@ def demand_possible(scenario: Scenario) -> None:
         raise InputError("guest.vhost: a guest between two machines of yours has no network")
     if uses(scenario.script, (Stall, Unstall)):
         raise InputError("script: pulling the wire needs the lab's own network")
+    if (scenario.guest.image or scenario.workload.image) != "small":
+        raise InputError(
+            "guest.image: a guest with a disk to write to cannot move between two machines yet",
+            hint="its disk would have to be on storage that both reach; use guest.image=small",
+        )
+    if scenario.guest.kvm_dirty == "bitmap-without-manual-protect":
+        raise InputError(
+            "guest.kvm_dirty: bitmap-without-manual-protect is for hosts on this machine",
+            hint="leave --source and --destination out, or take the ring or the bitmap",
+        )
 
 
 def _ask(host: RemoteHost, *command: str, word: str = "", seconds: float = _ASK_SECONDS) -> str:
@@ -180,20 +224,3 @@ def _probe(host: RemoteHost, qemu: QemuBinary, kernel: Kernel) -> accel.Probe:
     except MachineryError as error:
         return accel.Probe(False, error.message)
     return accel.judge_words(said.encode(), accel.PROBE_SECONDS)
-
-
-def _resolve_there(
-    scenario: Scenario,
-    machines: Machines,
-    qemus: tuple[QemuBinary, QemuBinary],
-    kernel: Kernel,
-    events: EventStream,
-) -> tuple[Resolved, str]:
-    """The same for machines that are not this one."""
-    # That memory is enough was asked of each of them.
-    available = max(machines.memory_available(), 2 * scenario.guest.memory + HOST_MARGIN)
-    if scenario.accelerator == "tcg":
-        return resolve(scenario, MachineFacts(available)), "asked for"
-    probe = machines.probe(qemus, kernel, events)
-    resolved = resolve(scenario, MachineFacts(available, kvm_usable=probe.usable, kvm_reason=probe.reason))
-    return resolved, probe.reason

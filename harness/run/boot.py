@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 from harness.errors import DeadlineExceeded, GuestLost, MachineryError
 from harness.events import Deadline, EventStream
 from harness.hosts.interface import Pair
-from harness.hosts.lab import Lab
 from harness.hosts.netns import GUEST_ADDRESS
 from harness.migration.statistics import MigrationError
 from harness.plan.plan import RunPlan
@@ -25,9 +24,6 @@ if TYPE_CHECKING:
 #: Filling memory takes a moment under emulation: seconds, and more for each MiB.
 LOAD_SECONDS: Final = 60.0
 LOAD_SECONDS_PER_FILE: Final = 10.0
-
-#: Beside the RAM of both sides in their file system: what libvirt itself puts there.
-MEMORY_SLACK: Final = 16 << 20
 
 #: Memory that was plugged in: initialised page by page, maybe emulated.
 PLUG_SECONDS: Final = 120.0
@@ -48,20 +44,12 @@ class Booted:
 
 @contextlib.contextmanager
 def booted(plan: RunPlan, folder: RunFolder, events: EventStream) -> Iterator[Booted]:
-    """Steps 3 and 4: the lab, and in it a guest that has said that it is ready."""
+    """Steps 3 and 4: the hosts, and on one of them a guest that has said that it is ready."""
     scenario = plan.resolved.scenario
-    memory = 2 * scenario.guest.all_memory + MEMORY_SLACK
     with contextlib.ExitStack() as stack:
-        lab: Pair
-        logs = folder.file("hosts")
-        with events.step("lab" if plan.machines is None else "hosts"):
-            if plan.machines is None:
-                tls = scenario.migration.tls
-                huge = scenario.guest.hugepages
-                lab = stack.enter_context(Lab(events, memory=memory, logs=logs, tls=tls, hugepages=huge))
-            else:
-                qemus = (plan.source_qemu, plan.destination_qemu)
-                lab = stack.enter_context(plan.machines.hosts(qemus, plan.kernel, logs, events))
+        with events.step(plan.machines.step):
+            hosts = plan.machines.hosts(scenario, plan.binaries, folder.file("hosts"), events)
+            lab = stack.enter_context(hosts)
             guest = stack.enter_context(Guest(plan, lab, folder, events))
         import libvirt
 

@@ -26,7 +26,7 @@ def replay_command(plan: RunPlan, folder: RunFolder) -> str:
     """The command that makes this run again: the resolved scenario, seed included, and the same tools."""
     words = ["freepage", "run", str(folder.file("scenario.yaml")), *plan.tools.options()]
     # Machines of the user's own are reached as they are, whatever runs them.
-    if chain() is not None and plan.resolved.scenario.remote is None:
+    if chain() is not None and plan.machines.local:
         words.append("--nested")
     return shlex.join(words)
 

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """``freepage run``: from the command line to the exit status.
 
-Two processes.  The one that the user started resolves and prepares, then forks
-into the lab (:func:`harness.hosts.enter.enter`) and waits.  The one in the lab
-does the rest and reports; when it ends, however it ends, nothing of the run is
-left but its folder.
+For a lab these are two processes.  The one that the user started resolves and prepares, then
+forks into the lab (:func:`harness.hosts.enter.enter`) and waits.  The one in the lab does the rest
+and reports; when it ends, however it ends, nothing of the run is left but its folder.
 """
 
 from __future__ import annotations
@@ -16,14 +15,13 @@ from typing import Final
 
 from harness.errors import FreepageError, InputError, MachineryError
 from harness.events import EventStream, JsonLinesFile
-from harness.hosts.enter import enter
 from harness.hosts.signals import polite_signals
 from harness.hosts.this_machine import command_start
+from harness.plan.kinds import kind_of
 from harness.plan.plan import RunPlan, Tools
 from harness.plan.prepare import load, prepare
 from harness.report.folder import RunFolder
-from harness.scenario.load import Override, Scenario
-from harness.scenario.remote import Remote
+from harness.scenario.load import Override
 from harness.terminal import TerminalProgress, print_error
 
 INTERRUPTED: Final = 130
@@ -41,7 +39,7 @@ def run_scenario(
 
         return carry_out(plan, folder, events, terminal, as_json=as_json)
 
-    return _in_lab(name, changes, tools, out, work)
+    return _on_hosts(name, changes, tools, out, work)
 
 
 def open_shell(name: str, changes: Sequence[str | Override], tools: Tools, *, out: Path | None) -> int:
@@ -53,19 +51,19 @@ def open_shell(name: str, changes: Sequence[str | Override], tools: Tools, *, ou
 
         return shell(plan, folder, events, terminal)
 
-    return _in_lab(name, changes, tools, out, work, lab_only="a shell needs the network of a lab")
+    return _on_hosts(name, changes, tools, out, work, networked="a shell")
 
 
-def _in_lab(
+def _on_hosts(
     name: str,
     changes: Sequence[str | Override],
     tools: Tools,
     out: Path | None,
     work: Work,
     *,
-    lab_only: str | None = None,
+    networked: str | None = None,
 ) -> int:
-    """``lab_only``: why this cannot be done between remote machines."""
+    """Prepare, and do ``work`` where the hosts are.  ``networked``: what of it needs the guest's network."""
     began = command_start()
     scenario, tools = load(name, changes, tools)
     if out is not None and out.exists():
@@ -74,17 +72,18 @@ def _in_lab(
             f"the run folder {out} exists already",
             hint="a run folder is never overwritten: give --out another name, or none",
         )
+    kind = kind_of(scenario)
+    if networked is not None:
+        kind.demand_network(networked)
     events = EventStream()
-    if scenario.remote is not None and lab_only is not None:
-        raise InputError(f"remote: {lab_only}", hint="leave the section remote out, or --set remote=null")
-    if scenario.remote is not None:
-        return _remotely(scenario, scenario.remote, tools, out, events, began, work)
-    with TerminalProgress(events):
-        plan = prepare(scenario, tools, events, began)
-    folder = _folder(plan, out, events)
-    # Forked, not executed anew: all that was imported and resolved is there already.
-    # From here on this process only waits, and emits nothing: the log is the other's.
-    return enter(lambda: _supervise(plan, folder, events, work), keep=_visible(plan, folder))
+    with contextlib.ExitStack() as stack:
+        with TerminalProgress(events):
+            machines = stack.enter_context(kind.reach(scenario, events))
+            plan = prepare(scenario, tools, events, began, machines)
+        folder = _folder(plan, out, events)
+        # What must not vanish behind a lab's own /run and /dev/shm.
+        keep = [folder.path, *plan.files]
+        return machines.run(lambda: _supervise(plan, folder, events, work), keep)
 
 
 def _folder(plan: RunPlan, out: Path | None, events: EventStream) -> RunFolder:
@@ -95,35 +94,8 @@ def _folder(plan: RunPlan, out: Path | None, events: EventStream) -> RunFolder:
     return folder
 
 
-def _remotely(
-    scenario: Scenario,
-    remote: Remote,
-    tools: Tools,
-    out: Path | None,
-    events: EventStream,
-    began: float,
-    work: Work,
-) -> int:
-    """The same between two machines of the user's own: nothing here needs namespaces."""
-    from harness.hosts.remote import RemotePair
-    from harness.plan.remote import RemoteMachines, demand_possible
-
-    demand_possible(scenario)
-    with contextlib.ExitStack() as stack:
-        with TerminalProgress(events):
-            pair = stack.enter_context(RemotePair.connect(remote, events))
-            plan = prepare(scenario, tools, events, began, RemoteMachines(pair, remote))
-        folder = _folder(plan, out, events)
-        return _supervise(plan, folder, events, work)
-
-
-def _visible(plan: RunPlan, folder: RunFolder) -> list[Path]:
-    """What must not vanish behind the lab's own /run and /dev/shm."""
-    return [folder.path, *plan.files]
-
-
 def _supervise(plan: RunPlan, folder: RunFolder, events: EventStream, work: Work) -> int:
-    """Run ``work`` in the lab; every end of it leaves a folder that says how it was."""
+    """Run ``work``; every end of it leaves a folder that says how it was."""
     try:
         with polite_signals(), TerminalProgress(events) as terminal:
             return work(plan, folder, events, terminal)

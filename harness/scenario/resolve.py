@@ -46,24 +46,22 @@ class Resolved:
         return tuple(words)
 
 
-def resolve(scenario: Scenario, machine: MachineFacts) -> Resolved:
-    """Fill in what the file left open, and refuse what this machine cannot do."""
+def demand_memory(scenario: Scenario, available: int) -> None:
+    """Raise :class:`InputError` unless both sides' guests fit into ``available`` bytes."""
     memory = scenario.guest.all_memory
     needed = 2 * memory + HOST_MARGIN
-    if needed > machine.memory_available:
-        most = (machine.memory_available - HOST_MARGIN) // 2 // (64 * MIB) * (64 * MIB)
+    if needed > available:
+        most = (available - HOST_MARGIN) // 2 // (64 * MIB) * (64 * MIB)
         advice = f"at most --memory {format_size(most)} fits now" if most >= LEAST_MEMORY else None
         raise InputError(
             f"guest.memory: {format_size(memory)} does not fit: source and destination together need "
-            f"{needed // MIB} MiB, of which {machine.memory_available // MIB} MiB are available",
+            f"{needed // MIB} MiB, of which {available // MIB} MiB are available",
             hint=advice,
         )
-    accelerator = scenario.accelerator
-    if accelerator == "auto":
-        accelerator = "kvm" if machine.kvm_usable else "tcg"
-    elif accelerator == "kvm" and not machine.kvm_usable:
-        reason = machine.kvm_reason or "it was not shown to run guests"
-        raise InputError(f"accelerator: kvm cannot be used here: {reason}", hint="use tcg, or auto")
+
+
+def demand_accelerator(scenario: Scenario, accelerator: str) -> None:
+    """Raise :class:`InputError` for what ``accelerator`` cannot do; of ``auto`` nothing is known yet."""
     if accelerator == "tcg" and scenario.guest.kvm_dirty != "bitmap":
         raise InputError(
             f"guest.kvm_dirty: {scenario.guest.kvm_dirty} is one of KVM's ways, and this guest is emulated",
@@ -74,6 +72,18 @@ def resolve(scenario: Scenario, machine: MachineFacts) -> Resolved:
             "guest.vhost: libvirt lets the kernel serve NICs of guests under KVM, and this guest is emulated",
             hint="add --nested: in the machine around it there is KVM",
         )
+
+
+def resolve(scenario: Scenario, machine: MachineFacts) -> Resolved:
+    """Fill in what the file left open, and refuse what this machine cannot do."""
+    demand_memory(scenario, machine.memory_available)
+    accelerator = scenario.accelerator
+    if accelerator == "auto":
+        accelerator = "kvm" if machine.kvm_usable else "tcg"
+    elif accelerator == "kvm" and not machine.kvm_usable:
+        reason = machine.kvm_reason or "it was not shown to run guests"
+        raise InputError(f"accelerator: kvm cannot be used here: {reason}", hint="use tcg, or auto")
+    demand_accelerator(scenario, accelerator)
     seed = secrets.randbits(63) if scenario.seed is None else scenario.seed
     noise = noise_bytes(scenario)
     update: dict[str, object] = {"seed": seed, "accelerator": accelerator}

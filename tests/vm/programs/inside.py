@@ -21,6 +21,7 @@ from harness.events import Deadline, EventStream
 from harness.hosts.enter import enter
 from harness.hosts.netns import GUEST_ADDRESS
 from harness.hosts.this_machine import command_start
+from harness.plan.here import LabMachines
 from harness.plan.plan import RunPlan, Tools
 from harness.plan.prepare import load as load_scenario
 from harness.plan.prepare import prepare
@@ -177,7 +178,7 @@ def main(what: str, out: str, qemu: str | None = None) -> int:
     began, events = command_start(), EventStream()
     changes = ["guest.memory=512MiB", *([f"guest.cmdline={cmdline}"] if cmdline else [])]
     scenario, tools = load_scenario(scenario_name, changes, Tools(path, path))
-    plan: RunPlan = prepare(scenario, tools, events, began)
+    plan: RunPlan = prepare(scenario, tools, events, began, LabMachines())
     folder = RunFolder.create(Path(out), scenario_name, scenario.arm)
 
     def inside() -> int:

@@ -154,6 +154,7 @@ def hold(qemu: str = "") -> int:
     import tempfile
 
     from harness.hosts.this_machine import command_start
+    from harness.plan.here import LabMachines
     from harness.plan.plan import Tools
     from harness.plan.prepare import load, prepare
     from harness.report.folder import RunFolder
@@ -163,7 +164,7 @@ def hold(qemu: str = "") -> int:
     settings = ["guest.memory=256MiB", "arm=off"]
     scenario, tools = load("idle", settings, Tools(path, path))
     events = EventStream()
-    plan = prepare(scenario, tools, events, command_start())
+    plan = prepare(scenario, tools, events, command_start(), LabMachines())
 
     def inside() -> int:
         with tempfile.TemporaryDirectory() as name:

@@ -59,7 +59,6 @@ def corrupt(ssh: Ssh, out: Path, qemu: list[str]) -> object:
     """One bit of a page that was sent and one of a page that was skipped are changed on the destination."""
     from harness.evidence.gather import gather
     from harness.evidence.keep import keep_pages
-    from harness.hosts.remote import RemotePair
     from harness.hosts.this_machine import command_start
     from harness.memory.compare import compare
     from harness.plan.plan import Tools
@@ -79,9 +78,7 @@ def corrupt(ssh: Ssh, out: Path, qemu: list[str]) -> object:
         f"remote.ssh_config={ssh.folder / 'config'}",
     ]
     scenario, events = load_scenario("freed", changes), EventStream()
-    assert scenario.remote is not None
-    with RemotePair.connect(scenario.remote, events) as pair:
-        machines = RemoteMachines(pair, scenario.remote)
+    with RemoteMachines.reach(scenario, events) as machines:
         plan = prepare(scenario, Tools(binary, binary), events, command_start(), machines)
         folder = RunFolder.create(out / "run", "freed", "info")
         with booted(plan, folder, events) as here:
@@ -91,7 +88,7 @@ def corrupt(ssh: Ssh, out: Path, qemu: list[str]) -> object:
                 seen = compare(moved.source.images["pc.ram"], moved.destination.images["pc.ram"])
                 sent = int((~seen.zero_on_source & ~seen.zero_on_destination).nonzero()[0][100])
                 skipped = int((~seen.zero_on_source & seen.zero_on_destination).nonzero()[0][1000])
-                _flip(pair.guest_name, (sent, skipped))
+                _flip(here.lab.guest_name, (sent, skipped))
                 judgement = gather(moved, plan.resolved, events).judge(None)
                 keep_pages(judgement, moved, folder)
     return {
