@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol
 
+from harness.arch import HOST, Architecture
 from harness.errors import DeadlineExceeded, MachineryError
 from harness.events import Deadline, EventStream
 
@@ -51,15 +52,17 @@ class Machine:
     qemu_sha256: str
     firmware: tuple[Path, ...]
     vmlinuz: Path
+    architecture: Architecture = HOST
 
     def command(self, accelerator: str = "kvm") -> list[str]:
         """The smallest guest that tells: no disk, no init; it need not live long."""
-        cpu = "host" if accelerator == "kvm" else "qemu64"
+        board = self.architecture.board
+        cpu = "host" if accelerator == "kvm" else board.cpu
         command = [str(self.qemu), "-accel", accelerator, "-cpu", cpu, "-m", "256", "-nodefaults"]
         for folder in self.firmware:
             command += ["-L", str(folder)]
         command += ["-display", "none", "-no-reboot", "-serial", "stdio", "-kernel", str(self.vmlinuz)]
-        return [*command, "-append", "console=ttyS0 earlyprintk=ttyS0 panic=-1"]
+        return [*command, "-append", f"{board.early_console} panic=-1"]
 
 
 @dataclass(frozen=True, slots=True)

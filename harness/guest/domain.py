@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias
 from uuid import UUID
 
+from harness.arch import HOST, Architecture
 from harness.errors import MachineryError
 from harness.guest.devices import (
     Balloon,
@@ -85,13 +86,20 @@ class DomainSpec:
     extra: tuple[str, ...] = ()
     #: What the scenario gives the guest beside those.
     added: tuple[ScenarioDevice, ...] = ()
+    architecture: Architecture = HOST
 
     @property
     def standard(self) -> tuple[DomainDevice, ...]:
         """The devices that every guest has, in the order in which libvirt and QEMU are told of them."""
         disk = () if self.disk is None else (self.disk,)
         nic = () if self.nic is None else (Interface(self.nic, self.vhost),)
-        return (Vmcoreinfo(), SerialPorts(self.sockets), *disk, *nic, self.balloon)
+        return (
+            Vmcoreinfo(),
+            SerialPorts(self.sockets, self.architecture.board.serial),
+            *disk,
+            *nic,
+            self.balloon,
+        )
 
     @property
     def devices(self) -> tuple[DomainDevice, ...]:
@@ -115,12 +123,12 @@ def domain_xml(spec: DomainSpec) -> str:
     _text(root, "vcpu", str(spec.vcpus))
     add_backing(root, spec.shape, spec.ram)
     boot = ET.SubElement(root, "os")
-    _text(boot, "type", "hvm", arch="x86_64", machine=spec.machine)
+    _text(boot, "type", "hvm", arch=spec.architecture.name, machine=spec.machine)
     _text(boot, "kernel", str(spec.boot.kernel))
     _text(boot, "initrd", str(spec.boot.initrd))
     _text(boot, "cmdline", spec.boot.cmdline)
     features = ET.SubElement(root, "features")
-    for name in ("acpi", "apic"):
+    for name in spec.architecture.board.features:
         ET.SubElement(features, name)
     features.extend(spec.elements("features"))
     spec.log.add_features(features)
@@ -183,12 +191,10 @@ def _cpu(root: ET.Element, spec: DomainSpec) -> ET.Element:
     if spec.accelerator == "kvm":
         # Both hosts are this machine, or the user's pair of the same kind: libvirt refuses any other.
         return ET.SubElement(root, "cpu", {"mode": "host-passthrough", "migratable": "on"})
-    # A plain model: what "max" adds (five-level page tables, say) makes emulation slower.
     # check: TCG's additions to the model are not to be compared with the host's CPU.
     cpu = ET.SubElement(root, "cpu", {"mode": "custom", "match": "exact", "check": "none"})
-    _text(cpu, "model", "qemu64", fallback="forbid")
-    # Without these the guest waits for entropy before its first key exchange.
-    for name in ("rdrand", "rdseed"):
+    _text(cpu, "model", spec.architecture.board.cpu, fallback="forbid")
+    for name in spec.architecture.board.cpu_features:
         ET.SubElement(cpu, "feature", {"policy": "require", "name": name})
     return cpu
 

@@ -15,6 +15,8 @@ from enum import IntFlag
 from pathlib import Path
 from typing import Final
 
+from harness.arch import HOST
+
 
 class Namespace(IntFlag):
     """Flags of ``unshare(2)`` and ``setns(2)``."""
@@ -44,8 +46,6 @@ _PR_SET_PDEATHSIG: Final = 1
 _SIOCGIFFLAGS: Final = 0x8913
 _SIOCSIFFLAGS: Final = 0x8914
 _IFF_UP: Final = 1
-#: On x86-64, where the tables of asm-generic do not apply.
-_SYS_USERFAULTFD: Final = 323
 _USERFAULTFD: Final = Path("/dev/userfaultfd")
 _USERFAULTFD_IOC_NEW: Final = 0xAA00
 
@@ -122,7 +122,7 @@ def open_userfaultfd() -> int:
     try:
         device = os.open(_USERFAULTFD, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
-        made: int = _libc.syscall(ctypes.c_long(_SYS_USERFAULTFD), ctypes.c_int(flags))
+        made: int = _libc.syscall(ctypes.c_long(HOST.system_calls.userfaultfd), ctypes.c_int(flags))
         _check(made, "userfaultfd")
         return made
     try:

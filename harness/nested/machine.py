@@ -33,6 +33,7 @@ from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeAlias
 
 from harness.accel import CHAIN_VARIABLE
+from harness.arch import HOST
 from harness.errors import GuestLost, MachineryError
 from harness.events import Deadline, EventStream
 from harness.nested.keyboard import Keyboard
@@ -56,8 +57,7 @@ OWN_FOLDERS: Final = tuple(
 )
 
 _CPUS: Final[Mapping[Chain, tuple[str, ...]]] = {
-    # Nested paging: without it every change of a page table would be an exit.
-    "kvm-in-tcg": ("-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm,+npt"),
+    "kvm-in-tcg": ("-accel", "tcg,thread=multi", "-cpu", HOST.board.nesting_cpu),
     "kvm-in-kvm": ("-accel", "kvm", "-cpu", "host"),
 }
 _TAIL: Final = 25
@@ -142,7 +142,7 @@ def kernel_arguments(parts: Parts, spec: MachineSpec) -> str:
     """The kernel's command line: short output, no mitigations that would cost emulation dear."""
     script = base64.b64encode(start_script(spec.shares, spec.services).encode()).decode()
     words = [
-        "console=ttyS0",
+        f"console={HOST.board.console}",
         "loglevel=4",
         "panic=-1",
         "oops=panic",
@@ -152,13 +152,18 @@ def kernel_arguments(parts: Parts, spec: MachineSpec) -> str:
     ]
     # Tests of clocks against each other that emulation fails for the wrong reasons.
     words += ["tsc=reliable", "no_timer_check", "nowatchdog"]
-    words += ["virtme_hostname=nested", "virtme_console=ttyS0", "virtme_root_user=1", "nr_open=1048576"]
+    words += [
+        "virtme_hostname=nested",
+        f"virtme_console={HOST.board.console}",
+        "virtme_root_user=1",
+        "nr_open=1048576",
+    ]
     return " ".join([*words, f"virtme.exec=`{script}`", f"init={parts.init}"])
 
 
 def start_script(shares: Sequence[Share], services: Sequence[str] = ()) -> str:
     """What virtme-ng's init runs: mounts the shares, starts services, becomes the agent."""
-    lines = ["exec >/dev/ttyS0 2>&1 </dev/null", "set -e"]
+    lines = [f"exec >/dev/{HOST.board.console} 2>&1 </dev/null", "set -e"]
     for number, share in enumerate(shares):
         place, how = shlex.quote(str(share.path)), "rw" if share.writable else "ro,cache=loose"
         options = f"{how},version=9p2000.L,trans=virtio,msize=524288,access=any"

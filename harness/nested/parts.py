@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from harness.arch import HOST
 from harness.errors import InputError, MachineryError
 from harness.toolchain import cpio
 from harness.toolchain.apt import Apt
@@ -28,7 +29,7 @@ from harness.toolchain.run import run, search_path
 from harness.toolchain.sources import how_to_install, sources
 
 #: Names Debian's current kernel, all modules included.
-KERNEL_PACKAGE: Final = "linux-image-amd64"
+KERNEL_PACKAGE: Final = f"linux-image-{HOST.debian}"
 
 #: For the machine itself, for the lab's network, for guests.
 MODULES: Final = (
@@ -48,7 +49,7 @@ MODULES: Final = (
     "kvm_intel",
 )
 
-QEMU: Final = "qemu-system-x86_64"
+QEMU: Final = HOST.qemu_binary
 _PROGRAMS: Final = ("cat", "echo", "insmod", "mkdir", "mount", "rm", "sh", "switch_root", "umount")
 _FOLDERS: Final = ("dev", "proc", "sys", "lower", "upper", "newroot")
 _INIT: Final = Path(__file__).with_name("init.sh")
@@ -149,7 +150,7 @@ def _boot_files(cache: Cache) -> tuple[Path, str]:
             root = folder / "root"
             root.mkdir()
             apt.unpack(packages, root)
-            image = (root / "boot" / f"vmlinuz-{release}").read_bytes()
+            image = (root / "boot" / HOST.image_name(release)).read_bytes()
             (folder / "vmlinux").write_bytes(unpacked_kernel(image) or image)
             cpio.write_cpio(folder / "initrd.cpio", cpio.with_parents(_entries(root, release)))
             shutil.rmtree(root)

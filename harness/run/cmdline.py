@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 from harness import accel
+from harness.arch import HOST
 from harness.hosts.netns import GUEST_ADDRESS, PREFIX
 from harness.plan.plan import RunPlan
 
@@ -18,12 +19,11 @@ def kernel_cmdline(plan: RunPlan, *, network: bool) -> str:
     """The words that the guest's kernel is started with; ``network``: the guest has a NIC.
 
     A kernel that panics restarts at once, which ends its QEMU: a guest that
-    failed must not sit there until a deadline.  Whether the timer works is not
-    tested: on a busy host, emulated, its ticks come too late for that test.
+    failed must not sit there until a deadline.
     """
-    guest = plan.resolved.scenario.guest
+    guest, board = plan.resolved.scenario.guest, HOST.board
     words = [
-        "console=ttyS0 panic=-1 no_timer_check",
+        f"console={board.console} panic=-1 {board.cmdline}",
         f"freepage.driver={plan.driver}",
         f"freepage.ip={GUEST_ADDRESS}/{PREFIX}" if network else "",
         # Of a guest that names its interfaces itself; the small one does not care.

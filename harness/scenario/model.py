@@ -8,12 +8,13 @@ docs/scenario.md is checked against them.  :mod:`harness.scenario.load` loads fi
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from harness.arch import HOST
 from harness.scenario.devices import AnyDevice, Device
 from harness.scenario.devices.generation_id import GenerationId
 from harness.scenario.remote import Remote
@@ -24,6 +25,10 @@ from harness.units import PAGE_SIZE, Percent, format_size
 
 Arm: TypeAlias = Literal["off", "hint", "info"]
 Accelerator: TypeAlias = Literal["auto", "kvm", "tcg"]
+if TYPE_CHECKING:
+    MachineType: TypeAlias = str
+else:
+    MachineType = Literal[HOST.board.types]
 VerdictWord: TypeAlias = Literal["pass", "fail", "inconclusive"]
 
 #: A kernel with our image does not come up in less.
@@ -79,7 +84,7 @@ class Guest(Section):
     image: Literal["small", "debian"] | None = None
     """small: an initramfs with what a test needs; debian: a distribution on a disk of its own.
     null: what the workload needs."""
-    machine: Literal["pc", "q35"] = "pc"
+    machine: MachineType = HOST.board.types[0]
     """Machine type: i440FX or Q35."""
     nodes: Annotated[int, Field(ge=1, le=16)] = 1
     """NUMA nodes, each a RAMBlock of its own, of equal size as far as whole MiB go."""

@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from harness.arch import HOST, X86_64, Architecture
 from harness.errors import FreepageError, MachineryError
 from harness.toolchain.cache import Cache, file_digest, key_of
 from harness.toolchain.run import environment, run
@@ -54,8 +55,8 @@ Dir::State::status "{root}/state/status";
 Dir::Cache "{root}/cache";
 Dir::Cache::srcpkgcache "";
 Dir::Log "{root}/log";
-APT::Architecture "amd64";
-APT::Architectures {{ "amd64"; }};
+APT::Architecture "{architecture}";
+APT::Architectures {{ "{architecture}"; }};
 // _apt may not enter a user's cache folder.  What comes in is checked anyway.
 APT::Sandbox::User "{user}";
 Acquire::AllowInsecureRepositories "false";
@@ -148,11 +149,14 @@ def mirrors() -> tuple[str, ...]:
 class Apt:
     """One suite of Debian, read through a private apt."""
 
-    def __init__(self, cache: Cache, suite: str) -> None:
+    def __init__(self, cache: Cache, suite: str, architecture: Architecture = HOST) -> None:
         self.cache = cache
         self.suite = suite
-        self.root = cache.root / "apt" / suite
-        self._fact = f"apt-{suite}"
+        self.architecture = architecture
+        # The first architecture has the plain name: it was alone when such caches were made.
+        name = suite if architecture is X86_64 else f"{suite}-{architecture.debian}"
+        self.root = cache.root / "apt" / name
+        self._fact = f"apt-{name}"
 
     # What is known
 
@@ -192,6 +196,10 @@ class Apt:
         entry = known[name]
         files = tuple(sorted((str(k), str(v)) for k, v in _mapping(entry["files"]).items()))
         return Source(name, str(entry["version"]), files)
+
+    def configuration(self, user: str) -> str:
+        """The file that apt reads first; ``user``: whom it downloads as."""
+        return CONFIGURATION.format(root=self.root, user=user, architecture=self.architecture.debian)
 
     def forget(self) -> None:
         """Look everything up again at the next question."""
@@ -253,7 +261,7 @@ class Apt:
             encoding="utf-8",
         )
         user = "root" if os.geteuid() == 0 else ""
-        text = CONFIGURATION.format(root=self.root, user=user) + _proxy_settings()
+        text = self.configuration(user) + _proxy_settings()
         (self.root / "etc" / "apt.conf").write_text(text, encoding="utf-8")
 
     def _apt(self, *words: str, what: str, cwd: Path | None = None) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from harness import accel
+from harness.arch import HOST
 from harness.toolchain.cache import Cache
 
 PARTS: Final = ("qemu", "kernel", "module", "image", "firmware")
@@ -36,10 +37,12 @@ def machine_of(built: dict[str, list[Path]]) -> accel.Machine | None:
         return None
     folder = built["qemu"][-1]
     # A kernel that was built here, and not unpacked, has another place for its image.
-    kernels = [path for entry in built["kernel"] for path in sorted(entry.glob("boot/vmlinuz-*"))]
+    kernels = [
+        path for entry in built["kernel"] for path in sorted(entry.glob(f"boot/{HOST.image_name('*')}"))
+    ]
     if not kernels:
         return None
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
     return accel.Machine(
-        folder / "qemu-system-x86_64", str(facts["sha256"]), (built["firmware"][-1],), kernels[-1]
+        folder / HOST.qemu_binary, str(facts["sha256"]), (built["firmware"][-1],), kernels[-1]
     )

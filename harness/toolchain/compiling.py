@@ -17,6 +17,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from harness.arch import HOST
 from harness.errors import InputError, MachineryError
 from harness.toolchain import cpio
 from harness.toolchain.apt import Apt
@@ -95,7 +96,11 @@ def build_compile_archive(cache: Cache, recipe: CompileRecipe, sources: Path) ->
 
 def _build_tree(tree: Path) -> Iterator[cpio.Entry]:
     """The sources, the headers that their makefile generates, and what it would have compiled how."""
-    run(["sh", "./configure", "--target=x86_64", "CC=gcc"], what="configure the sources to compile", cwd=tree)
+    run(
+        ["sh", "./configure", f"--target={HOST.name}", "CC=gcc"],
+        what="configure the sources to compile",
+        cwd=tree,
+    )
     said = run(["make", "-n", "lib/libc.a"], what="ask what there is to compile", cwd=tree)
     commands = [line for line in said.splitlines() if re.search(r" -c -o \S+ \S+\.c$", line)]
     if not commands:

@@ -13,6 +13,7 @@ import re
 from pathlib import Path
 from typing import Final
 
+from harness.arch import HOST
 from harness.errors import MachineryError
 from harness.toolchain.apt import Apt, Package
 from harness.toolchain.cache import MIB, Cache, key_of
@@ -62,7 +63,11 @@ def debian_kernel(cache: Cache, suite: str, image: str, tools: str | None = None
     modules = _existing(folder, f"lib/modules/{release}", f"usr/lib/modules/{release}")
     headers = folder / "usr" / "src" / f"linux-headers-{release}"
     return Kernel(
-        vmlinuz=_existing(folder, f"boot/vmlinuz-{release}", f"{modules.relative_to(folder)}/vmlinuz"),
+        vmlinuz=_existing(
+            folder,
+            f"boot/{HOST.image_name(release)}",
+            f"{modules.relative_to(folder)}/{HOST.kernel.file}",
+        ),
         release=release,
         modules_dir=modules,
         headers=headers,

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The firmware that a PC machine needs, from Debian's packages, in one folder for ``-L``."""
+"""The firmware that the guest's machine needs, from Debian's packages, in one folder for ``-L``."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
+from harness.arch import HOST
 from harness.errors import MachineryError
 from harness.toolchain.apt import Apt
 from harness.toolchain.cache import MIB, Cache, key_of
 from harness.toolchain.source import SUITE
 
-PACKAGES = ("seabios", "qemu-system-data")
-# What `-machine pc` or `q35` with a `-kernel` and no VGA loads.
-NEEDED = ("bios-256k.bin", "kvmvapic.bin", "linuxboot_dma.bin")
+PACKAGES = HOST.board.firmware_packages
+NEEDED = HOST.board.firmware_files
 _FOLDERS = ("usr/share/qemu", "usr/share/seabios")
 
 

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from harness.arch import HOST
 from harness.errors import InputError, MachineryError
 from harness.toolchain import cpio
 from harness.toolchain.apt import Apt
@@ -24,8 +25,8 @@ PROGRAM_FLAGS = ("-Os", "-static", "-Wall", "-Wextra", "-s")
 
 _BUILD = 1  # changes when what is done below changes
 _LIBRARY_FOLDERS = (
-    "lib/x86_64-linux-gnu",
-    "usr/lib/x86_64-linux-gnu",
+    f"lib/{HOST.multiarch}",
+    f"usr/lib/{HOST.multiarch}",
     "lib",
     "usr/lib",
     "lib64",
@@ -116,7 +117,7 @@ def binaries_of(binaries: Mapping[str, str], root: Path) -> list[cpio.Entry]:
         libraries = [name for name in libraries if not name.startswith("ld-linux")]
         for target in (
             *([interpreter] if interpreter else []),
-            *(f"/lib/x86_64-linux-gnu/{name}" for name in libraries),
+            *(f"/lib/{HOST.multiarch}/{name}" for name in libraries),
         ):
             if target in entries:
                 continue

@@ -7,9 +7,9 @@ import dataclasses
 import gzip
 import lzma
 import re
-import struct
 from pathlib import Path
 
+from harness.arch import HOST, Architecture
 from harness.errors import InputError
 from harness.toolchain.cache import file_digest, key_of
 from harness.toolchain.run import run
@@ -58,17 +58,16 @@ def read_module(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def kernel_release(vmlinuz: Path) -> str:
-    """What ``uname -r`` will say, from the boot header of a bzImage."""
+def kernel_release(vmlinuz: Path, architecture: Architecture = HOST) -> str:
+    """What ``uname -r`` will say, as the image says it."""
     with vmlinuz.open("rb") as image:
         head = image.read(0x10000)
-    if len(head) < 0x210 or head[0x202:0x206] != b"HdrS":
+    release = architecture.kernel.release(head)
+    if release is None:
         raise InputError(
-            f"{vmlinuz} is not an x86 kernel (bzImage)", hint="name a vmlinuz, or a kernel's build tree"
+            f"{vmlinuz} is not {architecture.kernel.noun}", hint="name a vmlinuz, or a kernel's build tree"
         )
-    (pointer,) = struct.unpack_from("<H", head, 0x20E)
-    text = head[pointer + 0x200 :].split(b"\0", 1)[0] if pointer else b""
-    return text.decode("ascii", "replace").split(" ", 1)[0]
+    return release
 
 
 def named_kernel(path: Path) -> Kernel:
@@ -99,7 +98,7 @@ def named_kernel(path: Path) -> Kernel:
 
 
 def _from_folder(path: Path) -> tuple[Path, Path, Path | None]:
-    built = path / "arch" / "x86" / "boot" / "bzImage"
+    built = path / "arch" / HOST.kernel.source / "boot" / HOST.kernel.target
     if built.exists():
         if not (path / "Module.symvers").exists():
             raise InputError(
@@ -107,7 +106,7 @@ def _from_folder(path: Path) -> tuple[Path, Path, Path | None]:
                 hint="build its modules as well (make modules)",
             )
         return built, path, path
-    found = sorted((path / "boot").glob("vmlinuz-*"))
+    found = sorted((path / "boot").glob(HOST.image_name("*")))
     if len(found) != 1:
         what = "no vmlinuz" if not found else f"{len(found)} kernels"
         raise InputError(

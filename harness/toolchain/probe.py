@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from harness.arch import HOST
 from harness.errors import InputError, MachineryError
 from harness.toolchain.run import run
 
@@ -46,8 +47,9 @@ def read_probe(ask: Callable[..., str], what: str) -> Probe:
     version = re.search(r"^QEMU emulator version (\S+)", ask("-version"), re.MULTILINE)
     if version is None:
         raise InputError(f"{what} is not a QEMU system emulator: `-version` does not say so")
-    if not re.search(r"^pc\s", ask("-machine", "help"), re.MULTILINE):
-        raise InputError(f"{what} does not emulate a PC", hint="it has to be a qemu-system-x86_64")
+    board = HOST.board
+    if not re.search(rf"^{re.escape(board.types[0])}\s", ask("-machine", "help"), re.MULTILINE):
+        raise InputError(f"{what} does not emulate {board.noun}", hint=f"it has to be a {HOST.qemu_binary}")
     properties = properties_of(ask("-device", f"{DEVICE},help"))
     if not properties:
         raise InputError(f"{what} ({version[1]}) has no device {DEVICE}")

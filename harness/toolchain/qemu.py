@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from harness.arch import HOST, Architecture
 from harness.errors import InputError, MachineryError
 from harness.toolchain.cache import GIB, MIB, Cache, file_digest, key_of, require_space
 from harness.toolchain.firmware import firmware
@@ -29,7 +30,7 @@ from harness.toolchain.source import QemuSource, clean_leftovers
 from harness.toolchain.sources import sources
 from harness.toolchain.worktree import WorkTree
 
-TARGET = "qemu-system-x86_64"
+TARGET = HOST.qemu_binary
 PATCHED = "patched"
 STOCK = "stock"
 #: As patched, with deliberate faults of which a property chooses one (harness/faults).
@@ -38,8 +39,7 @@ FLAVOURS = (PATCHED, STOCK)
 
 # No debug information: it doubles the time of a build.  Whoever wants it builds a QEMU
 # of their own and names it with --qemu.
-OPTIONS = (
-    "--target-list=x86_64-softmmu",
+_OPTIONS = (
     "--without-default-features",
     "--enable-system",
     "--enable-kvm",
@@ -54,6 +54,14 @@ OPTIONS = (
     "--disable-install-blobs",
     "--disable-debug-info",
 )
+
+
+def options(architecture: Architecture = HOST) -> tuple[str, ...]:
+    """What QEMU's ``configure`` is told for guests of this architecture."""
+    return (f"--target-list={architecture.qemu_target}", *_OPTIONS)
+
+
+OPTIONS = options()
 
 # QEMU 10 wants a newer meson than Debian 12 has.
 BUILD_TOOLS = ("meson>=1.5", "ninja")

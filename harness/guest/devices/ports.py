@@ -16,7 +16,7 @@ class SerialPorts(DomainDevice):
     """Two ports, each of which connects to a socket of ours.  ``kind``: libvirt's name of such a port."""
 
     sockets: Sockets
-    kind: str = "isa-serial"
+    kind: str
 
     def elements(self) -> Iterator[ET.Element]:
         """The console is the first, the agent's channel the second."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from harness.arch import HOST, Architecture
 from harness.memory.walk.errors import WalkError
 from harness.memory.walk.extras import Extras, learn_extras
 from harness.memory.walk.kinds import Marks
@@ -23,12 +24,8 @@ from harness.memory.walk.physical import GuestMemory
 from harness.memory.walk.vmcoreinfo import Note, VmcoreInfo, find_notes, note_at, parse
 from harness.units import PAGE_SIZE
 
-#: __START_KERNEL_map of x86-64: the image's addresses count from here, wherever KASLR put it.
-_IMAGE = 0xFFFF_FFFF_8000_0000
 #: struct new_utsname: fields of 65 bytes, the release is the third.
 _UTS_FIELD = 65
-#: All zones that there are on x86-64; with fewer, which one is missing depends on the configuration.
-_ALL_ZONES = ("DMA", "DMA32", "Normal", "Movable", "Device")
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +38,7 @@ class Kernel:
     """The physical address of its page tables."""
     levels: int
     encryption_mask: int
+    architecture: Architecture = HOST
     extras: Extras = field(default_factory=Extras)
     """What its symbols and types tell on top of that."""
 
@@ -56,12 +54,14 @@ class Kernel:
 
     def zone_name(self, index: int) -> str:
         """What a zone is called, as far as its number tells."""
-        names = self.extras.zones or _ALL_ZONES
+        names = self.extras.zones or self.architecture.page_tables.zones
         return names[index] if len(names) == self.layout.node.room else f"{index}"
 
     def space(self, memory: GuestMemory) -> AddressSpace:
         """Its address space.  New for each look: page tables change while a guest runs."""
-        return AddressSpace(memory, self.root, self.levels, self.encryption_mask)
+        return AddressSpace(
+            memory, self.root, self.levels, self.encryption_mask, self.architecture.page_tables
+        )
 
 
 def find_kernel(memory: GuestMemory) -> Kernel:
@@ -100,11 +100,11 @@ def kernel_from(memory: GuestMemory, source: int | str) -> Kernel:
     return learn(memory, note)
 
 
-def learn(memory: GuestMemory, note: Note) -> Kernel:
+def learn(memory: GuestMemory, note: Note, architecture: Architecture = HOST) -> Kernel:
     """Check that a note describes the kernel in this memory."""
-    info = note.info
-    top = _symbol(info, ("init_top_pgt", "swapper_pg_dir"))
-    root = top - _IMAGE + info.number("phys_base")
+    info, tables = note.info, architecture.page_tables
+    top = _symbol(info, tables.roots)
+    root = top - tables.image + info.number("phys_base")
     levels = 5 if info.get("NUMBER", "pgtable_l5_enabled") else 4
     # A positive power of two below the 52nd bit, or none.
     mask = info.get("NUMBER", "sme_mask") or 0
@@ -113,7 +113,7 @@ def learn(memory: GuestMemory, note: Note) -> Kernel:
     where = f"the kernel {info.release}"
     if root % PAGE_SIZE or root < 0 or not memory.holds(root, PAGE_SIZE):
         raise WalkError("page-table", where, f"its page tables are said to be at {root:#x}, no known memory")
-    kernel = Kernel(note, Layout.of(info), root, levels, mask)
+    kernel = Kernel(note, Layout.of(info), root, levels, mask, architecture)
     space = kernel.space(memory)
     if space.translate(top) != root:
         raise WalkError(

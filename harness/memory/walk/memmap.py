@@ -59,7 +59,7 @@ class MemMap:
 def find_memmap(space: AddressSpace, kernel: Kernel, frames: int) -> MemMap:
     """Read ``mem_section``; ``frames`` is how many there can be memory behind."""
     layout, info = kernel.layout, kernel.info
-    per_section = 1 << (layout.section_bits - 12)
+    per_section = 1 << (layout.section_bits - kernel.architecture.page_tables.page_shift)
     per_root = _SECTION_ROOT // layout.section_size
     count = info.length("mem_section")
     if not 0 < count <= _MOST_ROOTS:
@@ -136,5 +136,7 @@ def read_section(
 
 def section_buffer(kernel: Kernel) -> npt.NDArray[np.uint8]:
     """Room for the memmap of one section, whatever its alignment."""
-    length = (1 << (kernel.layout.section_bits - 12)) * kernel.layout.page.size
+    length = (
+        1 << (kernel.layout.section_bits - kernel.architecture.page_tables.page_shift)
+    ) * kernel.layout.page.size
     return np.empty((length // PAGE_SIZE + 2, PAGE_SIZE), dtype=np.uint8)

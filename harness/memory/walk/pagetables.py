@@ -18,17 +18,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from harness.arch import HOST, PageTables
 from harness.memory.walk.errors import WalkError
 from harness.memory.walk.physical import Bytes, GuestMemory
 from harness.units import PAGE_SIZE
 
-_PRESENT = 1 << 0
-_LARGE = 1 << 7
-_ADDRESS = 0x000F_FFFF_FFFF_F000
 #: Tables that are remembered: the image, the memmap and some of the direct map of a large guest.
 _REMEMBERED = 2048
-#: At these levels an entry may map memory itself: 4 KiB, 2 MiB, 1 GiB.
-_LARGEST_LEAF = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +39,27 @@ class Run:
 class AddressSpace:
     """What the page tables below ``root`` map."""
 
-    def __init__(self, memory: GuestMemory, root: int, levels: int, encryption_mask: int = 0) -> None:
-        if levels not in (4, 5):
+    def __init__(
+        self,
+        memory: GuestMemory,
+        root: int,
+        levels: int,
+        encryption_mask: int = 0,
+        tables: PageTables = HOST.page_tables,
+    ) -> None:
+        if levels not in tables.levels:
             raise ValueError(f"page tables of {levels} levels")
         self.memory = memory
         self.levels = levels
         self._root = root
         # With memory encryption one bit of each entry is no part of the address.
-        self._address = _ADDRESS & ~encryption_mask
+        self._address = tables.address & ~encryption_mask
+        self._layout = tables
         self._tables: dict[int, list[int]] = {}
 
     def canonical(self, virtual: int) -> bool:
         """Whether the processor accepts this as an address."""
-        top = virtual >> (9 * self.levels + 11)
-        return top in (0, (1 << (53 - 9 * self.levels)) - 1)
+        return self._layout.canonical(virtual, self.levels)
 
     def translate(self, virtual: int) -> int | None:
         """The physical address, or None if nothing is mapped there."""
@@ -123,14 +126,15 @@ class AddressSpace:
         """The one mapping that ``virtual`` lies in, from there to its end."""
         if virtual < 0 or virtual >> 64 or not self.canonical(virtual):
             raise WalkError("address", "the guest's kernel", f"{virtual:#x} is no address of its memory")
-        table, level = self._root, self.levels
+        table, level, layout = self._root, self.levels, self._layout
+        most = (1 << layout.index_bits) - 1
         while True:
-            shift = 12 + 9 * (level - 1)
+            shift = layout.page_shift + layout.index_bits * (level - 1)
             left = (1 << shift) - (virtual & ((1 << shift) - 1))
-            entry = self._table(table, virtual)[virtual >> shift & 511]
-            if not entry & _PRESENT:
+            entry = self._table(table, virtual)[virtual >> shift & most]
+            if not entry & layout.present:
                 return Run(virtual, None, left)
-            if level == 1 or (entry & _LARGE and level <= _LARGEST_LEAF):
+            if layout.maps_memory(entry, level):
                 # Bit 12 of a large page's entry is an attribute, not address.
                 base = entry & self._address & ~((1 << shift) - 1)
                 return Run(virtual, base | (virtual & ((1 << shift) - 1)), left)
@@ -139,7 +143,8 @@ class AddressSpace:
     def _table(self, physical: int, virtual: int) -> list[int]:
         table = self._tables.get(physical)
         if table is None:
-            if not self.memory.holds(physical, PAGE_SIZE):
+            size = 8 << self._layout.index_bits
+            if not self.memory.holds(physical, size):
                 raise WalkError(
                     "page-table",
                     f"the page tables of {virtual:#x}",
@@ -147,7 +152,7 @@ class AddressSpace:
                 )
             if len(self._tables) >= _REMEMBERED:
                 self._tables.clear()
-            content = self.memory.read(physical, PAGE_SIZE)
+            content = self.memory.read(physical, size)
             table = self._tables[physical] = _words(content)
         return table
 

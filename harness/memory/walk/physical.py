@@ -22,6 +22,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from harness.arch import HOST
 from harness.errors import MachineryError
 from harness.memory.image import BLOCK_PAGES, Flags, Words
 from harness.memory.record import Block
@@ -33,8 +34,8 @@ Bytes = npt.NDArray[np.uint8]
 #: (guest address, offset in the image, length), in bytes; as in the device's record.
 GpaRange = tuple[int, int, int]
 
-#: x86-64 has no more physical address bits.
-_HIGHEST = 1 << 52
+#: No physical address is as high.
+_HIGHEST = 1 << HOST.page_tables.physical_bits
 
 
 class PageReader(Protocol):

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""An architecture is one entry: one of this file is used wherever what it says is asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pytest
+
+from harness import accel, arch
+from harness.arch import Architecture, Board, KernelImage, PageTables, SystemCalls
+from harness.errors import InputError
+from harness.events import EventStream
+from harness.guest.domain import domain_xml
+from harness.memory.walk.pagetables import AddressSpace
+from harness.memory.walk.physical import GuestMemory
+from harness.toolchain.apt import Apt
+from harness.toolchain.cache import Cache
+from harness.toolchain.kernel import kernel_release
+from harness.toolchain.qemu import OPTIONS, options
+from tests.unit.test_domain import make
+
+#: Much as 64-bit ARM, so that what is no accident of x86-64 shows.
+TOY = Architecture(
+    name="toy64",
+    debian="toy",
+    multiarch="toy64-linux-gnu",
+    page_size=4096,
+    board=Board(
+        noun="a toy",
+        types=("virt",),
+        console="ttyAMA0",
+        serial="system-serial",
+        features=("acpi", "gic"),
+        cpu="cortex-toy",
+        cpu_features=(),
+        cmdline="quick",
+        early_console="console=ttyAMA0 earlycon",
+        nesting_cpu="max",
+        firmware_packages=("toy-efi",),
+        firmware_files=("toy.fd",),
+    ),
+    kernel=KernelImage(
+        source="toy",
+        target="Image",
+        file="vmlinuz",
+        noun="a toy's kernel",
+        release=lambda head: head[4:].decode() if head[:4] == b"TOY!" else None,
+    ),
+    page_tables=PageTables(
+        page_shift=12,
+        index_bits=9,
+        levels=(3,),
+        largest_leaf=2,
+        present=1,
+        # An entry of an upper level is a table if its second bit is set.
+        leaf_mask=0b10,
+        leaf_value=0,
+        address=0xFFFF_FFFF_F000,
+        physical_bits=48,
+        sign_extended=False,
+        image=0xFFFF_8000_0000_0000,
+        roots=("swapper_pg_dir",),
+        zones=("DMA", "Normal"),
+    ),
+    system_calls=SystemCalls(sendmsg=211, poll=None, ppoll=73, futex=98, userfaultfd=282),
+)
+
+
+@pytest.fixture
+def registered() -> Iterator[None]:
+    arch.register(TOY)
+    yield
+    arch.forget(TOY.name)
+
+
+@pytest.mark.usefixtures("registered")
+def test_it_is_known_by_its_name() -> None:
+    assert arch.named("toy64") is TOY
+    assert arch.named("x86_64") is arch.X86_64
+
+
+def test_one_that_is_not_known() -> None:
+    with pytest.raises(InputError, match="guests on toy64 are not known here"):
+        arch.named("toy64")
+
+
+@pytest.mark.usefixtures("registered")
+def test_that_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    def on(machine: str) -> Architecture:
+        words = ("Linux", "n", "r", "v", machine)
+        monkeypatch.setattr(os, "uname", lambda: os.uname_result(words))
+        return arch.host()
+
+    assert on("toy64") is TOY
+    assert on("x86_64") is arch.X86_64
+    assert on("vax") is arch.X86_64
+
+
+def test_its_domain() -> None:
+    root = ET.fromstring(domain_xml(make(architecture=TOY, machine="virt")))
+    kind = root.find("os/type")
+    assert kind is not None
+    assert kind.attrib == {"arch": "toy64", "machine": "virt"}
+    features = root.find("features")
+    assert features is not None
+    assert [feature.tag for feature in features] == ["acpi", "gic", "vmcoreinfo"]
+    assert root.findtext("cpu/model") == "cortex-toy"
+    assert root.find("cpu/feature") is None
+    assert {target.get("type") for target in root.findall("devices/serial/target")} == {"system-serial"}
+
+
+def test_the_guest_that_probes_an_accelerator() -> None:
+    machine = accel.Machine(Path("/q"), "0", (), Path("/k"), TOY)
+    assert machine.command("tcg")[-1] == "console=ttyAMA0 earlycon panic=-1"
+    assert "cortex-toy" in machine.command("tcg")
+    assert "host" in machine.command("kvm")
+
+
+def test_what_is_built_for_it() -> None:
+    assert TOY.qemu_binary == "qemu-system-toy64"
+    assert options(TOY)[0] == "--target-list=toy64-softmmu"
+    assert options(TOY)[1:] == options(arch.X86_64)[1:] == OPTIONS[1:]
+    assert TOY.image_name("6.1") == "vmlinuz-6.1"
+
+
+def test_its_packages(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, EventStream())
+    ours, plain = Apt(cache, "bookworm", TOY), Apt(cache, "bookworm", arch.X86_64)
+    assert 'APT::Architecture "toy";\nAPT::Architectures { "toy"; };' in ours.configuration("root")
+    assert 'APT::Architecture "amd64";' in plain.configuration("root")
+    assert (ours.root.name, plain.root.name) == ("bookworm-toy", "bookworm")
+
+
+def test_its_kernels(tmp_path: Path) -> None:
+    image = tmp_path / "vmlinuz"
+    image.write_bytes(b"TOY!6.1-toy")
+    assert kernel_release(image, TOY) == "6.1-toy"
+    with pytest.raises(InputError, match="is not an x86 kernel"):
+        kernel_release(image, arch.X86_64)
+
+
+class Tables:
+    """Physical memory of 16 KiB."""
+
+    def __init__(self, words: dict[int, int]) -> None:
+        self.words = np.zeros(2048, dtype="<u8")
+        for address, word in words.items():
+            self.words[address // 8] = word
+
+    def holds(self, address: int, length: int) -> bool:
+        return address >= 0 and address + length <= self.words.nbytes
+
+    def read(self, address: int, length: int) -> bytes:
+        return self.words.tobytes()[address : address + length]
+
+
+def space(words: dict[int, int], layout: PageTables, levels: int) -> AddressSpace:
+    return AddressSpace(cast("GuestMemory", Tables(words)), 0, levels, tables=layout)
+
+
+def test_its_page_tables() -> None:
+    # A table, in that a large page and a table, in that a page.
+    walk = space({0: 0x1003, 0x1000: 0x40_0001, 0x1008: 0x2003, 0x2000: 0x1234_5003}, TOY.page_tables, 3)
+    assert walk.translate(0x1234) == 0x40_1234
+    assert walk.translate(0x20_0010) == 0x1234_5010
+    assert walk.translate(0x20_1000) is None
+    with pytest.raises(ValueError, match="page tables of 4 levels"):
+        space({}, TOY.page_tables, 4)
+    # The same bits say something else on x86-64, where bit 7 makes a large page.
+    x86 = dataclasses.replace(arch.X86_64.page_tables, levels=(3,))
+    assert space({0: 0x1003, 0x1000: 0x40_0081}, x86, 3).translate(0x1234) == 0x40_1234
+
+
+@pytest.mark.parametrize(
+    ("layout", "levels", "address", "accepted"),
+    [
+        (arch.X86_64.page_tables, 4, 0x0000_7FFF_FFFF_FFFF, True),
+        (arch.X86_64.page_tables, 4, 0x0000_8000_0000_0000, False),
+        (arch.X86_64.page_tables, 4, 0xFFFF_8000_0000_0000, True),
+        (arch.X86_64.page_tables, 4, 0xFFFF_7FFF_FFFF_FFFF, False),
+        (arch.X86_64.page_tables, 5, 0xFF00_0000_0000_0000, True),
+        (arch.X86_64.page_tables, 5, 0xFEFF_FFFF_FFFF_FFFF, False),
+        (TOY.page_tables, 3, 0x0000_007F_FFFF_FFFF, True),
+        (TOY.page_tables, 3, 0x0000_0080_0000_0000, False),
+        (TOY.page_tables, 3, 0xFFFF_FF80_0000_0000, True),
+    ],
+)
+def test_which_addresses_there_are(layout: PageTables, levels: int, address: int, accepted: bool) -> None:
+    assert layout.canonical(address, levels) == accepted
