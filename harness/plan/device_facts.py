@@ -6,7 +6,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
+from harness.hosts.netns import try_device
 from harness.scenario.devices import Device
 from harness.toolchain import QemuBinary
 from harness.toolchain.probe import devices_of
@@ -39,6 +41,15 @@ class PlannedFacts:
     qemus: Sequence[ThisQemu]
     accelerator: str
     remote: bool
+
+    def why_closed(self, path: str) -> str | None:
+        """Why this user may not open a file of this machine's; None: may."""
+        if not self.remote:
+            try:
+                try_device(Path(path))
+            except OSError as error:
+                return error.strerror or str(error)
+        return None
 
 
 def demand_devices(

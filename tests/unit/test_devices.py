@@ -187,6 +187,27 @@ def test_a_qemu_is_asked_what_it_has(tmp_path: Path) -> None:
     demand_devices([Sensor(degrees=1)], [qemu, qemu], "tcg", remote=True)
 
 
+def test_a_file_of_the_machine_is_tried(tmp_path: Path) -> None:
+    there, gone = tmp_path / "there", tmp_path / "gone"
+    there.touch()
+    with DEVICES.temporary():
+
+        class Socket(Device):
+            """A device that the kernel serves."""
+
+            machine_files = {str(there): "there", str(gone): "vhost_test"}  # noqa: RUF012
+
+            device: Literal["socket"] = "socket"
+            """Which device."""
+
+    with pytest.raises(InputError, match=rf"socket: {gone} cannot be opened: No such file") as caught:
+        demand_devices([Socket()], [], "tcg", remote=False)
+    assert "modprobe vhost_test" in str(caught.value.hint)
+    demand_devices([Socket()], [], "tcg", remote=True)
+    gone.touch()
+    demand_devices([Socket()], [], "tcg", remote=False)
+
+
 class FakeControl:
     def call(self, verb: str, *words: object, deadline: object) -> Mapping[str, object]:
         assert (verb, deadline is not None) == ("sensor", True)

@@ -27,6 +27,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Annotated, ClassVar, Final, Protocol, TypeAlias
 from uuid import UUID, uuid5
 
@@ -75,6 +76,12 @@ class DeviceFacts(Protocol):
     def accelerator(self) -> str:
         """``kvm`` or ``tcg``."""
 
+    def why_closed(self, path: str) -> str | None:
+        """Why this user may not open a file of the machine's, such as ``/dev/vhost-vsock``; None: may.
+
+        Between remote machines, too, None: they are not asked.
+        """
+
     @property
     def remote(self) -> bool:
         """Whether the hosts are two machines of the user's own."""
@@ -99,6 +106,8 @@ class Device(Section):
 
     #: QEMU's name of it, which both QEMUs have to know; empty: nothing is asked of them.
     qemu_device: ClassVar[str] = ""
+    #: Files of the machine's that QEMU has to open, each with the kernel module that makes it.
+    machine_files: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     device: str
     """Which device."""
@@ -133,6 +142,12 @@ class Device(Section):
                 raise InputError(
                     f"guest.devices: {self.device}: {qemu.name} has no device {self.qemu_device}",
                     hint="take a QEMU that was built with it, or leave the device out",
+                )
+        for path, module in self.machine_files.items():
+            if (why := facts.why_closed(path)) is not None:
+                raise InputError(
+                    f"guest.devices: {self.device}: {path} cannot be opened: {why}",
+                    hint=f"sudo modprobe {module}, and be somebody who may open it; or leave the device out",
                 )
 
     def arrived(self, guest: ArrivedGuest) -> Iterable[str]:  # noqa: ARG002
