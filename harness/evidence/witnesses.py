@@ -16,7 +16,7 @@ from harness.memory.walk import FreeWalk, Kind, TornError, WalkError, to_pages
 from harness.migration.hold import ANSWER, REQUEST, HoldKeeper
 from harness.migration.outside import Look
 from harness.scenario.resolve import Resolved
-from harness.scenario.script import NEEDS_GUEST, uses
+from harness.scenario.script import actions
 from harness.verdict.judge import RequestWitness
 from harness.verdict.witness import reported_by_request
 
@@ -112,4 +112,5 @@ def is_quiet(resolved: Resolved) -> bool:
     """
     scenario = resolved.scenario
     meanwhile = (entry for entry in scenario.script if entry.at not in ("start", "resumed"))
-    return scenario.workload.stands_still and not scenario.guest.traffic and not uses(meanwhile, NEEDS_GUEST)
+    acts = any(action.needs_guest for action in actions(meanwhile))
+    return scenario.workload.stands_still and not scenario.guest.traffic and not acts

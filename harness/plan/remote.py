@@ -12,7 +12,7 @@ from harness import accel
 from harness.errors import InputError, MachineryError
 from harness.plan.machines import Binaries, Machines
 from harness.scenario.resolve import HOST_MARGIN, demand_accelerator
-from harness.scenario.script import Stall, Unstall, uses
+from harness.scenario.script import actions
 from harness.toolchain.firmware import NEEDED, firmware
 from harness.toolchain.probe import read_probe
 from harness.toolchain.qemu import QemuBinary
@@ -147,7 +147,7 @@ def _demand_possible(scenario: Scenario) -> None:
         )
     if scenario.guest.vhost:
         raise InputError("guest.vhost: a guest between two machines of yours has no network")
-    if uses(scenario.script, (Stall, Unstall)):
+    if any(action.needs_network for action in actions(scenario.script)):
         raise InputError("script: pulling the wire needs the lab's own network")
     if (scenario.guest.image or scenario.workload.image) != "small":
         raise InputError(

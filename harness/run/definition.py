@@ -17,7 +17,7 @@ from harness.plan.plan import RunPlan
 from harness.run.channels import QemuFiles
 from harness.run.cmdline import kernel_cmdline
 from harness.scenario.devices import DeviceContext
-from harness.scenario.script import DEVICE_HOLDS, RESTARTS, holds_needed, uses
+from harness.scenario.script import DEVICE_HOLDS, holds_needed, restarts
 from harness.toolchain import QemuBinary
 
 
@@ -75,7 +75,7 @@ class Definition:
             added=self._added(host),
             ram=host.site.ram,
             unconfined=host.site.unconfined,
-            restarts=uses(scenario.script, RESTARTS),
+            restarts=restarts(scenario.script),
             shape=self.shape,
             log=DirtyLog(scenario.guest.kvm_dirty, scenario.migration.clear_bitmap_shift, plan.preload),
         )

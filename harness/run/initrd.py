@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.guest.ssh import Keys
 from harness.plan.plan import RunPlan
-from harness.scenario.script import Kexec, uses
+from harness.scenario.script import actions
 from harness.toolchain import cpio
 
 
@@ -25,7 +25,7 @@ def write_initrd(path: Path, plan: RunPlan, keys: Keys) -> None:
         distribution = plan.disk is not None and plan.disk.private
         files = keys.openssh_files() if distribution else keys.guest_files()
         entries = [cpio.file(f"/{name}", files[name], 0o600) for name in files]
-        if uses(plan.resolved.scenario.script, (Kexec,)):
+        if any(action.needs_kernel for action in actions(plan.resolved.scenario.script)):
             # The kernel has unpacked, and thrown away, what it was started from.
             entries.append(cpio.file("/kexec/vmlinuz", plan.kernel.vmlinuz.read_bytes(), 0o600))
             entries.append(cpio.file("/kexec/initrd", plan.image.initrd.read_bytes(), 0o600))

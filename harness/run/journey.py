@@ -81,8 +81,8 @@ def migrate_and_judge(here: Booted, folder: RunFolder, events: EventStream, sinc
         place = folder if number == 1 else folder.below(f"move-{number}")
         with Move(here.guest, hosts, place, events, _entries(here, number)) as move:
             moved = _migrate(here, leg, move, domain, course, events)
-            if move.actor.since is not None:
-                last_message = move.actor.since
+            if move.stage.guest.since is not None:
+                last_message = move.stage.guest.since
             if isinstance(moved, Given):
                 _gone_on(here, leg, moved, course)
                 continue
@@ -120,7 +120,7 @@ def _migrate(
         else:
             numbers = moved.statistics
             step.note(sent=numbers.sent, total_ms=numbers.total_ms, downtime_ms=numbers.downtime_ms)
-    course.found += move.actor.findings
+    course.found += move.stage.outcome.findings
     ended = "completed" if given is None else given.ended
     if ended != leg.wanted.ends:
         text = f"the migration ended {ended}, expected {leg.wanted.ends}"
@@ -173,7 +173,7 @@ def _on_the_way(
     move.resumed(Deadline(SCRIPT_SECONDS, "the rest of the script"))
     _unreached(leg, move, course)
     course.found += here.guest.look_at_devices(leg.hosts[1], moved.monitor, events)
-    bad = move.actor.verify_owned(Deadline(SCRIPT_SECONDS, "the script's own pages"))
+    bad = move.stage.pages.verify(Deadline(SCRIPT_SECONDS, "the script's own pages"))
     if leg.wanted.check:
         bad += look(control, events)
     if bad:
@@ -206,7 +206,7 @@ def _finish(
             patience = WRONG_GUEST_SECONDS if wrong else SCRIPT_SECONDS
             move.resumed(Deadline(patience, "the rest of the script"))
             course.found += here.guest.look_at_devices(leg.hosts[1], moved.monitor, events)
-            bad = move.actor.verify_owned(Deadline(patience, "the script's own pages"))
+            bad = move.stage.pages.verify(Deadline(patience, "the script's own pages"))
             if bad:
                 text = leg.named(f"the guest found {bad} of the script's pages with wrong content")
                 course.found.append(Finding("guest-pages", "guest", text, bad))

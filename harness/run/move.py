@@ -43,7 +43,7 @@ from harness.report.folder import RunFolder
 from harness.run.guest import Guest
 from harness.run.last_words import lost
 from harness.script.runner import ScriptRunner
-from harness.script.stage import Actor
+from harness.script.stage import RunStage
 
 if TYPE_CHECKING:
     from harness.scenario.load import Migration
@@ -99,8 +99,8 @@ class Move:
         self._transcript = self._stack.enter_context(Transcript(folder.file("qmp.jsonl")))
         self._destination: Monitor | None = None
         self._job: DirectJob | None = None
-        self.actor = Actor(guest, self._target, events)
-        self.script = ScriptRunner(script, self.actor, events, self._inbox.put)
+        self.stage = RunStage(guest.plan.resolved, guest.control, guest.load, self._target, events)
+        self.script = ScriptRunner(script, self.stage, events, self._inbox.put)
 
     def close(self) -> None:
         """Close monitors and images."""
@@ -115,7 +115,7 @@ class Move:
     def run(self, domain: libvirt.virDomain, how: Migration) -> Moved:
         """Migrate; both sides stand still when this returns.  Raises MigrationError if it is given up."""
         deadline = Deadline(how.timeout_s, "the migration")
-        source = self.actor.source = self._connect("source", deadline)
+        source = self._connect("source", deadline)
         qemu, ramblocks = self._qemu(self._origin, source), blocks.query_ramblocks(source)
         self._write_command("source", qemu)
         # Opened while QEMU has them: the files' names go with it, their contents stay with us.
@@ -123,7 +123,7 @@ class Move:
         others = [block for block in ramblocks if block.name not in images]
         outside = self._outside(source, images, ramblocks)
         self._seen.generation = generation_id(source)
-        self.actor.ask_registers()
+        self.stage.guest.ask_registers()
         holds = HoldKeeper(source, images, self._events, outside, self._held, self._folder.path)
         handlers = Handlers(
             begun=lambda: self._begun(qemu, deadline),
@@ -133,7 +133,7 @@ class Move:
             lost=self._lost,
             event=self._event,
             answered=self.script.answered,
-            destination_gone=lambda: self.actor.killed or self.actor.cancelled,
+            destination_gone=lambda: self.stage.outcome.destination_may_end,
         )
         self._guest.arrive(self._target)
         shared = self._guest.plan.resolved.scenario.guest.shared
@@ -161,7 +161,7 @@ class Move:
             own, there = self._origin.open(through=gate.attach), self._target.connect()
             job = MigrationJob.start(domain, own, there, request, self._inbox, gate)
         moved = follow(job, self._inbox, handlers, deadline)
-        written = self._host_written(self.actor.registers, outside)
+        written = self._host_written(self.stage.guest.registers, outside)
         return self._moved(moved, Side(images, self._seen.others), holds, outside, written)
 
     def _direct(
@@ -171,10 +171,9 @@ class Move:
         job = self._job = DirectJob(domain, self._target, modes.direct, self._inbox.put)
         job.begin(xml)
         self._begun(qemu, deadline)
-        assert self.actor.source is not None
         assert self._destination is not None
         address = self._target.migrate_uri.removeprefix("tcp://")
-        job.migrate(self.actor.source, self._destination, address)
+        job.migrate(self.stage.source, self._destination, address)
         return job
 
     def _host_written(self, registers: Source | None, outside: OutsideWalk | None) -> HostWritten:
@@ -212,9 +211,8 @@ class Move:
 
     def _hear_the_end(self) -> None:
         """Hear QEMU's own word, which the script may wait for, and which may come after libvirt's."""
-        assert self.actor.source is not None
         # What QEMU said before this answer has come before it.
-        self.actor.source.execute("query-status")
+        self.stage.source.execute("query-status")
         for item in self._inbox.rest():
             if isinstance(item, Answered):
                 self.script.answered(item)
@@ -226,7 +224,7 @@ class Move:
         """What became of a migration that did not complete, when the script has done what it has begun."""
         self._hear_the_end()
         reason = f"{error.message} ({self._seen.reason})" if self._seen.reason else error.message
-        return Given("cancelled" if self.actor.cancelled else "failed", reason)
+        return Given(self.stage.outcome.ended, reason)
 
     def _held(self, point: str, go_on: Callable[[], None]) -> None:
         self.script.happened(point, then=go_on)
@@ -237,9 +235,9 @@ class Move:
             self.script.happened("pass", number=number if isinstance(number, int) else None)
         elif event.name == "MIGRATION":
             status = str(event.data.get("status"))
-            if status == "failed" and self.actor.source is not None:
+            if status == "failed":
                 with contextlib.suppress(FreepageError):
-                    answer = self.actor.source.execute("query-migrate")
+                    answer = self.stage.source.execute("query-migrate")
                     self._seen.reason = (
                         str(answer.get("error-desc", "")) if isinstance(answer, Mapping) else ""
                     )
@@ -251,9 +249,7 @@ class Move:
 
     def _note_modes(self) -> None:
         """What the migration really has switched on: asked for is not the same as used."""
-        source = self.actor.source
-        if source is None:
-            return
+        source = self.stage.source
         with contextlib.suppress(FreepageError):
             capabilities = source.execute("query-migrate-capabilities")
             parameters = source.execute("query-migrate-parameters")
@@ -266,13 +262,14 @@ class Move:
         monitor = Monitor.connect(self._loop, side, path, self._events, self._transcript, deadline)
         self._stack.callback(monitor.close)
         monitor.listen(self._inbox.put)
+        self.stage.qemus.connected(side, monitor)
         return monitor
 
     def _begun(self, source: QemuProcess, deadline: Deadline) -> None:
         self._charge("source", source)
         # libvirt has started the destination's QEMU before it starts the migration.
         if self._destination is None:
-            self._destination = self.actor.destination = self._connect("destination", deadline)
+            self._destination = self._connect("destination", deadline)
             qemu = self._qemu(self._target, self._destination)
             self._charge("destination", qemu)
             self._write_command("destination", qemu)
@@ -301,7 +298,7 @@ class Move:
     def _lost(self, side: str) -> LostError:
         # A source that ends takes its destination with it, whose stream is over, and which may be the first
         # that we hear of. The other way round the source goes on.
-        if side == "destination" and self.actor.source is not None and self.actor.source.ended():
+        if side == "destination" and self.stage.source.ended():
             side = "source"
         host = self._origin if side == "source" else self._target
         return lost(host, f"the {side}'s QEMU ended during the migration")

@@ -18,8 +18,8 @@ from harness.arch import HOST
 from harness.scenario.devices import AnyDevice, Device
 from harness.scenario.devices.generation_id import GenerationId
 from harness.scenario.remote import Remote
-from harness.scenario.script import RESTARTS, Script, as_tuple, needs_controls, uses
-from harness.scenario.values import MIB, Rate, Section, Size, Text, kernel_name
+from harness.scenario.script import Script, needs_controls, restarts
+from harness.scenario.values import MIB, Rate, Section, Size, Text, as_tuple, kernel_name
 from harness.scenario.workloads import AnyWorkload, Idle
 from harness.units import PAGE_SIZE, Percent, format_size
 
@@ -317,7 +317,7 @@ class Scenario(Section):
         if needs_controls(self.script) and self.guest.module != "test":
             where = {"path": ("guest", "module")}
             raise PydanticCustomError("at", "expected test: the script holds the module's walk", where)
-        if self.walk and uses(self.script, RESTARTS):
+        if self.walk and restarts(self.script):
             walk = {"path": ("walk",)}
             raise PydanticCustomError("at", "expected false: the script starts another kernel", walk)
         for index, entry in enumerate(self.script):

@@ -92,3 +92,8 @@ class Section(BaseModel):
     """A section of a scenario: frozen, and with no key that it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+def as_tuple(value: object) -> object:
+    """A list of a file, as the unchangeable thing that a scenario holds."""
+    return tuple(value) if isinstance(value, list) else value

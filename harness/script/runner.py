@@ -2,52 +2,34 @@
 """A scenario's script, worked off while a migration runs.
 
 The migration's events come one by one; each may be the moment that the script's
-current entry waits for.  Actions that take effect at once are done on the spot.
-Those that wait for the guest run in a thread of their own, because the device may
-hold the guest meanwhile, and it is the main thread that answers holds.
+current entry waits for.  An action that takes effect at once is carried out on the
+spot, so a hold of the device whose entry has no others is over when
+:meth:`ScriptRunner.happened` returns.  Those that wait for the guest are
+:mod:`errands <harness.script.errands>`.
 
-    runner = ScriptRunner(entries, stage, inbox.put)
+    runner = ScriptRunner(entries, stage, events, inbox.put)
     runner.happened("request", then=cont)     # cont is called when the entry is done
-    runner.answered(item)                     # what the thread has put into the inbox
+    runner.answered(item)                     # what a thread has put into the inbox
 """
 
 from __future__ import annotations
 
-import functools
-import itertools
-import queue
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 from harness.events import Deadline, EventStream
 from harness.migration.migrate import Answered
-from harness.scenario.script import MODULE_HOLDS, NEEDS_GUEST, Cont
+from harness.scenario.actions.module import MODULE_HOLDS
+from harness.script.errands import Errands, Then, nothing
 
 if TYPE_CHECKING:
-    from harness.scenario.script import Action, Entry
-
-Then: TypeAlias = Callable[[], None]
+    from harness.scenario.actions.base import Action
+    from harness.scenario.actions.stage import Stage
+    from harness.scenario.script import Entry
 
 APPLIED: Final = "applied"
-
-#: Of all runners: an answer to one that has ended means nothing to the next.
-_NUMBERS = itertools.count(1)
-
-
-class Stage(Protocol):
-    """What carries actions out; :class:`harness.script.stage.Actor` in a run."""
-
-    def at_once(self, action: Action) -> None:
-        """Do something that waits for nobody but QEMU."""
-
-    def with_guest(self, action: Action) -> None:
-        """Do something that waits for the guest.  Called in another thread."""
-
-    def wait_for_walk(self, point: str) -> None:
-        """Return when the guest's module holds a walk at ``point``.  Called in another thread."""
 
 
 @dataclass(slots=True)
@@ -72,21 +54,17 @@ class ScriptRunner:
         self._entries = tuple(entries)
         self._stage = stage
         self._events = events
-        self._put = put
+        self._errands = Errands(put)
         self._next = 0
         self._seen: Counter[str] = Counter()
         self._current: _Current | None = None
-        self._waiting: dict[int, Then] = {}
-        #: What the guest was given to do and has not answered: one thing after the other.
-        self._with_guest: queue.SimpleQueue[tuple[int, Action]] = queue.SimpleQueue()
-        self._unanswered = 0
         # Holds in which the guest runs on: they can wait for the entry that is being done.
         self._deferred: list[tuple[str, int, Then]] = []
 
     @property
     def busy(self) -> bool:
         """Whether an entry has begun and is not done, or the guest has something left to do."""
-        return self._current is not None or self._unanswered > 0
+        return self._current is not None or self._errands.pending
 
     @property
     def unreached(self) -> tuple[Entry, ...]:
@@ -104,33 +82,15 @@ class ScriptRunner:
         """
         self._seen[moment] += 1
         which = self._seen[moment] if number is None else number
-        after = then if then is not None else _nothing
+        after = then if then is not None else nothing
         if self._current is not None and moment == APPLIED:
             self._deferred.append((moment, which, after))
         else:
             self._is(moment, which, after)
 
-    def _is(self, moment: str, which: int, after: Then) -> None:
-        if self._current is not None or self._next == len(self._entries):
-            after()
-            return
-        entry = self._entries[self._next]
-        if entry.at != moment or (entry.number is not None and entry.number != which):
-            after()
-            return
-        self._next += 1
-        self._current = _Current(entry, enumerate(entry.do, 1), after)
-        self._events.emit("script", at=moment, number=which, move=entry.move, entry=self._next)
-        self._go_on()
-
     def answered(self, item: Answered) -> None:
         """What was waited for has come; raises what went wrong with it."""
-        resume = self._waiting.pop(item.number, None)
-        if resume is None:
-            return
-        if item.error is not None:
-            raise item.error
-        resume()
+        self._errands.answered(item)
 
     def settle(self, get: Callable[[Deadline], object], deadline: Deadline) -> None:
         """Wait until the entry that has begun is done; what else ``get`` brings is of no interest."""
@@ -139,56 +99,46 @@ class ScriptRunner:
             if isinstance(item, Answered):
                 self.answered(item)
 
+    def _is(self, moment: str, which: int, after: Then) -> None:
+        entry = self._entries[self._next] if self._next < len(self._entries) else None
+        turn = entry is not None and entry.at == moment and entry.number in (None, which)
+        if entry is None or not turn or self._current is not None:
+            after()
+            return
+        self._next += 1
+        self._current = _Current(entry, enumerate(entry.do, 1), after)
+        self._events.emit("script", at=moment, number=which, move=entry.move, entry=self._next)
+        self._go_on()
+
     def _go_on(self) -> None:
         current = self._current
         assert current is not None
         for place, action in current.actions:
             self._events.emit("action", **action.model_dump(mode="json"))
-            if isinstance(action, NEEDS_GUEST):
-                last = place == len(current.entry.do)
-                if last and current.then is _nothing:
+            if action.needs_guest:
+                if place == len(current.entry.do) and current.then is nothing:
                     # Its effect may be the next moment, and come before the guest's answer.
-                    self._ask_guest(action, _nothing)
+                    self._ask_guest(action, nothing)
                     break
                 self._ask_guest(action, self._go_on)
                 return
-            if isinstance(action, Cont) and current.then is not _nothing:
+            if action.ends_hold and current.then is not nothing:
                 # Only the hold knows that it is over; it is over once.
-                current.then, end_hold = _nothing, current.then
+                current.then, end_hold = nothing, current.then
                 end_hold()
                 continue
-            self._stage.at_once(action)
+            action.carry_out(self._stage, Deadline(action.seconds, f"the script's {action.action}"))
         self._current = None
         current.then()
         self._watch()
         while self._deferred and self._current is None:
             self._is(*self._deferred.pop(0))
 
-    def _ask_guest(self, action: Action, resume: Then) -> None:
-        if self._unanswered == 0:
-            self._with_guest = queue.SimpleQueue()
-            todo = self._with_guest
-            # A daemon: a guest that never answers must not keep the run from ending.
-            threading.Thread(target=self._work, args=(todo,), name="script", daemon=True).start()
-        self._unanswered += 1
-        number = next(_NUMBERS)
+    def _ask_guest(self, action: Action, then: Then) -> None:
+        def work() -> None:
+            action.carry_out(self._stage, Deadline(action.seconds, f"the guest's {action.action}"))
 
-        def answered() -> None:
-            self._unanswered -= 1
-            if self._unanswered == 0:
-                self._with_guest.put((0, action))
-            resume()
-
-        self._waiting[number] = answered
-        self._with_guest.put((number, action))
-
-    def _work(self, todo: queue.SimpleQueue[tuple[int, Action]]) -> None:
-        """In a thread: what the guest is given to do, in order, until number 0."""
-        while True:
-            number, action = todo.get()
-            if number == 0:
-                return
-            self._put(_outcome(number, functools.partial(self._stage.with_guest, action)))
+        self._errands.enqueue(work, then)
 
     def _watch(self) -> None:
         """If the next entry waits for the module: ask the guest to say when."""
@@ -196,23 +146,8 @@ class ScriptRunner:
             return
         point = self._entries[self._next].at
         if point in MODULE_HOLDS:
-            self._in_thread(lambda: self._stage.wait_for_walk(point), lambda: self.happened(point))
+            self._errands.start(lambda: self._await_walk(point), lambda: self.happened(point))
 
-    def _in_thread(self, work: Callable[[], None], resume: Then) -> None:
-        number = next(_NUMBERS)
-        self._waiting[number] = resume
-        threading.Thread(
-            target=lambda: self._put(_outcome(number, work)), name=f"script-{number}", daemon=True
-        ).start()
-
-
-def _outcome(number: int, work: Callable[[], None]) -> Answered:
-    try:
-        work()
-    except Exception as error:
-        return Answered(number, error)
-    return Answered(number)
-
-
-def _nothing() -> None:
-    pass
+    def _await_walk(self, point: str) -> None:
+        deadline = Deadline(self._stage.facts.timeout_s, f"a walk that is held {point}")
+        self._stage.guest.call("held", point, deadline=deadline)

@@ -20,32 +20,15 @@ import pytest
 from harness.errors import InputError, MachineryError
 from harness.events import Deadline, EventStream
 from harness.migration.migrate import Answered
+from harness.scenario.actions.migration import Stall, Unstall
 from harness.scenario.load import load_scenario
-from harness.scenario.script import Action, Entry, Stall, Unstall, holds_needed, needs_controls
+from harness.scenario.resolve import MachineFacts, resolve
+from harness.scenario.script import Entry, holds_needed, needs_controls
 from harness.script.closed_window import ClosedWindow
 from harness.script.runner import ScriptRunner
-from harness.script.stage import Actor, waits_for_room
-
-
-class FakeStage:
-    """Writes down what it is told; what waits for the guest waits for ``go``."""
-
-    def __init__(self) -> None:
-        self.did: list[str] = []
-        self.go: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
-        self.walks: queue.SimpleQueue[str] = queue.SimpleQueue()
-
-    def at_once(self, action: Action) -> None:
-        self.did.append(action.action)
-
-    def with_guest(self, action: Action) -> None:
-        error = self.go.get(timeout=10)
-        self.did.append(action.action)
-        if error is not None:
-            raise error
-
-    def wait_for_walk(self, point: str) -> None:
-        assert self.walks.get(timeout=10) == point
+from harness.script.stage import RunStage
+from harness.script.wire import waits_for_room
+from tests.unit.fake_stage import FakeStage
 
 
 class Scene:
@@ -78,7 +61,7 @@ def test_entries_are_done_in_the_order_of_the_file() -> None:
     assert scene.stage.did == ["stop"]
     over = scene.hold("request")
     scene.runner.happened("active")
-    assert scene.stage.did == ["stop", "cancel"]
+    assert scene.stage.did == ["stop", "migrate_cancel"]
     # In a hold, cont is the hold's own end, and there is one.
     assert over == ["over"]
     assert scene.runner.unreached == ()
@@ -92,7 +75,7 @@ def test_a_hold_without_an_entry_is_over_at_once() -> None:
 def test_a_hold_lasts_until_its_entry_is_done() -> None:
     scene = Scene(does("request", "stop", "qmp-answers"))
     assert scene.hold("request") == ["over"]
-    assert scene.stage.did == ["stop", "qmp-answers"]
+    assert scene.stage.did == ["stop", "query-status", "query-migrate"]
 
 
 def test_the_nth_counts_from_the_beginning() -> None:
@@ -101,7 +84,7 @@ def test_the_nth_counts_from_the_beginning() -> None:
         scene.runner.happened("request")
     assert scene.stage.did == ["stop"]
     scene.runner.happened("request")
-    assert scene.stage.did == ["stop", "cancel"]
+    assert scene.stage.did == ["stop", "migrate_cancel"]
 
 
 def test_a_pass_has_its_own_number() -> None:
@@ -118,7 +101,7 @@ def test_holds_are_answered_while_the_guest_is_waited_for() -> None:
     assert scene.hold("request") == ["over"]
     assert scene.runner.busy
     assert len(scene.runner.unreached) == 2
-    scene.stage.go.put(None)
+    scene.stage.guest.go.put(None)
     scene.answer()
     assert scene.stage.did == ["pages-alloc", "stop"]
     assert [entry.at for entry in scene.runner.unreached] == ["request"]
@@ -132,9 +115,9 @@ def test_what_the_last_action_leads_to_may_come_before_the_guest_says_so() -> No
     assert over == ["over"]
     assert scene.stage.did == ["stop"]
     for _ in range(2):
-        scene.stage.go.put(None)
+        scene.stage.guest.go.put(None)
         scene.answer()
-    assert scene.stage.did == ["stop", "module-unhold", "pages-alloc"]
+    assert scene.stage.did == ["stop", "unhold", "pages-alloc"]
     assert not scene.runner.busy
 
 
@@ -144,9 +127,9 @@ def test_an_applied_answer_waits_for_the_entry_that_is_being_done() -> None:
     # The guest runs on in this hold, so it can last until the entry before is done.
     over = scene.hold("applied")
     assert over == []
-    scene.stage.go.put(None)
+    scene.stage.guest.go.put(None)
     scene.answer()
-    assert scene.stage.did == ["pages-alloc", "stop", "cancel"]
+    assert scene.stage.did == ["pages-alloc", "stop", "migrate_cancel"]
     assert over == ["over"]
     assert scene.hold("applied") == ["over"], "nobody waits for the next one"
 
@@ -156,7 +139,7 @@ def test_the_guest_does_one_thing_after_the_other() -> None:
     scene.runner.happened("active")
     scene.runner.happened("pass")
     for _ in range(2):
-        scene.stage.go.put(None)
+        scene.stage.guest.go.put(None)
     scene.runner.settle(lambda _: scene.inbox.get(timeout=10), Deadline(10, "the script"))
     assert scene.stage.did == ["pages-alloc", "pages-read"]
 
@@ -164,7 +147,7 @@ def test_the_guest_does_one_thing_after_the_other() -> None:
 def test_a_guest_that_refuses_is_an_error() -> None:
     scene = Scene(does("active", "pages-alloc"))
     scene.runner.happened("active")
-    scene.stage.go.put(MachineryError("no memory"))
+    scene.stage.guest.go.put(MachineryError("no memory"))
     with pytest.raises(MachineryError, match="no memory"):
         scene.runner.settle(lambda _: scene.inbox.get(timeout=10), Deadline(10, "the script"))
 
@@ -175,12 +158,12 @@ def test_an_answer_to_nobody_is_ignored() -> None:
 
 def test_a_held_walk_is_a_moment() -> None:
     scene = Scene(does("before-walk", "stop"), does("after-walk", "cancel"))
-    scene.stage.walks.put("before-walk")
+    scene.stage.guest.walks.put("before-walk")
     scene.answer()
     assert scene.stage.did == ["stop"]
-    scene.stage.walks.put("after-walk")
+    scene.stage.guest.walks.put("after-walk")
     scene.answer()
-    assert scene.stage.did == ["stop", "cancel"]
+    assert scene.stage.did == ["stop", "migrate_cancel"]
 
 
 def scenario(tmp_path: Path, text: str) -> str:
@@ -254,24 +237,26 @@ def test_a_reader_that_is_stopped_goes_on_again(monkeypatch: pytest.MonkeyPatch)
     """And the wire between the hosts is left alone; without a reader it is the wire."""
     wire: list[bool] = []
     target = SimpleNamespace(set_wire=lambda *, up: wire.append(up))
-    actor = Actor(cast(Any, None), cast(Any, target), EventStream())
+    resolved = resolve(load_scenario("idle"), MachineFacts(memory_available=1 << 40))
+    stage = RunStage(resolved, cast(Any, None), lambda _: None, cast(Any, target), EventStream())
     blocked: list[str] = []
-    monkeypatch.setattr(actor, "_wait_until_blocked", lambda: blocked.append("yes"))
-    monkeypatch.setattr(actor, "_wait_for_closed_window", lambda: None)
+    monkeypatch.setattr(stage.wire, "wait_until_blocked", lambda: blocked.append("yes"))
+    monkeypatch.setattr(stage.wire, "_wait_for_closed_window", lambda: None)
+    soon = Deadline(10, "the test")
     with pytest.raises(MachineryError, match="no QEMU on the destination"):
-        actor.at_once(Stall(by="reader"))
+        Stall(by="reader").carry_out(stage, soon)
     with subprocess.Popen(["/bin/sleep", "1000"]) as process:
         try:
-            actor.destination = cast(Any, SimpleNamespace(pid=process.pid))
-            actor.at_once(Stall(by="reader"))
+            stage.qemus.connected("destination", cast(Any, SimpleNamespace(pid=process.pid)))
+            Stall(by="reader").carry_out(stage, soon)
             os.waitid(os.P_PID, process.pid, os.WSTOPPED)
             assert _state(process.pid) == "T"
-            actor.at_once(Unstall())
+            Unstall().carry_out(stage, soon)
             os.waitid(os.P_PID, process.pid, os.WCONTINUED)
             assert _state(process.pid) != "T"
             assert wire == []
-            actor.at_once(Stall())
-            actor.at_once(Unstall())
+            Stall().carry_out(stage, soon)
+            Unstall().carry_out(stage, soon)
             assert wire == [False, True]
             assert len(blocked) == 2
         finally:

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The base of all actions of a script, and their registry.
+
+An action is one class.  To write it is all that there is to do::
+
+    class Resume(Action):
+        \"\"\"Let the guest run.\"\"\"
+
+        action: Literal["resume"] = "resume"
+
+        def carry_out(self, stage: Stage, deadline: Deadline) -> None:
+            stage.source.execute("cont")
+
+Its docstring, its keys and their docstrings are its documentation, and its part of
+the JSON Schema.  It is registered as its class is made, under its ``action`` word.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final, TypeAlias
+
+from pydantic import GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from harness.scenario.registry import OneOf, Registry
+from harness.scenario.values import Section
+
+if TYPE_CHECKING:
+    from harness.events import Deadline
+    from harness.scenario.actions.stage import Stage
+
+
+class Action(Section):
+    """Something that a script does.  A class that has an ``action`` word of its own is registered."""
+
+    #: Which action.
+    action: str
+
+    #: It waits for the guest, which has to run for it; so it is carried out in a thread of its own.
+    needs_guest: ClassVar[bool] = False
+    #: It needs the guest's module built with its controls for tests.
+    needs_controls: ClassVar[bool] = False
+    #: It needs a network between the hosts that is the run's own.
+    needs_network: ClassVar[bool] = False
+    #: It needs the kernel's file in the guest.
+    needs_kernel: ClassVar[bool] = False
+    #: After it the guest has booted again.
+    restarts: ClassVar[bool] = False
+    #: Whether the guest's processors run after it; None: as before.
+    runs_after: ClassVar[bool | None] = None
+    #: In a hold of the device it is the hold's end.
+    ends_hold: ClassVar[bool] = False
+    #: Seconds that it may take; the guest may be emulated, and have memory to move.
+    seconds: ClassVar[float] = 180.0
+
+    @abstractmethod
+    def carry_out(self, stage: Stage, deadline: Deadline) -> None:
+        """Do it; ``deadline`` is ``seconds`` from now.
+
+        One that does not need the guest is called in the main thread, which follows
+        the migration: it must not wait for what the migration has to do.
+        """
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: object) -> None:
+        """Register it by its word."""
+        ACTIONS.add(cls)
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        schema = handler(core_schema)
+        # One description for all, which no class has to repeat.
+        handler.resolve_ref_schema(schema)["properties"][ACTIONS.key]["description"] = "Which action."
+        return schema
+
+
+#: By the word that chooses them, in the order in which they were written.
+ACTIONS: Final[Registry[Action]] = Registry(Action, key="action", noun="action")  # type: ignore[type-abstract]
+
+AnyAction: TypeAlias = Annotated[Action, OneOf(ACTIONS)]
+
+
+class GuestAction(Action):
+    """An action that the guest's agent carries out."""
+
+    needs_guest = True
+
+
+class ControlAction(GuestAction):
+    """An action of the guest's module with its controls for tests."""
+
+    needs_controls = True

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Actions on the migration and on both QEMUs, done on the host."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Final, Literal
+
+from harness.events import Deadline
+from harness.scenario.actions.base import Action
+from harness.scenario.actions.stage import Stage
+from harness.scenario.values import Rate
+
+#: What a user's tools ask all the time.
+QUESTIONS: Final = ("query-status", "query-migrate")
+
+
+class Stop(Action):
+    """Stop the guest."""
+
+    action: Literal["stop"] = "stop"
+
+    runs_after = False
+
+    def carry_out(self, stage: Stage, deadline: Deadline) -> None:
+        """QMP's ``stop``."""
+        stage.source.execute("stop")
+
+
+class Cont(Action):
+    """Let the guest run; in a hold of the device, the migration as well."""
+
+    action: Literal["cont"] = "cont"
+
+    runs_after = True
+    ends_hold = True
+
+    def carry_out(self, stage: Stage, deadline: Deadline) -> None:
+        """QMP's ``cont``."""
+        stage.source.execute("cont")
+
+
+class Cancel(Action):
+    """Cancel the migration, and demand an answer."""
+
+    action: Literal["cancel"] = "cancel"
+
+    def carry_out(self, stage: Stage, deadline: Deadline) -> None:
+        """QMP's ``migrate_cancel``."""
+        stage.will_cancel()
+        stage.demand_answer("migrate_cancel")
+
+
+class QmpAnswers(Action):
+    """QEMU has to answer query-status and query-migrate; if it does not, that is a finding (qmp-frozen)."""
+
+    action: Literal["qmp-answers"] = "qmp-answers"
+
+    def carry_out(self, stage: Stage, deadline: Deadline) -> None:
+        """Ask both questions."""
+        demand_answers(stage)
+
+
+def demand_answers(stage: Stage) -> None:
+    """QEMU has to answer; one that was frozen already is asked no more."""
+    for command in QUESTIONS:
+        if not stage.frozen:
+            stage.demand_answer(command)
+
+
+class Bandwidth(Action):
+    """Change the migration's bandwidth limit."""
+
+    action: Literal["bandwidth"] = "bandwidth"
+    limit: Rate | None = None
+    """The new limit; null: what the scenario says."""
+
+    def carry_out(self, stage: Stage, deadline: Deadline) -> None:
+        """A parameter of the migration, which QEMU heeds at once."""
+        limit = self.limit or stage.facts.bandwidth
+        stage.source.execute("migrate-set-parameters", {"max-bandwidth": limit})
+
+
+class Stall(Action):
+    """Let nothing through to the destination any more, and wait until the source blocks in a write."""
+
+    action: Literal["stall"] = "stall"
+    by: Literal["wire", "reader"] = "wire"
+    """wire: the network between the hosts goes down; the write may still go on a little now and then,
+    as TCP repacks what it sends again. reader: the destination's QEMU is stopped (SIGSTOP) and reads no
+    more; then the source blocks for good."""
+
+    needs_network = True
+
+    def carry_out(self, stage: Stage, deadline: Deadline) -> None:
+        """Take away what the source's bytes go through, and wait until it has noticed."""
+        if self.by == "reader":
+            stage.wire.stop_reader()
+        else:
+            stage.wire.cut()
+        stage.wire.wait_until_blocked()
+
+
+class Unstall(Action):
+    """Let the source's bytes through again, whatever kept them."""
+
+    action: Literal["unstall"] = "unstall"
+
+    needs_network = True
+
+    def carry_out(self, stage: Stage, deadline: Deadline) -> None:
+        """The network, or that QEMU."""
+        stage.wire.mend()
+
+
+class KillDestination(Action):
+    """Kill the destination's QEMU."""
+
+    action: Literal["kill-destination"] = "kill-destination"
+
+    def carry_out(self, stage: Stage, deadline: Deadline) -> None:
+        """SIGKILL."""
+        stage.will_kill_destination()
+        qemu = stage.destination
+        qemu.expect_end()
+        os.kill(qemu.pid, signal.SIGKILL)

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What an action of a script can reach while it is carried out.
+
+Types only: a run's own objects (:mod:`harness.script.stage`) fit them, and so do
+those of a test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from harness.events import Deadline
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a run has decided before its migration begins, as far as actions need it."""
+
+    #: Of the workload's contents and all else that is random.
+    seed: int
+    #: The migration's limit in bytes a second; a very large number where the scenario has none.
+    bandwidth: int
+    #: Seconds until a migration must have completed.
+    timeout_s: int
+
+
+class Qemu(Protocol):
+    """A running QEMU and its monitor."""
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+
+    def execute(
+        self, command: str, arguments: Mapping[str, object] | None = None, *, seconds: float = 30
+    ) -> object:
+        """Run one QMP command; its answer."""
+
+    def expect_end(self) -> None:
+        """From now on its end is nothing unusual."""
+
+
+class Agent(Protocol):
+    """The guest's agent.  Only for actions that need the guest: a call waits for its answer."""
+
+    def call(self, verb: str, *words: str | int, deadline: Deadline) -> Mapping[str, object]:
+        """Have the agent do something; its answer.
+
+        Raises :class:`harness.errors.MachineryError` when the agent refuses, and
+        :class:`harness.errors.GuestLost` when there is no answer by the deadline.
+        """
+
+
+class Guest(Agent, Protocol):
+    """The agent of a guest that may boot again."""
+
+    def restart(self, begin: Callable[[Deadline], object]) -> None:
+        """Call ``begin``, which has the guest boot again; wait for it, and load it as it was."""
+
+
+class Pages(Protocol):
+    """The pages that the script owns in the guest: known contents, which must survive."""
+
+    @property
+    def frames(self) -> Sequence[int]:
+        """Their page frame numbers."""
+
+    def call(self, verb: str, *words: int, deadline: Deadline) -> None:
+        """Have the agent do something with them (``pages-VERB``), and remember what it says."""
+
+
+class Wire(Protocol):
+    """What the source's bytes go through on their way to the destination."""
+
+    def cut(self) -> None:
+        """Take the network between the hosts down."""
+
+    def stop_reader(self) -> None:
+        """Stop the destination's QEMU; returns when nothing makes room for the source any more."""
+
+    def mend(self) -> None:
+        """Undo whichever of the two was done."""
+
+    def wait_until_blocked(self) -> None:
+        """Return when the source's migration blocks in a write."""
+
+
+class Stage(Protocol):
+    """All that an action can reach."""
+
+    @property
+    def facts(self) -> Facts:
+        """What the run has decided."""
+
+    @property
+    def source(self) -> Qemu:
+        """The QEMU that the guest leaves."""
+
+    @property
+    def destination(self) -> Qemu:
+        """The QEMU that the guest goes to; :class:`harness.errors.MachineryError` before it is there."""
+
+    @property
+    def guest(self) -> Guest:
+        """The guest's agent."""
+
+    @property
+    def pages(self) -> Pages:
+        """The script's own pages in the guest."""
+
+    @property
+    def wire(self) -> Wire:
+        """The way to the destination."""
+
+    @property
+    def frozen(self) -> bool:
+        """Whether QEMU has left a demand unanswered."""
+
+    def demand_answer(self, command: str) -> None:
+        """QEMU on the source has to answer a QMP command; that it does not is a finding."""
+
+    def find(self, rule: str, text: str) -> None:
+        """Something is wrong that makes the run fail: an expectation of the script's."""
+
+    def will_cancel(self) -> None:
+        """The script is about to cancel the migration: that it ends so is what it wants."""
+
+    def will_kill_destination(self) -> None:
+        """The script is about to end the destination's QEMU."""

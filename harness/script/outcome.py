@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a script has done to its migration, and what it has found to be wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from harness.verdict.finding import Finding
+
+#: The rule of a QEMU that takes too long to answer.
+FROZEN: Final = "qmp-frozen"
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Put together while the script is worked off, read when the migration is over."""
+
+    findings: list[Finding] = field(default_factory=list)
+    #: The script has cancelled the migration.
+    cancelled: bool = False
+    #: The script has ended the destination's QEMU.
+    killed: bool = False
+
+    def find(self, rule: str, text: str) -> None:
+        """Note that an expectation was not met."""
+        self.findings.append(Finding(rule, "expectation", text))
+
+    @property
+    def frozen(self) -> bool:
+        """Whether QEMU has left a demand unanswered."""
+        return any(finding.rule == FROZEN for finding in self.findings)
+
+    @property
+    def destination_may_end(self) -> bool:
+        """Whether it is the script's doing that the destination's QEMU ends."""
+        return self.killed or self.cancelled
+
+    @property
+    def ended(self) -> str:
+        """In a word how a migration ended that did not complete."""
+        return "cancelled" if self.cancelled else "failed"

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A stage for the actions of a script on which nothing is migrated: it writes down what is done."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Mapping
+
+from harness.events import Deadline
+from harness.scenario.actions.stage import Facts
+from harness.script.pages import OwnedPages
+
+
+class FakeQemu:
+    """Writes down each command."""
+
+    pid = 0
+
+    def __init__(self, did: list[str]) -> None:
+        self._did = did
+
+    def execute(
+        self, command: str, arguments: Mapping[str, object] | None = None, *, seconds: float = 30
+    ) -> object:
+        self._did.append(command)
+        return {}
+
+    def expect_end(self) -> None:
+        pass
+
+
+class FakeGuest:
+    """Writes down each call, which waits for ``go``; a walk is held when ``walks`` says so."""
+
+    def __init__(self, did: list[str]) -> None:
+        self._did = did
+        self.go: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+        self.walks: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def call(self, verb: str, *words: str | int, deadline: Deadline) -> Mapping[str, object]:
+        if verb == "held":
+            assert self.walks.get(timeout=10) == words[0]
+            return {}
+        error = self.go.get(timeout=10)
+        self._did.append(verb)
+        if error is not None:
+            raise error
+        return {}
+
+    def restart(self, begin: Callable[[Deadline], object]) -> None:
+        begin(Deadline(10, "a boot"))
+
+
+class FakeWire:
+    def __init__(self, did: list[str]) -> None:
+        self._did = did
+
+    def cut(self) -> None:
+        self._did.append("cut")
+
+    def stop_reader(self) -> None:
+        self._did.append("stop-reader")
+
+    def mend(self) -> None:
+        self._did.append("mend")
+
+    def wait_until_blocked(self) -> None:
+        self._did.append("blocked")
+
+
+class FakeStage:
+    """Writes down what is done to a migration that there is not."""
+
+    def __init__(self) -> None:
+        self.did: list[str] = []
+        self.facts = Facts(seed=7, bandwidth=1 << 20, timeout_s=10)
+        self.source = self.destination = FakeQemu(self.did)
+        self.guest = FakeGuest(self.did)
+        self.pages = OwnedPages(self.guest)
+        self.wire = FakeWire(self.did)
+        self.frozen = False
+
+    def demand_answer(self, command: str) -> None:
+        self.did.append(command)
+
+    def find(self, rule: str, text: str) -> None:
+        self.did.append(f"found {rule}")
+
+    def will_cancel(self) -> None:
+        pass
+
+    def will_kill_destination(self) -> None:
+        pass
