@@ -37,7 +37,7 @@ from pydantic import ValidationError
 from harness.errors import GuestLost, MachineryError
 from harness.events import Deadline, EventStream
 from harness.guest.ports import PortOwner
-from harness.guest.replies import REPLIES, Hello, Reply
+from harness.guest.replies import REPLIES, Hello, Plain, Reply
 
 #: Longest line in either direction, without its end.
 LONGEST: Final = 4095
@@ -144,7 +144,7 @@ class GuestControl(PortOwner):
                 del self._calls[call.number]
         if outcome == "error":
             raise MachineryError(f"the guest cannot {' '.join(words)}: {text}")
-        return self._validated(REPLIES.get(verb, Reply), text).model_dump()
+        return self._validated(REPLIES.get(verb, Plain), text).model_dump()
 
     def _wait_answer(self, call: _Call, deadline: Deadline) -> tuple[str, str]:
         again, due = _AGAIN_FIRST, time.monotonic() + _AGAIN_FIRST

@@ -24,6 +24,14 @@ class Reply(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Plain(Reply):
+    """What a verb without a model of its own may say: numbers, words and lists of numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    __pydantic_extra__: dict[str, Count | bool | Text | Annotated[list[Count], Field(max_length=4096)] | None]
+
+
 class Nothing(Reply):
     """Done; there is nothing more to say."""
 
@@ -188,6 +196,7 @@ REPLIES: Final[dict[str, type[Reply]]] = {
     "misbehave": Nothing,
     "tune": Nothing,
     "behave": Nothing,
+    "take": Nothing,
     "pages-alloc": Owned,
     "pages-write": Owned,
     "pages-read": Owned,
@@ -195,6 +204,7 @@ REPLIES: Final[dict[str, type[Reply]]] = {
     "driver-unbind": Nothing,
     "driver-bind": Nothing,
     "memory-offline": Blocks,
+    "memory-offline-begin": Nothing,
     "memory-online": Blocks,
     "reboot": Nothing,
     "kexec": Nothing,

@@ -64,7 +64,7 @@ class ArrayImage:
         assert 0 <= first <= self.pages - count
         return self._words[first : first + count]
 
-    def blocks_with(self, needle: bytes) -> Iterator[tuple[int, Words]]:
+    def blocks_with(self, needle: bytes) -> Iterator[tuple[int, Words]]:  # noqa: ARG002
         """All pages."""
         for first in range(0, self.pages, BLOCK_PAGES):
             yield first, self._words[first : first + BLOCK_PAGES]

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A stage for the actions of a script on which nothing is migrated: it writes down what is done."""
 
+# ruff: noqa: ARG002 - what stands in for something need not use all that it is given
+
 from __future__ import annotations
 
 import queue

@@ -171,6 +171,23 @@ def test_answer_that_makes_no_sense(control: GuestControl, connect: Connect, ans
     assert caught.value.last_lines == ("the console's last line",)
 
 
+def test_a_verb_of_ones_own_may_say_plain_things(control: GuestControl, connect: Connect) -> None:
+    guest = connect("source")
+    said: dict[str, object] = {"count": 3, "done": True, "frames": [1, 2], "state": "cold", "none": None}
+    call = in_background(lambda: control.call("drop-caches", deadline=soon()))
+    guest.say(f"{guest.hear()[0]} ok {json.dumps(said)}")
+    assert call.result(10) == said
+
+
+@pytest.mark.parametrize("value", [{"a": 1}, [[1]], -1, 2**64, 1.5, "x" * 513])
+def test_but_no_others(control: GuestControl, connect: Connect, value: object) -> None:
+    guest = connect("source")
+    call = in_background(lambda: control.call("drop-caches", deadline=soon()))
+    guest.say(f"{guest.hear()[0]} ok {json.dumps({'count': value})}")
+    with pytest.raises(GuestLost, match="makes no sense"):
+        call.result(10)
+
+
 def test_noise_does_not_disturb(control: GuestControl, connect: Connect, events: EventStream) -> None:
     guest = connect("source")
     call = in_background(lambda: control.call("unload", deadline=soon()))

@@ -163,7 +163,12 @@ def test_exercise_and_the_rest(control: GuestControl, tmp_path: Path) -> None:
         (("load", "unheard-of", "1", "1"), "unknown workload"),
         (("exercise",), "expected"),
         (("frames", "relative"), "nothing is loaded"),
-        (("load", *"abcdefghijklmnopqrstuvwxyz"), "too many"),
+        (("load", *"abcdefghijklmnopqrstuvwxyz" * 2), "too many"),
+        # As many as misbehave may have get as far as the module that is not there.
+        (("misbehave", "report-owned", *"12345678" * 4), "not loaded"),
+        (("pages-free",), "wrong arguments"),
+        (("pages-read", "1"), "wrong arguments"),
+        (("clock", "1"), "wrong arguments"),
     ],
 )
 def test_refusals(control: GuestControl, words: tuple[str, ...], says: str) -> None:

@@ -20,14 +20,8 @@
  * Memory belongs to children (workload, exercise): the agent itself stays small,
  * answers always, and reports a child that dies.
  *
- * Verbs: ping; load KIND SEED BYTES [key=value..]; unload; verify; stop;
- * frames PATH; exercise SEED [limit=BYTES]; kmsg [AFTER]; stats; msrs CPU; poweroff;
- * pages-alloc SEED COUNT; pages-free COUNT; pages-write; pages-read;
- * driver-unbind; driver-bind; memory-offline COUNT; memory-offline-begin; memory-online; reboot; kexec.
- * For a module with controls for tests (controls.h): hold POINT [ENTRIES];
- * unhold [POINT]; held POINT; release; tune NAME NUMBER; misbehave NAME
- * [NUMBER..]; behave; take PAGES.
- * For measuring (watch.h): watch MS; clock; window FROM TO; orders.
+ * What it can do is in the table of verbs, below.  A verb is a function and a
+ * line of that table.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -50,8 +44,17 @@
 
 #define LINE_BYTES	4096
 #define KEPT_ANSWERS	8
+#define MOST_WORDS	40	/* behind a verb; misbehave takes 33 */
+#define WRONG		"unknown verb or wrong arguments"
 #define NAK		0x15
 #define STATUS_POWEROFF	42	/* to init: switch the machine off */
+
+/* A line of the host's; argv[0] is the verb. */
+struct call {
+	uint64_t n;
+	int argc;
+	char **argv;
+};
 
 struct answer {
 	uint64_t n;
@@ -242,35 +245,38 @@ static void ask(struct worker *w, uint64_t n, const char *verb, const char *argu
 	}
 }
 
-/* pages-VERB: the script's own pages, in a process that the first call starts. */
-static void pages(uint64_t n, int argc, char **argv)
+/* verify, stop, frames PATH: a worker that was loaded answers. */
+static void of_workload(const struct call *c)
 {
-	const char *verb = argv[0] + strlen("pages-");
-
-	if (!strcmp(verb, "alloc") && argc == 3) {
-		char *words[] = { "pages", argv[1], argv[2], NULL };
-
-		if (agent.pages.fd < 0)
-			worker_start(&agent.pages, n, words);
-		else
-			ask(&agent.pages, n, verb, argv[2]);
-	} else if ((!strcmp(verb, "write") || !strcmp(verb, "read")) && argc == 1) {
-		ask(&agent.pages, n, verb, NULL);
-	} else if (!strcmp(verb, "free") && argc == 2) {
-		ask(&agent.pages, n, verb, argv[1]);
-	} else {
-		reply(n, "error unknown verb or wrong arguments");
-	}
+	ask(&agent.load, c->n, c->argv[0], c->argc > 1 ? c->argv[1] : NULL);
 }
 
-static void driver(uint64_t n, const char *what)
+/* pages-VERB [COUNT]: the script's own pages. */
+static void of_pages(const struct call *c)
+{
+	ask(&agent.pages, c->n, c->argv[0] + strlen("pages-"), c->argc > 1 ? c->argv[1] : NULL);
+}
+
+/* pages-alloc SEED COUNT: in a process that the first call starts. */
+static void pages_alloc(const struct call *c)
+{
+	char *words[] = { "pages", c->argv[1], c->argv[2], NULL };
+
+	if (agent.pages.fd < 0)
+		worker_start(&agent.pages, c->n, words);
+	else
+		ask(&agent.pages, c->n, "alloc", c->argv[2]);
+}
+
+/* driver-unbind, driver-bind */
+static void driver(const struct call *c)
 {
 	const char *name = !strcmp(agent.driver, "info") ? "freepage_balloon" : "virtio_balloon";
 
-	if (machine_driver(name, what))
-		reply(n, "error %s: %s", name, strerror(errno));
+	if (machine_driver(name, c->argv[0] + strlen("driver-")))
+		reply(c->n, "error %s: %s", name, strerror(errno));
 	else
-		reply(n, "ok {}");
+		reply(c->n, "ok {}");
 }
 
 static void memory(uint64_t n, const char *state, int most)
@@ -288,16 +294,48 @@ static void memory(uint64_t n, const char *state, int most)
 	reply(n, "ok %s]}", text);
 }
 
-/* The answer leaves first: see the end of main(). */
-static void restart(uint64_t n, int how)
+static void memory_offline(const struct call *c)
 {
-	if (how == (int)LINUX_REBOOT_CMD_KEXEC && machine_load_kernel()) {
-		reply(n, "error the kernel cannot be loaded: %s", strerror(errno));
-		return;
-	}
+	memory(c->n, "offline", atoi(c->argv[1]));
+}
+
+static void memory_online(const struct call *c)
+{
+	memory(c->n, "online", 1024);
+}
+
+static void memory_offline_begin(const struct call *c)
+{
+	if (machine_offline_begin())
+		reply(c->n, "error cannot fork: %s", strerror(errno));
+	else
+		reply(c->n, "ok {}");
+}
+
+/* The answer leaves first: see the end of main(). */
+static void go_down(uint64_t n, int how)
+{
 	agent.restart = how;
 	agent.poweroff = 1;
 	reply(n, "ok {}");
+}
+
+static void do_poweroff(const struct call *c)
+{
+	go_down(c->n, 0);
+}
+
+static void do_reboot(const struct call *c)
+{
+	go_down(c->n, LINUX_REBOOT_CMD_RESTART);
+}
+
+static void do_kexec(const struct call *c)
+{
+	if (machine_load_kernel())
+		reply(c->n, "error the kernel cannot be loaded: %s", strerror(errno));
+	else
+		go_down(c->n, LINUX_REBOOT_CMD_KEXEC);
 }
 
 static void describe(char *text, size_t size)
@@ -314,16 +352,69 @@ static void describe(char *text, size_t size)
 		 meminfo("MemFree"), agent.load.fd < 0 ? "false" : "true");
 }
 
+static void ping(const struct call *c)
+{
+	char text[LINE_BYTES - 64];
+
+	describe(text, sizeof(text));
+	reply(c->n, "ok %s", text);
+}
+
+static void stats(const struct call *c)
+{
+	char text[LINE_BYTES - 64];
+
+	reply(c->n, "ok %s", observe_stats(text, sizeof(text)));
+}
+
+static void kmsg(const struct call *c)
+{
+	char text[LINE_BYTES - 64];
+
+	reply(c->n, "ok %s",
+	      observe_kmsg(text, sizeof(text), c->argc > 1 ? atoll(c->argv[1]) : -1));
+}
+
+static void msrs(const struct call *c)
+{
+	char text[LINE_BYTES - 64];
+	int failed = msrs_read(atoi(c->argv[1]), text, sizeof(text));
+
+	reply(c->n, "%s %s", failed ? "error" : "ok", text);
+}
+
+static void load(const struct call *c)
+{
+	char *with_name[MOST_WORDS + 2] = { "workload" };
+
+	memcpy(with_name + 1, c->argv, c->argc * sizeof(*c->argv));
+	worker_start(&agent.load, c->n, with_name);
+}
+
+static void unload(const struct call *c)
+{
+	worker_end(&agent.load, 1);
+	reply(c->n, "ok {}");
+}
+
+static void exercise(const struct call *c)
+{
+	if (agent.exercise.n)
+		reply(c->n, "error an exercise is running");
+	else
+		worker_start(&agent.exercise, c->n, c->argv);
+}
+
 /* Wait until the module stands at a point.  Who waited before gives way. */
-static void await_standing(uint64_t n, const char *point)
+static void held(const struct call *c)
 {
 	char text[256];
 
 	if (agent.held.n)
-		reply(agent.held.n, "error call %" PRIu64 " waits instead", n);
+		reply(agent.held.n, "error call %" PRIu64 " waits instead", c->n);
 	standing_end(&agent.held);
-	if (standing_begin(&agent.held, n, point, text, sizeof(text)))
-		reply(n, "error %s", text);
+	if (standing_begin(&agent.held, c->n, c->argv[1], text, sizeof(text)))
+		reply(c->n, "error %s", text);
 }
 
 static void standing_changed(void)
@@ -338,82 +429,91 @@ static void standing_changed(void)
 	reply(n, "%s %s", found > 0 ? "ok" : "error", text);
 }
 
-/* Verbs that are answered at once: a write to a file of the module's, or a sample. */
-static int control(uint64_t n, int argc, char **argv)
+static void answer_at_once(const struct call *c, int failed, const char *text)
 {
-	char text[LINE_BYTES];
-	int failed = controls_do(argc, argv, text, sizeof(text));
-
 	if (failed < 0)
-		failed = watch_do(argc, argv, text, sizeof(text));
-	if (failed >= 0)
-		reply(n, "%s %s", failed ? "error" : "ok", text);
-	return failed >= 0;
+		reply(c->n, "error " WRONG);
+	else
+		reply(c->n, "%s %s", failed ? "error" : "ok", text);
 }
 
-static void dispatch(uint64_t n, int argc, char **argv)
+/* A write to a file of the module's. */
+static void controls(const struct call *c)
 {
 	char text[LINE_BYTES - 64];
-	const char *verb = argv[0];
 
-	if (!strcmp(verb, "ping")) {
-		describe(text, sizeof(text));
-		reply(n, "ok %s", text);
-	} else if (!strcmp(verb, "stats")) {
-		reply(n, "ok %s", observe_stats(text, sizeof(text)));
-	} else if (!strcmp(verb, "kmsg")) {
-		reply(n, "ok %s", observe_kmsg(text, sizeof(text), argc > 1 ? atoll(argv[1]) : -1));
-	} else if (!strcmp(verb, "load")) {
-		char *with_name[20] = { "workload" };
+	answer_at_once(c, controls_do(c->argc, c->argv, text, sizeof(text)), text);
+}
 
-		memcpy(with_name + 1, argv, argc * sizeof(*argv));
-		worker_start(&agent.load, n, with_name);
-	} else if (!strcmp(verb, "unload")) {
-		worker_end(&agent.load, 1);
-		reply(n, "ok {}");
-	} else if (!strcmp(verb, "exercise")) {
-		if (agent.exercise.n)
-			reply(n, "error an exercise is running");
-		else
-			worker_start(&agent.exercise, n, argv);
-	} else if (!strcmp(verb, "verify") || !strcmp(verb, "stop")) {
-		ask(&agent.load, n, verb, NULL);
-	} else if (!strcmp(verb, "frames") && argc == 2) {
-		ask(&agent.load, n, verb, argv[1]);
-	} else if (!strncmp(verb, "pages-", strlen("pages-"))) {
-		pages(n, argc, argv);
-	} else if (!strcmp(verb, "driver-unbind") || !strcmp(verb, "driver-bind")) {
-		driver(n, verb + strlen("driver-"));
-	} else if (!strcmp(verb, "memory-offline") && argc == 2) {
-		memory(n, "offline", atoi(argv[1]));
-	} else if (!strcmp(verb, "memory-offline-begin")) {
-		if (machine_offline_begin())
-			reply(n, "error cannot fork: %s", strerror(errno));
-		else
-			reply(n, "ok {}");
-	} else if (!strcmp(verb, "memory-online")) {
-		memory(n, "online", 1024);
-	} else if (!strcmp(verb, "reboot")) {
-		restart(n, LINUX_REBOOT_CMD_RESTART);
-	} else if (!strcmp(verb, "kexec")) {
-		restart(n, LINUX_REBOOT_CMD_KEXEC);
-	} else if (!strcmp(verb, "msrs") && argc == 2) {
-		int failed = msrs_read(atoi(argv[1]), text, sizeof(text));
+/* A sample, or what was sampled. */
+static void watching(const struct call *c)
+{
+	char text[LINE_BYTES - 64];
 
-		reply(n, "%s %s", failed ? "error" : "ok", text);
-	} else if (!strcmp(verb, "poweroff")) {
-		agent.poweroff = 1;
-		reply(n, "ok {}");
-	} else if (!strcmp(verb, "held") && argc == 2) {
-		await_standing(n, argv[1]);
-	} else if (!control(n, argc, argv)) {
-		reply(n, "error unknown verb or wrong arguments");
+	answer_at_once(c, watch_do(c->argc, c->argv, text, sizeof(text)), text);
+}
+
+static const struct verb {
+	const char *name;
+	int least, most;	/* words behind it */
+	void (*run)(const struct call *c);
+} verbs[] = {
+	{ "ping", 0, 0, ping },
+	{ "stats", 0, 0, stats },
+	{ "kmsg", 0, 1, kmsg },				/* [AFTER] */
+	{ "msrs", 1, 1, msrs },				/* CPU */
+	{ "load", 0, MOST_WORDS, load },		/* KIND SEED BYTES [key=value..] */
+	{ "unload", 0, 0, unload },
+	{ "verify", 0, 0, of_workload },
+	{ "stop", 0, 0, of_workload },
+	{ "frames", 1, 1, of_workload },		/* PATH */
+	{ "exercise", 0, MOST_WORDS, exercise },	/* SEED [limit=BYTES] */
+	{ "pages-alloc", 2, 2, pages_alloc },		/* SEED COUNT */
+	{ "pages-free", 1, 1, of_pages },		/* COUNT */
+	{ "pages-write", 0, 0, of_pages },
+	{ "pages-read", 0, 0, of_pages },
+	{ "driver-unbind", 0, 0, driver },
+	{ "driver-bind", 0, 0, driver },
+	{ "memory-offline", 1, 1, memory_offline },	/* COUNT */
+	{ "memory-offline-begin", 0, 0, memory_offline_begin },
+	{ "memory-online", 0, 0, memory_online },
+	{ "reboot", 0, 0, do_reboot },
+	{ "kexec", 0, 0, do_kexec },
+	{ "poweroff", 0, 0, do_poweroff },
+	/* Of a module with controls for tests (controls.h). */
+	{ "held", 1, 1, held },				/* POINT */
+	{ "hold", 1, 2, controls },			/* POINT [ENTRIES] */
+	{ "unhold", 0, 1, controls },			/* [POINT] */
+	{ "release", 0, 0, controls },
+	{ "tune", 2, 2, controls },			/* NAME NUMBER */
+	{ "misbehave", 1, MOST_WORDS, controls },	/* NAME [NUMBER..] */
+	{ "behave", 0, 0, controls },
+	{ "take", 1, 1, controls },			/* PAGES */
+	/* For measuring (watch.h). */
+	{ "watch", 1, 1, watching },			/* MS */
+	{ "clock", 0, 0, watching },
+	{ "window", 2, 2, watching },			/* FROM TO */
+	{ "orders", 0, 0, watching },
+};
+
+static void dispatch(const struct call *c)
+{
+	unsigned int i;
+
+	for (i = 0; i < sizeof(verbs) / sizeof(*verbs); i++) {
+		const struct verb *v = &verbs[i];
+
+		if (!strcmp(c->argv[0], v->name) && c->argc > v->least && c->argc - 1 <= v->most) {
+			v->run(c);
+			return;
+		}
 	}
+	reply(c->n, "error " WRONG);
 }
 
 static void line_received(char *line)
 {
-	char *argv[18], *rest = NULL, *end;
+	char *argv[MOST_WORDS + 2], *rest = NULL, *end;
 	unsigned int i;
 	int argc = 0;
 	uint64_t n;
@@ -433,13 +533,14 @@ static void line_received(char *line)
 			send_line(agent.kept[i].text);
 			return;
 		}
-	for (line = strtok_r(end, " ", &rest); line && argc < 17; line = strtok_r(NULL, " ", &rest))
+	for (line = strtok_r(end, " ", &rest); line && argc <= MOST_WORDS;
+	     line = strtok_r(NULL, " ", &rest))
 		argv[argc++] = line;
 	argv[argc] = NULL;
 	if (line || !argc)
 		reply(n, "error no verb, or too many arguments");
 	else
-		dispatch(n, argc, argv);
+		dispatch(&(struct call){ n, argc, argv });
 }
 
 static void tty_read(void)
