@@ -21,6 +21,7 @@ from harness.bench.folder import BenchFolder
 from harness.bench.summarise import to_range
 from harness.errors import MachineryError
 from harness.events import EventStream
+from harness.invoke import invoke
 from harness.report.result import Result
 from harness.toolchain import Toolchain
 
@@ -88,16 +89,22 @@ def _bare(arm: str, out: Path, events: EventStream) -> float:
 def _whole(arm: str, out: Path) -> tuple[float, float]:
     """Seconds from the command's start to the completed migration, and of these the holds."""
     if not (out / "result.json").exists():
-        command = [sys.executable, "-P", "-m", "harness", "run", "idle", "--arm", arm, "--memory", MEMORY]
+        words = [
+            "run",
+            "idle",
+            "--arm",
+            arm,
+            "--memory",
+            MEMORY,
+            "--accel",
+            "tcg",
+            "--json",
+            "--out",
+            str(out),
+        ]
         out.parent.mkdir(exist_ok=True)
-        done = subprocess.run(
-            [*command, "--accel", "tcg", "--json", "--out", str(out)],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_LONGEST,
-        )
-        if done.returncode:
+        done = invoke(words, timeout=_LONGEST)
+        if done.exit_code:
             raise MachineryError(f"a run of the overhead did not pass: {done.stderr.strip()[-500:]}")
     result = Result.from_json((out / "result.json").read_text(encoding="utf-8"), str(out))
     return result.phases["until_migrated"], result.time.held_ms / 1000

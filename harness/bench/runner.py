@@ -9,8 +9,6 @@ the next.  It is also exactly what the user can repeat by hand.
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +22,7 @@ from harness.bench.plan import PlannedRun, Point
 from harness.bench.summarise import Made
 from harness.errors import InputError, MachineryError
 from harness.events import EventStream
+from harness.invoke import invoke
 from harness.report.result import Result
 from harness.units import format_size
 
@@ -88,22 +87,19 @@ def run_all(plan: Sequence[PlannedRun], request: Request, folder: BenchFolder, e
 
 def _make(run: PlannedRun, request: Request, folder: BenchFolder) -> Outcome:
     out = folder.make_room(run)
-    command = [sys.executable, "-P", "-m", "harness", *request.words(run, out)]
     began, load = time.monotonic(), round(os.getloadavg()[0], 2)
     # What it says while it runs is in its folder; here only the end matters.
-    done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
-    )
+    done = invoke(request.words(run, out))
     seconds = time.monotonic() - began
     said = _last_words(done.stderr)
-    if done.returncode == _INTERRUPTED:
+    if done.exit_code == _INTERRUPTED:
         raise KeyboardInterrupt
-    if done.returncode == _INPUT:
+    if done.exit_code == _INPUT:
         raise InputError(f"{run.point.label}: {said}")
-    if done.returncode < 0:
-        raise MachineryError(f"run {run.number} was killed by signal {-done.returncode}")
+    if done.exit_code < 0:
+        raise MachineryError(f"run {run.number} was killed by signal {-done.exit_code}")
     has_result = (out / "result.json").exists()
-    return Outcome(run.number, done.returncode, "" if has_result else said, seconds, load)
+    return Outcome(run.number, done.exit_code, "" if has_result else said, seconds, load)
 
 
 def _last_words(text: str) -> str:

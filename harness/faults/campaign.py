@@ -17,7 +17,6 @@ import dataclasses
 import json
 import shutil
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
@@ -28,6 +27,7 @@ from typing import Final
 from harness.errors import MachineryError
 from harness.faults.catalogue import Fault
 from harness.faults.outcome import Ended, judge_control, judge_fault
+from harness.invoke import start
 
 OUTCOMES: Final = "outcomes.jsonl"
 #: No run takes longer, on a slow machine under emulation; one that does is hung.
@@ -209,13 +209,7 @@ class Campaign:
         words += self._options
         if job.fault is not None:
             words += ["--fault", job.fault.id]
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "harness", *words],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        process = start(words)
         with self._lock:
             self._running.add(process)
         try:

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Starts the command ``freepage`` in a process of its own: the one place that knows how.
+
+    output = invoke(["scenario", "list"], timeout=60)
+    output.exit_code, output.stdout
+
+A process, and not a call: it enters namespaces, it may be killed, and what one run
+leaves in memory must not reach the next.  The same Python and the same packages are
+used as here; the current folder is not searched for modules (``-P``).
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a command that has ended left."""
+
+    exit_code: int
+    """Negative: the number of the signal that killed it."""
+    stdout: str
+    stderr: str
+
+    def __str__(self) -> str:
+        return f"exit status {self.exit_code}\n{self.stdout}\n{self.stderr}"
+
+
+def command_line(words: Sequence[str | Path]) -> list[str]:
+    """The argument list that runs ``freepage`` with these words."""
+    return [sys.executable, "-P", "-m", "harness", *map(str, words)]
+
+
+def start(
+    words: Sequence[str | Path], *, feed: bool = False, env: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """Start the command; stdout and stderr are pipes of text, and so is stdin with ``feed``.
+
+    ``env`` replaces the environment.
+    """
+    return subprocess.Popen(
+        command_line(words),
+        stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        env=env,
+    )
+
+
+def invoke(
+    words: Sequence[str | Path],
+    *,
+    timeout: float | None = None,
+    stdin: str | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Output:
+    """Run the command to its end, and keep what it says.
+
+    ``stdin`` is what it reads.  After ``timeout`` seconds it is killed, and
+    :class:`subprocess.TimeoutExpired` raised.
+    """
+    with start(words, feed=stdin is not None, env=env) as process:
+        try:
+            stdout, stderr = process.communicate(stdin, timeout=timeout)
+        except BaseException:
+            # The lab ends with the command.
+            process.kill()
+            raise
+    return Output(process.returncode, stdout, stderr)
