@@ -109,7 +109,14 @@ class Freepage:
 
     def with_defaults(self, **options: Unpack[RunOptions]) -> Freepage:
         """The same for this test, with options that hold unless a run is told otherwise."""
-        other = Freepage(self.folder, merged(self.defaults, options, ()))
+        return self._like(merged(self.defaults, options, ()))
+
+    def without_defaults(self) -> Freepage:
+        """The same for this test, where the scenario decides about all that a run is not told."""
+        return self._like(RunOptions())
+
+    def _like(self, defaults: RunOptions) -> Freepage:
+        other = Freepage(self.folder, defaults)
         other.started = self.started
         return other
 

@@ -9,36 +9,29 @@ arm info (sent - head) at most 1.10 times the floor, for ``freed`` and for
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from harness.report.result import Result
+from harness.testing import Freepage, RunOptions
 
 pytestmark = pytest.mark.bench
 
-SETTINGS = ("--accel", "tcg", "--memory", "2GiB", "--set", "workload.noise=1500MiB", "--seed", "1")
+SETTINGS: RunOptions = {"accel": "tcg", "memory": "2GiB", "set": {"workload.noise": "1500MiB"}, "seed": 1}
 
 
-def run(scenario: str, arm: str, out: Path) -> Result:
-    command = [sys.executable, "-P", "-m", "harness", "run", scenario, "--arm", arm, "--json", *SETTINGS]
-    done = subprocess.run(
-        [*command, "--out", str(out)], capture_output=True, text=True, check=False, timeout=900
-    )
-    assert done.returncode in (0, 4), done.stderr
-    result = Result.from_json(done.stdout)
-    assert result.pages.wrong == 0
-    return result
+def run(freepage: Freepage, scenario: str, arm: str) -> Result:
+    done = freepage.with_defaults(**SETTINGS).run(scenario, arm=arm, timeout=900)
+    assert done.exit_code in (0, 4), done.stderr
+    assert done.result.pages.wrong == 0
+    return done.result
 
 
 @pytest.mark.parametrize("scenario", ["freed", "fragmented"])
-def test_arms(scenario: str, tmp_path: Path) -> None:
+def test_arms(freepage: Freepage, scenario: str) -> None:
     print(f"\n{scenario}, 2 GiB, 1500 MiB of noise, TCG")
     print("  arm    sent      floor     head      (sent-head)/floor  total - held  down    skipped")
     for arm in ("off", "hint", "info"):
-        result = run(scenario, arm, tmp_path / arm)
+        result = run(freepage, scenario, arm)
         sent, time = result.bytes, result.time
         ratio = f"{sent.sent_over_floor:.3f}" if sent.sent_over_floor is not None and arm == "info" else "-"
         print(

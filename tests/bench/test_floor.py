@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from harness.events import EventStream
-from harness.report.result import Result
+from harness.testing import Freepage
 from harness.toolchain import Toolchain
 
 pytestmark = pytest.mark.bench
@@ -50,14 +50,11 @@ def bare(arm: str) -> Marks:
     return marks
 
 
-def whole(arm: str, out: Path) -> Marks:
-    command = [sys.executable, "-P", "-m", "harness", "run", "idle", "--arm", arm, "--accel", "tcg", "--json"]
-    done = subprocess.run(
-        [*command, "--out", str(out)], capture_output=True, text=True, check=False, timeout=300
-    )
-    result = Result.from_json(done.stdout)
+def whole(freepage: Freepage, arm: str) -> Marks:
+    run = freepage.run("idle", arm=arm, accel="tcg")
+    result = run.result
     assert result.verdict == "pass", result.reason
-    events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
+    events = [json.loads(line) for line in (run.folder / "events.jsonl").read_text().splitlines()]
 
     def at(kind: str, source: str = "harness", **data: str) -> float:
         for event in events:
@@ -103,14 +100,14 @@ def table(title: str, runs: list[Marks]) -> None:
 
 
 @pytest.mark.parametrize("arm", ["info", "off"])
-def test_a_whole_run_beside_its_floor(arm: str, tmp_path: Path) -> None:
+def test_a_whole_run_beside_its_floor(freepage: Freepage, arm: str) -> None:
     floors: list[Marks] = []
     runs: list[Marks] = []
-    whole(arm, tmp_path / "first")  # libvirt learns about the QEMU
+    whole(freepage, arm)  # libvirt learns about the QEMU
     for number in range(PAIRS):
         steps = [
             lambda: floors.append(bare(arm)),
-            lambda n=number: runs.append(whole(arm, tmp_path / f"run-{n}")),
+            lambda: runs.append(whole(freepage, arm)),
         ]
         for step in steps if number % 2 == 0 else reversed(steps):
             step()

@@ -4,15 +4,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from harness.bench.document import BenchDocument
+from harness.invoke import Output
 from harness.report.result import Result
-from tests.vm.conftest import QEMU, Start
+from harness.testing import Freepage
 
 LONGEST = 900
 #: Under emulation whatever the machine has; times mean nothing here.
@@ -21,17 +20,17 @@ SMALL = ("--memory", "256MiB", "--accel", "tcg", "--set", "workload.noise=96MiB"
 CREEP = ("--set", "migration.bandwidth=32MiB/s")
 
 
-def bench(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    qemu = ["--qemu", QEMU] if QEMU and words[0] != "compare" else []
-    command = [sys.executable, "-P", "-m", "harness", "bench", *map(str, words), *qemu]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=LONGEST)
+def bench(freepage: Freepage, *words: str | Path) -> Output:
+    qemu = freepage.defaults.get("qemu")
+    more = ["--qemu", qemu] if qemu is not None and words[0] != "compare" else []
+    return freepage.command("bench", *words, *more, timeout=LONGEST)
 
 
-def test_a_bench_of_two_arms(folder: Path) -> None:
-    out = folder / "bench"
+def test_a_bench_of_two_arms(freepage: Freepage, freepage_folder: Path) -> None:
+    out = freepage_folder / "bench"
     words = ("freed", "--arms", "off,info", "--repeat", "1", *SMALL, *CREEP, "--json", "--out", out)
-    done = bench(*words)
-    assert done.returncode == 0, done.stderr
+    done = bench(freepage, *words)
+    assert done.exit_code == 0, done.stderr
     found = BenchDocument.from_json(done.stdout)
     assert (out / "bench.json").read_text() == done.stdout
     assert [point.arm for point in found.points] == ["off", "info"]
@@ -54,23 +53,23 @@ def test_a_bench_of_two_arms(folder: Path) -> None:
     assert "<svg" in (out / "report.html").read_text()
     # Again: nothing is left to be made, and the same comes out.
     before = sorted(path.name for path in (out / "runs").iterdir())
-    again = bench(*words)
-    assert again.returncode == 0, again.stderr
+    again = bench(freepage, *words)
+    assert again.exit_code == 0, again.stderr
     assert BenchDocument.from_json(again.stdout).points == found.points
     assert sorted(path.name for path in (out / "runs").iterdir()) == before
-    compared = bench("compare", out / "bench.json", out / "bench.json", "--json")
-    assert compared.returncode == 0, compared.stderr
+    compared = bench(freepage, "compare", out / "bench.json", out / "bench.json", "--json")
+    assert compared.exit_code == 0, compared.stderr
     assert json.loads(compared.stdout)["exit_code"] == 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["compile", "pagecache", "database"])
-def test_a_workload_that_works_on_is_right_after_it_moved(start: Start, kind: str) -> None:
+def test_a_workload_that_works_on_is_right_after_it_moved(freepage: Freepage, kind: str) -> None:
     memory = "1GiB" if kind == "database" else "512MiB"
-    words = ("--memory", memory, "--accel", "tcg", "--no-strict", "--json", "--set", "measure.before_s=1")
-    ended = start("run", kind, *words).end()
-    assert ended.status == 0, str(ended)
-    result = ended.result
+    settings = {"measure.before_s": 1}
+    run = freepage.run(kind, memory=memory, accel="tcg", strict=False, set=settings)
+    assert run.exit_code == 0, str(run)
+    result = run.result
     assert result.pages.wrong == 0
     assert result.guest.checksum_matches
     assert (result.guest.verify_bad, result.guest.exercise_bad) == (0, 0)
@@ -79,4 +78,4 @@ def test_a_workload_that_works_on_is_right_after_it_moved(start: Start, kind: st
     if kind != "compile":  # a file may take longer than a window
         assert result.work.after is not None
         assert result.work.after.work > 0
-    assert not (ended.out / "disk.raw").exists()
+    assert not (run.folder / "disk.raw").exists()

@@ -8,29 +8,24 @@ runs without any fault.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
+from typing import Any
 
 import pytest
 
+from harness.testing import Freepage
 
-def campaign(folder: Path, *options: str, seconds: int) -> dict[str, object]:
+
+def campaign(freepage: Freepage, *options: str, seconds: int) -> dict[str, Any]:
     """``freepage faults run``: its report, and its words in the failure if it is not as it should be."""
-    words = ["faults", "run", "--json", "--jobs", "2", "--out", str(folder / "campaign"), *options]
-    ended = subprocess.run(
-        [sys.executable, "-P", "-m", "harness", *words],
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-    )
-    assert ended.returncode == 0, f"exit status {ended.returncode}\n{ended.stdout}\n{ended.stderr}"
-    report: dict[str, object] = json.loads(ended.stdout)
+    words = ["faults", "run", "--json", "--jobs", "2", "--out", str(freepage.folder / "campaign"), *options]
+    output = freepage.command(*words, timeout=seconds)
+    assert output.exit_code == 0, str(output)
+    report: dict[str, Any] = json.loads(output.stdout)
     return report
 
 
-def test_faults_sample(folder: Path) -> None:
-    report = campaign(folder, "--sample", seconds=1100)
+def test_faults_sample(freepage: Freepage) -> None:
+    report = campaign(freepage, "--sample", seconds=1100)
     assert report["caught"] == report["total"]
     assert report["total"] >= 8
     # What was caught leaves nothing but its row.
@@ -39,8 +34,8 @@ def test_faults_sample(folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(4 * 3600)
-def test_every_fault_that_emulation_can_show(folder: Path) -> None:
-    report = campaign(folder, seconds=2 * 3600)
+def test_every_fault_that_emulation_can_show(freepage: Freepage) -> None:
+    report = campaign(freepage, seconds=2 * 3600)
     missed = [fault["id"] for fault in report["faults"] if fault["outcome"] != "caught"]
     from harness.faults.catalogue import catalogue
 
@@ -50,6 +45,6 @@ def test_every_fault_that_emulation_can_show(folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(4 * 3600)
-def test_nothing_is_found_where_nothing_is_wrong(folder: Path) -> None:
-    report = campaign(folder, "--clean", seconds=2 * 3600)
+def test_nothing_is_found_where_nothing_is_wrong(freepage: Freepage) -> None:
+    report = campaign(freepage, "--clean", seconds=2 * 3600)
     assert all(control["outcome"] == "ok" for control in report["controls"])

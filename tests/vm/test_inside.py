@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.vm.conftest import LONGEST, QEMU
+from tests.vm.conftest import LONGEST
+
+QEMU = os.environ.get("FREEPAGE_TEST_QEMU")
 
 
 def inside(what: str, folder: Path, repository: Path) -> Any:

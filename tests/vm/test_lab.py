@@ -21,7 +21,9 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.vm.conftest import LONGEST, QEMU
+from tests.vm.conftest import LONGEST
+
+QEMU = os.environ.get("FREEPAGE_TEST_QEMU")
 
 _PR_SET_CHILD_SUBREAPER = 36
 

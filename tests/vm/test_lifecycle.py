@@ -8,28 +8,30 @@ case came about: in the counters, and in the order of events (never in a time).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.report.result import Result
-from tests.vm.conftest import Ended
+from harness.testing import Freepage, Run
 
-Run = Callable[..., Ended]
 slow = pytest.mark.slow
 
-MEMORY = ("--memory", "256MiB")
+
+@pytest.fixture
+def freepage(freepage: Freepage) -> Freepage:
+    """A guest of 256 MiB."""
+    return freepage.with_defaults(memory="256MiB")
 
 
-def passed(ended: Ended) -> Result:
+def passed(run: Run) -> Result:
     """Right, and everything that the script says has happened."""
-    assert ended.status == 0, str(ended)
-    assert ended.result.verdict == "pass"
-    assert not ended.result.not_compared
-    assert ended.result.guest.kernel_warnings == []
-    return ended.result
+    assert run.exit_code == 0, str(run)
+    assert run.result.verdict == "pass"
+    assert not run.result.not_compared
+    assert run.result.guest.kernel_warnings == []
+    return run.result
 
 
 def ends(result: Result) -> list[str]:
@@ -63,13 +65,13 @@ def in_order(found: list[str], *wanted: str) -> None:
         assert any(word == other for other in rest), (word, found)
 
 
-def test_cancelled_and_retried(run: Run) -> None:
-    ended = run("cancelled-retried", *MEMORY)
-    result = passed(ended)
+def test_cancelled_and_retried(freepage: Freepage) -> None:
+    run = freepage.run("cancelled-retried")
+    result = passed(run)
     assert ends(result) == ["cancelled", "completed"]
     assert "cancel" in result.moves[0].reason
     assert result.pages.skipped > 0
-    happened = course(ended.out)
+    happened = course(run.folder)
     in_order(happened, "holds request", "cancel", "is cancelled")
     # QEMU is so quick that its event may come before its answer.
     in_order(happened, "cancel", "answered migrate_cancel")
@@ -77,9 +79,9 @@ def test_cancelled_and_retried(run: Run) -> None:
 
 @slow
 @pytest.mark.parametrize("at", ["answer", "pass", "pre-switchover"])
-def test_cancelled_elsewhere(run: Run, folder: Path, at: str) -> None:
+def test_cancelled_elsewhere(freepage: Freepage, freepage_folder: Path, at: str) -> None:
     number = ", number: 2" if at == "pass" else ""
-    scenario = folder / "cancelled.yaml"
+    scenario = freepage_folder / "cancelled.yaml"
     scenario.write_text(
         "name: cancelled-elsewhere\n"
         "workload: {kind: churn, noise: 100MiB}\n"
@@ -87,32 +89,32 @@ def test_cancelled_elsewhere(run: Run, folder: Path, at: str) -> None:
         f"script: [{{at: {at}{number}, do: [{{action: cancel}}]}}]\n",
         encoding="utf-8",
     )
-    result = passed(run(str(scenario), *MEMORY))
+    result = passed(freepage.run(str(scenario)))
     assert ends(result) == ["cancelled", "completed"]
     assert result.pages.skipped > 0
 
 
-def test_failed_and_retried(run: Run) -> None:
-    result = passed(run("killed-retried", *MEMORY))
+def test_failed_and_retried(freepage: Freepage) -> None:
+    result = passed(freepage.run("killed-retried"))
     assert ends(result) == ["failed", "completed"]
     # What the user is told.
     assert "the migration failed" in result.moves[0].reason
     assert result.pages.skipped > 0
 
 
-def test_there_and_back_and_there_again(run: Run) -> None:
-    result = passed(run("there-and-back", *MEMORY))
+def test_there_and_back_and_there_again(freepage: Freepage) -> None:
+    result = passed(freepage.run("there-and-back"))
     assert ends(result) == ["completed"] * 3
     assert all(move.verdict == "pass" and move.skipped and move.requests for move in result.moves)
 
 
-def test_a_stalled_network(run: Run) -> None:
+def test_a_stalled_network(freepage: Freepage) -> None:
     """The source's thread blocks in a write, with the bitmap's mutex held; an answer comes; QMP answers."""
-    ended = run("stalled", *MEMORY)
-    result = passed(ended)
+    run = freepage.run("stalled")
+    result = passed(run)
     assert ends(result) == ["cancelled", "completed"]
     in_order(
-        course(ended.out),
+        course(run.folder),
         "at before-walk",
         "stall",
         "answered query-status",
@@ -125,18 +127,18 @@ def test_a_stalled_network(run: Run) -> None:
         "unstall",
     )
     # Nobody waited for the network: it came back after all of that.
-    assert course(ended.out).index("is cancelled") > course(ended.out).index("stall")
+    assert course(run.folder).index("is cancelled") > course(run.folder).index("stall")
 
 
-def test_stopped_and_continued(run: Run) -> None:
-    ended = run("stopped-continued", *MEMORY)
-    result = passed(ended)
+def test_stopped_and_continued(freepage: Freepage) -> None:
+    run = freepage.run("stopped-continued")
+    result = passed(run)
     assert result.pages.skipped_percent > 30
-    in_order(course(ended.out), "holds request", "stop", "cont", "holds answer", "is completed")
+    in_order(course(run.folder), "holds request", "stop", "cont", "holds answer", "is completed")
 
 
-def test_an_answer_on_the_destination(run: Run) -> None:
-    result = passed(run("answer-after-move", *MEMORY))
+def test_an_answer_on_the_destination(freepage: Freepage) -> None:
+    result = passed(freepage.run("answer-after-move"))
     first, second = result.moves
     assert (first.requests, first.skipped) == (1, 0)
     # The destination's device was given an answer to a request that it never made.
@@ -144,42 +146,42 @@ def test_an_answer_on_the_destination(run: Run) -> None:
     assert second.skipped > 0
 
 
-def test_a_guest_that_never_answers(run: Run) -> None:
-    result = passed(run("never-answered", *MEMORY))
+def test_a_guest_that_never_answers(freepage: Freepage) -> None:
+    result = passed(freepage.run("never-answered"))
     assert result.protocol.requests > 0
     assert result.protocol.responses == 0
     assert result.pages.skipped == 0
 
 
-def test_the_driver_is_unbound_and_bound(run: Run) -> None:
-    ended = run("unbound", *MEMORY)
-    result = passed(ended)
-    in_order(course(ended.out), "at before-walk", "driver-unbind", "driver-bind")
+def test_the_driver_is_unbound_and_bound(freepage: Freepage) -> None:
+    run = freepage.run("unbound")
+    result = passed(run)
+    in_order(course(run.folder), "at before-walk", "driver-unbind", "driver-bind")
     assert result.moves[-1].skipped > 0
 
 
-def test_memory_goes_offline_and_online(run: Run) -> None:
-    ended = run("offlined", *MEMORY)
-    result = passed(ended)
-    in_order(course(ended.out), "at mid-walk", "memory-offline", "holds answer", "memory-online")
+def test_memory_goes_offline_and_online(freepage: Freepage) -> None:
+    run = freepage.run("offlined")
+    result = passed(run)
+    in_order(course(run.folder), "at mid-walk", "memory-offline", "holds answer", "memory-online")
     assert result.pages.skipped > 0
 
 
-def test_the_balloon_is_inflated(run: Run) -> None:
-    ended = run("inflated", *MEMORY)
-    result = passed(ended)
+def test_the_balloon_is_inflated(freepage: Freepage) -> None:
+    run = freepage.run("inflated")
+    result = passed(run)
     assert result.pages.skipped > 0
-    in_order(course(ended.out), "holds request", "balloon", "is completed")
+    in_order(course(run.folder), "holds request", "balloon", "is completed")
 
 
 @pytest.mark.parametrize(
     "how", ["reset", pytest.param("reboot", marks=slow), pytest.param("kexec", marks=slow)]
 )
-def test_the_guest_starts_anew(run: Run, how: str) -> None:
-    ended = run(how, *MEMORY)
-    result = passed(ended)
-    in_order(course(ended.out), "at before-walk", how, "bandwidth", "is completed")
-    said = [event["kind"] for event in _all(ended.out)]
+def test_the_guest_starts_anew(freepage: Freepage, how: str) -> None:
+    run = freepage.run(how)
+    result = passed(run)
+    in_order(course(run.folder), "at before-walk", how, "bandwidth", "is completed")
+    said = [event["kind"] for event in _all(run.folder)]
     # It was ready twice: it has booted in the middle of the migration.
     assert said.count("guest-ready") >= 2
     assert result.moves[-1].skipped > 0
@@ -189,20 +191,20 @@ def _all(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "events.jsonl").read_text("utf-8").splitlines()]
 
 
-def test_a_script_that_is_not_reached_is_no_pass(run: Run, folder: Path) -> None:
-    scenario = folder / "never.yaml"
+def test_a_script_that_is_not_reached_is_no_pass(freepage: Freepage, freepage_folder: Path) -> None:
+    scenario = freepage_folder / "never.yaml"
     scenario.write_text(
         "name: never\nscript: [{at: pass, number: 1000, do: [{action: qmp-answers}]}]\n", encoding="utf-8"
     )
-    ended = run(str(scenario), *MEMORY)
-    assert ended.status == 4, str(ended)
-    assert ended.result.reason == "memory is right, but the script came to no pass 1000"
+    run = freepage.run(str(scenario))
+    assert run.exit_code == 4, str(run)
+    assert run.result.reason == "memory is right, but the script came to no pass 1000"
 
 
 @slow
-def test_what_a_migration_is_expected_to_come_to(run: Run, folder: Path) -> None:
-    scenario = folder / "expected.yaml"
+def test_what_a_migration_is_expected_to_come_to(freepage: Freepage, freepage_folder: Path) -> None:
+    scenario = freepage_folder / "expected.yaml"
     scenario.write_text("name: expected\nmoves: [{ends: cancelled}, {}]\n", encoding="utf-8")
-    ended = run(str(scenario), *MEMORY)
-    assert ended.status == 1, str(ended)
-    assert "the migration ended completed, expected cancelled" in ended.result.findings[0].text
+    run = freepage.run(str(scenario))
+    assert run.exit_code == 1, str(run)
+    assert "the migration ended completed, expected cancelled" in run.result.findings[0].text

@@ -33,11 +33,6 @@ MEMORY = 256 * MIB
 SIDES = ("info", "off", "stock")
 
 
-@pytest.fixture(scope="module")
-def toolchain() -> Toolchain:
-    return Toolchain()
-
-
 def binary(toolchain: Toolchain, side: str) -> QemuBinary:
     return toolchain.qemu("stock" if side == "stock" else "patched")
 

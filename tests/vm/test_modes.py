@@ -8,7 +8,7 @@ each test looks for it in what QEMU said.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +17,21 @@ import pytest
 from harness.errors import InputError
 from harness.hosts.this_machine import demand_hugepages, demand_userfaultfd
 from harness.report.result import Result
-from tests.vm.conftest import Ended
+from harness.testing import Freepage, Run, RunOptions
 
-Run = Callable[..., Ended]
 slow = pytest.mark.slow
 
 #: Small; what is shown here does not depend on the size.  How many pages are skipped depends on
 #: how soon the guest answers, and on a busy machine that is late.
-MEMORY = ("--memory", "256MiB", "--set", "expect.skipped_percent_min=10")
+SMALL: RunOptions = {"memory": "256MiB", "set": {"expect.skipped_percent_min": 10}}
 #: Else a quarter of so small a guest is set aside for devices that cannot reach above 4 GiB.
 NO_BOUNCE = {"guest.cmdline": "swiotlb=noforce"}
 
 
-def settings(keys: Mapping[str, object]) -> Iterator[str]:
-    """As options of the command."""
-    for key, value in keys.items():
-        yield from ("--set", f"{key}={str(value).lower() if isinstance(value, bool) else value}")
+@pytest.fixture
+def freepage(freepage: Freepage) -> Freepage:
+    """A small guest."""
+    return freepage.with_defaults(**SMALL)
 
 
 def skip_unless(demand: Callable[..., None], *words: int) -> None:
@@ -65,13 +64,13 @@ def last_answer(out: Path) -> dict[str, Any]:
     return found
 
 
-def passed(ended: Ended, *, skipping: bool = True) -> Result:
+def passed(run: Run, *, skipping: bool = True) -> Result:
     """Right, compared whole, and with pages left behind."""
-    assert ended.status == 0, str(ended)
-    result = ended.result
+    assert run.exit_code == 0, str(run)
+    result = run.result
     assert result.verdict == "pass"
     assert not result.not_compared
-    assert (result.pages.skipped > 0) == skipping, str(ended)
+    assert (result.pages.skipped > 0) == skipping, str(run)
     assert result.protocol.invalid == 0
     assert result.guest.kernel_warnings == []
     return result
@@ -94,11 +93,11 @@ def blocks_compared(out: Path) -> dict[str, int]:
     ],
     ids=lambda value: str(value),
 )
-def test_zero_page_detection(run: Run, channels: int, zero_pages: str) -> None:
+def test_zero_page_detection(freepage: Freepage, channels: int, zero_pages: str) -> None:
     keys = {"migration.multifd": channels, "migration.zero_pages": zero_pages, "workload.noise": "100MiB"}
-    ended = run("freed", *MEMORY, *settings(keys))
-    result = passed(ended)
-    on, parameters = switched_on(ended.out)
+    run = freepage.run("freed", set=keys)
+    result = passed(run)
+    on, parameters = switched_on(run.folder)
     assert ("multifd" in on) == (channels > 0)
     assert parameters["zero-page-detection"] == zero_pages
     if channels:
@@ -107,7 +106,7 @@ def test_zero_page_detection(run: Run, channels: int, zero_pages: str) -> None:
     assert (result.bytes.zero_pages > 0) == (zero_pages != "none")
 
 
-def test_xbzrle(run: Run) -> None:
+def test_xbzrle(freepage: Freepage) -> None:
     keys = {
         "migration.xbzrle": True,
         "workload.noise": "100MiB",
@@ -115,16 +114,16 @@ def test_xbzrle(run: Run) -> None:
         "migration.bandwidth": "32MiB/s",
         "migration.downtime_limit_ms": 50,
     }
-    ended = run("churn", *MEMORY, *settings(keys))
-    passed(ended)
-    assert "xbzrle" in switched_on(ended.out)[0]
-    assert last_answer(ended.out)["xbzrle-cache"]["cache-miss"] > 0
+    run = freepage.run("churn", set=keys)
+    passed(run)
+    assert "xbzrle" in switched_on(run.folder)[0]
+    assert last_answer(run.folder)["xbzrle-cache"]["cache-miss"] > 0
 
 
 @slow
-def test_auto_converge(run: Run, folder: Path) -> None:
+def test_auto_converge(freepage: Freepage, freepage_folder: Path) -> None:
     """A sync may come from the throttle's own timer, with requests outstanding."""
-    scenario = folder / "auto-converge.yaml"
+    scenario = freepage_folder / "auto-converge.yaml"
     scenario.write_text(
         "name: auto-converge\n"
         "workload: {kind: churn, noise: 100MiB, rate: 8000}\n"
@@ -132,40 +131,40 @@ def test_auto_converge(run: Run, folder: Path) -> None:
         "script: [{at: pass, number: 5, do: [{action: qmp-answers}]}]\n",
         encoding="utf-8",
     )
-    ended = run(str(scenario), *MEMORY)
-    passed(ended)
-    assert "auto-converge" in switched_on(ended.out)[0]
-    assert '"cpu-throttle-percentage"' in (ended.out / "qmp.jsonl").read_text("utf-8")
+    run = freepage.run(str(scenario))
+    passed(run)
+    assert "auto-converge" in switched_on(run.folder)[0]
+    assert '"cpu-throttle-percentage"' in (run.folder / "qmp.jsonl").read_text("utf-8")
 
 
 @pytest.mark.parametrize("channels", [0, pytest.param(2, marks=slow)])
-def test_tls(run: Run, channels: int) -> None:
+def test_tls(freepage: Freepage, channels: int) -> None:
     keys = {"migration.tls": True, "migration.multifd": channels, "workload.noise": "100MiB"}
-    ended = run("freed", *MEMORY, *settings(keys))
-    passed(ended)
-    assert switched_on(ended.out)[1]["tls-creds"]
+    run = freepage.run("freed", set=keys)
+    passed(run)
+    assert switched_on(run.folder)[1]["tls-creds"]
 
 
-def test_postcopy_allowed_means_that_nothing_is_asked(run: Run) -> None:
+def test_postcopy_allowed_means_that_nothing_is_asked(freepage: Freepage) -> None:
     skip_unless(demand_userfaultfd)
     keys = {
         "migration.postcopy": True,
         "expect.skipping": False,
-        "expect.skipped_percent_min": "null",
+        "expect.skipped_percent_min": None,
         "expect.refused": "postcopy-ram is enabled: the destination could fault on a page that was skipped",
         "workload.noise": "100MiB",
     }
-    ended = run("freed", *MEMORY, *settings(keys))
-    result = passed(ended, skipping=False)
-    assert "postcopy-ram" in switched_on(ended.out)[0]
+    run = freepage.run("freed", set=keys)
+    result = passed(run, skipping=False)
+    assert "postcopy-ram" in switched_on(run.folder)[0]
     assert result.protocol.requests == 0
 
 
-def test_several_blocks(run: Run) -> None:
+def test_several_blocks(freepage: Freepage) -> None:
     """NUMA nodes, a DIMM and the PCI hole at once: frames, offsets and blocks all differ."""
-    ended = run("several-blocks", *MEMORY)
-    result = passed(ended)
-    compared = blocks_compared(ended.out)
+    run = freepage.run("several-blocks")
+    result = passed(run)
+    compared = blocks_compared(run.folder)
     assert {name: compared[name] >> 20 for name in ("ram-node0", "ram-node1")} == {
         "ram-node0": 128,
         "ram-node1": 128,
@@ -180,45 +179,45 @@ def test_several_blocks(run: Run) -> None:
     ids=["all-below-the-hole", "up-to-the-hole", "beyond-the-hole"],
 )
 @pytest.mark.parametrize("machine", [pytest.param("pc", marks=slow), "q35"])
-def test_the_pci_hole(run: Run, machine: str, below_4g: str) -> None:
+def test_the_pci_hole(freepage: Freepage, machine: str, below_4g: str) -> None:
     keys = {
         "guest.machine": machine,
         "guest.below_4g": below_4g,
         "workload.noise": "100MiB",
         **NO_BOUNCE,
     }
-    ended = run("freed", *MEMORY, *settings(keys))
-    passed(ended)
-    record = (ended.out / "source.record").read_bytes()
+    run = freepage.run("freed", set=keys)
+    passed(run)
+    record = (run.folder / "source.record").read_bytes()
     # The block's ranges, in the record's own words: beyond the hole begins the one at 4 GiB.
     assert (b"[4294967296, " in record) == (below_4g == "248MiB")
 
 
 @pytest.mark.parametrize("nodes", [pytest.param(2, marks=slow), pytest.param(3, marks=slow)])
 @pytest.mark.parametrize("machine", ["pc", "q35"])
-def test_numa_nodes(run: Run, machine: str, nodes: int) -> None:
+def test_numa_nodes(freepage: Freepage, machine: str, nodes: int) -> None:
     keys = {
         "guest.machine": machine,
         "guest.nodes": nodes,
         "guest.vcpus": nodes,
         "workload.noise": "100MiB",
     }
-    ended = run("churn", *MEMORY, *settings(keys))
-    passed(ended)
-    assert {f"ram-node{node}" for node in range(nodes)} <= set(blocks_compared(ended.out))
+    run = freepage.run("churn", set=keys)
+    passed(run)
+    assert {f"ram-node{node}" for node in range(nodes)} <= set(blocks_compared(run.folder))
 
 
 @slow
-def test_huge_pages(run: Run) -> None:
+def test_huge_pages(freepage: Freepage) -> None:
     """Dirty pages are small all the same; what was skipped of a huge page has to read zero."""
     skip_unless(demand_hugepages, 256 << 20)
-    ended = run("freed", *MEMORY, *settings({"guest.hugepages": True, "workload.noise": "100MiB"}))
-    passed(ended)
-    assert '"hugetlb":true' in (ended.out / "source.command").read_text("utf-8")
+    run = freepage.run("freed", set={"guest.hugepages": True, "workload.noise": "100MiB"})
+    passed(run)
+    assert '"hugetlb":true' in (run.folder / "source.command").read_text("utf-8")
 
 
 @pytest.mark.parametrize("workload", ["freed", pytest.param("churn", marks=slow)])
-def test_a_nic_writes_into_memory(run: Run, workload: str) -> None:
+def test_a_nic_writes_into_memory(freepage: Freepage, workload: str) -> None:
     keys = {"guest.traffic": True, "workload.noise": "100MiB"}
-    ended = run(workload, *MEMORY, *settings(keys))
-    passed(ended)
+    run = freepage.run(workload, set=keys)
+    passed(run)

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from harness.toolchain import Kernel, QemuBinary, Toolchain
-from tests.vm.conftest import QEMU
 from tests.vm.programs.module import Setup
 from tests.vm.programs.plain import MIB
 from tests.vm.programs.shell import ShellGuest
@@ -23,16 +22,6 @@ OURS, STOCK = "freepage_balloon", "virtio_balloon"
 DRIVERS = (OURS, STOCK)
 
 Boot = Callable[..., ShellGuest]
-
-
-@pytest.fixture(scope="module")
-def toolchain() -> Toolchain:
-    return Toolchain()
-
-
-@pytest.fixture(scope="module")
-def qemu(toolchain: Toolchain) -> QemuBinary:
-    return toolchain.external_qemu(Path(QEMU)) if QEMU else toolchain.qemu()
 
 
 @pytest.fixture

@@ -23,11 +23,6 @@ SUITES = [KERNELS[0], *(pytest.param(name, marks=pytest.mark.slow) for name in (
 _SAID = re.compile(r"^(?:\S*/)?(?P<file>\w+\.[ch]):(?P<line>\d+):\d+: (?P<kind>warning|error): (?P<text>.*)")
 
 
-@pytest.fixture(scope="module")
-def toolchain() -> Toolchain:
-    return Toolchain()
-
-
 def kernel_of(toolchain: Toolchain, name: str) -> Kernel:
     try:
         return toolchain.kernel(name)

@@ -10,20 +10,9 @@ import pytest
 
 from harness.errors import MachineryError
 from harness.toolchain import Kernel, QemuBinary, Toolchain
-from tests.vm.conftest import QEMU
 from tests.vm.programs.module import ModuleGuest, Setup
 
 POINTS = ("before-walk", "mid-walk", "after-walk")
-
-
-@pytest.fixture(scope="module")
-def toolchain() -> Toolchain:
-    return Toolchain()
-
-
-@pytest.fixture(scope="module")
-def qemu(toolchain: Toolchain) -> QemuBinary:
-    return toolchain.external_qemu(Path(QEMU)) if QEMU else toolchain.qemu()
 
 
 @pytest.fixture(scope="module")

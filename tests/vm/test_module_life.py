@@ -10,22 +10,11 @@ from pathlib import Path
 import pytest
 
 from harness.toolchain import Kernel, QemuBinary, Toolchain
-from tests.vm.conftest import QEMU
 from tests.vm.programs.module import ModuleGuest, Setup
 from tests.vm.programs.plain import MIB
 from tests.vm.programs.shell import ShellGuest
 
 MODULE = "/lib/modules/freepage_balloon.ko"
-
-
-@pytest.fixture(scope="module")
-def toolchain() -> Toolchain:
-    return Toolchain()
-
-
-@pytest.fixture(scope="module")
-def qemu(toolchain: Toolchain) -> QemuBinary:
-    return toolchain.external_qemu(Path(QEMU)) if QEMU else toolchain.qemu()
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import pytest
 
 from harness.memory.walk import Standing
 from harness.toolchain import Kernel, QemuBinary, Toolchain
-from tests.vm.conftest import QEMU
 from tests.vm.programs.answers import HELD, Answer, Watcher
 from tests.vm.programs.module import ModuleGuest, Setup
 from tests.vm.programs.plain import MIB
@@ -20,16 +19,6 @@ MEMORY = 256 * MIB
 TEST = "/sys/kernel/debug/freepage_balloon/test"
 FIRST = 4242  # any seed
 LARGEST_ORDER = 10
-
-
-@pytest.fixture(scope="module")
-def toolchain() -> Toolchain:
-    return Toolchain()
-
-
-@pytest.fixture(scope="module")
-def qemu(toolchain: Toolchain) -> QemuBinary:
-    return toolchain.external_qemu(Path(QEMU)) if QEMU else toolchain.qemu()
 
 
 @pytest.fixture(scope="module")

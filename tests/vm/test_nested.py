@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import shlex
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,8 +24,9 @@ from harness.report.folder import MARKER
 from harness.report.result import Result
 from harness.run.carry_out import EXIT_CODES
 from harness.scenario.load import list_scenarios, load_scenario
+from harness.testing import Ending, Freepage, Running
 from harness.toolchain.cache import Cache
-from tests.vm.conftest import Ended, Running, assert_all_gone
+from tests.vm.conftest import assert_all_gone
 from tests.vm.processes import name_of
 
 #: Minutes on quiet cores; a busy machine may take many times as long.
@@ -54,15 +53,16 @@ SHIPPED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 pytestmark = pytest.mark.timeout(LONGEST)
 
 
-def nested(folder: Path, *words: str) -> Running:
+@pytest.fixture
+def freepage(freepage: Freepage) -> Freepage:
+    """The scenarios decide about all that is not said."""
+    return freepage.without_defaults()
+
+
+def nested(freepage: Freepage, *words: str) -> Running:
     """A command that runs scenarios in one nested machine."""
-    return Running(["run", *words, "--nested", "--json", "--out", str(folder / "out")], folder / "out")
-
-
-def end(running: Running) -> Ended:
-    """Its end, however long it takes."""
-    stdout, stderr = running.process.communicate(timeout=LONGEST)
-    return Ended(running.process.returncode, stdout, stderr, running.out)
+    scenario, *rest = words
+    return freepage.start(scenario, *rest, "--nested", timeout=LONGEST)
 
 
 def documents(text: str) -> list[Result]:
@@ -75,13 +75,13 @@ def documents(text: str) -> list[Result]:
     return found
 
 
-def assert_right(ended: Ended, *scenarios: str) -> list[Result]:
+def assert_right(ended: Ending, *scenarios: str) -> list[Result]:
     """All end under real KVM as they say, with pages skipped and every page that the host wrote named."""
     wanted = [load_scenario(name).expect for name in scenarios]
     found = documents(ended.stdout)
     assert [result.scenario for result in found] == list(scenarios), str(ended)
     assert [result.verdict for result in found] == [expect.verdict for expect in wanted], str(ended)
-    assert ended.status == max(EXIT_CODES[expect.verdict] for expect in wanted)
+    assert ended.exit_code == max(EXIT_CODES[expect.verdict] for expect in wanted)
     for result, expect in zip(found, wanted, strict=True):
         assert result.accelerator in CHAINS
         assert result.pages.skipped > 0 or not expect.skipping
@@ -91,13 +91,13 @@ def assert_right(ended: Ended, *scenarios: str) -> list[Result]:
 
 
 @pytest.mark.slow
-def test_scenarios_share_a_machine_and_pass_under_kvm(folder: Path) -> None:
-    ended = end(nested(folder, "idle", "freed", "--memory", "512MiB"))
+def test_scenarios_share_a_machine_and_pass_under_kvm(freepage: Freepage) -> None:
+    ended = nested(freepage, "idle", "freed", "--memory", "512MiB").end()
     found = assert_right(ended, "idle", "freed")
     for result in found:
         assert result.folder is not None
         place = Path(result.folder)
-        assert place.parent == ended.out
+        assert place.parent == ended.folder
         # Written by the command inside, and here: same place, same content.
         assert Result.from_json((place / "result.json").read_text()) == result
         assert not (place / MARKER).exists()
@@ -109,19 +109,13 @@ def test_scenarios_share_a_machine_and_pass_under_kvm(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_shell_reads_what_it_is_given_and_ends_as_its_commands_do(folder: Path) -> None:
-    words = ["shell", "idle", "--memory", "256MiB", "--nested", "--out", str(folder / "out")]
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "harness", *words],
-        input="cat /sys/devices/system/clocksource/*/current_clocksource; exit 7\n",
-        capture_output=True,
-        text=True,
-        timeout=LONGEST,
-        check=False,
-    )
-    assert done.returncode == 7, done.stdout + done.stderr
-    assert "kvm-clock" in done.stdout
-    assert (folder / "out" / "nested-console.log").exists()
+def test_a_shell_reads_what_it_is_given_and_ends_as_its_commands_do(freepage: Freepage) -> None:
+    words = "cat /sys/devices/system/clocksource/*/current_clocksource; exit 7\n"
+    shell = freepage.start("idle", "--nested", command="shell", memory="256MiB", stdin=words, timeout=LONGEST)
+    ended = shell.end()
+    assert ended.exit_code == 7, str(ended)
+    assert "kvm-clock" in ended.stdout
+    assert (ended.folder / "nested-console.log").exists()
 
 
 @pytest.fixture
@@ -157,74 +151,72 @@ def test_a_machine_that_hangs_is_an_error(broken: Callable[[str], NestedMachine]
     assert "before the hang" in caught.value.last_lines
 
 
-def test_sigkill_while_it_boots_leaves_nothing(folder: Path) -> None:
-    running = nested(folder, "idle")
+def test_sigkill_while_it_boots_leaves_nothing(freepage: Freepage) -> None:
+    running = nested(freepage, "idle")
     running.wait_for_step("nested-machine")
     # For a moment it is still the program that executes QEMU, and amid that it has neither name nor words.
     deadline = Deadline(30, "the machine's QEMU")
-    while not any(name_of(process).startswith("qemu-system") for process in running.family()):
+    while not any(name_of(process).startswith("qemu-system") for process in running.processes()):
         deadline.check()
-    family = running.family()
+    processes = running.processes()
     running.process.kill()
-    assert end(running).status == -signal.SIGKILL
-    assert_all_gone(family)
+    assert running.end().exit_code == -signal.SIGKILL
+    assert_all_gone(processes)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_polite_signal_reaches_the_command_inside(folder: Path, number: signal.Signals) -> None:
-    running = nested(folder, "churn", "--memory", "256MiB")
+def test_a_polite_signal_reaches_the_command_inside(freepage: Freepage, number: signal.Signals) -> None:
+    running = nested(freepage, "churn", "--memory", "256MiB")
     running.wait_for_step("boot")
-    family = running.family()
+    processes = running.processes()
     running.process.send_signal(number)
-    ended = end(running)
-    assert ended.status == 130, str(ended)
+    ended = running.end()
+    assert ended.exit_code == 130, str(ended)
     assert ended.stdout == ""
-    assert "interrupted during step" in (ended.out / MARKER).read_text()
-    assert_all_gone(family)
+    assert "interrupted during step" in (ended.folder / MARKER).read_text()
+    assert_all_gone(processes)
 
 
 @pytest.mark.slow
-def test_a_machine_that_dies_in_mid_run_is_no_verdict(folder: Path) -> None:
-    running = nested(folder, "idle", "--memory", "256MiB")
+def test_a_machine_that_dies_in_mid_run_is_no_verdict(freepage: Freepage) -> None:
+    running = nested(freepage, "idle", "--memory", "256MiB")
     running.wait_for_step("boot")
-    for process in running.family():
+    for process in running.processes():
         if process.name().startswith("qemu-system"):
             process.kill()
-    ended = end(running)
-    assert ended.status == 3, str(ended)
+    ended = running.end()
+    assert ended.exit_code == 3, str(ended)
     assert ended.stdout == ""
-    assert "the nested machine has ended" in (ended.out / MARKER).read_text()
+    assert "the nested machine has ended" in (ended.folder / MARKER).read_text()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["late-arming", "partial-arming"])
-def test_an_unarmed_log_is_caught_under_kvm_and_only_there(
-    folder: Path, start: Callable[..., Running], fault: str
-) -> None:
-    ended = end(nested(folder, "race-w2", "--fault", fault))
-    assert ended.status == 1, str(ended)
+def test_an_unarmed_log_is_caught_under_kvm_and_only_there(freepage: Freepage, fault: str) -> None:
+    ended = nested(freepage, "race-w2", "--fault", fault).end()
+    assert ended.exit_code == 1, str(ended)
     (result,) = documents(ended.stdout)
     assert result.accelerator in CHAINS
     assert "skipped-but-changed-since-request" in {finding.rule for finding in result.findings}
-    options = ("--fault", fault, "--accel", "tcg", "--json", "--memory", "192MiB")
-    emulated = end(start("run", "race-w2", *options))
-    assert emulated.status == 0, str(emulated)
+    running = freepage.start("race-w2", fault=fault, accel="tcg", memory="192MiB", timeout=LONGEST)
+    emulated = running.end()
+    assert emulated.exit_code == 0, str(emulated)
 
 
 @pytest.mark.slow
-def test_a_nic_that_the_kernel_serves_writes_into_memory(folder: Path) -> None:
+def test_a_nic_that_the_kernel_serves_writes_into_memory(freepage: Freepage) -> None:
     options = ("--memory", "512MiB", "--set", "guest.vhost=true", "--set", "guest.traffic=true")
-    (result,) = assert_right(end(nested(folder, "freed", *options)), "freed")
+    (result,) = assert_right(nested(freepage, "freed", *options).end(), "freed")
     assert result.folder is not None
     assert '"vhost":true' in (Path(result.folder) / "source.command").read_text()
 
 
 @pytest.mark.slow
-def test_vhosts_own_log_has_to_be_read(folder: Path) -> None:
+def test_vhosts_own_log_has_to_be_read(freepage: Freepage) -> None:
     scenario = str(SCENARIOS / "vhost-off.yaml")
-    ended = end(nested(folder, scenario, "--fault", "vhost-not-synced"))
-    assert ended.status == 1, str(ended)
+    ended = nested(freepage, scenario, "--fault", "vhost-not-synced").end()
+    assert ended.exit_code == 1, str(ended)
     (result,) = documents(ended.stdout)
     assert {"differs-though-sent", "differs-not-skipped"} & {finding.rule for finding in result.findings}
 
@@ -236,10 +228,10 @@ def test_all_that_ships_is_in_a_group() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("group", SHIPPED)
-def test_what_ships_passes(folder: Path, group: str) -> None:
+def test_what_ships_passes(freepage: Freepage, group: str) -> None:
     """One machine for each group."""
     names, options = SHIPPED[group]
-    assert_right(end(nested(folder, *names, *options)), *names)
+    assert_right(nested(freepage, *names, *options).end(), *names)
 
 
 @pytest.mark.slow
@@ -252,8 +244,8 @@ def test_what_ships_passes(folder: Path, group: str) -> None:
         "migration.clear_bitmap_shift=31",
     ],
 )
-def test_every_way_to_log_writes(folder: Path, setting: str) -> None:
-    ended = end(nested(folder, "race-w2", "--set", setting))
+def test_every_way_to_log_writes(freepage: Freepage, setting: str) -> None:
+    ended = nested(freepage, "race-w2", "--set", setting).end()
     (result,) = assert_right(ended, "race-w2")
     assert result.folder is not None
     said = (Path(result.folder) / "source.command").read_text()

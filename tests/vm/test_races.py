@@ -4,13 +4,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 
 import pytest
 
-from tests.vm.conftest import Ended
-
-Run = Callable[..., Ended]
+from harness.testing import Freepage, Run
 
 #: How often ci/nightly repeats each race.
 REPEATS = int(os.environ.get("FREEPAGE_RACE_REPEATS", "100"))
@@ -19,21 +16,21 @@ VERDICTS = {"race-w1": "pass", "race-w2": "pass", "race-w3": "pass", "race-w4": 
 W5 = {"reported-though-owned", "reported-undecided"}
 
 
-def judge(ended: Ended, race: str) -> None:
-    assert ended.result.verdict == VERDICTS[race], str(ended)
-    rules = {finding.rule for finding in ended.result.findings}
-    assert (rules & W5 != set()) == (race == "race-w5"), str(ended)
+def judge(run: Run, race: str) -> None:
+    assert run.result.verdict == VERDICTS[race], str(run)
+    rules = {finding.rule for finding in run.result.findings}
+    assert (rules & W5 != set()) == (race == "race-w5"), str(run)
 
 
 # The other two are controls of the sample of faults.
 @pytest.mark.parametrize("race", ["race-w1", "race-w4", "race-w5"])
-def test_a_forced_race(run: Run, race: str) -> None:
-    judge(run(race, "--seed", "7", "--memory", "192MiB"), race)
+def test_a_forced_race(freepage: Freepage, race: str) -> None:
+    judge(freepage.run(race, seed=7, memory="192MiB"), race)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(6 * 3600)
 @pytest.mark.parametrize("race", VERDICTS)
-def test_the_same_seed_gives_the_same_verdict_every_time(run: Run, race: str) -> None:
+def test_the_same_seed_gives_the_same_verdict_every_time(freepage: Freepage, race: str) -> None:
     for _ in range(REPEATS):
-        judge(run(race, "--seed", "7", "--memory", "192MiB"), race)
+        judge(freepage.run(race, seed=7, memory="192MiB"), race)

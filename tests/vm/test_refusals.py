@@ -20,22 +20,11 @@ from harness.migration.device import read_counters
 from harness.migration.qmp import CommandError, Monitor
 from harness.toolchain import QemuBinary, Toolchain
 from harness.toolchain.qemu import WITH_COLO
-from tests.vm.conftest import QEMU
 from tests.vm.programs.module import ModuleGuest, Setup
 from tests.vm.programs.plain import MIB, Machine, PlainGuest, Software
 
 DEVICE = "/machine/peripheral/balloon/virtio-backend"
 MEMORY = 256 * MIB
-
-
-@pytest.fixture(scope="module")
-def toolchain() -> Toolchain:
-    return Toolchain()
-
-
-@pytest.fixture(scope="module")
-def qemu(toolchain: Toolchain) -> QemuBinary:
-    return toolchain.external_qemu(Path(QEMU)) if QEMU else toolchain.qemu()
 
 
 @pytest.fixture(scope="module")

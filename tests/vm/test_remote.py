@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from typing import Any
 import pytest
 
 from harness.report.result import Result
-from tests.vm.conftest import LONGEST, QEMU
+from tests.vm.conftest import LONGEST
+
+QEMU = os.environ.get("FREEPAGE_TEST_QEMU")
 
 
 def scene(what: str, folder: Path, repository: Path) -> Any:

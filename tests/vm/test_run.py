@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,17 +12,15 @@ import pytest
 from harness.report.folder import MARKER
 from harness.report.result import Result
 from harness.scenario.load import load_scenario
-from tests.vm.conftest import Ended, Start
-
-Run = Callable[..., Ended]
+from harness.testing import Freepage, Run
 
 
-def judged(ended: Ended, verdict: str = "pass") -> Result:
+def judged(run: Run, verdict: str = "pass") -> Result:
     """The result, which has to be this verdict."""
     status = {"pass": 0, "fail": 1, "inconclusive": 4}[verdict]
-    assert ended.status == status, str(ended)
-    result = ended.result
-    assert result.verdict == verdict, str(ended)
+    assert run.exit_code == status, str(run)
+    result = run.result
+    assert result.verdict == verdict, str(run)
     pages = result.pages
     assert pages.total == pages.equal + pages.skipped + sum(pages.explained.values()) + pages.wrong
     assert not result.not_compared
@@ -41,8 +38,10 @@ def judged(ended: Ended, verdict: str = "pass") -> Result:
     ],
     ids=lambda value: str(value),
 )
-def test_memory_is_right(run: Run, scenario: str, arm: str, machine: str, least_skipped: int) -> None:
-    result = judged(run(scenario, "--arm", arm, "--set", f"guest.machine={machine}"))
+def test_memory_is_right(
+    freepage: Freepage, scenario: str, arm: str, machine: str, least_skipped: int
+) -> None:
+    result = judged(freepage.run(scenario, arm=arm, machine=machine))
     assert result.arm == arm
     assert result.pages.skipped_percent >= least_skipped
     assert (result.pages.skipped > 0) == (arm == "info")
@@ -62,78 +61,79 @@ def test_memory_is_right(run: Run, scenario: str, arm: str, machine: str, least_
     assert guest.exercise_pages
 
 
-def test_the_peer_arm_runs_and_its_memory_is_right(run: Run) -> None:
-    ended = run("freed", "--arm", "hint")
+def test_the_peer_arm_runs_and_its_memory_is_right(freepage: Freepage) -> None:
+    run = freepage.run("freed", arm="hint")
     # Under emulation upstream's driver may be too slow for its hints to save anything.
-    result = judged(ended, "pass" if ended.status == 0 else "inconclusive")
+    result = judged(run, "pass" if run.exit_code == 0 else "inconclusive")
     assert result.pages.wrong == 0
     assert result.pages.skipped == 0
     assert result.guest.checksum_matches
 
 
-def test_without_strict_nothing_is_held(run: Run) -> None:
-    result = judged(run("freed", "--no-strict"))
+def test_without_strict_nothing_is_held(freepage: Freepage) -> None:
+    result = judged(freepage.run("freed", strict=False))
     assert result.time.held_ms == 0
     assert not result.strict
     assert result.pages.skipped_percent >= 60
 
 
-def test_strict_holds_the_guest_at_each_request(run: Run) -> None:
-    ended = run("freed")
-    result = judged(ended)
+def test_strict_holds_the_guest_at_each_request(freepage: Freepage) -> None:
+    run = freepage.run("freed")
+    result = judged(run)
     assert result.time.held_ms > 0
-    events = [json.loads(line) for line in (ended.out / "events.jsonl").read_text().splitlines()]
+    events = [json.loads(line) for line in (run.folder / "events.jsonl").read_text().splitlines()]
     kinds = [event["kind"] for event in events if event["source"] == "source.qmp"]
     held = kinds.index("FREE_PAGE_INFO_HOLD")
     assert "STOP" in kinds[:held]
     assert kinds[held + 1] == "RESUME"
 
 
-def test_the_run_folder_tells_everything(run: Run) -> None:
-    ended = run("idle", "--arm", "off")
-    judged(ended)
-    out = ended.out
+def test_the_run_folder_tells_everything(freepage: Freepage) -> None:
+    run = freepage.run("idle", arm="off")
+    judged(run)
+    out = run.folder
     assert not (out / MARKER).exists()
-    assert Result.from_json((out / "result.json").read_text()) == ended.result
-    assert load_scenario(str(out / "scenario.yaml")).seed == ended.result.seed
+    assert Result.from_json((out / "result.json").read_text()) == run.result
+    assert load_scenario(str(out / "scenario.yaml")).seed == run.result.seed
     assert "Linux version" in (out / "console.log").read_text()
     for side in ("source", "destination"):
         assert "<domain" in (out / f"{side}.xml").read_text()
         assert "pc.ram" in (out / f"{side}.command").read_text()
-    assert shlex.split(ended.result.replay)[:2] == ["freepage", "run"]
+    assert shlex.split(run.result.replay)[:2] == ["freepage", "run"]
     for side in ("source_qemu", "destination_qemu"):
-        assert len(ended.result.versions[side]["sha256"]) == 64
+        assert len(run.result.versions[side]["sha256"]) == 64
     assert '"execute"' in (out / "qmp.jsonl").read_text()
 
 
-def test_the_same_run_again_from_its_folder(run: Run, start: Start) -> None:
-    first = run("churn", "--seed", "7")
-    again = start("run", str(first.out / "scenario.yaml"), "--json").end()
+def test_the_same_run_again_from_its_folder(freepage: Freepage) -> None:
+    first = freepage.run("churn", seed=7)
+    again = freepage.run(first.folder / "scenario.yaml")
     assert judged(first).seed == judged(again).seed == 7
 
 
-def test_multifd(run: Run) -> None:
-    result = judged(run("freed", "--set", "migration.multifd=2"))
+def test_multifd(freepage: Freepage) -> None:
+    result = judged(freepage.run("freed", set={"migration.multifd": 2}))
     assert result.pages.skipped_percent >= 60
 
 
-def test_two_runs_at_once(start: Start) -> None:
-    both = [start("run", "idle", "--arm", "off", "--json"), start("run", "freed", "--json")]
-    for ended in [running.end() for running in both]:
-        judged(ended)
+def test_two_runs_at_once(freepage: Freepage) -> None:
+    both = [freepage.start("idle", arm="off"), freepage.start("freed")]
+    for ending in [running.end() for running in both]:
+        judged(ending.run())
 
 
-def test_a_shell_runs_commands_from_stdin(start: Start) -> None:
-    ended = start("shell", "idle", "--arm", "off", stdin="uname -s; cat /proc/cmdline >&2; exit 7\n").end()
-    assert ended.stdout == "Linux\n", str(ended)
-    assert "freepage.driver=info" in ended.stderr
-    assert ended.status == 7
+def test_a_shell_runs_commands_from_stdin(freepage: Freepage) -> None:
+    words = "uname -s; cat /proc/cmdline >&2; exit 7\n"
+    ending = freepage.start("idle", command="shell", arm="off", stdin=words).end()
+    assert ending.stdout == "Linux\n", str(ending)
+    assert "freepage.driver=info" in ending.stderr
+    assert ending.exit_code == 7
 
 
-def test_an_existing_folder_is_left_alone(start: Start, tmp_path: Path) -> None:
+def test_an_existing_folder_is_left_alone(freepage: Freepage, tmp_path: Path) -> None:
     kept = tmp_path / "out"
     kept.mkdir()
-    ended = start("run", "idle", "--out", str(kept)).end()
-    assert ended.status == 2
-    assert "exists already" in ended.stderr
+    ending = freepage.start("idle", "--out", str(kept)).end()
+    assert ending.exit_code == 2
+    assert "exists already" in ending.stderr
     assert not list(kept.iterdir())

@@ -26,7 +26,6 @@ from harness.memory.walk import (
 )
 from harness.migration.qmp import QmpEvent
 from harness.toolchain import QemuBinary, Toolchain
-from tests.vm.conftest import QEMU
 from tests.vm.programs.debian import Makedumpfile, SuiteKernel, quiet_initrd, suite_kernel
 from tests.vm.programs.plain import Machine, PlainGuest, Software
 
@@ -39,16 +38,6 @@ NIGHTLY = pytest.mark.slow
 
 #: Other suites are fetched, and each guest is booted for it alone: too long for every change.
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="session")
-def toolchain() -> Toolchain:
-    return Toolchain()
-
-
-@pytest.fixture(scope="session")
-def qemu(toolchain: Toolchain) -> QemuBinary:
-    return toolchain.external_qemu(Path(QEMU)) if QEMU else toolchain.qemu()
 
 
 @dataclass(frozen=True)
