@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import accel
+from harness import accel, invoke
 from harness.bench import command, runner
 from harness.bench.compare import compare
 from harness.bench.compared import as_document, lines
@@ -189,10 +189,9 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     package = tmp_path / "fake"
     package.mkdir()
     (package / "fake.py").write_text(FAKE)
-    (package / "python").write_text(f'#!/bin/sh\nshift 3\nexec {sys.executable} {package / "fake.py"} "$@"\n')
-    (package / "python").chmod(0o755)
     (package / "result.json").write_text(measured().to_json())
-    monkeypatch.setattr(runner.sys, "executable", str(package / "python"))
+    fake = [sys.executable, str(package / "fake.py")]
+    monkeypatch.setattr(invoke, "command_line", lambda words: [*fake, *map(str, words)])
     monkeypatch.setenv("FAKE_RESULT", str(package / "result.json"))
     monkeypatch.setenv("FAKE_CALLS", str(package / "calls"))
     return package
