@@ -13,8 +13,8 @@ import libvirt
 from harness.errors import MachineryError
 from harness.events import Deadline, EventStream
 from harness.guest.control import GuestControl
-from harness.memory import formula
 from harness.scenario.resolve import Resolved
+from harness.scenario.workloads.answer import Answer, number
 from harness.verdict.judge import GuestChecks
 
 #: The guest looks at all of its memory, twice, and may be emulated.
@@ -56,7 +56,7 @@ def look(control: GuestControl, events: EventStream) -> int:
     with events.step("verify") as step:
         verify = control.call("verify", deadline=deadline)
         step.note(pages=verify["pages"], bad=verify["bad"])
-    return _number(verify, "bad")
+    return number(verify, "bad")
 
 
 def check(
@@ -73,6 +73,7 @@ def check(
     Raises :class:`GuestLost` if it does not answer.
     """
     deadline = Deadline(seconds, "the guest's own checks")
+    workload = resolved.scenario.workload
     with events.step("verify") as step:
         # The churn goes on until here: what it owns is known by the number of its steps.
         control.call("stop", deadline=deadline)
@@ -80,36 +81,21 @@ def check(
         step.note(pages=verify["pages"], bad=verify["bad"])
     with ThreadPoolExecutor(1, "formula") as pool, events.step("exercise") as step:
         # The host computes what the guest must have found while the guest is busy.
-        expected = pool.submit(_expected, resolved, verify)
+        answer = Answer.read(verify)
+        expected = pool.submit(workload.matches, answer, resolved.seed, resolved.noise_bytes)
         exercise = control.call("exercise", resolved.seed, deadline=deadline)
         step.note(pages=exercise["pages"], bad=exercise["bad"])
-        found = formula.Expected(_number(verify, "pages"), str(verify["checksum"]))
-        matches = expected.result() == found
+        matches = expected.result()
     kernel_log = control.call("kmsg", since, deadline=deadline)
     counters = control.call("stats", deadline=deadline)
     checks = GuestChecks(
-        # What the churn found while it ran counts as well: it covers its own tracks.
-        verify_bad=_number(verify, "bad") + _number(verify, "live_bad"),
+        verify_bad=workload.wrong(answer),
         # A fresh page that is not zero was given out by a kernel that believes it is.
-        exercise_bad=_number(exercise, "bad") + _number(exercise, "nonzero"),
+        exercise_bad=number(exercise, "bad") + number(exercise, "nonzero"),
         kernel_warnings=_trouble(kernel_log),
         checksum_matches=matches,
     )
     return Answers(checks, verify, exercise, kernel_log, counters)
-
-
-def _expected(resolved: Resolved, verify: Mapping[str, object]) -> formula.Expected:
-    workload = resolved.scenario.workload
-    keep = getattr(workload, "keep", None)
-    steps = _number(verify, "steps")
-    return formula.expected(workload.kind, resolved.seed, resolved.noise_bytes, keep=keep, steps=steps)
-
-
-def _number(answer: Mapping[str, object], key: str) -> int:
-    value = answer.get(key)
-    if not isinstance(value, int):
-        raise MachineryError(f"the guest's answer has no number {key!r}: {dict(answer)!r}")
-    return value
 
 
 def _trouble(log: Mapping[str, object]) -> tuple[str, ...]:
@@ -118,4 +104,4 @@ def _trouble(log: Mapping[str, object]) -> tuple[str, ...]:
         raise MachineryError("the guest cannot read its kernel's log")
     lines = log.get("lines")
     quoted = tuple(str(line) for line in lines) if isinstance(lines, list) else ()
-    return quoted + ("(not quoted)",) * (_number(log, "count") - len(quoted))
+    return quoted + ("(not quoted)",) * (number(log, "count") - len(quoted))

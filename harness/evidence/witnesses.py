@@ -97,11 +97,7 @@ def _formula(then: PageDigests, pages: PageNumbers, resolved: Resolved) -> Flags
     firsts, digests = then.marks(pages)
     mine = formula.recognise(firsts, digests, then.digest)
     workload = resolved.scenario.workload
-    if workload.kind not in formula.CHANGING:
-        numbers = formula.first_generation(resolved.seed, formula.keys_of(firsts))
-        keep = getattr(workload, "keep", None)
-        mine &= formula.owns(workload.kind, resolved.noise_bytes, keep, numbers)
-    return mine
+    return mine & workload.owns(resolved.seed, resolved.noise_bytes, formula.keys_of(firsts))
 
 
 def is_quiet(resolved: Resolved) -> bool:

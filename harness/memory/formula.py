@@ -6,11 +6,13 @@ The content of page N in generation G under seed S is a formula, the same as in
 by whatever corrupted them; so the host computes the checksum of everything that
 a workload must own, and compares it with what the guest read::
 
-    expected = formula.expected("churn", seed, noise_bytes, steps=verify["steps"])
+    generations = formula.churn_generations(seed, pages, steps=verify["steps"])
+    expected = formula.expected(seed, generations)
     assert (expected.pages, expected.checksum) == (verify["pages"], verify["checksum"])
 
 The churn is deterministic too: the number of steps that it has made is all that
-is needed to know which pages it owns, and in which generation each is.
+is needed to know which pages it owns, and in which generation each is.  Which
+pages a workload owns, its class says: :mod:`harness.scenario.workloads`.
 """
 
 from __future__ import annotations
@@ -25,23 +27,19 @@ import numpy.typing as npt
 PAGE: Final = 4096
 WORDS: Final = PAGE // 8
 
-#: Workloads whose pages change as they go on.
-CHANGING: Final = ("churn", "rewrite")
-
-#: What ``freed`` keeps, and ``idle`` does, when ``keep=`` is not given.
-KEEP: Final = {"freed": 16 << 20, "idle": 0, "compile": 16 << 20, "database": 16 << 20}
-
 #: What ``dma`` reads at a time, in pages.
 PIECE: Final = 16
 
 #: Of the disk that ``pagecache`` and ``dma`` read: one for all runs, so that it is made once.
 DISK_SEED: Final = 0x66726565
 
+#: In place of a generation: the workload does not own this page (any more).
+FREED: Final = -1
+
 _MASK: Final = (1 << 64) - 1
 _GOLDEN: Final = 0x9E3779B97F4A7C15
 _GENERATION: Final = 0xC2B2AE3D27D4EB4F
 _MIX: Final = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
-_FREED: Final = -1
 _PAGES_AT_ONCE: Final = 2048
 
 Words = npt.NDArray[np.uint64]
@@ -115,13 +113,11 @@ def first_generation(seed: int, keys: Words) -> Words:
     return (keys ^ np.uint64(seed & _MASK)) * np.uint64(pow(_GOLDEN, -1, 1 << 64))
 
 
-def owns(kind: str, noise_bytes: int, keep: int | None, numbers: Words) -> npt.NDArray[np.bool_]:
-    """Which of these pages of generation 0 belong to a workload that stands still."""
-    kept = KEEP.get(kind, 0) if keep is None else keep
-    table = _owned(kind, 0, noise_bytes // PAGE, kept // PAGE, 0)
-    known = numbers < np.uint64(len(table))
+def among(numbers: Words, generations: Generations) -> npt.NDArray[np.bool_]:
+    """Which of these are numbers of pages that are owned, by the generation of each page."""
+    known = numbers < np.uint64(len(generations))
     found = np.zeros(len(numbers), np.bool_)
-    found[known] = table[numbers[known].astype(np.int64)] != _FREED
+    found[known] = generations[numbers[known].astype(np.int64)] != FREED
     return found
 
 
@@ -172,23 +168,13 @@ def churn_generations(seed: int, pages: int, steps: int, *, frees: bool = True) 
     ends = starts + np.uint64(1) + (a >> np.uint64(16)) % span
     steps_taken = zip(writes.tolist(), starts.tolist(), ends.tolist(), strict=True)
     for step, (write, start, end) in enumerate(steps_taken, start=1):
-        table[start:end] = step if write or not frees else _FREED
+        table[start:end] = step if write or not frees else FREED
     return table
 
 
-def _owned(kind: str, seed: int, pages: int, kept: int, steps: int) -> Generations:
-    """The generation of every page of the workload's own, -1 where it owns none."""
-    if kind in KEEP:
-        return np.zeros(kept, np.int64)
-    if kind == "pagecache":
-        return np.zeros(pages, np.int64)
-    if kind in CHANGING:
-        return churn_generations(seed, pages, steps, frees=kind == "churn")
-    if kind == "fragmented":
-        table: Generations = np.zeros(pages, np.int64)
-        table[1::2] = _FREED
-        return table
-    raise ValueError(f"unknown workload: {kind!r}")
+def unchanged(size: int) -> Generations:
+    """Of every page of ``size`` bytes that are as they were loaded."""
+    return np.zeros(size // PAGE, np.int64)
 
 
 def pieces_held(seed: int, pieces: int, steps: int) -> Words:
@@ -200,7 +186,8 @@ def pieces_held(seed: int, pieces: int, steps: int) -> Words:
     return held
 
 
-def _expected_pieces(seed: int, pieces: int, steps: int) -> Expected:
+def expected_pieces(seed: int, pieces: int, steps: int) -> Expected:
+    """What ``dma`` must find in so many pieces after ``steps`` steps."""
     inside = np.arange(PIECE, dtype=np.uint64)
     held = pieces_held(seed, pieces, steps)
     came = (held[:, np.newaxis] * np.uint64(PIECE) + inside).ravel()
@@ -208,12 +195,7 @@ def _expected_pieces(seed: int, pieces: int, steps: int) -> Expected:
     return Expected(len(came), checksum(DISK_SEED, places, np.zeros_like(places), holding=came))
 
 
-def expected(kind: str, seed: int, noise_bytes: int, *, keep: int | None = None, steps: int = 0) -> Expected:
-    """What a guest that was loaded with these words must find in its pages."""
-    if kind == "dma":
-        return _expected_pieces(seed, noise_bytes // PAGE // PIECE, steps)
-    kept = KEEP.get(kind, 0) if keep is None else keep
-    seed = DISK_SEED if kind == "pagecache" else seed
-    table = _owned(kind, seed, noise_bytes // PAGE, kept // PAGE, steps)
-    pages = np.flatnonzero(table != _FREED)
-    return Expected(len(pages), checksum(seed, pages.astype(np.uint64), table[pages].astype(np.uint64)))
+def expected(seed: int, generations: Generations) -> Expected:
+    """What a guest must find in its pages, by the generation of each; FREED where it has none."""
+    pages = np.flatnonzero(generations != FREED)
+    return Expected(len(pages), checksum(seed, pages.astype(np.uint64), generations[pages].astype(np.uint64)))

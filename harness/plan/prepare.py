@@ -52,7 +52,7 @@ def prepare(
         resolved, reason = machines.resolve(scenario, binaries, toolchain.cache, events)
         devices = resolved.scenario.guest.all_devices
         demand_devices(devices, binaries.qemus, resolved.accelerator, remote=not machines.local)
-        archive = toolchain.compile_archive() if scenario.workload.kind == "compile" else None
+        archive = toolchain.compile_archive() if scenario.workload.needs_compiler else None
         if scenario.workload.reads_disk and disk is None:
             disk = GuestDisk(toolchain.formula_disk(resolved.noise_bytes), private=False)
         preload = _preload(toolchain, scenario)

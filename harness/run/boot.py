@@ -21,10 +21,6 @@ if TYPE_CHECKING:
     import libvirt
 
 
-#: Filling memory takes a moment under emulation: seconds, and more for each MiB.
-LOAD_SECONDS: Final = 60.0
-LOAD_SECONDS_PER_FILE: Final = 10.0
-
 #: Memory that was plugged in: initialised page by page, maybe emulated.
 PLUG_SECONDS: Final = 120.0
 
@@ -105,12 +101,9 @@ def load(here: Booted, events: EventStream) -> int:
     no consequence of the migration.
     """
     resolved = here.plan.resolved
-    words = resolved.load_words()
     workload = resolved.scenario.workload
-    seconds = LOAD_SECONDS + workload.load_seconds_per_mib * resolved.noise_bytes / (1 << 20)
-    seconds += LOAD_SECONDS_PER_FILE * getattr(workload, "files", 0)
-    deadline = Deadline(seconds, "the workload's loading")
-    with events.step("load", workload=words[0]) as step:
+    deadline = Deadline(workload.load_seconds(resolved.noise_bytes), "the workload's loading")
+    with events.step("load", workload=workload.kind) as step:
         answer = here.guest.load(deadline)
         step.note(pages=answer["pages"], freed=answer["freed"])
         sequence = here.guest.control.call("kmsg", deadline=deadline)["sequence"]

@@ -37,7 +37,9 @@ from harness.scenario.model import (
     noise_bytes,
 )
 from harness.scenario.problems import did_you_mean, problem_of
-from harness.scenario.workloads import Churn, Fragmented, Freed, Idle, Workload
+from harness.scenario.workloads.at_rest import Fragmented, Freed, Idle
+from harness.scenario.workloads.base import Workload
+from harness.scenario.workloads.churn import Churn
 from harness.units import format_size
 
 __all__ = [

@@ -20,8 +20,9 @@ from harness.scenario.devices.generation_id import GenerationId
 from harness.scenario.remote import Remote
 from harness.scenario.script import Script, needs_controls, restarts
 from harness.scenario.values import MIB, Rate, Section, Size, Text, as_tuple, kernel_name
-from harness.scenario.workloads import AnyWorkload, Idle
-from harness.units import PAGE_SIZE, Percent, format_size
+from harness.scenario.workloads.at_rest import Idle
+from harness.scenario.workloads.base import AnyWorkload
+from harness.units import format_size
 
 Arm: TypeAlias = Literal["off", "hint", "info"]
 Accelerator: TypeAlias = Literal["auto", "kvm", "tcg"]
@@ -339,7 +340,4 @@ class Scenario(Section):
 
 def noise_bytes(scenario: Scenario) -> int:
     """How much the workload fills, in whole pages; a share is of the memory that the kernel leaves."""
-    noise = getattr(scenario.workload, "noise", 0)
-    whole = scenario.guest.memory - scenario.guest.kept_by_kernel
-    size = noise.of(max(0, whole)) if isinstance(noise, Percent) else int(noise)
-    return size - size % PAGE_SIZE
+    return scenario.workload.noise_bytes(scenario.guest.memory - scenario.guest.kept_by_kernel)

@@ -36,14 +36,8 @@ class Resolved:
     accelerator: Literal["kvm", "tcg"]
 
     def load_words(self) -> tuple[str, ...]:
-        """The arguments of the guest's ``load``: kind, seed, bytes, then key=value."""
-        workload = self.scenario.workload
-        words = [workload.kind, str(self.seed), str(self.noise_bytes)]
-        for key in ("keep", "rate", "jobs", "files"):
-            value = getattr(workload, key, None)
-            if value is not None:
-                words.append(f"{key}={value}")
-        return tuple(words)
+        """The arguments of the guest's ``load``."""
+        return self.scenario.workload.load_words(self.seed, self.noise_bytes)
 
 
 def demand_memory(scenario: Scenario, available: int) -> None:
@@ -86,7 +80,6 @@ def resolve(scenario: Scenario, machine: MachineFacts) -> Resolved:
     demand_accelerator(scenario, accelerator)
     seed = secrets.randbits(63) if scenario.seed is None else scenario.seed
     noise = noise_bytes(scenario)
-    update: dict[str, object] = {"seed": seed, "accelerator": accelerator}
-    if hasattr(scenario.workload, "noise"):
-        update["workload"] = scenario.workload.model_copy(update={"noise": noise})
+    workload = scenario.workload.with_noise(noise)
+    update: dict[str, object] = {"seed": seed, "accelerator": accelerator, "workload": workload}
     return Resolved(scenario.model_copy(update=update), seed, noise, accelerator)

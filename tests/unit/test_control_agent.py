@@ -19,7 +19,8 @@ import pytest
 from harness.errors import MachineryError
 from harness.events import Deadline, EventStream
 from harness.guest.control import GuestControl
-from harness.memory import formula
+from harness.scenario.workloads.base import WORKLOADS
+from harness.scenario.workloads.churn import Churn
 
 SOURCES = Path(__file__).parents[2] / "vm-images" / "guest"
 POWEROFF = 42
@@ -123,7 +124,7 @@ def test_every_workload_is_what_the_host_expects(control: GuestControl) -> None:
     for kind in ("idle", "freed", "fragmented"):
         loaded = control.call("load", kind, 3, 1 << 20, "keep=8192", deadline=soon())
         verified = control.call("verify", deadline=soon())
-        expected = formula.expected(kind, 3, 1 << 20, keep=8192)
+        expected = WORKLOADS[kind].model_construct(keep=8192).expected(3, 1 << 20)
         for answer in loaded, verified:
             assert (answer["pages"], answer["checksum"]) == (expected.pages, expected.checksum)
             assert answer["bad"] == 0
@@ -137,7 +138,7 @@ def test_churn_runs_until_it_is_stopped(control: GuestControl) -> None:
     stopped = control.call("stop", deadline=soon())["steps"]
     assert isinstance(stopped, int)
     verified = control.call("verify", deadline=soon())
-    expected = formula.expected("churn", 4, 1 << 20, steps=stopped)
+    expected = Churn().expected(4, 1 << 20, stopped)
     assert (verified["pages"], verified["checksum"]) == (expected.pages, expected.checksum)
 
 

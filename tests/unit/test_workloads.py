@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 
 from harness.memory import formula
+from harness.scenario.workloads.disk import Dma, PageCache
+from harness.scenario.workloads.programs import Compile, Database
 from harness.toolchain.cache import Cache
 from harness.toolchain.disk import build_formula_disk
 
@@ -84,7 +86,7 @@ def test_pagecache_reads_what_the_host_expects(tmp_path: Path, talk: Callable[..
     disk.write_bytes(formula.disk_content(0, 40).tobytes())
     program = compiled(tmp_path, "pagecache", DISK=str(disk))
     cache = talk(program, "load", "pagecache", "7", str(40 * PAGE), "rate=100000")
-    expected = formula.expected("pagecache", 7, 40 * PAGE)
+    expected = PageCache().expected(7, 40 * PAGE)
     loaded = cache.hear()
     assert (loaded["pages"], loaded["checksum"], loaded["bad"]) == (40, expected.checksum, 0)
     verified = cache.say("verify")
@@ -130,17 +132,17 @@ def test_dma_holds_what_the_host_expects(tmp_path: Path, talk: Callable[..., Tal
     loaded = dma.hear()
     # Whole pieces only.
     assert (loaded["pages"], loaded["bad"]) == (64, 0)
-    assert loaded["checksum"] == formula.expected("dma", 7, 70 * PAGE).checksum
+    assert loaded["checksum"] == Dma().expected(7, 70 * PAGE).checksum
     stopped: dict[str, Any] = {"steps": 0}
     while stopped["steps"] < 50:
         stopped = dma.say("verify")
     stopped = dma.say("stop")
     verified = dma.say("verify")
     assert verified["steps"] == stopped["steps"] >= 50
-    expected = formula.expected("dma", 7, 70 * PAGE, steps=verified["steps"])
+    expected = Dma().expected(7, 70 * PAGE, verified["steps"])
     assert (verified["pages"], verified["checksum"]) == (64, expected.checksum)
     assert (verified["bad"], verified["live_bad"]) == (0, 0)
-    assert expected != formula.expected("dma", 7, 70 * PAGE)
+    assert expected != Dma().expected(7, 70 * PAGE)
 
 
 def test_dma_notices_a_page_that_is_not_what_was_read(tmp_path: Path, talk: Callable[..., Talk]) -> None:
@@ -194,7 +196,7 @@ def steps_of(one: Talk, least: int) -> dict[str, Any]:
 def test_compile_builds_the_same_again(build: Path, talk: Callable[..., Talk]) -> None:
     one = talk(build, "load", "compile", "5", "0", "jobs=3", "files=4", f"keep={3 * PAGE}")
     loaded = one.hear()
-    expected = formula.expected("compile", 5, 0, keep=3 * PAGE)
+    expected = Compile(keep=3 * PAGE).expected(5, 0)
     assert (loaded["pages"], loaded["checksum"], loaded["steps"]) == (3, expected.checksum, 4)
     found = steps_of(one, 10)
     assert (found["bad"], found["live_bad"]) == (0, 0)
@@ -252,7 +254,7 @@ def at_rest(base: Path, talk: Callable[..., Talk]) -> Talk:
     loaded = one.hear()
     assert (loaded["pages"], loaded["checksum"]) == (
         3,
-        formula.expected("database", 5, 0, keep=3 * PAGE).checksum,
+        Database(keep=3 * PAGE).expected(5, 0).checksum,
     )
     steps_of(one, 100)
     stopped = one.say("stop")

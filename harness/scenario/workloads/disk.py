@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Guests that read a disk, through the page cache or past it: pagecache, dma."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from harness.scenario.values import Share
+from harness.scenario.workloads.base import Filling
+from harness.units import Percent
+
+if TYPE_CHECKING:
+    from harness.memory.formula import Expected, Generations
+
+
+class _DiskReader(Filling):
+    """What workloads that read a disk have in common: their pages are the disk's."""
+
+    work_unit = "pages"
+    stands_still = False
+    reads_disk = True
+
+    def content_seed(self, seed: int) -> int:
+        """The disk's: it is the same in all runs."""
+        from harness.memory import formula
+
+        return formula.DISK_SEED
+
+    def generations(self, seed: int, noise: int, steps: int) -> Generations:
+        """All that was read of the disk."""
+        from harness.memory import formula
+
+        return formula.unchanged(noise)
+
+
+class PageCache(_DiskReader):
+    """A disk was read into the page cache, stays there, and is read again at random."""
+
+    kind: Literal["pagecache"] = "pagecache"
+    """Which workload."""
+    noise: Share = Percent(Decimal(50))
+    """How much is read and kept: a size, or a share of the guest's memory."""
+    rate: Annotated[int, Field(ge=0, le=10_000_000)] = 4000
+    """Pages a second that are read again."""
+
+
+class Dma(_DiskReader):
+    """A disk is read past the page cache, over and over, into memory that only the device writes."""
+
+    kind: Literal["dma"] = "dma"
+    """Which workload."""
+    noise: Share = Percent(Decimal(10))
+    """How much memory the device writes, and how large the disk is: a size, or a share of the guest's
+    memory."""
+    rate: Annotated[int, Field(ge=0, le=10_000_000)] = 4000
+    """Pages a second that are read, 16 at a time."""
+
+    def expected(self, seed: int, noise: int, steps: int = 0) -> Expected:
+        """Which piece of the disk each piece of memory holds follows from the number of steps."""
+        from harness.memory import formula
+
+        return formula.expected_pieces(seed, noise // formula.PAGE // formula.PIECE, steps)
