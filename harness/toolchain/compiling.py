@@ -21,13 +21,12 @@ from harness.arch import HOST
 from harness.errors import InputError, MachineryError
 from harness.toolchain import cpio
 from harness.toolchain.apt import Apt
-from harness.toolchain.cache import MIB, Cache, key_of, tree_digest
-from harness.toolchain.compiler import version_of
-from harness.toolchain.image import binaries_of, programs_of
-from harness.toolchain.run import find_program, run
+from harness.toolchain.cache import MIB, Cache, key_of
+from harness.toolchain.image import binaries_of
+from harness.toolchain.run import run
 
 _BUILD = 1  # changes when what is done below changes
-#: What the guest's program reads; see vm-images/guest/compile.c.
+#: What the guest's program reads; see vm-images/guest/workloads/compile.c.
 _PLACE = "/build"
 #: Sources that a compiler of C reads, and what they include.
 _WANTED = (".c", ".h", ".in")
@@ -41,7 +40,6 @@ class CompileRecipe(BaseModel):
     suite: str
     packages: tuple[str, ...]
     binaries: dict[str, str]
-    programs: dict[str, str]
     source: str
 
 
@@ -55,24 +53,21 @@ def read_compile_recipe(path: Path) -> CompileRecipe:
         raise InputError(f"{path}: {error}") from error
 
 
-def build_compile_archive(cache: Cache, recipe: CompileRecipe, sources: Path) -> Path:
-    """The archive; ``sources`` holds the guest's own programs."""
+def build_compile_archive(cache: Cache, recipe: CompileRecipe) -> Path:
+    """The archive; the program that calls the compiler is in the guest's image."""
     apt = Apt(cache, recipe.suite)
     packages, source = apt.packages(recipe.packages), apt.source(recipe.source)
-    own = [path for pattern in ("*.c", "*.h") for path in sources.glob(pattern)]
     key = key_of(
         build=_BUILD,
         recipe=recipe.model_dump(mode="json"),
         packages=[package.sha256 for package in packages],
         source=list(source.files),
-        programs=tree_digest(own, sources),
-        compiler=version_of(cache, str(find_program("gcc"))),
     )
 
     def build(folder: Path) -> None:
         with cache.events.step("compile image", source=f"{source.name} {source.version}") as step:
-            root, work, fetched = folder / "root", folder / "build", folder / "source"
-            for place in (root, work, fetched):
+            root, fetched = folder / "root", folder / "source"
+            for place in (root, fetched):
                 place.mkdir()
             apt.unpack(packages, root)
             apt.fetch_source(source, fetched)
@@ -80,13 +75,12 @@ def build_compile_archive(cache: Cache, recipe: CompileRecipe, sources: Path) ->
             unpack = ["dpkg-source", "--no-check", "-x", str(fetched / source.dsc), str(tree)]
             run(unpack, what=f"unpack {source.name}", cwd=fetched)
             entries = [
-                *programs_of(recipe.programs, sources, work),
                 *binaries_of(recipe.binaries, root),
                 *_build_tree(tree),
             ]
             archive = folder / "compile.cpio"
             cpio.write_cpio(archive, cpio.with_parents(entries))
-            for place in (root, work, fetched):
+            for place in (root, fetched):
                 shutil.rmtree(place)
             step.note(bytes=archive.stat().st_size)
 

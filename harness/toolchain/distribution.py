@@ -23,7 +23,7 @@ from harness.toolchain import cpio
 from harness.toolchain.apt import Apt, mirrors
 from harness.toolchain.cache import MIB, Cache, file_digest, key_of, tree_digest
 from harness.toolchain.compiler import version_of
-from harness.toolchain.image import PROGRAM_FLAGS, Image, load_order, module_entry, programs_of
+from harness.toolchain.image import Image, load_order, module_entry, program_sources, programs_of
 from harness.toolchain.kernel import Kernel
 from harness.toolchain.module import MODULE
 from harness.toolchain.run import environment, find_program, run
@@ -41,7 +41,7 @@ class DistributionRecipe(BaseModel):
     disk: int
     programs: dict[str, str]
     sqlite: tuple[str, ...]
-    database: str
+    with_sqlite: tuple[str, ...]
     modules: tuple[str, ...]
     files: dict[str, str]
     scripts: dict[str, str]
@@ -84,7 +84,7 @@ def build_distribution(
         raise InputError(f"the kernel {kernel.release} has no modules: a distribution needs them")
     apt = Apt(cache, recipe.suite)
     packages = apt.packages(recipe.sqlite)
-    own = [path for pattern in ("*.c", "*.h") for path in sources.programs.glob(pattern)]
+    own = program_sources(sources.programs)
     key = key_of(
         build=_BUILD,
         recipe=recipe.model_dump(mode="json"),
@@ -110,10 +110,9 @@ def build_distribution(
             cpio.write_cpio(initrd, cpio.with_parents(entries))
             (folder / "sha256").write_text(file_digest(initrd), encoding="ascii")
             apt.unpack(packages, root)
-            for entry in programs_of(recipe.programs, sources.programs, work):
+            sqlite = dict.fromkeys(recipe.with_sqlite, _sqlite(root))
+            for entry in programs_of(recipe.programs, sources.programs, work, sqlite):
                 _write(overlay, entry.path, entry.data, 0o755)
-            database = _database(sources.programs / "database.c", root, work)
-            _write(overlay, recipe.database, database.read_bytes(), 0o755)
             _lay_out(overlay, recipe)
             _install_module(overlay, kernel.release, modules_dir, module, sources.module)
             _bootstrap(recipe, kernel, sources.hook, overlay, folder / "disk.raw")
@@ -138,16 +137,12 @@ def _first_modules(recipe: DistributionRecipe, kernel: Kernel, work: Path) -> li
     ]
 
 
-def _database(source: Path, root: Path, work: Path) -> Path:
-    """The one program that is linked with more than the C library."""
-    program = work / "database"
+def _sqlite(root: Path) -> tuple[str | Path, ...]:
+    """What the compiler is told to link SQLite out of the unpacked packages."""
     library = next(root.rglob("libsqlite3.a"), None)
     if library is None:
         raise MachineryError("the packages of the recipe have no libsqlite3.a")
-    include = f"-I{root / 'usr' / 'include'}"
-    command: list[str | Path] = ["gcc", *PROGRAM_FLAGS, include, "-o", program, source, library, "-lm"]
-    run(command, what="compile database.c", cwd=work)
-    return program
+    return ("-DWITH_SQLITE", f"-I{root / 'usr' / 'include'}", library, "-lm")
 
 
 def _write(overlay: Path, name: str, data: bytes, mode: int) -> None:

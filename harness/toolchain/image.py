@@ -45,7 +45,7 @@ class Image:
 
 def build_image(cache: Cache, kernel: Kernel, module: Path, recipe: Recipe, sources: Path) -> Image:
     """The initramfs for this kernel; ``sources`` holds the guest's own programs."""
-    programs = [path for pattern in ("*.c", "*.h") for path in sources.glob(pattern)]
+    programs = program_sources(sources)
     digests = tree_digest(programs, sources)
     apt = Apt(cache, recipe.suite)
     packages = apt.packages(recipe.packages)
@@ -89,14 +89,33 @@ def build_image(cache: Cache, kernel: Kernel, module: Path, recipe: Recipe, sour
     return Image(initrd, (folder / "sha256").read_text("ascii"), initrd.stat().st_size)
 
 
-def programs_of(programs: Mapping[str, str], sources: Path, work: Path) -> list[cpio.Entry]:
-    """Programs of our own: path in the guest to the one source file of each."""
+def program_sources(sources: Path) -> list[Path]:
+    """All that the guest's programs are made of."""
+    return [path for pattern in ("*.c", "*.h") for path in sources.rglob(pattern)]
+
+
+def programs_of(
+    programs: Mapping[str, str],
+    sources: Path,
+    work: Path,
+    extra: Mapping[str, Sequence[str | Path]] | None = None,
+) -> list[cpio.Entry]:
+    """Programs of our own: path in the guest to the source files of each, patterns among them.
+
+    ``extra``: what the compiler is told beside, of the programs that need it: definitions, libraries.
+    """
     entries = []
-    for target, source in programs.items():
-        if not (sources / source).is_file():
-            raise MachineryError(f"the image's recipe names {source}, which is not in {sources}")
-        program = work / Path(source).stem
-        run(["gcc", *PROGRAM_FLAGS, "-o", program, sources / source], what=f"compile {source}", cwd=work)
+    for target, words in programs.items():
+        files: list[Path] = []
+        for word in words.split():
+            found = sorted(sources.glob(word))
+            if not found:
+                raise MachineryError(f"the image's recipe names {word}, which is not in {sources}")
+            files += found
+        program = work / Path(target).name
+        more = (extra or {}).get(target, ())
+        command: list[str | Path] = ["gcc", *PROGRAM_FLAGS, f"-I{sources}", "-o", program, *files, *more]
+        run(command, what=f"compile {words}", cwd=work)
         entries.append(cpio.file(target, program.read_bytes(), 0o755))
     return entries
 

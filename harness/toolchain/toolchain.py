@@ -136,7 +136,7 @@ class Toolchain:
     def compile_archive(self) -> Path:
         """A compiler and sources, to be unpacked over the image: for guests that compile."""
         recipe = read_compile_recipe(sources() / "vm-images" / "compile.yaml")
-        return build_compile_archive(self.cache, recipe, sources() / "vm-images" / "guest")
+        return build_compile_archive(self.cache, recipe)
 
     def distribution(self, kernel: Kernel, variant: str = SHIPPED) -> Distribution:
         """A Debian guest on a disk, with that build of the module in it."""

@@ -37,7 +37,9 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("no gcc")
     folder = tmp_path_factory.mktemp("programs")
     for name in ("agent", "workload", "exercise"):
-        subprocess.run([compiler, "-O1", "-o", folder / name, SOURCES / f"{name}.c"], check=True)
+        more = (SOURCES / "workloads").glob("*.c") if name == "workload" else ()
+        command = [compiler, "-O1", f"-I{SOURCES}", "-o", folder / name, SOURCES / f"{name}.c", *more]
+        subprocess.run(command, check=True)
     return folder
 
 

@@ -30,8 +30,9 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if compiler is None:
         pytest.skip("no gcc")
     binary = tmp_path_factory.mktemp("programs") / "workload"
-    command = [compiler, "-O1", "-Wall", "-Wextra", "-Werror", "-o", str(binary), str(SOURCES / "workload.c")]
-    subprocess.run(command, check=True)
+    flags = ["-O1", "-Wall", "-Wextra", "-Werror", f"-I{SOURCES}"]
+    sources = [SOURCES / "workload.c", *(SOURCES / "workloads").glob("*.c")]
+    subprocess.run([compiler, *flags, "-o", binary, *sources], check=True)
     return binary
 
 

@@ -25,13 +25,16 @@ SOURCES = Path(__file__).parents[2] / "vm-images" / "guest"
 PAGE = formula.PAGE
 
 
-def compiled(folder: Path, name: str, *libraries: str, **defines: str) -> Path:
+def compiled(folder: Path, *more: str | Path, **defines: str) -> Path:
+    """The guest's program, for this machine; ``more``: sources, and what else the compiler is told."""
     compiler = shutil.which("gcc")
     if compiler is None:
         pytest.skip("no gcc")
     words = [f'-D{key}="{value}"' for key, value in defines.items()]
-    program = folder / name
-    subprocess.run([compiler, "-O1", *words, "-o", program, SOURCES / f"{name}.c", *libraries], check=True)
+    program = folder / "workload"
+    sources = [SOURCES / "workload.c", *(SOURCES / "workloads").glob("*.c")]
+    flags = ["-O1", "-Wall", "-Wextra", "-Werror", f"-I{SOURCES}"]
+    subprocess.run([compiler, *flags, *words, "-o", program, *sources, *more], check=True)
     return program
 
 
@@ -84,7 +87,7 @@ def test_the_disk_holds_the_formula(tmp_path: Path) -> None:
 def test_pagecache_reads_what_the_host_expects(tmp_path: Path, talk: Callable[..., Talk]) -> None:
     disk = tmp_path / "disk"
     disk.write_bytes(formula.disk_content(0, 40).tobytes())
-    program = compiled(tmp_path, "pagecache", DISK=str(disk))
+    program = compiled(tmp_path, DISK=str(disk))
     cache = talk(program, "load", "pagecache", "7", str(40 * PAGE), "rate=100000")
     expected = PageCache().expected(7, 40 * PAGE)
     loaded = cache.hear()
@@ -96,7 +99,7 @@ def test_pagecache_reads_what_the_host_expects(tmp_path: Path, talk: Callable[..
 def test_pagecache_notices_a_wrong_page(tmp_path: Path, talk: Callable[..., Talk]) -> None:
     disk = tmp_path / "disk"
     disk.write_bytes(formula.disk_content(0, 40).tobytes())
-    program = compiled(tmp_path, "pagecache", DISK=str(disk))
+    program = compiled(tmp_path, DISK=str(disk))
     cache = talk(program, "load", "pagecache", "7", str(40 * PAGE), "rate=1000000")
     assert cache.hear()["bad"] == 0
     with disk.open("r+b") as file:  # the same page cache
@@ -114,7 +117,7 @@ def test_pagecache_notices_a_wrong_page(tmp_path: Path, talk: Callable[..., Talk
 def test_pagecache_refuses_a_disk_that_is_another(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.write_bytes(b"\0" * 4 * PAGE)
-    program = compiled(tmp_path, "pagecache", DISK=str(disk))
+    program = compiled(tmp_path, DISK=str(disk))
     done = subprocess.run(
         [program, "load", "pagecache", "7", str(4 * PAGE)], capture_output=True, text=True, check=False
     )
@@ -127,7 +130,7 @@ def test_pagecache_refuses_a_disk_that_is_another(tmp_path: Path) -> None:
 def test_dma_holds_what_the_host_expects(tmp_path: Path, talk: Callable[..., Talk]) -> None:
     disk = tmp_path / "disk"
     disk.write_bytes(formula.disk_content(0, 64).tobytes())
-    program = compiled(tmp_path, "pagecache", DISK=str(disk))
+    program = compiled(tmp_path, DISK=str(disk))
     dma = talk(program, "load", "dma", "7", str(70 * PAGE), "rate=100000")
     loaded = dma.hear()
     # Whole pieces only.
@@ -148,7 +151,7 @@ def test_dma_holds_what_the_host_expects(tmp_path: Path, talk: Callable[..., Tal
 def test_dma_notices_a_page_that_is_not_what_was_read(tmp_path: Path, talk: Callable[..., Talk]) -> None:
     disk = tmp_path / "disk"
     disk.write_bytes(formula.disk_content(0, 64).tobytes())
-    program = compiled(tmp_path, "pagecache", DISK=str(disk))
+    program = compiled(tmp_path, DISK=str(disk))
     dma = talk(program, "load", "dma", "7", str(64 * PAGE), "rate=100000")
     assert dma.hear()["bad"] == 0
     with disk.open("r+b") as file:  # as if the device had written its first pages only
@@ -183,7 +186,7 @@ def build(tmp_path: Path) -> Path:
     compiler = tmp_path / "cc"
     compiler.write_text(FAKE_COMPILER)
     compiler.chmod(0o755)
-    return compiled(tmp_path, "compile", COMPILER=str(compiler), BUILD=str(tmp_path), PLACE=str(tmp_path))
+    return compiled(tmp_path, COMPILER=str(compiler), BUILD=str(tmp_path), PLACE=str(tmp_path))
 
 
 def steps_of(one: Talk, least: int) -> dict[str, Any]:
@@ -245,7 +248,7 @@ DAMAGE = {
 def base(tmp_path: Path) -> Path:
     if not Path("/usr/include/sqlite3.h").exists():
         pytest.skip("SQLite's header is not installed")
-    return compiled(tmp_path, "database", "-lsqlite3", "-lm", FILE_NAME=str(tmp_path / "base"))
+    return compiled(tmp_path, "-DWITH_SQLITE", "-lsqlite3", "-lm", FILE_NAME=str(tmp_path / "base"))
 
 
 def at_rest(base: Path, talk: Callable[..., Talk]) -> Talk:

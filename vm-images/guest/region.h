@@ -77,6 +77,27 @@ static inline void region_map(struct region *r, uint64_t seed, uint64_t bytes, i
 	r->generation = map(r->pages * sizeof(*r->generation), huge);
 }
 
+/*
+ * A workload that is too large ends in the OOM killer, in whose log nobody
+ * finds the reason.  Refuse it here, with numbers.
+ */
+static inline void demand(uint64_t bytes)
+{
+	uint64_t available = meminfo("MemAvailable"), margin = 16 * MIB;
+
+	if (available && bytes + margin > available)
+		die("this needs %" PRIu64 " bytes and a margin of %" PRIu64
+		    ", the guest has %" PRIu64 " available", bytes, margin, available);
+}
+
+static inline void free_pages(struct region *r, uint64_t start, uint64_t end)
+{
+	if (madvise(page_at(r, start), (end - start) * PAGE_BYTES, MADV_DONTNEED))
+		die("madvise: %s", strerror(errno));
+	while (start < end)
+		r->generation[start++] = FREED;
+}
+
 /* Returns the sum of the page's words. */
 static inline uint64_t write_page(struct region *r, uint64_t page, uint32_t generation)
 {

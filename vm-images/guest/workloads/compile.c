@@ -2,13 +2,11 @@
 /*
  * A build that does not end, for a guest that is about to be migrated.
  *
- * Build: gcc -Os -static -Wall -Wextra -s -o compile compile.c   installs as /bin/compile
+ *   load compile SEED BYTES [jobs=N] [files=N] [keep=BYTES]
  *
- *   compile load compile SEED BYTES [jobs=N] [files=N] [keep=BYTES]
- *
- * Speaks as workload does, which execs it.  The compiler and the sources of a C
- * library are in the image (vm-images/compile.yaml): /build/list names the files,
- * /build/flags the compiler's arguments.
+ * The compiler and the sources of a C library come in an archive of their own
+ * (vm-images/compile.yaml): /build/list names the files, /build/flags the
+ * compiler's arguments.
  *
  * Loading compiles `files` of them, drawn by the seed, once, and keeps a digest of
  * each object.  After that they are compiled over and over, `jobs` at a time, and
@@ -24,6 +22,7 @@
 
 #include "serve.h"
 #include "watch.h"
+#include "workload.h"
 
 #ifndef COMPILER
 #define COMPILER	"/usr/bin/gcc-12"
@@ -222,7 +221,7 @@ static struct tally verify(void)
 	return check_all(&build.kept);
 }
 
-int main(int argc, char **argv)
+static int run(int argc, char **argv)
 {
 	uint64_t seed, bytes, files = 12, keep = 16 * MIB, page;
 	volatile uint64_t *work = work_counter();
@@ -232,7 +231,6 @@ int main(int argc, char **argv)
 	sigset_t child;
 	int i, signals;
 
-	volunteer_for_oom();
 	if (argc < 5 || parse_u64(argv[3], &seed) || parse_u64(argv[4], &bytes))
 		die("expected: load compile SEED BYTES [key=value..]");
 	for (i = 5; i < argc; i++)
@@ -269,3 +267,5 @@ int main(int argc, char **argv)
 			return 0;
 	}
 }
+
+WORKLOAD(compile, run);

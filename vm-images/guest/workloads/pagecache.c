@@ -3,14 +3,11 @@
  * A disk that is read, for a guest that is about to be migrated: through the page
  * cache, or past it.
  *
- * Build: gcc -Os -static -Wall -Wextra -s -o pagecache pagecache.c   installs as /bin/pagecache
+ *   load KIND SEED BYTES [rate=PAGES]
  *
- *   pagecache load KIND SEED BYTES [rate=PAGES]
+ * The disk's content is the formula with a seed of its own, so every page that is
+ * read is checked.
  *
- * Speaks as workload does, which execs it.  The disk's content is the formula with
- * a seed of its own, so every page that is read is checked.
- *
- * Kinds.
  *   pagecache  BYTES of the disk are read through the page cache and stay in it;
  *              then pages of it are read again, at random, `rate` a second.  A page
  *              of the cache that a migration broke is wrong, and nobody else would
@@ -25,6 +22,7 @@
 #include "pieces.h"
 #include "serve.h"
 #include "watch.h"
+#include "workload.h"
 
 static struct {
 	int disk;
@@ -97,14 +95,13 @@ static struct tally load(const char *kind, uint64_t seed, uint64_t bytes)
 	return read_all();
 }
 
-int main(int argc, char **argv)
+static int run(int argc, char **argv)
 {
 	uint64_t seed, bytes;
 	double since = now(), last;
 	struct tally t;
 	int i, direct;
 
-	volunteer_for_oom();
 	if (argc < 5 || parse_u64(argv[3], &seed) || parse_u64(argv[4], &bytes))
 		die("expected: load pagecache|dma SEED BYTES [key=value..]");
 	direct = !strcmp(argv[2], "dma");
@@ -130,3 +127,6 @@ int main(int argc, char **argv)
 			read_due(seed, &last);
 	}
 }
+
+WORKLOAD(pagecache, run);
+WORKLOAD(dma, run);

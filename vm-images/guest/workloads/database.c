@@ -2,23 +2,24 @@
 /*
  * A database at work, for a guest that is about to be migrated.
  *
- * Build: gcc -Os -static -Wall -Wextra -s -o database database.c -lsqlite3 -lm
+ *   load database SEED BYTES [keep=BYTES] [rate=TRANSACTIONS]
  *
- *   database load database SEED BYTES [keep=BYTES] [rate=TRANSACTIONS]
+ * A table of accounts, some BYTES large, lies on the guest's disk.  Transactions
+ * move money between two accounts drawn at random, `rate` a second at most (0: as
+ * many as go).  Each row carries a text that follows from its number and its
+ * version, so whatever is read is checked before it is changed; in the end no money
+ * may be lost, every row must be right, and SQLite must find its own pages in order.
  *
- * Speaks as workload does, which execs it.  A table of accounts, some BYTES large,
- * lies on the guest's disk.  Transactions move money between two accounts drawn at
- * random, `rate` a second at most (0: as many as go).  Each row carries a text that
- * follows from its number and its version, so whatever is read is checked before it
- * is changed; in the end no money may be lost, every row must be right, and SQLite
- * must find its own pages in order.
+ * It needs -DWITH_SQLITE and -lsqlite3 -lm; without, the program has no such kind.
  */
+#ifdef WITH_SQLITE
 #define _GNU_SOURCE
 #include <poll.h>
 #include <sqlite3.h>
 
 #include "serve.h"
 #include "watch.h"
+#include "workload.h"
 
 #ifndef FILE_NAME
 #define FILE_NAME	"/var/lib/freepage.db"
@@ -201,7 +202,7 @@ static struct tally verify(void)
 	return check_all(&base.kept);
 }
 
-int main(int argc, char **argv)
+static int run_database(int argc, char **argv)
 {
 	uint64_t bytes, keep = 16 * MIB, page;
 	struct region *r = &base.kept;
@@ -209,7 +210,6 @@ int main(int argc, char **argv)
 	double since = now(), last;
 	int i;
 
-	volunteer_for_oom();
 	if (argc < 5 || parse_u64(argv[3], &base.seed) || parse_u64(argv[4], &bytes))
 		die("expected: load database SEED BYTES [key=value..]");
 	for (i = 5; i < argc; i++)
@@ -236,3 +236,7 @@ int main(int argc, char **argv)
 			work_off(&last);
 	}
 }
+
+WORKLOAD(database, run_database);
+
+#endif /* WITH_SQLITE */

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A workload of one's own: a class here, a C file there, and nothing else touched."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import numpy as np
+import pytest
+from pydantic import Field
+
+from harness.errors import InputError
+from harness.memory import formula
+from harness.scenario.load import load_scenario, scenario_schema
+from harness.scenario.resolve import MachineFacts, resolve
+from harness.scenario.values import Share
+from harness.scenario.workloads.answer import Answer
+from harness.scenario.workloads.base import WORKLOADS, Filling
+
+if TYPE_CHECKING:
+    from harness.memory.formula import Generations
+
+SOURCES = Path(__file__).parents[2] / "vm-images" / "guest"
+MACHINE = MachineFacts(memory_available=64 << 30)
+
+SCENARIO = """\
+name: striped
+guest: {memory: 256MiB}
+workload: {kind: stripes, noise: 1MiB, every: 3}
+"""
+
+#: Owns one page of every= pages, and gives the others back.
+PROGRAM = """\
+#include "serve.h"
+#include "workload.h"
+
+static struct region region;
+
+static void stop(void)
+{
+}
+
+static struct tally verify(void)
+{
+	return check_all(&region);
+}
+
+static int run(int argc, char **argv)
+{
+	struct server server = { .stop = stop, .verify = verify };
+	uint64_t seed, bytes, every, page;
+	struct tally t = { 0 };
+	double since = now();
+
+	if (argc != 6 || parse_u64(argv[3], &seed) || parse_u64(argv[4], &bytes) ||
+		strncmp(argv[5], "every=", 6) || parse_u64(argv[5] + 6, &every))
+		die("expected: load stripes SEED BYTES every=N");
+	region_map(&region, seed, bytes, 0);
+	for (page = 0; page < region.pages; page++)
+		if (page % every)
+			free_pages(&region, page, page + 1);
+		else
+			write_owned(&region, page, &t);
+	answer_work(argv[2], &t, 0, &server, since);
+	while (serve(&server))
+		;
+	return 0;
+}
+
+WORKLOAD(stripes, run);
+"""
+
+
+@pytest.fixture
+def stripes() -> Iterator[type[Filling]]:
+    with WORKLOADS.temporary():
+
+        class Stripes(Filling):
+            """One page of several is in use."""
+
+            kind: Literal["stripes"] = "stripes"
+            """Which workload."""
+            noise: Share = 4 << 20
+            """How much memory it works on."""
+            every: Annotated[int, Field(ge=2)] = 2
+            """One page of so many."""
+
+            def generations(self, seed: int, noise: int, steps: int) -> Generations:  # noqa: ARG002
+                table = formula.unchanged(noise)
+                table[np.arange(len(table)) % self.every != 0] = formula.FREED
+                return table
+
+        yield Stripes
+
+
+def write(folder: Path, text: str) -> str:
+    (folder / "my.yaml").write_text(text)
+    return str(folder / "my.yaml")
+
+
+@pytest.mark.usefixtures("stripes")
+def test_a_scenario_uses_it(tmp_path: Path) -> None:
+    resolved = resolve(load_scenario(write(tmp_path, SCENARIO), ["seed=7"]), MACHINE)
+    assert resolved.load_words() == ("stripes", "7", str(1 << 20), "every=3")
+    again = load_scenario(write(tmp_path, resolved.scenario.to_yaml()))
+    assert again == resolved.scenario
+
+
+@pytest.mark.usefixtures("stripes")
+def test_its_mistakes_are_located(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        load_scenario(write(tmp_path, SCENARIO.replace("every: 3", "evry: 3")))
+    assert caught.value.message.endswith(
+        "my.yaml:3:40: workload.evry: unknown key; did you mean 'every'? "
+        "the keys of workload 'stripes' here are kind, noise, every"
+    )
+    with pytest.raises(InputError, match=r"3:40: workload\.every: expected at least 2, got 1"):
+        load_scenario(write(tmp_path, SCENARIO.replace("every: 3", "every: 1")))
+    with pytest.raises(InputError, match=r"3:12: workload\.kind: .*; did you mean 'stripes'\?"):
+        load_scenario(write(tmp_path, SCENARIO.replace("stripes", "strips")))
+
+
+@pytest.mark.usefixtures("stripes")
+def test_the_schema_describes_it() -> None:
+    schema = scenario_schema()["$defs"]["Stripes"]  # type: ignore[index]
+    assert schema["description"] == "One page of several is in use."
+    assert schema["properties"]["every"]["description"] == "One page of so many."
+    assert schema["properties"]["noise"]["default"] == "4MiB"
+
+
+def test_the_guest_answers_what_the_host_expects(stripes: type[Filling], tmp_path: Path) -> None:
+    compiler = shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no gcc")
+    source, program = tmp_path / "stripes.c", tmp_path / "workload"
+    source.write_text("#define _GNU_SOURCE\n" + PROGRAM)
+    files = [SOURCES / "workload.c", *(SOURCES / "workloads").glob("*.c"), source]
+    flags = ["-Wall", "-Wextra", "-Werror", f"-I{SOURCES}"]
+    subprocess.run([compiler, *flags, "-o", program, *files], check=True)
+    mine = stripes.model_validate({"every": 3})
+    done = subprocess.run(
+        [program, "load", *mine.load_words(7, 1 << 20)],
+        input="verify\n",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for line in done.stdout.splitlines():
+        answer = Answer.read(json.loads(line))
+        assert (answer.pages, mine.wrong(answer)) == (86, 0)
+        assert mine.matches(answer, 7, 1 << 20)
+        assert not mine.matches(answer, 8, 1 << 20)
+
+
+def test_it_owns_what_it_has_not_given_up(stripes: type[Filling]) -> None:
+    numbers = np.arange(9, dtype=np.uint64)
+    keys = formula.keys_of(np.array([formula.page_words(7, int(n), 0)[0] for n in numbers], np.uint64))
+    owned = stripes.model_validate({"every": 3}).owns(7, 8 * formula.PAGE, keys)
+    assert owned.tolist() == [True, False, False, True, False, False, True, False, False]
+
+
+def test_it_is_gone() -> None:
+    assert "stripes" not in WORKLOADS
