@@ -79,45 +79,56 @@ class Guest(Section):
     """The virtual machine under test."""
 
     memory: Annotated[Size, AfterValidator(_memory)] = 1024 * MIB
-    """Its memory. Each of the two hosts needs as much."""
+    """Its memory: at least 128MiB, in whole MiB. The machine needs it twice, and 512MiB more."""
     vcpus: Annotated[int, Field(ge=1, le=64)] = 1
     """Virtual CPUs."""
     image: Literal["small", "debian"] | None = None
-    """small: an initramfs with what a test needs; debian: a distribution on a disk of its own.
-    null: what the workload needs."""
+    """small: an initramfs with what a test needs. debian: a distribution on a disk of its own; see
+    docs/image.md. null: what the workload needs."""
     machine: MachineType = HOST.board.types[0]
-    """Machine type: i440FX or Q35."""
+    """Machine type."""
     nodes: Annotated[int, Field(ge=1, le=16)] = 1
-    """NUMA nodes, each a RAMBlock of its own, of equal size as far as whole MiB go."""
+    """NUMA nodes, each a RAMBlock of its own, of equal size as far as whole MiB go. There must be at
+    least as many vcpus."""
     dimm: Annotated[Size, AfterValidator(_dimm)] | None = None
-    """Memory that is plugged in once the guest has booted, beside `memory`: a RAMBlock of its own."""
+    """Memory beside `memory` that is plugged in once the guest has booted: whole 128MiB, a RAMBlock of
+    its own."""
     shared: Annotated[Size, AfterValidator(_dimm)] | None = None
-    """Memory beside `memory` in one file that both hosts map, a DIMM that is there when it boots: it is not
-    migrated but stays where it is (x-ignore-shared)."""
+    """Memory beside `memory` in one file that both hosts map, a DIMM that is there when the guest boots:
+    whole 128MiB. It is not migrated but stays where it is (QEMU's x-ignore-shared). libvirt has no such
+    option, so the migration does not go through libvirt: there is no multifd, XBZRLE, auto-converge or TLS
+    with it; nor a dimm, huge pages or remote."""
     below_4g: Annotated[Size, AfterValidator(_memory)] | None = None
-    """Where the PCI hole begins: no more than this is mapped below 4 GiB. null: the machine's own limit."""
+    """Where the PCI hole begins: no more of its memory than this is mapped below 4 GiB. null: the
+    machine's own limit (3 GiB to 3.5 GiB on pc, 2 GiB to 2.75 GiB on q35)."""
     hugepages: bool = False
-    """Back its memory with huge pages of the host, which has to have reserved them."""
+    """Back its memory with huge pages of the host, which has to have reserved them (sysctl
+    vm.nr_hugepages). For root."""
     traffic: Literal[False, True, "sparse"] = False
     """Have the lab send it datagrams as fast as it takes them, from boot to the end: the NIC, not a
-    vCPU, writes them into its memory. sparse: a few, into pages to which no vCPU writes meanwhile."""
+    vCPU, writes them into its memory. sparse: twenty small ones a second, into pages to
+    which no vCPU writes meanwhile."""
     vhost: bool = False
-    """Have the host's kernel serve its NIC (vhost-net): that writes into its memory, and keeps a log of
-    its own."""
+    """Have the host's kernel serve its NIC (vhost-net), which then writes into its memory, and keeps a
+    dirty log of its own. Under KVM only: --nested has both."""
     kernel: Annotated[Text, Field(min_length=1), AfterValidator(kernel_name)] = "default"
-    """default, trixie, newest (Debian's cloud kernels), debug, or the path (with a slash) of a vmlinuz."""
+    """default, trixie, newest: Debian's cloud kernel of the image's suite, and of newer ones. debug: with
+    lockdep, KASAN and their like. Or the path of a vmlinuz, with a slash in it."""
     module: Literal["shipped", "test"] = "shipped"
-    """The balloon driver as it ships, or the build with controls for tests."""
+    """The balloon driver as it ships; or test: the build with controls for tests, for holds and
+    misbehaviour. See docs/module.md."""
     generation_id: Literal["none", "kept", "changed"] = "none"
-    """A VM generation id in the guest's memory (vmgenid); changed: the destination's QEMU says another
-    one, and writes it. Short for the device generation-id."""
+    """kept, changed: a VM generation id in the guest's memory (vmgenid); changed: the destination's QEMU
+    says another one, and writes it. Short for the device generation-id."""
     devices: Annotated[tuple[AnyDevice, ...], BeforeValidator(as_tuple), Field(max_length=16)] = ()
     """More devices, each with its own keys."""
     kvm_dirty: Literal["bitmap", "bitmap-without-manual-protect", "ring"] = "bitmap"
-    """How KVM logs what is written: its bitmap; the bitmap as kernels before 5.2 have it, which QEMU need
-    not clear; or a ring for each vCPU."""
+    """Under KVM, how it logs what is written. bitmap: its bitmap with manual protection, which is what QEMU
+    takes where it can. bitmap-without-manual-protect: as kernels before 5.2 have it, which QEMU need not
+    clear. ring: a ring for each vCPU. See docs/nested.md."""
     cmdline: Annotated[Text, AfterValidator(_cmdline)] = ""
-    """Words appended to the kernel's command line."""
+    """Words appended to the kernel's command line. What the testbed says itself (console=, init=, root=,
+    freepage., ...) is refused."""
     boot_timeout_s: Annotated[int, Field(ge=1, le=86400)] = 180
     """Seconds until the guest must have said that it is ready."""
 
@@ -169,7 +180,7 @@ class Measure(Section):
     """What the guest gets done around its migration. Costs the time of both windows."""
 
     before_s: Annotated[float, Field(ge=0, le=3600)] = 2.0
-    """Seconds for which the guest is watched before the migration begins."""
+    """Seconds for which the guest is watched before the migration begins; the run takes as much longer."""
     after_s: Annotated[float, Field(ge=0, le=3600)] = 2.0
     """Seconds for which it is watched after it was resumed."""
     every_ms: Annotated[int, Field(ge=1, le=1000)] = 10
@@ -180,7 +191,8 @@ class Expect(Section):
     """What must come out. An expectation that is not met is a failure."""
 
     verdict: VerdictWord = "pass"
-    """The verdict that this scenario is written to show."""
+    """The verdict that this scenario is written to show. It changes nothing in the verdict; the result says
+    both."""
     skipping: bool | None = None
     """Whether pages must have been skipped at all: none where some were expected is
     inconclusive. null: in the arms info and hint."""
@@ -189,7 +201,7 @@ class Expect(Section):
     skipped_percent_max: Annotated[float, Field(ge=0, le=100)] | None = None
     """Arm info: at most so many, in percent."""
     sent_over_floor_max: Annotated[float, Field(gt=0)] | None = None
-    """Arm info: (bytes sent - head) / floor may be at most this."""
+    """Arm info: (bytes sent - head) / floor may be at most this; see docs/result.md."""
     refused: Annotated[Text, Field(min_length=1)] | None = None
     """Arm info: words that must be in the device's reason for asking the guest nothing."""
     requests_min: Annotated[int, Field(ge=0)] | None = None
@@ -204,7 +216,7 @@ class Leg(Section):
     """One of several migrations of the same guest. Each that completes takes it to the other host."""
 
     ends: Literal["completed", "cancelled", "failed"] = "completed"
-    """How it has to end. failed: refused by QEMU or libvirt, or given up."""
+    """How it has to end. failed: refused by QEMU or libvirt, or given up. The last has to be completed."""
     reason: Annotated[Text, Field(min_length=1)] | None = None
     """failed: words that must be in the reason which the user is given."""
     check: bool = True
@@ -218,7 +230,7 @@ class Scenario(Section):
     """One scenario. Only ``name`` must be given; everything else has a default."""
 
     name: Annotated[Text, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
-    """Small letters, digits and dashes; names the run's folder."""
+    """Small letters, digits and dashes, at most 40; names the run's folder."""
     summary: Text = ""
     """One line for lists."""
     arm: Arm = "info"
@@ -234,24 +246,25 @@ class Scenario(Section):
     moves: Annotated[tuple[Leg, ...], BeforeValidator(as_tuple), Field(min_length=1, max_length=16)] = (
         Leg(),
     )
-    """The migrations, one after the other: there and back, cancelled and tried again."""
+    """The migrations of the guest, one after the other: there and back, cancelled and tried again."""
     script: Script = ()
-    """What happens during them; see harness/scenario/script.py."""
+    """What happens during them."""
     strict: bool = True
     """Hold the guest at every request and take digests, so that "unchanged since the
-    request" is a fact. Without: inferred from the device's own dirty log."""
+    request" is a fact; see docs/oracle.md. false: it is inferred from the device's own dirty log."""
     trace: Literal["pages"] | None = None
     """pages: QEMU traces each page that arrives, so that "freepage explain" can say in which round
     each was sent. Slow, and not with multifd."""
     walk: bool = True
-    """Walk the guest's free lists from outside: the second witness of what is free, and what
-    the floor counts by. false: for a kernel that cannot be walked, see docs/walk.md."""
+    """Walk the guest's free lists from outside, at every request and answer: the second witness of what is
+    free, and what the floor counts by; see docs/walk.md. false: for a kernel that cannot be walked."""
     measure: Measure | None = None
     """Watch the guest before, during and after its migration; null: do not."""
     remote: Remote | None = None
     """Two machines of the user's own, in place of the lab; see docs/remote.md. null: the lab."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    """Of the workload's contents and everything else that is random; null: a new one each run."""
+    """Of the workload's contents and everything else that is random. null: a new one each run, which the
+    result and the run folder's scenario.yaml tell."""
     expect: Expect = Expect()
     """What must come out."""
 

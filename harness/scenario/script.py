@@ -20,7 +20,7 @@ is never reached makes the verdict inconclusive.  The actions are in
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -28,6 +28,7 @@ from pydantic_core import PydanticCustomError
 import harness.scenario.actions  # noqa: F401 - with it those that ship are registered
 from harness.scenario.actions.base import Action, AnyAction
 from harness.scenario.actions.module import MODULE_HOLDS
+from harness.scenario.moments import Moment
 from harness.scenario.values import Section, as_tuple
 
 #: The device stops the guest here, and holds the migration, until ``cont``.
@@ -35,33 +36,12 @@ DEVICE_HOLDS: Final = ("request", "answer", "applied")
 #: What QEMU's MIGRATION event says of the source.
 STATUSES: Final = ("setup", "active", "pre-switchover", "completed", "cancelled", "failed")
 
-Moment: TypeAlias = Literal[
-    "start",
-    "setup",
-    "active",
-    "request",
-    "before-walk",
-    "mid-walk",
-    "after-walk",
-    "answer",
-    "applied",
-    "pass",
-    "pre-switchover",
-    "completed",
-    "cancelled",
-    "failed",
-    "resumed",
-]
-
 
 class Entry(Section):
     """One entry of a script: a moment, and what is done then."""
 
     at: Moment
-    """start: before the migration begins. setup, active, pre-switchover, completed, cancelled,
-    failed: QEMU's status on the source. request, answer, applied: the device holds guest and
-    migration. before-walk, mid-walk, after-walk: the module holds its walk. pass: a pass over
-    memory begins. resumed: the guest runs on the destination."""
+    """The moment that it waits for."""
     number: Annotated[int, Field(ge=1)] | None = None
     """Which one since the migration began, counted from 1 (pass: the pass's number); null: the next."""
     move: Annotated[int, Field(ge=1)] = 1

@@ -93,6 +93,11 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
+    @classmethod
+    def doc_notes(cls) -> tuple[str, ...]:
+        """Sentences for the documentation, beside the docstring: what the class declares otherwise."""
+        return ()
+
 
 def as_tuple(value: object) -> object:
     """A list of a file, as the unchangeable thing that a scenario holds."""

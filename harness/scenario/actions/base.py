@@ -64,6 +64,15 @@ class Action(Section):
         """
 
     @classmethod
+    def doc_notes(cls) -> tuple[str, ...]:
+        """What it needs, for the documentation."""
+        notes = {
+            "It needs a running guest.": cls.needs_guest,
+            "It needs `guest.module: test`.": cls.needs_controls,
+        }
+        return tuple(note for note, holds in notes.items() if holds)
+
+    @classmethod
     def __pydantic_init_subclass__(cls, **_: object) -> None:
         """Register it by its word."""
         ACTIONS.add(cls)

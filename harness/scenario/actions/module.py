@@ -31,7 +31,7 @@ class ModuleHold(ControlAction):
 
     action: Literal["module-hold"] = "module-hold"
     point: ModuleHoldPoint
-    """Where."""
+    """Where each walk waits."""
     entries: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     """mid-walk only: after so many entries of the free lists; null: as the module likes."""
 
@@ -108,7 +108,7 @@ class ModuleMisbehave(ControlAction):
 
     action: Literal["module-misbehave"] = "module-misbehave"
     how: Annotated[Text, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
-    """Its name for it."""
+    """What the module calls it; see docs/module.md."""
     numbers: Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(as_tuple)] = ()
     """What some ways take; report-owned is given the frames that pages-alloc took."""
 

@@ -51,6 +51,17 @@ class Workload(Section):
         """Register it by its kind."""
         WORKLOADS.add(cls)
 
+    @classmethod
+    def doc_notes(cls) -> tuple[str, ...]:
+        """What it needs, and what its work is counted in."""
+        notes = {
+            f"Its work is counted in {cls.work_unit}.": cls.work_unit,
+            f"It needs the image {cls.image}.": cls.image != "small",
+            "The testbed makes the disk that it reads, which the image debian has not.": cls.reads_disk,
+            "A compiler and sources are unpacked over the guest's image.": cls.needs_compiler,
+        }
+        return tuple(note for note, holds in notes.items() if holds)
+
     def noise_bytes(self, memory: int) -> int:
         """How much memory it works on, in whole pages, of ``memory`` bytes that the kernel leaves it."""
         return 0

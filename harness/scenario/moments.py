@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The moments of a migration for which an entry of a script can wait."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, Literal, TypeAlias
+
+Moment: TypeAlias = Literal[
+    "start",
+    "setup",
+    "active",
+    "request",
+    "before-walk",
+    "mid-walk",
+    "after-walk",
+    "answer",
+    "applied",
+    "pass",
+    "pre-switchover",
+    "completed",
+    "cancelled",
+    "failed",
+    "resumed",
+]
+
+_WALK: Final = (
+    "The guest's module holds its walk {}, as `module-hold` told it. The rest of the guest and the migration "
+    "go on."
+)
+
+#: What each of them is; docs/scenario.md has these words.
+MOMENTS: Final[Mapping[Moment, str]] = {
+    "start": "The migration has not begun yet.",
+    "setup": "QEMU's status on the source is `setup`.",
+    "active": "QEMU's status on the source is `active`.",
+    "request": "The dirty log is armed and the request is about to leave. The device holds guest and "
+    "migration.",
+    "before-walk": _WALK.format("before it begins"),
+    "mid-walk": _WALK.format("after some entries of the free lists"),
+    "after-walk": _WALK.format("at its end"),
+    "answer": "The answer has arrived and is not applied yet. The device holds guest and migration.",
+    "applied": "The answer has been applied. The device holds the migration; the guest runs on.",
+    "pass": "A pass over memory begins.",
+    "pre-switchover": "QEMU's status on the source is `pre-switchover`.",
+    "completed": "QEMU's status on the source is `completed`.",
+    "cancelled": "QEMU's status on the source is `cancelled`.",
+    "failed": "QEMU's status on the source is `failed`.",
+    "resumed": "The guest runs on its new host.",
+}
