@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
+from harness.arch import HOST, SystemCalls
 from harness.events import Deadline
 from harness.migration.qmp import Monitor
 from harness.script.closed_window import ClosedWindow
@@ -29,23 +30,22 @@ _TCP: Final = ("tcp", "tcp6")
 #: What QEMU calls the thread that migrates, in newer and in older series.
 _THREADS: Final = ("mig/src/main", "live_migration")
 
-#: sendmsg, and poll and ppoll: where QEMU's migration thread waits for a socket, on x86-64.
-_WAITS: Final = ("46", "7", "271")
-#: And futex, with the operation of a semaphore's wait (a mutex has FUTEX_WAIT) and how to read it:
-#: with multifd it waits for a channel's thread, which waits for the socket.
-_FUTEX: Final = "202"
+#: The operation of futex that is a semaphore's wait (a mutex has FUTEX_WAIT), and how to read it.
 _WAIT_BITSET: Final = 9
 _FUTEX_COMMAND: Final = 0x7F
 
 
-def waits_for_room(call: str) -> bool:
+def waits_for_room(call: str, calls: SystemCalls = HOST.system_calls) -> bool:
     """Whether a thread waits for its destination, or for another that does, as long as it takes.
 
     ``call``: /proc/PID/task/TID/syscall; a number, and the arguments of the call.
+    ``calls``: the numbers of this machine's system calls.
     """
     number, *arguments = call.split()
-    if number != _FUTEX:
-        return number in _WAITS
+    if number != str(calls.futex):
+        # Where QEMU's migration thread waits for a socket.
+        return number in {str(waits) for waits in (calls.sendmsg, calls.poll, calls.ppoll)}
+    # With multifd it waits for a channel's thread, which waits for the socket.
     # A wait with a time limit is for the bandwidth limit's next window.
     return int(arguments[1], 16) & _FUTEX_COMMAND == _WAIT_BITSET and int(arguments[3], 16) == 0
 

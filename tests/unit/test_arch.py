@@ -20,6 +20,7 @@ from harness.events import EventStream
 from harness.guest.domain import domain_xml
 from harness.memory.walk.pagetables import AddressSpace
 from harness.memory.walk.physical import GuestMemory
+from harness.script.wire import waits_for_room
 from harness.toolchain.apt import Apt
 from harness.toolchain.cache import Cache
 from harness.toolchain.kernel import kernel_release
@@ -144,6 +145,16 @@ def test_its_kernels(tmp_path: Path) -> None:
     assert kernel_release(image, TOY) == "6.1-toy"
     with pytest.raises(InputError, match="is not an x86 kernel"):
         kernel_release(image, arch.X86_64)
+
+
+def test_its_system_calls() -> None:
+    assert waits_for_room("211 0x5 0x7 0x0", TOY.system_calls)
+    assert waits_for_room("73 0x5 0x7 0x0", TOY.system_calls)
+    # x86-64's sendmsg and poll are other calls there.
+    assert not waits_for_room("46 0x5 0x7 0x0", TOY.system_calls)
+    assert not waits_for_room("7 0x5 0x7 0x0", TOY.system_calls)
+    assert waits_for_room("98 0x7f0000000000 0x89 0x0 0x0", TOY.system_calls)
+    assert not waits_for_room("98 0x7f0000000000 0x89 0x0 0x7f0000001000", TOY.system_calls)
 
 
 class Tables:
