@@ -17,6 +17,7 @@ from pydantic_core import PydanticCustomError
 from harness.arch import HOST
 from harness.scenario.devices import AnyDevice, Device
 from harness.scenario.devices.generation_id import GenerationId
+from harness.scenario.mode import NO_SHARED, Exclusion, Mode, refuse_excluded
 from harness.scenario.remote import Remote
 from harness.scenario.script import Script, needs_controls, restarts
 from harness.scenario.values import MIB, Rate, Section, Size, Text, as_tuple, kernel_name
@@ -157,18 +158,32 @@ class Migration(Section):
     """Limit of the migration's own making; null: as fast as it goes."""
     downtime_limit_ms: Annotated[int, Field(ge=1, le=2_000_000)] = 300
     """The longest pause that QEMU may plan for."""
-    multifd: Annotated[int, Field(ge=0, le=255)] = 0
+    multifd: Annotated[
+        int,
+        Field(ge=0, le=255),
+        Mode(
+            "multifd",
+            flag="PARALLEL",
+            parameter="PARALLEL_CONNECTIONS",
+            excludes=(NO_SHARED, Exclusion("trace", "with multifd QEMU does not trace single pages")),
+        ),
+    ] = 0
     """Parallel channels; 0: one stream."""
-    zero_pages: Literal["none", "legacy", "multifd"] | None = None
+    zero_pages: Annotated[
+        Literal["none", "legacy", "multifd"] | None, Mode(qemu_parameter="zero-page-detection")
+    ] = None
     """Who looks for pages of zeros: nobody, the migration's thread, the multifd threads; null:
     QEMU's default."""
-    xbzrle: bool = False
+    xbzrle: Annotated[
+        bool,
+        Mode("xbzrle", flag="COMPRESSED", parameter="COMPRESSION", value="xbzrle", excludes=(NO_SHARED,)),
+    ] = False
     """Send what has changed in a page, not the page, where it has been sent before."""
-    auto_converge: bool = False
+    auto_converge: Annotated[bool, Mode("auto-converge", flag="AUTO_CONVERGE", excludes=(NO_SHARED,))] = False
     """Slow the guest down as long as it writes faster than the migration sends."""
-    tls: bool = False
+    tls: Annotated[bool, Mode(flag="TLS", excludes=(NO_SHARED,))] = False
     """Encrypt the migration, with certificates of the run's own."""
-    postcopy: bool = False
+    postcopy: Annotated[bool, Mode("postcopy-ram")] = False
     """Allow a switch to postcopy, which is never made: the device then asks for nothing."""
     clear_bitmap_shift: Annotated[int, Field(ge=6, le=31)] | None = None
     """So many pages, as a power of two, are cleared in KVM's bitmap at a time; null: QEMU's default, 18."""
@@ -269,10 +284,8 @@ class Scenario(Section):
     """What must come out."""
 
     @model_validator(mode="after")
-    def _traced(self) -> Scenario:
-        if self.trace is not None and self.migration.multifd:
-            path = {"path": ("trace",)}
-            raise PydanticCustomError("at", "with multifd QEMU does not trace single pages", path)
+    def _modes_go_together(self) -> Scenario:
+        refuse_excluded(self, "migration")
         return self
 
     @model_validator(mode="after")
@@ -300,17 +313,9 @@ class Scenario(Section):
 
     @model_validator(mode="after")
     def _shared(self) -> Scenario:
-        """It takes the slot for DIMMs, files that both hosts see, and a migration past libvirt."""
-        how, guest = self.migration, self.guest
-        others = {
-            "guest.dimm": guest.dimm,
-            "guest.hugepages": guest.hugepages,
-            "remote": self.remote,
-            "migration.multifd": how.multifd,
-            "migration.xbzrle": how.xbzrle,
-            "migration.auto_converge": how.auto_converge,
-            "migration.tls": how.tls,
-        }
+        """It takes the slot for DIMMs, and files that both hosts see."""
+        guest = self.guest
+        others = {"guest.dimm": guest.dimm, "guest.hugepages": guest.hugepages, "remote": self.remote}
         for name, value in others.items():
             if guest.shared is not None and value:
                 path = {"path": ("guest", "shared"), "name": name}

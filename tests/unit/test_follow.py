@@ -24,6 +24,7 @@ from harness.migration.migrate import (
 )
 from harness.migration.modes import Modes
 from harness.migration.qmp import CLOSED, QemuGone, QmpEvent
+from harness.scenario.load import Migration
 
 MOVED = cast(libvirt.virDomain, object())
 
@@ -166,7 +167,7 @@ def test_bandwidth_is_rounded_up_to_what_libvirt_counts_in(bandwidth: int, mib: 
 
 def test_multifd_is_libvirts_parallel_migration() -> None:
     plain = MigrationRequest("tcp://192.0.2.1", "<domain/>")
-    parallel = MigrationRequest("tcp://192.0.2.1", "<domain/>", modes=Modes(multifd=4))
+    parallel = MigrationRequest("tcp://192.0.2.1", "<domain/>", modes=Modes.of(Migration(multifd=4)))
     assert not plain.flags() & libvirt.VIR_MIGRATE_PARALLEL
     assert parallel.flags() & libvirt.VIR_MIGRATE_PARALLEL
     assert parallel.parameters()[libvirt.VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS] == 4

@@ -7,9 +7,11 @@ import ssl
 import stat
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Annotated
 
 import libvirt
 import pytest
+from pydantic import ValidationError
 
 from harness.errors import InputError
 from harness.guest.devices import SharedMemory
@@ -23,16 +25,17 @@ from harness.guest.memory_shape import (
 )
 from harness.hosts.certificates import write_certificates
 from harness.migration.modes import NO_LIMIT, PLAIN, Modes
-from harness.scenario.load import load_scenario
+from harness.scenario.load import Migration, Scenario, load_scenario
+from harness.scenario.mode import Exclusion, Mode, modes_of
 
 
 @pytest.mark.parametrize(
     ("modes", "flag", "parameter"),
     [
-        (Modes(multifd=3), libvirt.VIR_MIGRATE_PARALLEL, {"parallel.connections": 3}),
-        (Modes(xbzrle=True), libvirt.VIR_MIGRATE_COMPRESSED, {"compression": "xbzrle"}),
-        (Modes(auto_converge=True), libvirt.VIR_MIGRATE_AUTO_CONVERGE, {}),
-        (Modes(tls=True), libvirt.VIR_MIGRATE_TLS, {}),
+        (Modes.of(Migration(multifd=3)), libvirt.VIR_MIGRATE_PARALLEL, {"parallel.connections": 3}),
+        (Modes.of(Migration(xbzrle=True)), libvirt.VIR_MIGRATE_COMPRESSED, {"compression": "xbzrle"}),
+        (Modes.of(Migration(auto_converge=True)), libvirt.VIR_MIGRATE_AUTO_CONVERGE, {}),
+        (Modes.of(Migration(tls=True)), libvirt.VIR_MIGRATE_TLS, {}),
         (PLAIN, 0, {}),
     ],
     ids=["multifd", "xbzrle", "auto-converge", "tls", "plain"],
@@ -44,18 +47,63 @@ def test_what_libvirt_is_told(modes: Modes, flag: int, parameter: dict[str, obje
 
 
 def test_what_qemu_is_told_itself() -> None:
-    assert Modes(zero_pages="legacy").qemu_parameters() == {"zero-page-detection": "legacy"}
+    assert Modes.of(Migration(zero_pages="legacy")).qemu_parameters() == {"zero-page-detection": "legacy"}
     assert PLAIN.qemu_parameters() == {}
-    assert Modes(postcopy=True).direct == ("postcopy-ram",)
-    assert Modes(postcopy=True).flags() == 0
+    assert Modes.of(Migration(postcopy=True)).direct == ("postcopy-ram",)
+    assert Modes.of(Migration(postcopy=True)).flags() == 0
 
 
 def test_past_libvirt_qemu_is_told_the_limit() -> None:
-    both = Modes(postcopy=True, ignore_shared=True, bandwidth=5)
+    both = Modes.of(Migration(postcopy=True, bandwidth=5), ignore_shared=True)
     assert both.direct == ("postcopy-ram", "x-ignore-shared")
     assert both.qemu_parameters() == {"max-bandwidth": 5}
-    assert Modes(ignore_shared=True).qemu_parameters() == {"max-bandwidth": NO_LIMIT}
-    assert Modes(bandwidth=5).qemu_parameters() == {}
+    assert Modes.of(Migration(), ignore_shared=True).qemu_parameters() == {"max-bandwidth": NO_LIMIT}
+    assert Modes.of(Migration(bandwidth=5)).qemu_parameters() == {}
+
+
+class Further(Migration):
+    """Modes that the package does not know, a row each."""
+
+    zero_copy: Annotated[bool, Mode("zero-copy-send", flag="ZEROCOPY")] = False
+    rounds: Annotated[int | None, Mode(parameter="AUTO_CONVERGE_INITIAL")] = None
+    dirty_limit: Annotated[bool, Mode("dirty-limit", excludes=(Exclusion("migration.auto_converge"),))] = (
+        False
+    )
+    level: Annotated[int | None, Mode(qemu_parameter="multifd-zstd-level")] = None
+
+
+def test_a_mode_of_ones_own_takes_one_row() -> None:
+    by_libvirt = Modes.of(Further(zero_copy=True, rounds=20, multifd=2))
+    assert by_libvirt.flags() == libvirt.VIR_MIGRATE_ZEROCOPY | libvirt.VIR_MIGRATE_PARALLEL
+    assert by_libvirt.parameters() == {"auto_converge.initial": 20, "parallel.connections": 2}
+    assert by_libvirt.direct == ()
+    assert by_libvirt.qemu_parameters() == {}
+    past_libvirt = Modes.of(Further(dirty_limit=True, level=3, bandwidth=7))
+    assert past_libvirt.flags() == 0
+    assert past_libvirt.direct == ("dirty-limit",)
+    assert past_libvirt.qemu_parameters() == {"multifd-zstd-level": 3, "max-bandwidth": 7}
+    assert Modes.of(Further()) == PLAIN
+
+
+def test_what_a_row_excludes_is_refused() -> None:
+    class Wider(Scenario):
+        migration: Further = Further()
+
+    Wider(name="x", migration=Further(dirty_limit=True))
+    with pytest.raises(ValidationError) as caught:
+        Wider(name="x", migration=Further(dirty_limit=True, auto_converge=True))
+    (error,) = caught.value.errors()
+    assert error["msg"] == "does not go together with migration.dirty_limit"
+    assert error["ctx"]["path"] == ("migration", "auto_converge")
+
+
+def test_the_rows_have_names_that_libvirt_has() -> None:
+    rows = modes_of(Migration)
+    assert set(rows) == {"multifd", "zero_pages", "xbzrle", "auto_converge", "tls", "postcopy"}
+    for row in rows.values():
+        assert row.flag is None or hasattr(libvirt, f"VIR_MIGRATE_{row.flag}")
+        assert row.parameter is None or hasattr(libvirt, f"VIR_MIGRATE_PARAM_{row.parameter}")
+        assert all(key.partition(".")[0] in Scenario.model_fields for key in (e.key for e in row.excludes))
 
 
 @pytest.mark.parametrize(("memory", "nodes"), [(256, 1), (256, 2), (256, 3), (257, 4)])
@@ -150,6 +198,7 @@ def test_certificates_are_for_their_hosts(tmp_path: Path) -> None:
             "guest: {shared: 128MiB}\nmigration: {tls: true}",
             "guest.shared: does not go together with migration.tls",
         ),
+        ("migration: {multifd: 2}\ntrace: pages", "trace: with multifd QEMU does not trace single pages"),
         ("migration: {zero_pages: some}", "migration.zero_pages: expected 'none', 'legacy' or 'multifd'"),
         ("script: [{at: start, do: [{action: reset}]}]", "walk: expected false"),
     ],
