@@ -16,11 +16,10 @@ Nothing leads out of the namespaces, so the addresses are nobody else's.
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import fcntl
 import os
 import socket
-import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -52,15 +51,8 @@ HOSTS_FILE: Final = "127.0.0.1 localhost\n" + "".join(
 _TAP: Final = "tap0"
 _PACKETS: Final = "nic0"
 TUN: Final = Path("/dev/net/tun")
-_TUNSETIFF: Final = 0x400454CA
-_TUNSETPERSIST: Final = 0x400454CB
-_TUNSETOWNER: Final = 0x400454CC
-_IFF_TAP: Final = 0x0002
-_IFF_NO_PI: Final = 0x1000
-_IFF_VNET_HDR: Final = 0x4000
-_SIOCETHTOOL: Final = 0x8946
-#: ``ETHTOOL_STXCSUM``, ``ETHTOOL_STSO``, ``ETHTOOL_SGSO``: offloads that a packet socket cannot take on.
-_OFFLOADS: Final = (0x17, 0x1F, 0x24)
+#: Offloads that a packet socket cannot take on, by ethtool's names.
+_OFFLOADS: Final = ("tx-checksumming", "tcp-segmentation-offload", "generic-segmentation-offload")
 
 
 def try_device(path: Path) -> None:
@@ -126,8 +118,7 @@ def _inside(route_type: Any, address: str, bandwidth: int | None, *, tap: bool) 
             if bandwidth is not None:
                 shape(route, wire, bandwidth)
             if tap:
-                _make_tap(_TAP)
-                (port,) = route.link_lookup(ifname=_TAP)
+                port = _make_tap(route)
                 nic = Nic(GUEST_MAC, _TAP)
             else:
                 port = _make_packet_port(route)
@@ -170,42 +161,28 @@ def _quiet() -> None:
             switch.write_text("1")
 
 
-def _make_tap(name: str) -> None:
+def _make_tap(route: Any) -> int:
     """A persistent tap in the calling thread's network, for libvirt to open by its name."""
-    flags = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR
-    tun = os.open(TUN, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        fcntl.ioctl(tun, _TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
-        # An ordinary user's daemon has no capabilities, in no namespace; the owner needs none.
-        fcntl.ioctl(tun, _TUNSETOWNER, os.geteuid())
-        fcntl.ioctl(tun, _TUNSETPERSIST, 1)
-    finally:
-        os.close(tun)
+    # An ordinary user's daemon has no capabilities, in no namespace; the owner needs none.
+    return _add(route, _TAP, kind="tuntap", mode="tap", uid=os.geteuid(), ifr={"no_pi": 1, "vnet_hdr": 1})
 
 
 def _make_packet_port(route: Any) -> int:
     """A veth in place of the tap: the relay has a packet socket on its other end."""
+    from pyroute2.ethtool.ioctl import IoctlEthtool
+
     route.link("add", ifname="guest0", kind="veth", peer={"ifname": _PACKETS})
     (port,) = route.link_lookup(ifname="guest0")
     (packets,) = route.link_lookup(ifname=_PACKETS)
     # The guest has no offloads on this path: every frame must leave the port whole and summed.
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        for command in _OFFLOADS:
-            value = bytearray(struct.pack("II", command, 0))
-            _ethtool(control, "guest0", value)
+    with contextlib.closing(IoctlEthtool("guest0")) as ethtool:
+        for offload in _OFFLOADS:
+            ethtool.set_offload_flag(offload, 0)
     # Without ARP: this end would answer for the host's own addresses.
     # (In two steps: given both, older versions of pyroute2 leave the link down.)
     route.link("set", index=packets, arp=False)
     route.link("set", index=packets, state="up")
     return int(port)
-
-
-def _ethtool(control: socket.socket, name: str, value: bytearray) -> None:
-    import ctypes
-
-    buffer = (ctypes.c_char * len(value)).from_buffer(value)
-    request = struct.pack("16sQ16x", name.encode(), ctypes.addressof(buffer))
-    fcntl.ioctl(control, _SIOCETHTOOL, request)
 
 
 def relay_sockets(nic: Nic) -> tuple[socket.socket, socket.socket]:
