@@ -44,7 +44,6 @@ _MODULES: Final = (
     "harness.run.supervise",
     "harness.toolchain",
     "harness.hosts.netns",
-    "paramiko",
     "libvirt",
 )
 

@@ -44,7 +44,10 @@ def ssh_client(*, measure: bool) -> Finding:
     found = shutil.which("ssh", path=search_path())
     if found is None:
         return Finding(
-            "remote", Level.NOTE, "there is no ssh: no run between machines of yours", "install ssh"
+            "remote",
+            Level.NOTE,
+            "there is no ssh: no run between machines of yours, and no shell in a guest",
+            "install ssh",
         )
     said = subprocess.run([found, "-V"], capture_output=True, text=True, timeout=20, check=False)
     text = f"{said.stderr.split(',')[0].strip()}: freepage run --source qemu+ssh://... --destination qemu+ssh://..."

@@ -33,12 +33,13 @@ PAGE = 4096
 
 def ssh(here: Booted, folder: RunFolder, events: EventStream) -> dict[str, object]:
     """A session that was opened before the migration is used after it."""
-    from harness.guest.ssh import Shell
+    from harness.guest.shell import Shell
     from harness.run.move import Move
 
     deadline = Deadline(120, "ssh")
     boot_id = ["cat", "/proc/sys/kernel/random/boot_id"]
-    with Shell.connect(GUEST_ADDRESS, here.guest.keys, deadline) as shell:
+    place = here.lab.runtime_dir / "ssh"
+    with Shell.connect(GUEST_ADDRESS, here.guest.keys, place, deadline) as shell:
         before = shell.run(boot_id, deadline).check()
         shell.run(["sh", "-c", "echo kept > /run/mark"], deadline).check()
         with Move(here.guest, (here.lab.source, here.lab.destination), folder, events) as move:
