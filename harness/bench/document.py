@@ -36,7 +36,7 @@ class BenchRun(_Part):
     repeat: int
     """Which repeat, from 1."""
     seed: int
-    """Of its workload."""
+    """The seed of the run's workload."""
     verdict: str
     """pass, fail, inconclusive; or error, where there was no verdict."""
     reason: str
@@ -48,7 +48,7 @@ class BenchRun(_Part):
     free_blocks: list[int] | None = None
     """Free blocks by order, just before the migration."""
     folder: str
-    """Its run folder, below the bench's own."""
+    """The run's folder, below the bench's own."""
     load: float | None = None
     """The machine's load average when it began."""
     replay: str = ""
@@ -64,9 +64,9 @@ class BenchPoint(_Part):
     accelerator: str
     runs: list[BenchRun]
     median: dict[str, float | None]
-    """Of the runs that count, each measure by name."""
+    """The median of each measure, by name, over the runs that count."""
     interval: dict[str, Range | None]
-    """Of that median."""
+    """The interval of each median, by name of the measure."""
 
 
 class Contrast(_Part):
@@ -141,9 +141,9 @@ class Overhead(_Part):
     floor: list[float]
     """Two QEMUs over QMP, from the process's start to the completed migration."""
     whole: list[float]
-    """The command, likewise, in the same order of pairs."""
+    """The whole command, from its start to the completed migration, in the same order of pairs."""
     held: list[float]
-    """Of each whole run, what was held for digests."""
+    """For how long the guest of each whole run was held for digests."""
     quotient: float
     quotient_without_holds: float
     interval: Range | None

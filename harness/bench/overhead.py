@@ -33,7 +33,7 @@ _LONGEST: Final = 900.0
 def measure_overhead(
     arms: Sequence[str], pairs: int, folder: BenchFolder, events: EventStream
 ) -> list[Overhead]:
-    """Make what is missing of the pairs, and set the ones against the others."""
+    """Make the pairs of runs that are missing, and compare whole runs with bare ones."""
     return [_of_arm(arm, pairs, folder, events) for arm in arms if pairs]
 
 

@@ -72,6 +72,6 @@ def p_value(p: float) -> str:
 
 
 def least_p(least: Iterable[float]) -> str:
-    """What no p can be below, with so few runs; empty where that is little enough."""
+    """The smallest p that so few runs can give, as words; empty where that is small enough."""
     lowest = max(least, default=0.0)
     return f"With so few runs no p can be below {lowest:.3f}." if lowest >= 0.001 else ""

@@ -72,7 +72,7 @@ def median_interval(values: Sequence[float], level: float = LEVEL) -> Interval |
 
 
 def _coverage(count: int, rank: int) -> float:
-    """That the median lies between the ``rank``-th smallest and the ``rank``-th largest."""
+    """The probability that the median lies between the ``rank``-th smallest and ``rank``-th largest value."""
     below = sum(math.comb(count, k) for k in range(rank))
     return 1.0 - float(2 * below / 2**count)
 

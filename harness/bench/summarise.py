@@ -56,7 +56,7 @@ class Setting:
 
 
 def to_range(interval: statistics.Interval | None) -> Range | None:
-    """The same for the document."""
+    """The interval as the document has it."""
     if interval is None:
         return None
     return Range(low=interval.low, high=interval.high, coverage=round(interval.coverage, 4))
@@ -147,7 +147,7 @@ def floors_by_seed(points: Iterable[BenchPoint]) -> dict[int, float]:
 
 
 def _used(run: BenchRun, floors: Mapping[int, float]) -> float | None:
-    """The memory in use is what had to be sent; the same content, in every arm."""
+    """The memory in use, which is what had to be sent.  Runs with one seed have one content in every arm."""
     own = run.values.get("floor_bytes")
     return own if own is not None else floors.get(run.seed)
 

@@ -90,7 +90,7 @@ class KeptBlock:
 
     block: Block
     categories: tuple[str, ...]
-    """By the number that :attr:`category` holds."""
+    """The names of categories, by the number that :attr:`category` holds."""
     category: Bytes
     request: npt.NDArray[np.int16]
     """Of the clearing that is in force: index into :attr:`Kept.requests`, -1: never cleared."""

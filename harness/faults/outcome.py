@@ -26,12 +26,12 @@ class Ended:
     status: int
     verdict: str = ""
     rules: Sequence[str] = ()
-    """Of its findings, the gravest first."""
+    """The rules of the run's findings, the gravest first."""
     expected: str = "pass"
     """The verdict that the scenario is written to show."""
     accelerator: str = ""
     error: str = ""
-    """What it said where there is no verdict."""
+    """What the command said, where there is no verdict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,9 @@ class Judged:
 
     word: Word
     rule: str = ""
-    """By which rule it was caught."""
+    """The rule by which the fault was caught."""
     why: str = ""
-    """Of what was not caught: how the run ended."""
+    """How the run ended, if the fault was not caught."""
 
 
 def judge_fault(fault: Fault, ended: Ended) -> Judged:

@@ -18,11 +18,11 @@ class ProcessCost(_Part):
     """What one QEMU took from the migration's begin to its completion."""
 
     cpu_seconds: float
-    """Of all its threads."""
+    """Processor time of all of QEMU's threads."""
     vcpu_seconds: float
     """Of these, the threads that run the guest's processors."""
     migration_seconds: float
-    """Of these, the threads that migrate."""
+    """The part of ``cpu_seconds`` that the threads which migrate took."""
     peak_resident_bytes: int
     """The most that was resident since it started, the guest's memory included."""
 

@@ -16,15 +16,15 @@ class RemoteHostReport(_Part):
     """What the result says of one machine that is reached by ssh."""
 
     uri: str
-    """As it was given."""
+    """The machine's libvirt URI, as it was given."""
     node: str
-    """What it calls itself."""
+    """What the machine calls itself."""
     kernel: str
-    """Its kernel's release."""
+    """The release of the machine's kernel."""
     libvirt: str
-    """Its libvirt daemon's version."""
+    """The version of the machine's libvirt daemon."""
     python: str
-    """Its Python's version."""
+    """The version of the machine's Python."""
     cpus: int
     """How many CPUs may be used there."""
     accelerator: str
@@ -43,7 +43,7 @@ class RemoteReport(_Part):
     oracle_bytes: int
     """What the oracle's questions and answers took on the network, both ways."""
     oracle_percent: float
-    """The same, of the guest's memory."""
+    """``oracle_bytes`` in percent of the guest's memory."""
     file_bytes: int
     """Of QEMU, firmware, kernel and image, copied there."""
 

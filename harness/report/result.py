@@ -46,7 +46,7 @@ class Pages(_Part):
     total: int
     """Pages compared; the sum of all that follows."""
     equal: int
-    """The same on both sides."""
+    """Pages with equal content on both sides."""
     skipped: int
     """Left behind, and shown to be right: see docs/oracle.md."""
     explained: dict[str, int]
@@ -85,7 +85,7 @@ class WrongPage(_Part):
     zero_on_source: bool
     """Whether the source holds nothing but zeros there."""
     zero_on_destination: bool
-    """The same on the destination."""
+    """Whether the page held nothing but zeros on the destination."""
     sent: bool | None
     """Whether it was ever sent; null without a record of the device."""
 
@@ -94,11 +94,11 @@ class FoundRule(_Part):
     """A rule that was broken: why the verdict is fail."""
 
     rule: str
-    """Its name, see docs/oracle.md."""
+    """The rule's name; docs/oracle.md explains each."""
     kind: str
     """memory, witness, record, guest or expectation."""
     text: str
-    """In words."""
+    """What is wrong, in words."""
     count: int
     """How often; of pages, how many."""
     block: str | None
@@ -127,7 +127,7 @@ class Witnesses(_Part):
     answered: int
     """Requests of which an answer was accepted."""
     judged: int
-    """Of those, requests for which there is a walk."""
+    """How many of the answered requests have an outside walk."""
     missing: list[str]
     """Why there is none for the others."""
     standing: dict[str, int]
@@ -146,7 +146,7 @@ class NotCompared(_Part):
     name: str
     """RAMBlock."""
     bytes: int | None
-    """Its size."""
+    """The block's size in bytes."""
     reason: str
     """Why not."""
 
@@ -264,7 +264,7 @@ class GuestReport(_Part):
     verify_pages: int | None = None
     """Pages with known content that it owned throughout."""
     verify_bad: int | None = None
-    """Of those, the wrong ones."""
+    """How many of the verified pages are wrong."""
     checksum_matches: bool | None = None
     """Whether the checksum over them is the one that the host computes from the seed."""
     exercise_pages: int | None = None
@@ -294,7 +294,7 @@ class Result(_Part):
     """The result of one run."""
 
     version: Literal[1] = 1
-    """Of this format."""
+    """The version of this format."""
     verdict: VerdictWord
     """pass, fail or inconclusive."""
     reason: str
@@ -310,7 +310,7 @@ class Result(_Part):
     accelerator_reason: str
     """Why that one."""
     seed: int
-    """With it, the same run can be made again."""
+    """The seed: a run with this seed loads the same bytes."""
     strict: bool
     """Whether "unchanged since the request" rests on digests."""
     memory_bytes: int

@@ -54,9 +54,9 @@ class Witnesses:
     both: int
     """Frames that both call free."""
     only_reported: Mapping[str, Frames]
-    """By what the walk calls them."""
+    """The frames by what the walk calls them."""
     only_walked: Mapping[str, Frames]
-    """By why the driver may have left them out; ``left-out``: no reason is known."""
+    """The frames by the reason why the driver may have left them out; ``left-out``: none is known."""
 
     @property
     def unexplained(self) -> int:

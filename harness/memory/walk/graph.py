@@ -60,11 +60,11 @@ class Places:
 
     @classmethod
     def of(cls, memmap: MemMap, layout: Layout, heads: Heads, frames: int) -> Places:
-        """Of a kernel's memmap and some lists."""
+        """The places of a kernel's memmap and of these list heads."""
         return cls(memmap.base + layout.page.lru, memmap.size, frames, heads.addresses)
 
     def with_heads(self, heads: Heads) -> Places:
-        """The same memmap, other lists."""
+        """The places of this memmap with other list heads."""
         return replace(self, heads=heads.addresses)
 
     def frame(self, addresses: Words) -> Frames:

@@ -44,7 +44,7 @@ class Kernel:
 
     @property
     def info(self) -> VmcoreInfo:
-        """Its VMCOREINFO."""
+        """The kernel's VMCOREINFO."""
         return self.note.info
 
     @property

@@ -109,7 +109,7 @@ class HugeMark:
 
     @classmethod
     def of(cls, info: VmcoreInfo) -> HugeMark | None:
-        """From VMCOREINFO, if this kernel does it so."""
+        """Read from VMCOREINFO how this kernel does it; None if it does it another way."""
         head, value = info.get("NUMBER", "PG_head_mask"), info.get("NUMBER", "HUGETLB_PAGE_DTOR")
         offset = info.get("OFFSET", "page.compound_dtor")
         if head is None or value is None or offset is None:

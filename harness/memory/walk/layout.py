@@ -84,7 +84,7 @@ class Layout:
 
     @classmethod
     def of(cls, info: VmcoreInfo) -> Layout:
-        """From VMCOREINFO; what cannot be is an error."""
+        """Read the layout from VMCOREINFO; a layout that cannot be is an error."""
         zone = _zone(info)
         section_size = _bounded(info, "SIZE(mem_section)", info.size("mem_section"), _POINTER, 256)
         section_map = _member(info, "mem_section.section_mem_map", section_size, _POINTER)

@@ -33,7 +33,7 @@ class FrameReport:
     kind: str
     zone: str | None
     order: int | None
-    """Of the free block that it lies in."""
+    """The order of the free block that the frame lies in."""
     migrate_type: str | None
 
     def __str__(self) -> str:
