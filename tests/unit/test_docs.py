@@ -11,6 +11,7 @@ import importlib
 import itertools
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -244,3 +245,17 @@ def test_the_index_names_every_document() -> None:
     text = index.read_text(encoding="utf-8")
     names = {path.name for path in (ROOT / "docs").glob("*.md")} - {index.name}
     assert {name for name in names if f"]({name}" not in text} == set()
+
+
+def rooms(line: str) -> frozenset[str]:
+    """The modules of one layer; in the contract, parentheses are around those that may be missing."""
+    return frozenset(re.sub(r"[()\s]", "", line).split("|"))
+
+
+def test_the_picture_of_the_rooms_is_the_contract_of_imports() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    layers = next(contract["layers"] for contract in contracts["contracts"] if contract["type"] == "layers")
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    picture = next(block for block in page.split("```") if block.strip().startswith("__main__"))
+    drawn = [re.split(r" {2,}", line)[0] for line in picture.strip().splitlines()]
+    assert [rooms(line) for line in drawn] == [rooms(line) for line in layers]
