@@ -3,9 +3,9 @@
 
     python -I harness/bench/bare.py QEMU FIRMWARE KERNEL INITRD MEMORY ARM
 
-The same QEMU, kernel, image, devices and migration as ``freepage run idle``,
-without libvirt, lab, oracle or a check of anything.  Nothing but the standard
-library.  Prints one JSON object: seconds from the process's start to each mark.
+QEMU, kernel, image, devices and migration are those of ``freepage run idle``.
+There is no libvirt, no lab, no oracle and no check of anything, and no library but
+Python's own.  Prints one JSON object: seconds from the process's start to each mark.
 """
 
 from __future__ import annotations

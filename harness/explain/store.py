@@ -5,8 +5,8 @@
     kept = Kept.load(folder / "pages.npz")
 
 A byte a page for its category, two for the request whose answer cleared it, bits
-for zero, hole, sent and changed; three bytes a frame for each walk.  All of it
-repeats, and zlib makes little of it: some ten KiB for an idle guest, at most
+for zero, hole, sent and changed; three bytes a frame for each walk.  Most of it
+repeats, so zlib packs it well: some ten KiB for an idle guest, and at most
 (fragmented memory, many requests) a few bytes a page.  ``bound()`` says the most.
 """
 

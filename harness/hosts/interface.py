@@ -2,7 +2,7 @@
 """What a run needs of a host, wherever it is.
 
 A lab's hosts (:mod:`harness.hosts.lab`) and remote ones (:mod:`harness.hosts.remote`)
-have this; session code knows nothing else of them.
+have this interface.  Code that boots and migrates guests knows nothing else of a host.
 """
 
 from __future__ import annotations

@@ -11,8 +11,12 @@ in it as they run here, and leave their run folders here::
 =========== ==================================================================
 parts       what the machine is made of: QEMU, kernel, first file system
 machine     the machine: boots, runs commands, and is gone with its owner
-agent       the program inside that runs them
-wire        what travels between the two
-command     how a command of ours is run inside, run folder and all
+wire        the messages between the owner and the program inside
+keyboard    the input of a command inside, which may be a terminal
+commands    runs scenarios inside, and leaves their run folders outside
+shell       a guest inside, and a shell in the guest
+bench       a whole bench inside
 =========== ==================================================================
+
+The program inside is :mod:`harness.cli.inside`.
 """

@@ -4,7 +4,7 @@
 A page may *say* that it begins a free block.  It does if the lists say so too:
 
 1. every link of every block and every head leads to a block or a head;
-2. whoever comes next names the one before: so "next" is a permutation, and all
+2. ``prev`` of the next node leads back: so "next" is a permutation, and all
    nodes fall into rings;
 3. every ring has exactly one head in it: so every block is on one list, and no
    list runs into another;

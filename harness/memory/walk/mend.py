@@ -4,8 +4,8 @@
 A stopped processor may be anywhere, also between the two stores that take a
 block off a list.  Then the zone's lock is held, and one block is half on a list.
 Such a block is neither free nor lost: it is *in transit*, and left out.  What
-remains must be sound, by the same proof as ever; where it is not, or where no
-lock is held, the list is corrupt.
+remains must pass the whole proof (:mod:`harness.memory.walk.lists`).  Where it does
+not, or where no lock is held, the list is corrupt.
 
 The states, from list_del(), list_add() and list_move(), with ``e`` the block on
 its way, ``a`` before and ``b`` after it:
