@@ -10,7 +10,7 @@ A measure has moved where both hold:
 
 Many comparisons are made at once, so :class:`Comparison` says how many of them
 would move by chance alone.  Where there are too few runs for any p to reach
-``alpha``, a change beyond the threshold is ``unclear``: neither moved nor unmoved.
+``alpha``, a change beyond the threshold is ``unclear``: nobody can tell whether the measure moved.
 """
 
 from __future__ import annotations
