@@ -31,10 +31,10 @@ class Reload:
 class ScriptAgent:
     """The agent, and what it says of itself anew after each boot."""
 
-    def __init__(self, control: GuestControl, reload: Reload, before: Callable[[], None]) -> None:
+    def __init__(self, control: GuestControl, reload: Reload, lost: Callable[[], None]) -> None:
         self._control = control
         self._reload = reload
-        self._lost = before
+        self._lost = lost
         self._since: int | None = None
         self._registers: Source | None = None
 

@@ -148,6 +148,7 @@ def test_each_says_what_it_is() -> None:
     for word, kind in ACTIONS.items():
         assert kind.__name__ == "".join(part.title() for part in word.split("-"))
         assert kind.__doc__, word
+        assert ("It needs a running guest." in kind.doc_notes()) == kind.needs_guest
         for key, field in kind.model_fields.items():
             assert key == "action" or field.description, (word, key)
         assert kind.needs_guest or not (kind.needs_controls or kind.restarts), word

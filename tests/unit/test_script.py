@@ -76,6 +76,9 @@ def test_a_hold_lasts_until_its_entry_is_done() -> None:
     scene = Scene(does("request", "stop", "qmp-answers"))
     assert scene.hold("request") == ["over"]
     assert scene.stage.did == ["stop", "query-status", "query-migrate"]
+    # Nothing of it went through the inbox.
+    assert scene.inbox.empty()
+    assert not scene.runner.busy
 
 
 def test_the_nth_counts_from_the_beginning() -> None:

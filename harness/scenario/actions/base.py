@@ -65,10 +65,12 @@ class Action(Section):
 
     @classmethod
     def doc_notes(cls) -> tuple[str, ...]:
-        """What it needs, for the documentation."""
+        """Sentences for the documentation, beside the docstring: what it needs."""
         notes = {
             "It needs a running guest.": cls.needs_guest,
             "It needs `guest.module: test`.": cls.needs_controls,
+            "It needs the lab's own network.": cls.needs_network,
+            "It needs `walk: false`.": cls.restarts,
         }
         return tuple(note for note, holds in notes.items() if holds)
 
