@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import selectors
 import shutil
 import socket
@@ -13,14 +14,20 @@ import threading
 import tty
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from harness.errors import MachineryError
 from harness.events import Deadline, EventStream
 from harness.guest.control import GuestControl
+from harness.scenario.actions.base import ACTIONS, GuestAction
+from harness.scenario.actions.stage import Stage
+from harness.scenario.script import Entry
 from harness.scenario.workloads.base import WORKLOADS
 from harness.scenario.workloads.churn import Churn
+from harness.script.runner import ScriptRunner
+from tests.unit.fake_stage import FakeStage
 
 SOURCES = Path(__file__).parents[2] / "vm-images" / "guest"
 POWEROFF = 42
@@ -261,3 +268,57 @@ def test_the_agent_reads_the_buddy_lists(control: GuestControl) -> None:
     # It goes on while we look: the number of orders stays.
     assert len(found) == len(expected)
     assert sum(found) > 0 or sum(expected) == 0
+
+
+#: What a verb of one's own takes in agent.c: its function, in front of the table, and its line in there.
+FUNCTION = """\
+static void count(const struct call *c)
+{
+	reply(c->n, "ok {\\"counted\\":%d,\\"from\\":\\"%s\\"}", c->argc, c->argv[1]);
+}
+
+"""
+LINE = '\t{ "count", 1, 3, count },\n'
+
+
+def test_a_verb_is_a_function_and_a_line_of_the_table(tmp_path: Path, events: EventStream) -> None:
+    """And an action of a script that has it done is a class."""
+    source = (SOURCES / "agent.c").read_text(encoding="utf-8")
+    for mark, added in (("static const struct verb {\n", FUNCTION), ('\t{ "ping", ', LINE)):
+        assert source.count(mark) == 1
+        source = source.replace(mark, added + mark)
+    (tmp_path / "agent.c").write_text(source, encoding="utf-8")
+    compiler = shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no gcc")
+    command = [compiler, "-Wall", "-Wextra", "-Werror", f"-I{SOURCES}", "-o", tmp_path / "agent"]
+    subprocess.run([*command, tmp_path / "agent.c"], check=True)
+    answers: list[object] = []
+    with ACTIONS.temporary():
+
+        class Count(GuestAction):
+            """The guest counts."""
+
+            action: Literal["count"] = "count"
+            start: str
+            """From where."""
+
+            def carry_out(self, stage: Stage, deadline: Deadline) -> None:
+                answers.append(stage.guest.call("count", self.start, "x", deadline=deadline))
+
+        with contextlib.closing(Agent(tmp_path)) as agent, GuestControl(events) as control:
+            control.attach("source", agent.connect())
+            control.wait_ready(soon())
+            inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
+            entry = Entry.model_validate({"at": "active", "do": [{"action": "count", "start": "zero"}]})
+            stage = FakeStage()
+            stage.guest.call = control.call  # type: ignore[method-assign]
+            runner = ScriptRunner([entry], stage, events, inbox.put)
+            runner.happened("active")
+            runner.settle(lambda _: inbox.get(timeout=30), soon())
+            # The table counts the words.
+            with pytest.raises(MachineryError, match="wrong arguments"):
+                control.call("count", deadline=soon())
+            with pytest.raises(MachineryError, match="wrong arguments"):
+                control.call("count", 1, 2, 3, 4, deadline=soon())
+    assert answers == [{"counted": 3, "from": "zero"}]
