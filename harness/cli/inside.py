@@ -40,7 +40,7 @@ _MODULES: Final = (
     "harness.run.carry_out",
     "harness.run.boot",
     "harness.evidence.gather",
-    "harness.run.move",
+    "harness.run.journey",
     "harness.run.supervise",
     "harness.toolchain",
     "harness.hosts.netns",

@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from harness.errors import MachineryError
 from harness.events import EventStream
 from harness.evidence.host_writes import names_of
-from harness.evidence.moved import Moved
+from harness.evidence.switch_over import SwitchOver
 from harness.evidence.witnesses import is_quiet, witnesses_of
 from harness.explain.store import END, Instant
 from harness.memory.access import Image, PageDigests
@@ -23,14 +23,7 @@ from harness.memory.walk import FreeWalk
 from harness.migration.hold import ANSWER, REQUEST, START, HoldKeeper
 from harness.migration.outside import Look
 from harness.scenario.resolve import Resolved
-from harness.verdict.finding import Finding
-from harness.verdict.judge import (
-    BlockState,
-    GuestChecks,
-    JudgeInput,
-    Judgement,
-    judge,
-)
+from harness.verdict.judge import BlockState, JudgeInput
 from harness.verdict.log import replay
 
 _NO_RECORD: Final = MigrationRecord()
@@ -65,37 +58,22 @@ class Evidence:
     #: Between two instants at which digests were taken, by block: which pages changed.
     changed: Mapping[tuple[Instant, Instant], Mapping[str, Flags]]
 
-    def judge(
-        self,
-        checks: GuestChecks | None,
-        sent_over_floor: float | None = None,
-        *,
-        found: Sequence[Finding] = (),
-        unexercised: Sequence[str] = (),
-    ) -> Judgement:
-        """The verdict, with the guest's own checks where they were made.
 
-        ``found`` and ``unexercised`` are of the run around this migration.
-        """
-        case = replace(self.case, guest=checks, sent_over_floor=sent_over_floor)
-        return judge(replace(case, found=tuple(found), unexercised=tuple(unexercised)))
-
-
-def gather(moved: Moved, resolved: Resolved, events: EventStream) -> Evidence:
+def gather(switch_over: SwitchOver, resolved: Resolved, events: EventStream) -> Evidence:
     """Compare the two memories, and read what the device says that it did."""
-    record = _read_record(moved.record)
+    record = _read_record(switch_over.record)
     scenario = resolved.scenario
     not_compared: dict[str, tuple[int | None, str]] = {}
     states = []
-    held, now = bool(moved.holds.holds), dict[str, PageDigests]()
-    staying = _left_where_it_is(moved)
-    for name, source, destination in _pairs(moved, staying, not_compared):
+    held, now = bool(switch_over.holds.holds), dict[str, PageDigests]()
+    staying = _left_where_it_is(switch_over)
+    for name, source, destination in _pairs(switch_over, staying, not_compared):
         with events.step("compare", block=name, bytes=source.size) as step:
-            found = compare(source, destination, digests=held and name in moved.source.images)
+            found = compare(source, destination, digests=held and name in switch_over.source.images)
             step.note(differing=int(found.differing.size))
         if found.digests is not None:
             now[name] = found.digests
-        block = record.blocks.get(name) or _block(name, source.pages, moved)
+        block = record.blocks.get(name) or _block(name, source.pages, switch_over)
         states.append(
             BlockState(
                 block=block,
@@ -104,14 +82,14 @@ def gather(moved: Moved, resolved: Resolved, events: EventStream) -> Evidence:
                 zero_on_destination=found.zero_on_destination,
                 hole_on_source=found.hole_on_source,
                 sent=record.sent[name].flags() if name in record.sent else None,
-                named=names_of(moved.host_written, block, found, source, destination),
+                named=names_of(switch_over.host_written, block, found, source, destination),
             )
         )
-    _demand_seen(record, moved, staying, not_compared)
+    _demand_seen(record, switch_over, staying, not_compared)
     if held:
-        now |= {name: look(image) for name, image in moved.source.images.items() if name not in now}
-    unchanged = moved.holds.requests.unchanged(now)
-    at_end = moved.outside.look() if moved.outside is not None else None
+        now |= {name: look(image) for name, image in switch_over.source.images.items() if name not in now}
+    unchanged = switch_over.holds.requests.unchanged(now)
+    at_end = switch_over.outside.look() if switch_over.outside is not None else None
     case = JudgeInput(
         arm=scenario.arm,
         blocks=states,
@@ -120,23 +98,23 @@ def gather(moved: Moved, resolved: Resolved, events: EventStream) -> Evidence:
         strict=scenario.strict,
         statistics=record.statistics,
         totals=record.totals,
-        counters=moved.counters,
+        counters=switch_over.counters,
         expect=scenario.expect,
-        witnesses=witnesses_of(record, moved.holds, at_end, unchanged, resolved),
+        witnesses=witnesses_of(record, switch_over.holds, at_end, unchanged, resolved),
         quiet=is_quiet(resolved),
         left_where_it_is=tuple(staying.values()),
     )
     return Evidence(
         case,
         record,
-        moved.holds.requests,
+        switch_over.holds.requests,
         not_compared,
-        _free(case, moved),
+        _free(case, switch_over),
         at_end,
-        moved.record,
-        moved.traces,
-        moved.holds.looks,
-        _changes(moved.holds, now),
+        switch_over.record,
+        switch_over.traces,
+        switch_over.holds.looks,
+        _changes(switch_over.holds, now),
     )
 
 
@@ -162,14 +140,14 @@ def _changes(
 
 def _demand_seen(
     record: MigrationRecord,
-    moved: Moved,
+    switch_over: SwitchOver,
     staying: Mapping[str, Block],
     not_compared: Mapping[str, tuple[int | None, str]],
 ) -> None:
     """Memory that the guest sees and nobody compared leaves no verdict; a device's own may be listed."""
     for name, (_, reason) in not_compared.items():
         # Arms off and hint have no record: there the source's own map says what the guest sees.
-        block = record.blocks.get(name) or _block(name, 0, moved)
+        block = record.blocks.get(name) or _block(name, 0, switch_over)
         # A record that has it says that it was migrated all the same.
         if block.gpa and (name in record.blocks or name not in staying):
             raise MachineryError(
@@ -178,20 +156,20 @@ def _demand_seen(
             )
 
 
-def _free(case: JudgeInput, moved: Moved) -> Free | None:
+def _free(case: JudgeInput, switch_over: SwitchOver) -> Free | None:
     """The walk at the first accepted answer's request; in the other arms, the one before the migration."""
     blocks = {state.block.name: state.block for state in case.blocks}
     request = replay(case.log, blocks, case.arm).first if case.arm == "info" else START
     for instant in (request, START):
-        look = moved.holds.looks.get((instant, REQUEST)) if instant is not None else None
+        look = switch_over.holds.looks.get((instant, REQUEST)) if instant is not None else None
         if instant is not None and isinstance(look, FreeWalk):
             return Free(instant, look)
     return None
 
 
-def _block(name: str, pages: int, moved: Moved) -> Block:
+def _block(name: str, pages: int, switch_over: SwitchOver) -> Block:
     """A block of which no record tells where the guest sees it: by the source's own map."""
-    ranges = moved.outside.ranges(name) if moved.outside is not None else ()
+    ranges = switch_over.outside.ranges(name) if switch_over.outside is not None else ()
     return Block(name, pages, tuple(ranges))
 
 
@@ -213,29 +191,29 @@ def _same(source: Image, destination: Image) -> bool:
     )
 
 
-def _left_where_it_is(moved: Moved) -> dict[str, Block]:
+def _left_where_it_is(switch_over: SwitchOver) -> dict[str, Block]:
     """Memory that both QEMUs map: no page of it is the migration's business."""
     return {
-        name: _block(name, image.pages, moved)
-        for name, image in moved.source.images.items()
-        if name in moved.destination.images and _same(image, moved.destination.images[name])
+        name: _block(name, image.pages, switch_over)
+        for name, image in switch_over.source.images.items()
+        if name in switch_over.destination.images and _same(image, switch_over.destination.images[name])
     }
 
 
 def _pairs(
-    moved: Moved, staying: Mapping[str, Block], not_compared: dict[str, tuple[int | None, str]]
+    switch_over: SwitchOver, staying: Mapping[str, Block], not_compared: dict[str, tuple[int | None, str]]
 ) -> Iterator[tuple[str, Image, Image]]:
     """Every RAMBlock that both sides have, as two images."""
-    for name, image in moved.source.images.items():
-        other = moved.destination.images.get(name)
+    for name, image in switch_over.source.images.items():
+        other = switch_over.destination.images.get(name)
         if other is None:
             not_compared[name] = (image.size, "the destination has it in no file")
         elif name in staying:
             not_compared[name] = (image.size, "both QEMUs have the same file: it stays where it is")
         else:
             yield name, image, other
-    for name, here in moved.source.others.items():
-        there = moved.destination.others.get(name, OSError("the destination has no such block"))
+    for name, here in switch_over.source.others.items():
+        there = switch_over.destination.others.get(name, OSError("the destination has no such block"))
         if isinstance(here, OSError) or isinstance(there, OSError):
             errors = [side for side in (here, there) if isinstance(side, OSError)]
             not_compared[name] = (None, f"it could not be read: {errors[0]}")

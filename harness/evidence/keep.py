@@ -9,7 +9,7 @@ from typing import Final
 
 from harness.events import EventStream
 from harness.evidence.gather import Evidence
-from harness.evidence.moved import Moved
+from harness.evidence.switch_over import SwitchOver
 from harness.explain import picture
 from harness.explain.sendings import Sendings
 from harness.explain.store import END, FILE, Instant, Kept
@@ -45,10 +45,10 @@ def _looks(evidence: Evidence) -> Iterator[tuple[Instant, Look]]:
 KEPT_PAGES: Final = 32
 
 
-def keep_pages(judgement: Judgement, moved: Moved, folder: RunFolder) -> None:
+def keep_pages(judgement: Judgement, switch_over: SwitchOver, folder: RunFolder) -> None:
     """What both sides held in the first wrong and explained pages, as files: nobody can ask for it later."""
     wrong = [(page.block, page.page) for page in judgement.wrong_pages(KEPT_PAGES)]
-    _keep(wrong, moved, folder.file("wrong"))
+    _keep(wrong, switch_over, folder.file("wrong"))
     named = [
         (judged.state.block.name, page)
         for judged in judgement.blocks
@@ -56,14 +56,17 @@ def keep_pages(judgement: Judgement, moved: Moved, folder: RunFolder) -> None:
         if name not in (HINTED, HINTED_AFTER_SENT)
         for page in pages.tolist()
     ]
-    _keep(named[:KEPT_PAGES], moved, folder.file("explained"))
+    _keep(named[:KEPT_PAGES], switch_over, folder.file("explained"))
 
 
-def _keep(pages: Sequence[tuple[str, int]], moved: Moved, place: Path) -> None:
-    there = [(block, page) for block, page in pages if block in moved.source.images]
+def _keep(pages: Sequence[tuple[str, int]], switch_over: SwitchOver, place: Path) -> None:
+    there = [(block, page) for block, page in pages if block in switch_over.source.images]
     if there:
         place.mkdir()
     for block, page in there:
-        for side, images in (("source", moved.source.images), ("destination", moved.destination.images)):
+        for side, images in (
+            ("source", switch_over.source.images),
+            ("destination", switch_over.destination.images),
+        ):
             name = f"{block.replace('/', '-')}-{page:#x}.{side}"
             (place / name).write_bytes(images[block].page(page))

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 import libvirt
 
 from harness.errors import FreepageError, MachineryError
-from harness.migration.migrate import Inbox, JobEnd
+from harness.migration.inbox import Inbox, JobEnd
 from harness.migration.qmp import CommandError, Monitor
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -55,12 +55,25 @@ class Hold:
     seconds: float
 
 
-#: What is done in a hold; it calls what it is given when it is done, now or later.
-Meanwhile: TypeAlias = Callable[[str, Callable[[], None]], None]
+class Moments(Protocol):
+    """Who has things to do at certain moments of a migration, holds among them."""
+
+    def happened(
+        self, moment: str, *, number: int | None = None, then: Callable[[], None] | None = None
+    ) -> None:
+        """``moment`` has come; ``then`` is called when what is to be done in it is done, now or later."""
 
 
-def _at_once(_point: str, go_on: Callable[[], None]) -> None:
-    go_on()
+class NothingToDo:
+    """:class:`Moments` of a migration without a script."""
+
+    def happened(
+        self, moment: str, *, number: int | None = None, then: Callable[[], None] | None = None
+    ) -> None:
+        """Go on at once."""
+        del moment, number
+        if then is not None:
+            then()
 
 
 class HoldKeeper:
@@ -71,8 +84,8 @@ class HoldKeeper:
     then what they held at its request (true as well of pages that were free at
     the request, which nobody looks at again).
 
-    ``meanwhile`` is given the point, and what to call when the hold is over: a
-    script has things to do while guest and migration stand still.  ``spill`` is a
+    ``script`` has things to do while guest and migration stand still: it is told the
+    point, and what to call when the hold is over.  ``spill`` is a
     folder for what was seen at older requests; None: all of it stays in memory.
     """
 
@@ -82,7 +95,7 @@ class HoldKeeper:
         images: Mapping[str, Image],
         events: EventStream,
         outside: OutsideWalk | None = None,
-        meanwhile: Meanwhile = _at_once,
+        script: Moments | None = None,
         spill: Path | None = None,
     ) -> None:
         self.requests = RequestDigests()
@@ -92,7 +105,7 @@ class HoldKeeper:
         self._images = images
         self._events = events
         self._outside = outside
-        self._meanwhile = meanwhile
+        self._script: Moments = script if script is not None else NothingToDo()
         self._spill_to = spill
         self._holds: list[Hold] = []
 
@@ -107,7 +120,7 @@ class HoldKeeper:
         return sum(hold.seconds for hold in self._holds)
 
     def handle(self, data: Mapping[str, object]) -> None:
-        """Work off one ``FREE_PAGE_INFO_HOLD``: look, what is to be done meanwhile, then ``cont``.
+        """Work off one ``FREE_PAGE_INFO_HOLD``: look, do what the script wants, then say ``cont``.
 
         ``cont`` is said whatever becomes of the look: a VM left standing would
         turn a failure of the harness into a hang of the migration.
@@ -135,7 +148,7 @@ class HoldKeeper:
         except BaseException:
             self._go_on(request)
             raise
-        self._meanwhile(str(point), end)
+        self._script.happened(str(point), then=end)
 
     def _go_on(self, request: int) -> None:
         """``cont``, unless that would run the source after the guest has left it."""

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.errors import InputError
 from harness.memory.walk import FreeWalk, Standing, WalkError
-from harness.report.measures import Cost, Walk, Work
+from harness.report.costs import Cost, Walk, Work
 from harness.report.remote import RemoteReport
 from harness.scenario.model import Arm, VerdictWord
 from harness.verdict.floor import Account

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What happens in the lab: boot, load, migrate, judge, resume and check.  The steps of one run, in order."""
+"""A guest that is ready: the hosts, the guest booted on one of them, its workload loaded."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -29,7 +29,7 @@ NOTICE_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Booted:
+class ReadyGuest:
     """A guest that is ready on the source, and everything around it."""
 
     plan: RunPlan
@@ -39,8 +39,16 @@ class Booted:
 
 
 @contextlib.contextmanager
-def booted(plan: RunPlan, folder: RunFolder, events: EventStream) -> Iterator[Booted]:
-    """Steps 3 and 4: the hosts, and on one of them a guest that has said that it is ready."""
+def ready_guest(
+    plan: RunPlan,
+    folder: RunFolder,
+    events: EventStream,
+    meanwhile: Callable[[], object] = lambda: None,
+) -> Iterator[ReadyGuest]:
+    """Steps 3 and 4: the hosts, and on one of them a guest that has said that it is ready.
+
+    ``meanwhile`` is called once, while the guest boots.
+    """
     scenario = plan.resolved.scenario
     with contextlib.ExitStack() as stack:
         with events.step(plan.machines.step):
@@ -50,13 +58,13 @@ def booted(plan: RunPlan, folder: RunFolder, events: EventStream) -> Iterator[Bo
         import libvirt
 
         try:
-            here = _boot(plan, lab, guest, events)
+            ready = _boot(plan, lab, guest, events, meanwhile)
             if scenario.guest.traffic:
                 from harness.hosts.traffic import DENSE, SPARSE, Traffic
 
                 rate = SPARSE if scenario.guest.traffic == "sparse" else DENSE
                 stack.enter_context(Traffic(GUEST_ADDRESS, rate))
-            yield here
+            yield ready
         except GuestLost as error:
             _demand_hosts(lab)
             raise guest.explained(error) from error
@@ -76,36 +84,34 @@ def _demand_hosts(lab: Pair) -> None:
         host.check()
 
 
-def _boot(plan: RunPlan, lab: Pair, guest: Guest, events: EventStream) -> Booted:
+def _boot(
+    plan: RunPlan, lab: Pair, guest: Guest, events: EventStream, meanwhile: Callable[[], object]
+) -> ReadyGuest:
     scenario = plan.resolved.scenario
     with events.step("boot", memory=scenario.guest.memory, accelerator=plan.resolved.accelerator) as step:
         domain = guest.start()
-        # While the guest boots on its CPU: what the rest of the run needs is loaded on ours.
-        import harness.evidence.gather
-        import harness.evidence.guest_checks
-        import harness.run.journey  # noqa: F401
-
-        ready = guest.wait_until_ready(Deadline(scenario.guest.boot_timeout_s, "the guest's ready word"))
-        step.note(kernel=ready.get("release"), driver=ready.get("driver"), guest_ms=ready.get("uptime_ms"))
+        meanwhile()
+        said = guest.wait_until_ready(Deadline(scenario.guest.boot_timeout_s, "the guest's ready word"))
+        step.note(kernel=said.get("release"), driver=said.get("driver"), guest_ms=said.get("uptime_ms"))
         guest.demand_dirty_log()
         guest.plug(domain, Deadline(PLUG_SECONDS, "the guest's use of the DIMM"))
     # What libvirt has learnt about this QEMU is not asked again by the next run.
     lab.source.keep_capabilities()
-    return Booted(plan, lab, guest, domain)
+    return ReadyGuest(plan, lab, guest, domain)
 
 
-def load(here: Booted, events: EventStream) -> int:
+def load(ready: ReadyGuest, events: EventStream) -> int:
     """Step 5: the workload.  Returns the number of the last record in the guest's kernel log.
 
     What the kernel warned of until then (a mitigation that the CPU lacks, say) is
     no consequence of the migration.
     """
-    resolved = here.plan.resolved
+    resolved = ready.plan.resolved
     workload = resolved.scenario.workload
     deadline = Deadline(workload.load_seconds(resolved.noise_bytes), "the workload's loading")
     with events.step("load", workload=workload.kind) as step:
-        answer = here.guest.load(deadline)
+        answer = ready.guest.load(deadline)
         step.note(pages=answer["pages"], freed=answer["freed"])
-        sequence = here.guest.control.call("kmsg", deadline=deadline)["sequence"]
+        sequence = ready.guest.control.call("kmsg", deadline=deadline)["sequence"]
     assert isinstance(sequence, int)
     return sequence

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Step 10: the result, from everything that a run found out."""
+"""One run, from a plan to a verdict: all of its steps, in their order."""
 
 from __future__ import annotations
 
+import importlib
 import json
 from typing import TYPE_CHECKING, Final
 
@@ -10,8 +11,7 @@ from harness.errors import ExitCode
 from harness.events import EventStream, jsonable
 from harness.plan.plan import RunPlan
 from harness.report.folder import RunFolder
-from harness.run.boot import booted, load
-from harness.run.result import build_result
+from harness.run.boot import load, ready_guest
 from harness.terminal import TerminalProgress
 from harness.units import human_size
 
@@ -24,25 +24,33 @@ EXIT_CODES: Final = {"pass": ExitCode.PASS, "fail": ExitCode.FAIL, "inconclusive
 def carry_out(
     plan: RunPlan, folder: RunFolder, events: EventStream, terminal: TerminalProgress, *, as_json: bool
 ) -> int:
-    """The run itself, in the lab; returns the exit status."""
-    with booted(plan, folder, events) as here:
-        since = load(here, events)
-        from harness.run.journey import migrate_and_judge
+    """The run itself, where the hosts are; returns the exit status."""
+    with ready_guest(plan, folder, events, meanwhile=_import_rest) as ready:
+        last_message = load(ready, events)
+        from harness.run.journey import Journey
 
-        findings = migrate_and_judge(here, folder, events, since)
+        journey = Journey(ready, folder, events, last_message)
+        with journey.migrate_and_judge() as arrival:
+            findings = journey.check(arrival)
         from harness.evidence.keep import keep
+        from harness.run.result import build_result
 
         with events.step("report"):
-            result, judgement = build_result(plan, folder, events, findings, here.lab.report())
+            result, judgement = build_result(plan, folder, events, findings, ready.lab.report())
             keep(findings.evidence, judgement, _title(result), folder, events)
-    if findings.answers is not None:
-        folder.write_whole("guest.json", json.dumps(jsonable(findings.answers), indent=2) + "\n")
+    if findings.guest.answers is not None:
+        folder.write_whole("guest.json", json.dumps(jsonable(findings.guest.answers), indent=2) + "\n")
     folder.write_whole("result.json", result.to_json())
     events.emit("verdict", verdict=result.verdict, reason=result.reason)
     folder.finish()
     with terminal.suspended():
         _print(result, as_json=as_json)
     return EXIT_CODES[result.verdict]
+
+
+def _import_rest() -> None:
+    """While the guest boots on its CPU, what the rest of the run needs is loaded on ours."""
+    importlib.import_module("harness.run.journey")
 
 
 def _print(result: Result, *, as_json: bool) -> None:

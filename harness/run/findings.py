@@ -13,21 +13,9 @@ from harness.migration.statistics import MigrationStatistics
 if TYPE_CHECKING:
     from harness.evidence.gather import Evidence
     from harness.evidence.guest_checks import Answers
-    from harness.report.measures import Cost, Work
-    from harness.scenario.model import VerdictWord
-    from harness.verdict.judge import Finding, GuestChecks
-
-
-@dataclass(frozen=True, slots=True)
-class LegEnd:
-    """How one of a run's migrations ended."""
-
-    ended: str
-    #: The reason that the user is given for one that was given up, or the verdict's.
-    reason: str
-    verdict: VerdictWord | None = None
-    skipped: int = 0
-    requests: int = 0
+    from harness.report.costs import Cost, Work
+    from harness.report.result import MoveEnd
+    from harness.verdict.judge import Finding, GuestChecks, MemoryJudgement
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,25 +23,34 @@ class Findings:
     """All that a run found out; the report is made of it."""
 
     evidence: Evidence
+    #: The verdict over the memory, to be completed with the rest.
+    memory: MemoryJudgement
     statistics: MigrationStatistics
     counters: Mapping[str, object]
     #: Seconds since the stream began: migration completed, held in the device's holds.
     completed_at: float
     held_seconds: float
-    answers: Answers | None
-    #: Why the guest's own checks were not made.
-    lost: GuestLost | None
+    guest: GuestReview
     #: How each of the migrations ended.
-    legs: tuple[LegEnd, ...] = ()
+    moves: tuple[MoveEnd, ...] = ()
     #: What was found around the migration that is judged, and what did not come about.
     found: tuple[Finding, ...] = ()
     unexercised: tuple[str, ...] = ()
     cost: Cost | None = None
-    work: Work | None = None
     #: Free blocks by order just before the migration.
     free_blocks: list[int] | None = None
 
+
+@dataclass(frozen=True, slots=True)
+class GuestReview:
+    """What the guest found after it was resumed on its new host."""
+
+    answers: Answers | None
+    #: Why its own checks were not made.
+    lost: GuestLost | None
+    work: Work | None = None
+
     @property
     def checks(self) -> GuestChecks | None:
-        """What the judge needs of the guest's answers."""
+        """What the judge needs of its answers."""
         return self.answers.checks if self.answers is not None else None

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shlex
 import time
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from harness.report.folder import RunFolder
 from harness.run.findings import Findings
 
 if TYPE_CHECKING:
-    from harness.report.measures import Walk
+    from harness.report.costs import Walk
     from harness.report.remote import RemoteReport
     from harness.report.result import GuestReport, Result
     from harness.verdict.judge import Judgement
@@ -38,11 +37,10 @@ def build_result(
     found: Findings,
     hosts: Mapping[str, object] | None = None,
 ) -> tuple[Result, Judgement]:
-    """Judge, and put everything down.  ``hosts``: what remote ones tell of themselves."""
+    """Complete the verdict, and put everything down.  ``hosts``: what remote ones tell of themselves."""
     from harness.report.result import (
         Bytes,
         FoundRule,
-        MoveEnd,
         NotCompared,
         Pages,
         Protocol,
@@ -64,8 +62,11 @@ def build_result(
         walk=evidence.free.walk if evidence.free else None,
         walk_at=evidence.free.request if evidence.free else None,
     )
-    judgement = evidence.judge(
-        found.checks, account.sent_over_floor, found=found.found, unexercised=found.unexercised
+    judgement = found.memory.complete(
+        guest=found.guest.checks,
+        sent_over_floor=account.sent_over_floor,
+        found=found.found,
+        unexercised=found.unexercised,
     )
     versions = jsonable(plan.versions())
     assert isinstance(versions, dict)
@@ -98,10 +99,10 @@ def build_result(
             held_ms=round(1000 * found.held_seconds),
         ),
         rounds=numbers.rounds,
-        moves=[MoveEnd(**dataclasses.asdict(leg)) for leg in found.legs],
+        moves=list(found.moves),
         guest=_guest_report(found),
         cost=found.cost,
-        work=found.work,
+        work=found.guest.work,
         walk=_walk(found),
         free_blocks=found.free_blocks,
         remote=_remote(plan, hosts),
@@ -125,7 +126,7 @@ def _remote(plan: RunPlan, hosts: Mapping[str, object] | None) -> RemoteReport |
 
 def _reason(judgement: Judgement, found: Findings) -> str:
     return judgement.reason + (
-        f"; the guest was lost when it went on: {found.lost.message}" if found.lost else ""
+        f"; the guest was lost when it went on: {found.guest.lost.message}" if found.guest.lost else ""
     )
 
 
@@ -140,7 +141,7 @@ def _phases(plan: RunPlan, events: EventStream, found: Findings) -> dict[str, fl
 def _guest_report(found: Findings) -> GuestReport:
     from harness.report.result import GuestReport
 
-    answers, checks = found.answers, found.checks
+    answers, checks = found.guest.answers, found.guest.checks
     if answers is None or checks is None:
         return GuestReport()
     return GuestReport(
@@ -155,9 +156,10 @@ def _guest_report(found: Findings) -> GuestReport:
 
 def _walk(found: Findings) -> Walk | None:
     """What the module counts; there is none in arm hint, and no walk in arm off."""
-    from harness.report.measures import Walk
+    from harness.report.costs import Walk
 
-    module = found.answers.counters.get("module") if found.answers is not None else None
+    answers = found.guest.answers
+    module = answers.counters.get("module") if answers is not None else None
     if not isinstance(module, Mapping):
         return None
     numbers = {str(key): value for key, value in module.items() if isinstance(value, int)}

@@ -14,7 +14,7 @@ from harness.guest.shell import Shell
 from harness.hosts.netns import GUEST_ADDRESS
 from harness.plan.plan import RunPlan
 from harness.report.folder import RunFolder
-from harness.run.boot import booted, load
+from harness.run.boot import load, ready_guest
 from harness.terminal import TerminalProgress
 
 CONNECT_SECONDS: Final = 30.0
@@ -22,11 +22,11 @@ CONNECT_SECONDS: Final = 30.0
 
 def shell(plan: RunPlan, folder: RunFolder, events: EventStream, terminal: TerminalProgress) -> int:
     """Boot, load, connect; returns the remote shell's exit status."""
-    with booted(plan, folder, events) as here:
-        load(here, events)
+    with ready_guest(plan, folder, events) as ready:
+        load(ready, events)
         deadline = Deadline(CONNECT_SECONDS, "the guest's ssh server")
-        place = here.lab.runtime_dir / "ssh"
-        with Shell.connect(GUEST_ADDRESS, here.guest.keys, place, deadline) as session, terminal.suspended():
+        place = ready.lab.runtime_dir / "ssh"
+        with Shell.connect(GUEST_ADDRESS, ready.guest.keys, place, deadline) as session, terminal.suspended():
             status = session.attach()
     folder.finish()
     return status

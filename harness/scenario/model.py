@@ -227,7 +227,7 @@ class Expect(Section):
     """Arm info: the device may have found at most so many buffers of the driver's to break the protocol."""
 
 
-class Leg(Section):
+class Move(Section):
     """One of several migrations of the same guest. Each that completes takes it to the other host."""
 
     ends: Literal["completed", "cancelled", "failed"] = "completed"
@@ -238,7 +238,7 @@ class Leg(Section):
     """Whether the guest is asked for its pages before the next one begins; after the last it always is."""
 
 
-Legs: TypeAlias = Annotated[tuple[Leg, ...], BeforeValidator(as_tuple), Field(min_length=1, max_length=16)]
+Moves: TypeAlias = Annotated[tuple[Move, ...], BeforeValidator(as_tuple), Field(min_length=1, max_length=16)]
 
 
 class Scenario(Section):
@@ -258,8 +258,8 @@ class Scenario(Section):
     """What the guest does with its memory."""
     migration: Migration = Migration()
     """How it is moved."""
-    moves: Annotated[tuple[Leg, ...], BeforeValidator(as_tuple), Field(min_length=1, max_length=16)] = (
-        Leg(),
+    moves: Annotated[tuple[Move, ...], BeforeValidator(as_tuple), Field(min_length=1, max_length=16)] = (
+        Move(),
     )
     """The migrations of the guest, one after the other: there and back, cancelled and tried again."""
     script: Script = ()
@@ -329,8 +329,8 @@ class Scenario(Section):
             raise PydanticCustomError(
                 "at", "expected the last one to be completed: it is what is judged", path
             )
-        for index, leg in enumerate(self.moves):
-            if leg.reason is not None and leg.ends != "failed":
+        for index, move in enumerate(self.moves):
+            if move.reason is not None and move.ends != "failed":
                 path = {"path": ("moves", index, "reason")}
                 raise PydanticCustomError("at", "expected only with ends: failed", path)
         if needs_controls(self.script) and self.guest.module != "test":

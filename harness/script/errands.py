@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from harness.migration.migrate import Answered
+from harness.migration.inbox import Completion
 
 Work: TypeAlias = Callable[[], object]
 #: What the main thread goes on with.
@@ -30,7 +30,7 @@ def nothing() -> None:
 class Errands:
     """All methods are for the main thread; ``put`` is called in others."""
 
-    def __init__(self, put: Callable[[Answered], None]) -> None:
+    def __init__(self, put: Callable[[Completion], None]) -> None:
         self._put = put
         self._waiting: dict[int, Then] = {}
         #: What the guest was given to do and has not answered: one thing after the other.
@@ -68,7 +68,7 @@ class Errands:
             target=lambda: self._put(_completion(number, work)), name=f"script-{number}", daemon=True
         ).start()
 
-    def answered(self, item: Answered) -> None:
+    def answered(self, item: Completion) -> None:
         """Something has come back; raises what went wrong with it."""
         then = self._waiting.pop(item.number, None)
         if then is None:
@@ -86,9 +86,9 @@ class Errands:
             self._put(_completion(number, work))
 
 
-def _completion(number: int, work: Work) -> Answered:
+def _completion(number: int, work: Work) -> Completion:
     try:
         work()
     except Exception as error:
-        return Answered(number, error)
-    return Answered(number)
+        return Completion(number, error)
+    return Completion(number)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from harness.events import Deadline, EventStream
-from harness.migration.migrate import Answered
+from harness.migration.inbox import Completion
 from harness.scenario.actions.module import MODULE_HOLDS
 from harness.script.errands import Errands, Then, nothing
 
@@ -49,7 +49,7 @@ class ScriptRunner:
         entries: Sequence[Entry],
         stage: Stage,
         events: EventStream,
-        put: Callable[[Answered], None],
+        put: Callable[[Completion], None],
     ) -> None:
         self._entries = tuple(entries)
         self._stage = stage
@@ -88,7 +88,7 @@ class ScriptRunner:
         else:
             self._is(moment, which, after)
 
-    def answered(self, item: Answered) -> None:
+    def answered(self, item: Completion) -> None:
         """What was waited for has come; raises what went wrong with it."""
         self._errands.answered(item)
 
@@ -96,7 +96,7 @@ class ScriptRunner:
         """Wait until the entry that has begun is done; what else ``get`` brings is of no interest."""
         while self.busy:
             item = get(deadline)
-            if isinstance(item, Answered):
+            if isinstance(item, Completion):
                 self.answered(item)
 
     def _is(self, moment: str, which: int, after: Then) -> None:

@@ -20,7 +20,7 @@ exactly one of
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.memory.compare import PageNumbers
 from harness.memory.record import Accept, Request
@@ -43,11 +43,13 @@ __all__ = [
     "GuestChecks",
     "JudgeInput",
     "Judgement",
+    "MemoryJudgement",
     "PageCounts",
     "RequestWitness",
     "Testimony",
     "WrongPage",
     "judge",
+    "judge_memory",
 ]
 
 
@@ -125,8 +127,46 @@ class Judgement:
             )
 
 
+@dataclass(frozen=True, eq=False)
+class MemoryJudgement:
+    """The verdict over what is known at switch-over; it is completed with what comes after."""
+
+    judgement: Judgement
+    _case: JudgeInput
+
+    @property
+    def verdict(self) -> VerdictWord:
+        """Over the memory alone."""
+        return self.judgement.verdict
+
+    def complete(
+        self,
+        *,
+        guest: GuestChecks | None = None,
+        sent_over_floor: float | None = None,
+        found: Sequence[Finding] = (),
+        unexercised: Sequence[str] = (),
+    ) -> Judgement:
+        """The verdict of the run.  What was judged of the memory is not judged again."""
+        memory = self.judgement
+        known = {"guest": guest, "sent_over_floor": sent_over_floor}
+        case = replace(self._case, found=found, unexercised=unexercised, **known)  # type: ignore[arg-type]
+        expected = _expectations(self._case, memory.pages)
+        findings = [*memory.findings[: len(memory.findings) - len(expected)], *_guest(guest)]
+        findings += [*_expectations(case, memory.pages), *found]
+        verdict, reason = _decide(case, memory.pages, findings)
+        return replace(memory, verdict=verdict, reason=reason, findings=tuple(findings))
+
+
 def judge(case: JudgeInput) -> Judgement:
-    """Decide."""
+    """Decide over everything at once."""
+    later = {"guest": case.guest, "sent_over_floor": case.sent_over_floor}
+    return judge_memory(case).complete(**later, found=case.found, unexercised=case.unexercised)  # type: ignore[arg-type]
+
+
+def judge_memory(case: JudgeInput) -> MemoryJudgement:
+    """Decide over what is known at switch-over."""
+    case = replace(case, guest=None, sent_over_floor=None, found=(), unexercised=())
     demand_complete(case)
     history = replay(case.log, {state.block.name: state.block for state in case.blocks}, case.arm)
     heard = hear(case)
@@ -139,9 +179,7 @@ def judge(case: JudgeInput) -> Judgement:
     findings += history.findings
     findings += _statistics(history, case)
     findings += counter_findings(case)
-    findings += _guest(case.guest)
     findings += _expectations(case, pages)
-    findings += case.found
     observed: dict[str, int] = {}
     for judged in blocks:
         for name, count in judged.observed.items():
@@ -150,7 +188,8 @@ def judge(case: JudgeInput) -> Judgement:
     if undecided:
         observed["reported-undecided"] = undecided
     verdict, reason = _decide(case, pages, findings)
-    return Judgement(verdict, reason, pages, tuple(findings), observed, blocks, history.requests, heard)
+    judgement = Judgement(verdict, reason, pages, tuple(findings), observed, blocks, history.requests, heard)
+    return MemoryJudgement(judgement, case)
 
 
 def _statistics(history: Replay, case: JudgeInput) -> list[Finding]:

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from harness.errors import InputError
 from harness.events import Deadline, EventStream
-from harness.migration.migrate import Answered
+from harness.migration.inbox import Completion
 from harness.scenario.actions.base import ACTIONS, Action, ControlAction, GuestAction
 from harness.scenario.actions.module import MOST_SPANS, ModuleMisbehave, spans
 from harness.scenario.actions.stage import Stage
@@ -76,7 +76,7 @@ SCRIPT = """\
 
 
 def test_they_are_carried_out(tmp_path: Path) -> None:
-    stage, inbox = FakeStage(), queue.SimpleQueue[Answered]()
+    stage, inbox = FakeStage(), queue.SimpleQueue[Completion]()
     runner = ScriptRunner(written(tmp_path, SCRIPT).script, stage, EventStream(), inbox.put)
     runner.begin()
     over: list[str] = []

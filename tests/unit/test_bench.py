@@ -25,10 +25,10 @@ from harness.bench.runner import Request
 from harness.bench.summarise import Made, Setting, summarise
 from harness.errors import ExitCode, InputError
 from harness.events import Event, EventStream
-from harness.evidence.guest_meter import migration_marks, stood_still
-from harness.evidence.host_meter import CostMeter
+from harness.evidence.cost_meter import CostMeter
+from harness.evidence.work_meter import migration_marks, stood_still
 from harness.hosts.process import Usage, usage_of
-from harness.report.measures import Cost, ProcessCost, Rate, Walk, Work
+from harness.report.costs import Cost, ProcessCost, Rate, Walk, Work
 from harness.report.result import Result
 from tests.unit.test_result import passing, result
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Callable, Mapping
 from typing import cast
 
 import libvirt
@@ -12,18 +12,13 @@ import pytest
 from harness.errors import DeadlineExceeded, GuestLost
 from harness.events import Deadline
 from harness.migration.confirm import ConfirmGate
-from harness.migration.migrate import (
-    Handlers,
-    Inbox,
-    Job,
-    JobEnd,
-    MigrationError,
-    MigrationJob,
-    MigrationRequest,
-    follow,
-)
+from harness.migration.follow import Follower
+from harness.migration.inbox import Completion, Inbox, JobEnd
+from harness.migration.job import Job, MigrationJob
 from harness.migration.modes import Modes
 from harness.migration.qmp import CLOSED, QemuGone, QmpEvent
+from harness.migration.request import MigrationRequest
+from harness.migration.statistics import MigrationError
 from harness.scenario.load import Migration
 
 MOVED = cast(libvirt.virDomain, object())
@@ -58,6 +53,9 @@ class FakeDirectJob:
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
 
+    def event(self, event: QmpEvent) -> None:
+        del event
+
     def release(self) -> None:
         self.scene.calls.append("released")
 
@@ -70,6 +68,46 @@ class FakeDirectJob:
         self.scene.calls.append("cancelled")
 
 
+class FakeHolds:
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+
+    def handle(self, data: Mapping[str, object]) -> None:
+        self.scene.calls.append(f"hold {data['id']}")
+        self.scene.at_hold()
+
+
+class FakeScript:
+    def happened(
+        self, moment: str, *, number: int | None = None, then: Callable[[], None] | None = None
+    ) -> None:
+        del moment, number, then
+
+    def answered(self, item: Completion) -> None:
+        del item
+
+
+class FakeFollower(Follower):
+    """Writes down what it is told."""
+
+    def __init__(self, scene: Scene) -> None:
+        super().__init__(scene.inbox, FakeHolds(scene), FakeScript())
+        self.scene = scene
+
+    def begun(self) -> None:
+        self.scene.calls.append("begun")
+
+    def stopped(self) -> None:
+        self.scene.calls.append("stopped")
+        self.scene.at_stop()
+
+    def completed(self) -> None:
+        self.scene.calls.append("completed")
+
+    def lost(self, side: str) -> GuestLost:
+        return GuestLost(f"the {side} is gone")
+
+
 class Scene:
     def __init__(self) -> None:
         self.inbox = Inbox()
@@ -77,13 +115,8 @@ class Scene:
         self.domain = FakeDomain(self.inbox)
         self.calls: list[str] = []
         self.job: Job = MigrationJob(cast(libvirt.virDomain, self.domain), cast(ConfirmGate, self.gate))
-        self.handlers = Handlers(
-            begun=lambda: self.calls.append("begun"),
-            hold=lambda data: self.calls.append(f"hold {data['id']}"),
-            stopped=lambda: self.calls.append("stopped"),
-            completed=lambda: self.calls.append("completed"),
-            lost=lambda side: GuestLost(f"the {side} is gone"),
-        )
+        self.at_hold: Callable[[], None] = lambda: None
+        self.at_stop: Callable[[], None] = lambda: None
 
     def say(self, name: str, side: str = "source", **data: object) -> None:
         self.inbox.put(QmpEvent(side, name, data))
@@ -93,7 +126,7 @@ class Scene:
         self.job = FakeDirectJob(self)
 
     def follow(self, seconds: float = 5) -> libvirt.virDomain:
-        return follow(self.job, self.inbox, self.handlers, Deadline(seconds, "the migration"))
+        return FakeFollower(self).follow(self.job, Deadline(seconds, "the migration"))
 
 
 def test_a_migration_with_a_hold() -> None:
@@ -152,7 +185,7 @@ def test_ctrl_c_cancels_the_migration() -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    scene.handlers = dataclasses.replace(scene.handlers, stopped=interrupt)
+    scene.at_stop = interrupt
     scene.say("MIGRATION", status="device")
     with pytest.raises(KeyboardInterrupt):
         scene.follow()
@@ -188,10 +221,10 @@ def test_a_qemu_that_ends_while_it_is_asked_something_is_gone_all_the_same() -> 
     """Which of the two is noticed first is chance; what the user is told must not be."""
     scene = Scene()
 
-    def ask(_: object) -> None:
+    def ask() -> None:
         raise QemuGone("source", "cont")
 
-    scene.handlers = dataclasses.replace(scene.handlers, hold=ask)
+    scene.at_hold = ask
     scene.say("FREE_PAGE_INFO_HOLD", id=5, point="answer")
     with pytest.raises(GuestLost, match="the source is gone"):
         scene.follow()

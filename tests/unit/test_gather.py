@@ -24,6 +24,7 @@ from harness.memory.walk import Kind, TornError, WalkError
 from harness.migration.hold import ANSWER, REQUEST, HoldKeeper
 from harness.scenario.load import load_scenario
 from harness.scenario.resolve import MachineFacts, Resolved, resolve
+from harness.verdict.judge import judge_memory
 from tests.unit.test_verdict_witness import walk_of
 
 PAGE = 4096
@@ -142,7 +143,7 @@ def moved(
 def test_memory_that_is_the_same_passes() -> None:
     one, two = ram([content(1)] * 4), ram([content(1)] * 4)
     evidence = gather(moved({"pc.ram": one}, {"pc.ram": two}), resolved("idle", "arm=off"), EventStream())  # type: ignore[arg-type]
-    judgement = evidence.judge(None)
+    judgement = judge_memory(evidence.case).judgement
     assert (judgement.verdict, judgement.pages.total) == ("pass", 4)
 
 
@@ -151,7 +152,7 @@ def test_one_file_on_both_sides_is_not_compared_with_itself() -> None:
     one, two, shared = ram([content(1)] * 4), ram([content(1)] * 4), ram([content(2)] * 3, "shared")
     case = moved({"pc.ram": one, "shared": shared}, {"pc.ram": two, "shared": shared.again()})
     evidence = gather(case, resolved("idle", "arm=off"), EventStream())  # type: ignore[arg-type]
-    assert evidence.judge(None).pages.total == 4
+    assert judge_memory(evidence.case).judgement.pages.total == 4
     assert evidence.not_compared["shared"] == (
         3 * PAGE,
         "both QEMUs have the same file: it stays where it is",

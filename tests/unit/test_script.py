@@ -19,7 +19,7 @@ import pytest
 
 from harness.errors import InputError, MachineryError
 from harness.events import Deadline, EventStream
-from harness.migration.migrate import Answered
+from harness.migration.inbox import Completion
 from harness.scenario.actions.migration import Stall, Unstall
 from harness.scenario.load import load_scenario
 from harness.scenario.resolve import MachineFacts, resolve
@@ -34,7 +34,7 @@ from tests.unit.fake_stage import FakeStage
 class Scene:
     def __init__(self, *entries: dict[str, Any]) -> None:
         self.stage = FakeStage()
-        self.inbox: queue.SimpleQueue[Answered] = queue.SimpleQueue()
+        self.inbox: queue.SimpleQueue[Completion] = queue.SimpleQueue()
         script = tuple(Entry.model_validate(entry) for entry in entries)
         self.runner = ScriptRunner(script, self.stage, EventStream(), self.inbox.put)
         self.runner.begin()
@@ -156,7 +156,7 @@ def test_a_guest_that_refuses_is_an_error() -> None:
 
 
 def test_an_answer_to_nobody_is_ignored() -> None:
-    Scene().runner.answered(Answered(0, MachineryError("of an earlier migration")))
+    Scene().runner.answered(Completion(0, MachineryError("of an earlier migration")))
 
 
 def test_a_held_walk_is_a_moment() -> None:

@@ -26,15 +26,15 @@ from harness.plan.plan import RunPlan, Tools
 from harness.plan.prepare import load as load_scenario
 from harness.plan.prepare import prepare
 from harness.report.folder import RunFolder
-from harness.run.boot import Booted, booted, load
+from harness.run.boot import ReadyGuest, load, ready_guest
 
 PAGE = 4096
 
 
-def ssh(here: Booted, folder: RunFolder, events: EventStream) -> dict[str, object]:
+def ssh(here: ReadyGuest, folder: RunFolder, events: EventStream) -> dict[str, object]:
     """A session that was opened before the migration is used after it."""
     from harness.guest.shell import Shell
-    from harness.run.move import Move
+    from harness.run.live_migration import LiveMigration
 
     deadline = Deadline(120, "ssh")
     boot_id = ["cat", "/proc/sys/kernel/random/boot_id"]
@@ -42,24 +42,25 @@ def ssh(here: Booted, folder: RunFolder, events: EventStream) -> dict[str, objec
     with Shell.connect(GUEST_ADDRESS, here.guest.keys, place, deadline) as shell:
         before = shell.run(boot_id, deadline).check()
         shell.run(["sh", "-c", "echo kept > /run/mark"], deadline).check()
-        with Move(here.guest, (here.lab.source, here.lab.destination), folder, events) as move:
-            moved = move.run(here.domain, here.plan.resolved.scenario.migration)
-            moved.domain.resume()
+        with LiveMigration(here.guest, (here.lab.source, here.lab.destination), folder, events) as migration:
+            switch_over = migration.run(here.domain, here.plan.resolved.scenario.migration)
+            switch_over.domain.resume()
             after = shell.run(boot_id, deadline).check()
             mark = shell.run(["cat", "/run/mark"], deadline).check()
             where = {host.name: len(host.connect().listAllDomains()) for host in here.lab.hosts}
     return {"before": before, "after": after, "mark": mark, "where": where}
 
 
-def corrupt(here: Booted, folder: RunFolder, events: EventStream) -> dict[str, object]:
+def corrupt(here: ReadyGuest, folder: RunFolder, events: EventStream) -> dict[str, object]:
     """One bit of a page that was sent and one of a page that was skipped are changed on the destination."""
     from harness.evidence.gather import gather
-    from harness.run.move import Move
+    from harness.run.live_migration import LiveMigration
+    from harness.verdict.judge import judge_memory
 
     load(here, events)
-    with Move(here.guest, (here.lab.source, here.lab.destination), folder, events) as move:
-        moved = move.run(here.domain, here.plan.resolved.scenario.migration)
-        image = moved.destination.images["pc.ram"]
+    with LiveMigration(here.guest, (here.lab.source, here.lab.destination), folder, events) as migration:
+        switch_over = migration.run(here.domain, here.plan.resolved.scenario.migration)
+        image = switch_over.destination.images["pc.ram"]
         sent = next(first for first, count in image.extents() if count > 8) + 4
         skipped = int(image.holes().nonzero()[0][1000])
         (path,) = here.lab.destination.memory_dir.rglob("pc.ram")
@@ -68,7 +69,7 @@ def corrupt(here: Booted, folder: RunFolder, events: EventStream) -> dict[str, o
             (byte,) = os.pread(descriptor, 1, page * PAGE + 123)
             os.pwrite(descriptor, bytes([byte ^ 0x10]), page * PAGE + 123)
         os.close(descriptor)
-        judgement = gather(moved, here.plan.resolved, events).judge(None)
+        judgement = judge_memory(gather(switch_over, here.plan.resolved, events).case).judgement
     return {
         "changed": sorted([sent, skipped]),
         "verdict": judgement.verdict,
@@ -77,11 +78,11 @@ def corrupt(here: Booted, folder: RunFolder, events: EventStream) -> dict[str, o
     }
 
 
-def balloon(here: Booted, folder: RunFolder, events: EventStream) -> dict[str, object]:
+def balloon(here: ReadyGuest, folder: RunFolder, events: EventStream) -> dict[str, object]:
     """What `virsh setmem` and `virsh dommemstat` do, before and after a migration of an inflated guest."""
     from harness.migration.qmp import Monitor, MonitorLoop
     from harness.migration.transcript import Transcript
-    from harness.run.move import Move
+    from harness.run.live_migration import LiveMigration
 
     deadline = Deadline(180, "the balloon")
     full, small = 512 << 20, 384 << 20
@@ -110,32 +111,32 @@ def balloon(here: Booted, folder: RunFolder, events: EventStream) -> dict[str, o
         monitor = Monitor.connect(loop, "source", socket, events, transcript, deadline)
         before = resize(here.domain, small)
         monitor.close()
-    with Move(here.guest, (here.lab.source, here.lab.destination), folder, events) as move:
-        moved = move.run(here.domain, here.plan.resolved.scenario.migration)
-        moved.domain.resume()
+    with LiveMigration(here.guest, (here.lab.source, here.lab.destination), folder, events) as migration:
+        switch_over = migration.run(here.domain, here.plan.resolved.scenario.migration)
+        switch_over.domain.resume()
         asked_at = int(time.time())
-        after = resize(moved.domain, full)
+        after = resize(switch_over.domain, full)
     return {"before": before, "after": after}
 
 
-def fresh(here: Booted, folder: RunFolder, events: EventStream) -> dict[str, object]:
+def fresh(here: ReadyGuest, folder: RunFolder, events: EventStream) -> dict[str, object]:
     """What a guest that clears pages when it frees them finds in fresh ones, after its migration."""
     return _fresh(here, folder, events, plant=0)
 
 
-def planted(here: Booted, folder: RunFolder, events: EventStream) -> dict[str, object]:
+def planted(here: ReadyGuest, folder: RunFolder, events: EventStream) -> dict[str, object]:
     """The same, with a destination whose pages that were skipped are not all zeros."""
     return _fresh(here, folder, events, plant=2000)
 
 
-def _fresh(here: Booted, folder: RunFolder, events: EventStream, plant: int) -> dict[str, object]:
+def _fresh(here: ReadyGuest, folder: RunFolder, events: EventStream, plant: int) -> dict[str, object]:
     from harness.memory.record import read_record
-    from harness.run.move import Move
+    from harness.run.live_migration import LiveMigration
 
     load(here, events)
     deadline = Deadline(300, "the guest's exercise")
-    with Move(here.guest, (here.lab.source, here.lab.destination), folder, events) as move:
-        moved = move.run(here.domain, here.plan.resolved.scenario.migration)
+    with LiveMigration(here.guest, (here.lab.source, here.lab.destination), folder, events) as migration:
+        switch_over = migration.run(here.domain, here.plan.resolved.scenario.migration)
         (record,) = read_record(folder.file("source.record"))
         skipped = np.zeros(record.blocks["pc.ram"].pages, dtype=np.bool_)
         for accept in record.accepts:
@@ -147,7 +148,7 @@ def _fresh(here: Booted, folder: RunFolder, events: EventStream, plant: int) -> 
             # From everywhere: the lowest are kept back for devices that reach no others.
             for page in np.random.default_rng(1).choice(skipped.nonzero()[0], plant, replace=False):
                 os.pwrite(file.fileno(), b"stale...", int(page) * PAGE + 8)
-        moved.domain.resume()
+        switch_over.domain.resume()
         here.guest.control.rebind("destination")
         seen: dict[str, object] = {"skipped": int(skipped.sum()), "exercise": None, "trouble": None}
         try:
@@ -183,7 +184,7 @@ def main(what: str, out: str, qemu: str | None = None) -> int:
     folder = RunFolder.create(Path(out), scenario_name, scenario.arm)
 
     def inside() -> int:
-        with booted(plan, folder, events) as here:
+        with ready_guest(plan, folder, events) as here:
             print(json.dumps(work(here, folder, events)))
         return 0
 

@@ -158,7 +158,7 @@ def hold(qemu: str = "") -> int:
     from harness.plan.plan import Tools
     from harness.plan.prepare import load, prepare
     from harness.report.folder import RunFolder
-    from harness.run.boot import booted
+    from harness.run.boot import ready_guest
 
     path = Path(qemu) if qemu else None
     settings = ["guest.memory=256MiB", "arm=off"]
@@ -169,7 +169,7 @@ def hold(qemu: str = "") -> int:
     def inside() -> int:
         with tempfile.TemporaryDirectory() as name:
             folder = RunFolder.create(Path(name, "run"), "hold", "off")
-            with booted(plan, folder, events) as here:
+            with ready_guest(plan, folder, events) as here:
                 say(**move_with_stops(here))
         return 0
 

@@ -65,9 +65,10 @@ def corrupt(ssh: Ssh, out: Path, qemu: list[str]) -> object:
     from harness.plan.prepare import prepare
     from harness.plan.remote import RemoteMachines
     from harness.report.folder import RunFolder
-    from harness.run.boot import booted, load
-    from harness.run.move import Move
+    from harness.run.boot import load, ready_guest
+    from harness.run.live_migration import LiveMigration
     from harness.scenario.load import load_scenario
+    from harness.verdict.judge import judge_memory
 
     binary = Path(qemu[1]) if qemu else None
     changes = [
@@ -81,16 +82,18 @@ def corrupt(ssh: Ssh, out: Path, qemu: list[str]) -> object:
     with RemoteMachines.reach(scenario, events) as machines:
         plan = prepare(scenario, Tools(binary, binary), events, command_start(), machines)
         folder = RunFolder.create(out / "run", "freed", "info")
-        with booted(plan, folder, events) as here:
+        with ready_guest(plan, folder, events) as here:
             load(here, events)
-            with Move(here.guest, (here.lab.source, here.lab.destination), folder, events) as move:
-                moved = move.run(here.domain, scenario.migration)
-                seen = compare(moved.source.images["pc.ram"], moved.destination.images["pc.ram"])
+            with LiveMigration(
+                here.guest, (here.lab.source, here.lab.destination), folder, events
+            ) as migration:
+                switch_over = migration.run(here.domain, scenario.migration)
+                seen = compare(switch_over.source.images["pc.ram"], switch_over.destination.images["pc.ram"])
                 sent = int((~seen.zero_on_source & ~seen.zero_on_destination).nonzero()[0][100])
                 skipped = int((~seen.zero_on_source & seen.zero_on_destination).nonzero()[0][1000])
                 _flip(here.lab.guest_name, (sent, skipped))
-                judgement = gather(moved, plan.resolved, events).judge(None)
-                keep_pages(judgement, moved, folder)
+                judgement = judge_memory(gather(switch_over, plan.resolved, events).case).judgement
+                keep_pages(judgement, switch_over, folder)
     return {
         "changed": sorted([sent, skipped]),
         "verdict": judgement.verdict,

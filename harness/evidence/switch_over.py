@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a migration leaves behind when both sides stand still, or when it was given up."""
+"""How a migration ends: at switch-over, where both sides stand still, or with an abort."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import libvirt
 
@@ -18,7 +18,7 @@ from harness.migration.qmp import Monitor
 from harness.migration.statistics import MigrationStatistics
 
 if TYPE_CHECKING:
-    from harness.report.measures import Cost
+    from harness.report.costs import Cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +30,19 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """A migration that was given up: by whom, and the reason that the user is given."""
+class Abort:
+    """The end of a migration that did not complete, and the reason that the user is given."""
 
-    ended: str
+    ended: Literal["cancelled", "failed"]
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
-    """The guest has moved and stands still on both sides."""
+class SwitchOver:
+    """The guest is on the destination, and stands still on both sides."""
 
     domain: libvirt.virDomain
+    #: Of the destination's QEMU.
     monitor: Monitor
     source: Side
     destination: Side

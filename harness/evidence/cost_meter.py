@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a migration costs its two hosts: processor time and memory of both QEMUs."""
+"""The hosts' costs of a migration: processor time and memory of both QEMUs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from harness.hosts.process import Usage, usage_of
-from harness.report.measures import Cost, ProcessCost
+from harness.report.costs import Cost, ProcessCost
 
 Ask = Callable[[int], Usage | None]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the guest gets done before, during and after its migration.
+"""The guest's work, before, during and after its migration: what it gets done.
 
 The agent samples by the guest's clock, the migration's marks are in ours.  The two
 are set against each other by asking for the guest's clock and halving the way; that
@@ -17,7 +17,7 @@ from typing import Final
 
 from harness.events import Deadline, Event, EventStream
 from harness.guest.control import GuestControl
-from harness.report.measures import Rate, Work
+from harness.report.costs import Rate, Work
 from harness.scenario.load import Scenario
 
 _ANSWER_SECONDS: Final = 60.0
@@ -35,7 +35,7 @@ class _Clock:
     ahead: float
 
 
-class GuestMeter:
+class WorkMeter:
     """Told when the guest runs where, it knows how it fared.  Without a ``measure`` it does nothing."""
 
     def __init__(self, control: GuestControl, scenario: Scenario, events: EventStream) -> None:

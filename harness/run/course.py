@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The course of a run: which migration comes when, and what has come of those before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from harness.evidence.work_meter import WorkMeter
+from harness.verdict.finding import Finding
+
+if TYPE_CHECKING:
+    from harness.evidence.gather import Evidence
+    from harness.evidence.switch_over import SwitchOver
+    from harness.hosts.interface import Host
+    from harness.report.result import MoveEnd
+    from harness.run.live_migration import LiveMigration
+    from harness.scenario.model import Move
+    from harness.verdict.judge import MemoryJudgement
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One of the scenario's moves: which of them, and between which hosts it goes."""
+
+    number: int
+    of: int
+    move: Move
+    hosts: tuple[Host, Host]
+
+    @property
+    def last(self) -> bool:
+        """Whether no other comes after it."""
+        return self.number == self.of
+
+    def named(self, text: str) -> str:
+        """With the move's number in front, where there are several."""
+        return text if self.of == 1 else f"move {self.number}: {text}"
+
+
+@dataclass(slots=True)
+class Course:
+    """What has come of the run so far."""
+
+    meter: WorkMeter
+    #: The last message of the guest's kernel from before.
+    last_message: int
+    moves: list[MoveEnd] = field(default_factory=list)
+    found: list[Finding] = field(default_factory=list)
+    unexercised: list[str] = field(default_factory=list)
+
+    def note_unreached(self, turn: Turn, migration: LiveMigration) -> None:
+        """What the script has not come to."""
+        for entry in migration.unreached:
+            which = f" {entry.number}" if entry.number is not None else ""
+            self.unexercised.append(turn.named(f"the script came to no {entry.at}{which}"))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Arrival:
+    """The last migration, or the one that went wrong: its memory judged, its guest still paused."""
+
+    turn: Turn
+    migration: LiveMigration
+    switch_over: SwitchOver
+    evidence: Evidence
+    memory: MemoryJudgement

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a run does at the moments of its migration: see what can only be seen while both QEMUs live."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.errors import FreepageError, LostError
+from harness.events import Deadline, EventStream
+from harness.evidence.cost_meter import CostMeter
+from harness.memory.access import Image
+from harness.migration import device
+from harness.migration.cleanup import await_cleanup
+from harness.migration.follow import Follower
+from harness.migration.hold import HoldKeeper
+from harness.migration.inbox import Inbox
+from harness.migration.statistics import MigrationStatistics, RamBlock, from_query_migrate
+from harness.run.last_words import lost
+from harness.run.sides import Sides
+from harness.script.runner import ScriptRunner
+from harness.script.stage import RunStage
+
+
+@dataclass(slots=True)
+class LastLook:
+    """What was seen at the source's last moments."""
+
+    numbers: MigrationStatistics | None = None
+    #: None: the source's QEMU could not be asked any more.
+    counters: Mapping[str, object] | None = None
+    #: RAMBlocks that are no files, as they were when the vCPUs stopped for the last time.
+    others: Mapping[str, Image | OSError] | None = None
+    completed_at: float | None = None
+    #: QEMU's own reason for a migration that failed.
+    reason: str = ""
+
+
+class RunFollower(Follower):
+    """The follower of a run's migration.  ``others``: the source's RAMBlocks that are no files."""
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        holds: HoldKeeper,
+        script: ScriptRunner,
+        stage: RunStage,
+        sides: Sides,
+        others: Sequence[RamBlock],
+        events: EventStream,
+        deadline: Deadline,
+    ) -> None:
+        super().__init__(inbox, holds, script)
+        self.seen = LastLook()
+        self.cost = CostMeter()
+        self._stage = stage
+        self._sides = sides
+        self._others = others
+        self._events = events
+        self._deadline = deadline
+
+    def begun(self) -> None:
+        """The costs count from here; libvirt starts the destination's QEMU before the migration."""
+        self._charge("source")
+        if self._sides.destination is None:
+            destination = self._sides.connect_destination(self._deadline)
+            self._stage.qemus.connected("destination", destination.monitor)
+            self._charge("destination")
+
+    def _charge(self, side: str) -> None:
+        end = self._sides.source if side == "source" else self._sides.destination
+        if end is not None and end.process.here:
+            self.cost.begin(side, end.process.pid)
+
+    def active(self) -> None:
+        """Note what the migration really has switched on: asked for is not the same as used."""
+        source = self._sides.source.monitor
+        with contextlib.suppress(FreepageError):
+            capabilities = source.execute("query-migrate-capabilities")
+            parameters = source.execute("query-migrate-parameters")
+            on = [entry["capability"] for entry in capabilities if entry["state"]]  # type: ignore[attr-defined]
+            self._events.emit("modes", capabilities=on, parameters=parameters)
+
+    def failed(self) -> None:
+        """Ask for QEMU's own words."""
+        with contextlib.suppress(FreepageError):
+            answer = self._sides.source.monitor.execute("query-migrate")
+            self.seen.reason = str(answer.get("error-desc", "")) if isinstance(answer, Mapping) else ""
+
+    def stopped(self) -> None:
+        """Copy what is no file."""
+        # Threads that migrate may have ended by the time that the migration has.
+        self.cost.look()
+        self.seen.others = self._sides.source.copy(self._others)
+
+    def completed(self) -> None:
+        """The source's last moment: libvirt ends it when this returns."""
+        source = self._sides.source.monitor
+        self.cost.look()
+        source.expect_end()
+        self.seen.completed_at = self._events.now()
+        # The device's record ends, and its counters stand still, when QEMU has cleaned up.
+        await_cleanup(source)
+        # A QEMU that broke down just now leaves libvirt's numbers, and the device's record.
+        with contextlib.suppress(FreepageError):
+            self.seen.numbers = from_query_migrate(source.execute("query-migrate"))
+            self.seen.counters = device.read_counters(source, device.find_balloon(source))
+
+    def destination_may_end(self) -> bool:
+        """A script that kills it, or cancels the migration, ends it."""
+        return self._stage.outcome.destination_may_end
+
+    def lost(self, side: str) -> LostError:
+        """The error for a QEMU that is gone."""
+        # A source that ends takes its destination with it, whose stream is over, and which may be the first
+        # that we hear of. The other way round the source goes on.
+        if side == "destination" and self._sides.source.monitor.ended():
+            side = "source"
+        return lost(self._sides.host(side), f"the {side}'s QEMU ended during the migration")

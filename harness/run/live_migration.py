@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One live migration of a run: from a running guest on one host to a guest that stands still on both.
+
+with LiveMigration(guest, (source, destination), folder, events, script) as migration:
+switch_over = migration.run(domain, how)     # raises MigrationError: migration.abort(error)
+...                                          # judge; resume the guest
+migration.resumed(deadline)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import libvirt
+
+from harness.errors import MachineryError
+from harness.events import Deadline, EventStream
+from harness.evidence.host_writes import HostWritten, generation_id, host_written
+from harness.evidence.switch_over import Abort, Side, SwitchOver
+from harness.guest.domain import destination_xml
+from harness.hosts.interface import Host
+from harness.memory.access import Image
+from harness.migration.confirm import ConfirmGate
+from harness.migration.direct import ARGUMENTS, DirectJob
+from harness.migration.hold import HoldKeeper
+from harness.migration.inbox import Inbox
+from harness.migration.job import Job, MigrationJob
+from harness.migration.memory_map import query_map
+from harness.migration.modes import Modes
+from harness.migration.outside import OutsideWalk
+from harness.migration.qmp import Monitor
+from harness.migration.request import MigrationRequest
+from harness.migration.statistics import MigrationError, MigrationStatistics, RamBlock, from_job_stats
+from harness.report.folder import RunFolder
+from harness.run.follow import RunFollower
+from harness.run.guest import Guest
+from harness.run.sides import Sides
+from harness.script.runner import ScriptRunner
+from harness.script.stage import RunStage
+
+if TYPE_CHECKING:
+    from harness.scenario.load import Migration
+    from harness.scenario.script import Entry
+    from harness.verdict.finding import Finding
+
+#: For what a script has begun when its migration is given up; the guest may be emulated.
+GIVEN_UP_SECONDS: Final = 60.0
+
+
+class LiveMigration:
+    """A context manager: monitors and images are open until the memory has been judged.
+
+    ``folder`` is for this migration alone; ``script`` for what happens meanwhile.
+    """
+
+    def __init__(
+        self,
+        guest: Guest,
+        hosts: tuple[Host, Host],
+        folder: RunFolder,
+        events: EventStream,
+        script: Sequence[Entry] = (),
+    ) -> None:
+        self._guest = guest
+        self._origin, self._target = hosts
+        self._folder = folder
+        self._events = events
+        self._inbox = Inbox()
+        self._stack = ExitStack()
+        self._sides = self._stack.enter_context(Sides(guest, hosts, folder, events, self._inbox.put))
+        self._stage = RunStage(guest.plan.resolved, guest.control, guest.load, self._target, events)
+        self._script = ScriptRunner(script, self._stage, events, self._inbox.put)
+        self._running: tuple[RunFollower, Job] | None = None
+
+    def __enter__(self) -> LiveMigration:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def run(self, domain: libvirt.virDomain, how: Migration) -> SwitchOver:
+        """Migrate; both sides stand still when this returns.  Raises MigrationError if it is given up."""
+        deadline = Deadline(how.timeout_s, "the migration")
+        source = self._sides.connect_source(deadline)
+        self._stage.qemus.connected("source", source.monitor)
+        # Opened while QEMU has them: the files' names go with it, their contents stay with us.
+        ramblocks = source.ramblocks()
+        images = source.open(ramblocks)
+        outside = self._outside(source.monitor, images, ramblocks)
+        generation = generation_id(source.monitor)
+        self._stage.guest.ask_registers()
+        holds = HoldKeeper(source.monitor, images, self._events, outside, self._script, self._folder.path)
+        others = _others(ramblocks, images)
+        follower = RunFollower(
+            self._inbox, holds, self._script, self._stage, self._sides, others, self._events, deadline
+        )
+        self._guest.arrive(self._target)
+        modes = Modes.of(how, ignore_shared=self._guest.plan.resolved.scenario.guest.shared is not None)
+        source.monitor.execute(
+            "migrate-set-parameters", {"downtime-limit": how.downtime_limit_ms, **modes.qemu_parameters()}
+        )
+        if outside is not None and not self._guest.held:
+            self._look_first(domain, holds)
+        job = self._start(domain, how, modes, follower, deadline)
+        self._running = follower, job
+        there = follower.follow(job, deadline)
+        written = self._host_written(generation, outside)
+        return self._switch_over(there, images, holds, outside, written, follower)
+
+    def _start(
+        self,
+        domain: libvirt.virDomain,
+        how: Migration,
+        modes: Modes,
+        follower: RunFollower,
+        deadline: Deadline,
+    ) -> Job:
+        """Do what the script has for the time before, and begin: by libvirt, or past it."""
+        spec = self._guest.spec(self._target)
+        if modes.direct:
+            spec = replace(spec, extra=(*spec.extra, *ARGUMENTS))
+        xml = destination_xml(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE), spec)
+        self._folder.write_text("destination.xml", xml)
+        self._script.begin()
+        self._script.happened("start")
+        self._script.settle(self._inbox.get, deadline)
+        if modes.direct:
+            return self._start_direct(domain, xml, modes, follower)
+        own_disk = spec.disk is not None and not spec.disk.readonly
+        request = MigrationRequest(self._target.migrate_uri, xml, how.bandwidth, modes, own_disk)
+        gate = self._stack.enter_context(ConfirmGate(self._guest.gate_socket(self._origin)))
+        own, there = self._origin.open(through=gate.attach), self._target.connect()
+        return MigrationJob.start(domain, own, there, request, self._inbox, gate)
+
+    def _start_direct(
+        self, domain: libvirt.virDomain, xml: str, modes: Modes, follower: RunFollower
+    ) -> DirectJob:
+        job = DirectJob(domain, self._target, modes.direct, self._inbox.put)
+        job.begin(xml)
+        follower.begun()
+        destination = self._sides.destination
+        assert destination is not None
+        address = self._target.migrate_uri.removeprefix("tcp://")
+        job.migrate(self._sides.source.monitor, destination.monitor, address)
+        return job
+
+    def resumed(self, deadline: Deadline) -> None:
+        """The guest runs on its new host: the rest of the script."""
+        # An action that the switch-over came upon is done here.
+        self._script.settle(self._inbox.get, deadline)
+        self._script.happened("resumed")
+        self._script.settle(self._inbox.get, deadline)
+
+    def abort(self, error: MigrationError) -> Abort:
+        """What became of a migration that did not complete, when the script has done what it has begun."""
+        # QEMU's own word may come after libvirt's; what it said before this answer has come before it.
+        self._sides.source.monitor.execute("query-status")
+        reason = ""
+        if self._running is not None:
+            follower, job = self._running
+            follower.hear_rest(job)
+            reason = follower.seen.reason
+        self._script.settle(self._inbox.get, Deadline(GIVEN_UP_SECONDS, "the script's end"))
+        text = f"{error.message} ({reason})" if reason else error.message
+        return Abort(self._stage.outcome.ended, text)
+
+    @property
+    def findings(self) -> Sequence[Finding]:
+        """What the script's actions have found to be wrong."""
+        return self._stage.outcome.findings
+
+    @property
+    def last_message(self) -> int | None:
+        """The guest's last kernel message before it was loaded; None: no action has restarted it."""
+        return self._stage.guest.since
+
+    @property
+    def unreached(self) -> Sequence[Entry]:
+        """Entries of the script that were not done, or not to their end."""
+        return self._script.unreached
+
+    def verify_owned(self, deadline: Deadline) -> int:
+        """How many of the pages that the script took hold something wrong, now or before."""
+        return self._stage.pages.verify(deadline)
+
+    def _outside(
+        self, source: Monitor, images: Mapping[str, Image], ramblocks: Sequence[RamBlock]
+    ) -> OutsideWalk | None:
+        """The second witness, unless the scenario does without."""
+        if not self._guest.plan.resolved.scenario.walk:
+            return None
+        names = [block.name for block in ramblocks]
+        return self._stack.enter_context(OutsideWalk.begin(images, query_map(source, names)))
+
+    def _look_first(self, domain: libvirt.virDomain, holds: HoldKeeper) -> None:
+        """Without holds, what is free is looked at before the migration begins."""
+        with self._events.step("look"):
+            domain.suspend()
+            try:
+                holds.start()
+            finally:
+                domain.resume()
+
+    def _host_written(self, generation: bytes | None, outside: OutsideWalk | None) -> HostWritten:
+        destination = self._sides.destination
+        there = generation_id(destination.monitor) if destination is not None else None
+        resolved = self._guest.plan.resolved
+        vcpus = resolved.scenario.guest.vcpus
+        registers, ids = self._stage.guest.registers, (generation, there)
+        return host_written(registers, outside, ids, resolved.accelerator, vcpus, self._events)
+
+    def _switch_over(
+        self,
+        domain: libvirt.virDomain,
+        images: Mapping[str, Image],
+        holds: HoldKeeper,
+        outside: OutsideWalk | None,
+        written: HostWritten,
+        follower: RunFollower,
+    ) -> SwitchOver:
+        destination = self._sides.destination
+        if destination is None:
+            raise MachineryError("the migration ended without ever having begun")
+        ramblocks = destination.ramblocks()
+        there = destination.open(ramblocks)
+        record = self._guest.record_file(self._origin)
+        self._origin.fetch_record(record)
+        seen = follower.seen
+        return SwitchOver(
+            domain=domain,
+            monitor=destination.monitor,
+            source=Side(images, seen.others or {}),
+            destination=Side(there, destination.copy(_others(ramblocks, there))),
+            holds=holds,
+            host_written=written,
+            outside=outside,
+            statistics=seen.numbers or _from_libvirt(domain),
+            counters=seen.counters,
+            completed_at=seen.completed_at if seen.completed_at is not None else self._events.now(),
+            cost=follower.cost.cost(),
+            record=record,
+            traces=self._traces(),
+        )
+
+    def _traces(self) -> tuple[Path, Path] | None:
+        here, there = self._guest.trace_file(self._origin), self._guest.trace_file(self._target)
+        if here is None or there is None:
+            return None
+        self._origin.fetch_record(here)
+        self._target.fetch_record(there)
+        return here, there
+
+
+def _others(ramblocks: Sequence[RamBlock], images: Mapping[str, Image]) -> list[RamBlock]:
+    """RAMBlocks that are no files."""
+    return [block for block in ramblocks if block.name not in images]
+
+
+def _from_libvirt(domain: libvirt.virDomain) -> MigrationStatistics:
+    stats: Mapping[str, Any] = domain.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)
+    return from_job_stats(stats)

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The two QEMUs of one migration: their monitors, their processes, their memory.
+
+with Sides(guest, (origin, target), folder, events, inbox.put) as sides:
+source = sides.connect_source(deadline)
+ramblocks = source.ramblocks()
+images = source.open(ramblocks)     # what is a file; it outlives the QEMU
+others = source.copy([block for block in ramblocks if block.name not in images])
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal
+
+from harness.errors import MachineryError
+from harness.events import Deadline, EventStream
+from harness.hosts.interface import Host, QemuProcess
+from harness.memory.access import Image
+from harness.migration import blocks
+from harness.migration.qmp import Monitor, MonitorLoop, QmpEvent
+from harness.migration.statistics import RamBlock
+from harness.migration.transcript import Transcript
+from harness.report.folder import RunFolder
+
+if TYPE_CHECKING:
+    from harness.run.guest import Guest
+
+SideName = Literal["source", "destination"]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Endpoint:
+    """One of the QEMUs.  What is opened is closed with :class:`Sides`."""
+
+    host: Host
+    monitor: Monitor
+    process: QemuProcess
+    closing: contextlib.ExitStack
+
+    def ramblocks(self) -> tuple[RamBlock, ...]:
+        """What it has by now; an incoming migration may change a block's size."""
+        return blocks.query_ramblocks(self.monitor)
+
+    def open(self, ramblocks: Sequence[RamBlock]) -> Mapping[str, Image]:
+        """The RAMBlocks that are files.  Raises :class:`MachineryError` if there are none."""
+        images = self.process.open(ramblocks)
+        for image in images.values():
+            self.closing.callback(image.close)
+        if not images:
+            raise MachineryError("the guest's RAM is in no file: there is nothing to compare")
+        return images
+
+    def copy(self, ramblocks: Sequence[RamBlock]) -> Mapping[str, Image | OSError]:
+        """Copies of RAMBlocks that are no files; an error for one that cannot be read."""
+        copies = self.process.copy(ramblocks)
+        for copy in copies.values():
+            if not isinstance(copy, OSError):
+                self.closing.callback(copy.close)
+        return copies
+
+
+class Sides:
+    """Both ends of one migration; a context manager.  ``listen`` gets each QMP event."""
+
+    def __init__(
+        self,
+        guest: Guest,
+        hosts: tuple[Host, Host],
+        folder: RunFolder,
+        events: EventStream,
+        listen: Callable[[QmpEvent], None],
+    ) -> None:
+        self._guest = guest
+        self._origin, self._target = hosts
+        self._folder = folder
+        self._events = events
+        self._listen = listen
+        self._closing = contextlib.ExitStack()
+        self._loop = self._closing.enter_context(MonitorLoop())
+        self._transcript = self._closing.enter_context(Transcript(folder.file("qmp.jsonl")))
+        self._source: Endpoint | None = None
+        self._destination: Endpoint | None = None
+
+    def __enter__(self) -> Sides:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing.close()
+
+    @property
+    def source(self) -> Endpoint:
+        """The QEMU that the guest is on."""
+        if self._source is None:
+            raise MachineryError("the source's monitor is not connected yet")
+        return self._source
+
+    @property
+    def destination(self) -> Endpoint | None:
+        """The QEMU that waits for the guest; None: there is none yet."""
+        return self._destination
+
+    def host(self, side: str) -> Host:
+        """The host of a side."""
+        return self._origin if side == "source" else self._target
+
+    def connect_source(self, deadline: Deadline) -> Endpoint:
+        """Connect to the QEMU that the guest is on."""
+        self._source = self._connect("source", deadline)
+        return self._source
+
+    def connect_destination(self, deadline: Deadline) -> Endpoint:
+        """Connect to the QEMU that waits for the guest."""
+        self._destination = self._connect("destination", deadline)
+        return self._destination
+
+    def _connect(self, side: SideName, deadline: Deadline) -> Endpoint:
+        host = self.host(side)
+        path = self._guest.monitor_socket(host)
+        monitor = Monitor.connect(self._loop, side, path, self._events, self._transcript, deadline)
+        self._closing.callback(monitor.close)
+        monitor.listen(self._listen)
+        process = host.qemu(path, monitor.pid)
+        self._folder.write_text(f"{side}.command", shlex.join(process.command()))
+        return Endpoint(host, monitor, process, self._closing)
