@@ -11,7 +11,7 @@ import numpy as np
 from harness.explain.case import Case
 from harness.explain.store import END, EQUAL, EXPLAINED, SKIPPED, WRONG, Instant, KeptBlock
 from harness.memory.record import Request
-from harness.verdict.judge import PAGE_RULES
+from harness.verdict.table import words_of
 
 Lines = list[tuple[str, str]]
 
@@ -124,4 +124,4 @@ def _therefore(kept: KeptBlock, page: int) -> str:
     if category.startswith(EXPLAINED):
         return f"right: it differs, as {category.removeprefix(EXPLAINED)}"
     rule = category.removeprefix(WRONG)
-    return f"wrong, {rule}: pages like this one {PAGE_RULES.get(rule, 'break a rule')}"
+    return f"wrong, {rule}: pages like this one {words_of(rule)}"

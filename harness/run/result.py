@@ -49,6 +49,7 @@ def build_result(
         witnesses_of,
         wrong_pages_of,
     )
+    from harness.verdict.facts import CourseOfRun, SentOverFloor
     from harness.verdict.floor import account_of
 
     scenario, numbers, evidence = plan.resolved.scenario, found.statistics, found.evidence
@@ -62,12 +63,13 @@ def build_result(
         walk=evidence.free.walk if evidence.free else None,
         walk_at=evidence.free.request if evidence.free else None,
     )
-    judgement = found.memory.complete(
-        guest=found.guest.checks,
-        sent_over_floor=account.sent_over_floor,
-        found=found.found,
-        unexercised=found.unexercised,
-    )
+    facts: list[object] = [
+        SentOverFloor(account.sent_over_floor),
+        CourseOfRun(found.found, found.unexercised),
+    ]
+    if found.guest.checks is not None:
+        facts.append(found.guest.checks)
+    judgement = found.memory.complete(*facts)
     versions = jsonable(plan.versions())
     assert isinstance(versions, dict)
     result = Result(

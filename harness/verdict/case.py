@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a verdict rests on: everything that was found out, as plain values."""
+"""What a verdict rests on: everything that is known when both sides stand still, as plain values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from harness.memory.image import Flags
 from harness.memory.record import Accept, Block, Request
 from harness.memory.walk import FreeWalk
 from harness.scenario.model import Arm, Expect
-from harness.verdict.finding import Finding
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,20 +28,6 @@ class BlockState:
     """Given back by the guest (or never touched): not the same as written with zeros."""
     named: Mapping[int, str] = field(default_factory=dict)
     """Pages that the host writes while the guest is stopped, each with its name."""
-
-
-@dataclass(frozen=True, slots=True)
-class GuestChecks:
-    """What the guest found after it was resumed; None: it was not asked."""
-
-    verify_bad: int | None = None
-    """Of the pages that it owned throughout, those with wrong content."""
-    exercise_bad: int | None = None
-    """Of all memory that it could allocate afterwards, the pages that did not keep their content."""
-    kernel_warnings: tuple[str, ...] | None = None
-    """New warnings in its kernel's log."""
-    checksum_matches: bool | None = None
-    """Whether the checksum over its pages is the one that the host computes from the seed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +49,7 @@ class RequestWitness:
 
 @dataclass(frozen=True, eq=False)
 class JudgeInput:
-    """All that a verdict rests on."""
+    """All that a verdict over the memory rests on; what comes later is in :mod:`harness.verdict.facts`."""
 
     arm: Arm
     blocks: Sequence[BlockState]
@@ -79,10 +64,7 @@ class JudgeInput:
     """The device's counters since its QEMU started, of all migrations."""
     counters: Mapping[str, object] | None = None
     """The totals, as the device's property says them over QMP; None: QEMU could not be asked."""
-    guest: GuestChecks | None = None
-    """None: the guest's own checks are no part of this verdict."""
     expect: Expect = field(default_factory=Expect)
-    sent_over_floor: float | None = None
     witnesses: Mapping[int, RequestWitness] = field(default_factory=dict)
     """By request id: what the outside walk saw; empty: there is no second witness."""
     quiet: bool = False
@@ -90,10 +72,6 @@ class JudgeInput:
     agree, and no reported page may stay undecided."""
     left_where_it_is: Sequence[Block] = ()
     """Memory that the guest sees and that both QEMUs map: it is not migrated, and cannot differ."""
-    found: Sequence[Finding] = ()
-    """What else was found to be wrong: by the script, or in an earlier one of several migrations."""
-    unexercised: Sequence[str] = ()
-    """What the scenario is about and did not happen, in words."""
 
 
 def demand_complete(case: JudgeInput) -> None:

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What makes a run fail, as the judge and all that leads to it say it."""
+"""What a rule finds: something that makes a run fail, or something that is only counted."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+#: The kinds of findings, the gravest first.
+KINDS: Final = ("memory", "witness", "record", "guest", "expectation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,3 +26,11 @@ class Finding:
     block: str | None = None
     pages: tuple[int, ...] = ()
     """The first pages that it is about, by number in the block."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """Something that is harmless and worth knowing: a name, and how often.  docs/oracle.md explains each."""
+
+    name: str
+    count: int

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The judge: what was found at switch-over goes in, a verdict comes out.
 
-    judgement = judge(JudgeInput(arm="info", blocks=..., log=..., unchanged=...))
+    memory = judge_memory(JudgeInput(arm="info", blocks=..., log=..., unchanged=...))
+    judgement = memory.complete(GuestChecks(...), SentOverFloor(1.02))
     judgement.verdict, judgement.reason, judgement.pages.wrong
+
+It asks the rules that have registered themselves (:mod:`harness.verdict.registry`).
 
 Pure: no input, no output, no clock, so that unit tests can make one page wrong
 in each way there is and see it found.  docs/oracle.md gives the rule, and the
@@ -19,26 +22,36 @@ exactly one of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
+from harness.errors import MachineryError
 from harness.memory.compare import PageNumbers
-from harness.memory.record import Accept, Request
-from harness.memory.walk import Standing
 from harness.scenario.model import VerdictWord
-from harness.verdict.case import BlockState, GuestChecks, JudgeInput, RequestWitness, demand_complete
-from harness.verdict.counters import counter_findings
-from harness.verdict.finding import Finding
-from harness.verdict.log import NEVER, Replay, replay
-from harness.verdict.pages import HINTED, HINTED_AFTER_SENT, PAGE_RULES, BlockJudgement, judge_block
-from harness.verdict.witness import Testimony, hear
+from harness.verdict import rules as _shipped  # noqa: F401 - they register
+from harness.verdict.case import BlockState, JudgeInput, RequestWitness, demand_complete
+from harness.verdict.context import Analyses, Context
+from harness.verdict.facts import CourseOfRun, GuestChecks, SentOverFloor
+from harness.verdict.finding import KINDS, Finding, Observation
+from harness.verdict.log import NEVER, replay_of
+from harness.verdict.pages import (
+    HINTED,
+    HINTED_AFTER_SENT,
+    BlockJudgement,
+    PageCounts,
+    judged_blocks,
+    page_counts,
+)
+from harness.verdict.registry import Outcome, Rule, doubts, rules
+from harness.verdict.rules.doubts import hinted_and_sent
+from harness.verdict.witness import Testimony, testimony_of
 
 __all__ = [
     "HINTED",
     "HINTED_AFTER_SENT",
-    "PAGE_RULES",
     "BlockJudgement",
     "BlockState",
+    "CourseOfRun",
     "Finding",
     "GuestChecks",
     "JudgeInput",
@@ -46,15 +59,12 @@ __all__ = [
     "MemoryJudgement",
     "PageCounts",
     "RequestWitness",
+    "SentOverFloor",
     "Testimony",
     "WrongPage",
     "judge",
     "judge_memory",
 ]
-
-
-#: Of findings, the gravest first.
-_KINDS = ("memory", "witness", "record", "guest", "expectation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,22 +80,6 @@ class WrongPage:
     zero_on_source: bool
     zero_on_destination: bool
     sent: bool | None
-
-
-@dataclass(frozen=True)
-class PageCounts:
-    """Exclusive, and summing to ``total``."""
-
-    total: int
-    equal: int
-    skipped: int
-    explained: Mapping[str, int]
-    wrong: int
-
-    @property
-    def skipped_percent(self) -> float:
-        """Of all compared pages."""
-        return 100 * self.skipped / self.total if self.total else 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,174 +126,87 @@ class MemoryJudgement:
     """The verdict over what is known at switch-over; it is completed with what comes after."""
 
     judgement: Judgement
-    _case: JudgeInput
+    _analyses: Analyses
+    _facts: tuple[object, ...]
+    _asked: Mapping[Rule, tuple[Outcome, ...]]
+    """What each rule that was asked has found."""
 
     @property
     def verdict(self) -> VerdictWord:
-        """Over the memory alone."""
+        """So far."""
         return self.judgement.verdict
 
-    def complete(
-        self,
-        *,
-        guest: GuestChecks | None = None,
-        sent_over_floor: float | None = None,
-        found: Sequence[Finding] = (),
-        unexercised: Sequence[str] = (),
-    ) -> Judgement:
-        """The verdict of the run.  What was judged of the memory is not judged again."""
-        memory = self.judgement
-        known = {"guest": guest, "sent_over_floor": sent_over_floor}
-        case = replace(self._case, found=found, unexercised=unexercised, **known)  # type: ignore[arg-type]
-        expected = _expectations(self._case, memory.pages)
-        findings = [*memory.findings[: len(memory.findings) - len(expected)], *_guest(guest)]
-        findings += [*_expectations(case, memory.pages), *found]
-        verdict, reason = _decide(case, memory.pages, findings)
-        return replace(memory, verdict=verdict, reason=reason, findings=tuple(findings))
+    def complete(self, *facts: object) -> Judgement:
+        """The verdict with these facts as well.  Only rules that waited for them are asked."""
+        return _judge(self._analyses, (*self._facts, *facts), self._asked).judgement
 
 
-def judge(case: JudgeInput) -> Judgement:
-    """Decide over everything at once."""
-    later = {"guest": case.guest, "sent_over_floor": case.sent_over_floor}
-    return judge_memory(case).complete(**later, found=case.found, unexercised=case.unexercised)  # type: ignore[arg-type]
-
-
-def judge_memory(case: JudgeInput) -> MemoryJudgement:
-    """Decide over what is known at switch-over."""
-    case = replace(case, guest=None, sent_over_floor=None, found=(), unexercised=())
+def judge_memory(case: JudgeInput, *facts: object) -> MemoryJudgement:
+    """Decide over what is known at switch-over.  Raises :class:`MachineryError` over half of the evidence."""
     demand_complete(case)
-    history = replay(case.log, {state.block.name: state.block for state in case.blocks}, case.arm)
-    heard = hear(case)
-    blocks = tuple(
-        judge_block(state, history, case, heard.owned.get(state.block.name)) for state in case.blocks
-    )
-    pages = _count(blocks)
+    return _judge(Analyses(case), facts, {})
+
+
+def judge(case: JudgeInput, *facts: object) -> Judgement:
+    """Decide over everything at once."""
+    return judge_memory(case, *facts).judgement
+
+
+def _judge(
+    analyses: Analyses, facts: tuple[object, ...], before: Mapping[Rule, tuple[Outcome, ...]]
+) -> MemoryJudgement:
+    case, context = analyses.case, Context(analyses, facts)
+    blocks, pages = analyses.of(judged_blocks), analyses.of(page_counts)
+    asked = {
+        rule: before[rule] if rule in before else _ask(rule, case, context)
+        for rule in rules()
+        if all(context.knows(kind) for kind in rule.needs)
+    }
+    outcomes = [outcome for found in asked.values() for outcome in found]
     findings = [finding for judged in blocks for finding in judged.findings]
-    findings += heard.findings
-    findings += history.findings
-    findings += _statistics(history, case)
-    findings += counter_findings(case)
-    findings += _expectations(case, pages)
-    observed: dict[str, int] = {}
-    for judged in blocks:
-        for name, count in judged.observed.items():
-            observed[name] = observed.get(name, 0) + count
-    undecided = heard.standing.get(Standing.UNDECIDED.label, 0)
-    if undecided:
-        observed["reported-undecided"] = undecided
-    verdict, reason = _decide(case, pages, findings)
-    judgement = Judgement(verdict, reason, pages, tuple(findings), observed, blocks, history.requests, heard)
-    return MemoryJudgement(judgement, case)
+    findings += [outcome for outcome in outcomes if isinstance(outcome, Finding)]
+    observed = _counted(
+        [
+            *(seen for judged in blocks for seen in judged.observed),
+            *(outcome for outcome in outcomes if isinstance(outcome, Observation)),
+        ]
+    )
+    verdict, reason = _decide(case, context, pages, findings)
+    requests, heard = analyses.of(replay_of).requests, analyses.of(testimony_of)
+    judgement = Judgement(verdict, reason, pages, tuple(findings), observed, blocks, requests, heard)
+    return MemoryJudgement(judgement, analyses, facts, asked)
 
 
-def _statistics(history: Replay, case: JudgeInput) -> list[Finding]:
-    """The device's counters against its log."""
-    if case.statistics is None or case.arm != "info":
-        return []
-    logged = {"skipped": history.cleared, "reported": history.reported, "requests": history.requests_left}
-    return [
-        Finding(
-            "statistics-disagree",
-            "record",
-            f"the device counts {said!r} pages or requests {key}, its log {ours}",
-        )
-        for key, ours in logged.items()
-        if (said := case.statistics.get(key, ours)) != ours
-    ]
+def _ask(rule: Rule, case: JudgeInput, context: Context) -> tuple[Outcome, ...]:
+    outcomes = tuple(rule.check(case, context))
+    for outcome in outcomes:
+        # Names from outside are announced, not the rule's own.
+        if isinstance(outcome, Finding) and rule.stage != "run" and outcome.rule not in rule.names:
+            raise MachineryError(f"a rule has found {outcome.rule!r}, a name that it has not registered")
+    return outcomes
 
 
-def _guest(checks: GuestChecks | None) -> list[Finding]:
-    """The guest's own checks."""
-    if checks is None:
-        return []
-    findings = []
-    if checks.verify_bad:
-        text = f"the guest found {checks.verify_bad} of its own pages with wrong content"
-        findings.append(Finding("guest-verify", "guest", text, checks.verify_bad))
-    if checks.checksum_matches is False:
-        text = "the checksum of the guest's own pages is not the one that its seed gives"
-        findings.append(Finding("guest-checksum", "guest", text))
-    if checks.exercise_bad:
-        text = f"{checks.exercise_bad} pages did not keep what the guest wrote to them after the migration"
-        findings.append(Finding("guest-exercise", "guest", text, checks.exercise_bad))
-    if checks.kernel_warnings:
-        text = f"the guest's kernel warns: {checks.kernel_warnings[0]}"
-        findings.append(Finding("guest-kernel-log", "guest", text, len(checks.kernel_warnings)))
-    return findings
+def _counted(observations: Iterable[Observation]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for seen in observations:
+        total[seen.name] = total.get(seen.name, 0) + seen.count
+    return total
 
 
-def _expectations(case: JudgeInput, pages: PageCounts) -> list[Finding]:
-    """What the scenario demands of arm info; the other arms are there to be compared with."""
-    if case.arm != "info":
-        return []
-    expect, percent, findings = case.expect, pages.skipped_percent, []
-    if expect.skipped_percent_min is not None and percent < expect.skipped_percent_min:
-        text = (
-            f"{percent:.1f} % of all pages were skipped, expected at least {expect.skipped_percent_min:g} %"
-        )
-        findings.append(Finding("skipped-percent-min", "expectation", text))
-    if expect.skipped_percent_max is not None and percent > expect.skipped_percent_max:
-        text = f"{percent:.1f} % of all pages were skipped, expected at most {expect.skipped_percent_max:g} %"
-        findings.append(Finding("skipped-percent-max", "expectation", text))
-    if expect.refused is not None:
-        said = str((case.statistics or {}).get("refused") or "")
-        if expect.refused not in said:
-            text = f"the device's reason for asking nothing is {said!r}, expected {expect.refused!r} in it"
-            findings.append(Finding("refused", "expectation", text))
-    ratio, limit = case.sent_over_floor, expect.sent_over_floor_max
-    if limit is not None and ratio is not None and ratio > limit:
-        text = f"what was sent is {ratio:.3f} times the floor, expected at most {limit:g} times"
-        findings.append(Finding("sent-over-floor-max", "expectation", text))
-    return findings + _asked(case)
-
-
-def _asked(case: JudgeInput) -> list[Finding]:
-    """How often the guest was asked, against what the scenario demands."""
-    asked = sum(isinstance(entry, Request) for entry in case.log)
-    least, most = case.expect.requests_min, case.expect.requests_max
-    findings = []
-    if least is not None and asked < least:
-        text = f"the guest was asked {asked} times, expected at least {least}"
-        findings.append(Finding("requests-min", "expectation", text))
-    if most is not None and asked > most:
-        text = f"the guest was asked {asked} times, expected at most {most}"
-        findings.append(Finding("requests-max", "expectation", text))
-    return findings
-
-
-def _count(blocks: Sequence[BlockJudgement]) -> PageCounts:
-    total = sum(judged.state.block.pages for judged in blocks)
-    skipped = sum(int(judged.skipped.sum()) for judged in blocks)
-    wrong = sum(len(pages) for judged in blocks for pages in judged.wrong.values())
-    explained: dict[str, int] = {}
-    for judged in blocks:
-        for name, pages in judged.explained.items():
-            if len(pages):
-                explained[name] = explained.get(name, 0) + len(pages)
-    equal = total - skipped - wrong - sum(explained.values())
-    return PageCounts(total, equal, skipped, explained, wrong)
-
-
-def _decide(case: JudgeInput, pages: PageCounts, findings: Sequence[Finding]) -> tuple[VerdictWord, str]:
+def _decide(
+    case: JudgeInput, context: Context, pages: PageCounts, findings: Sequence[Finding]
+) -> tuple[VerdictWord, str]:
     if findings:
-        worst = min(findings, key=lambda f: _KINDS.index(f.kind))
+        worst = min(findings, key=lambda finding: KINDS.index(finding.kind))
         more = f" (and {len(findings) - 1} more findings)" if len(findings) > 1 else ""
         return "fail", worst.text + more
-    if not pages.total:
-        return "inconclusive", "no memory was compared"
-    checks = case.guest
-    if checks is not None and None in (checks.verify_bad, checks.exercise_bad, checks.kernel_warnings):
-        return "inconclusive", "memory is right, but the guest was not asked for all of its own checks"
-    left_out = pages.skipped + pages.explained.get(HINTED, 0) + pages.explained.get(HINTED_AFTER_SENT, 0)
-    wanted = case.expect.skipping if case.expect.skipping is not None else case.arm != "off"
-    sent_later = _hinted(case) if case.arm == "hint" and not left_out else 0
-    if wanted and not left_out and not sent_later:
-        return "inconclusive", f"memory is right, but nothing was skipped: {_why_nothing(case)}"
-    if case.left_where_it_is and case.arm == "info" and not (case.statistics or {}).get("bad-pages"):
-        return "inconclusive", "memory is right, but of what stays where it is no page was reported"
-    if case.unexercised:
-        return "inconclusive", f"memory is right, but {'; '.join(case.unexercised)}"
+    for doubt in doubts():
+        if all(context.knows(kind) for kind in doubt.needs):
+            reason = doubt.check(case, context)
+            if reason is not None:
+                return "inconclusive", reason
     parts = [f"{pages.equal} equal"]
+    sent_later = hinted_and_sent(case, pages.left_out)
     if sent_later:
         parts.append(f"{sent_later} times a page was left out by a hint, and sent later all the same")
     if pages.skipped:
@@ -308,26 +215,3 @@ def _decide(case: JudgeInput, pages: PageCounts, findings: Sequence[Finding]) ->
         )
     parts += [f"{count} {name}" for name, count in pages.explained.items()]
     return "pass", f"all {pages.total} pages are right: {', '.join(parts)}"
-
-
-def _hinted(case: JudgeInput) -> int:
-    """How often a hint cleared a page's dirty bit.
-
-    The hint has been exercised, then, even if in the end every page was sent: the
-    driver allocates what it hints, and with init_on_alloc Linux zeroes it first.
-    Under TCG that write is in the log, and the next sync brings the page back.
-    """
-    return sum(entry.cleared.count() for entry in case.log if isinstance(entry, Accept))
-
-
-def _why_nothing(case: JudgeInput) -> str:
-    """How far arm info (or hint) came before nothing came of it."""
-    if case.statistics and case.statistics.get("refused"):
-        return f"the device asked for nothing, as {case.statistics['refused']}"
-    if case.arm != "info":
-        return f"arm {case.arm} was not exercised"
-    if not any(isinstance(entry, Request) for entry in case.log):
-        return "no request left"
-    if not any(isinstance(entry, Accept) for entry in case.log):
-        return "no answer was accepted"
-    return "the answers that were accepted named no page that was still to be sent"

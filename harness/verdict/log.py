@@ -21,6 +21,8 @@ from harness.memory.image import Flags
 from harness.memory.record import Accept, Block, Request
 from harness.scenario.model import Arm
 from harness.units import PAGE_SIZE
+from harness.verdict.case import JudgeInput
+from harness.verdict.context import Analyses
 from harness.verdict.finding import Finding
 
 #: In :attr:`Clearings.answer`: no answer ever cleared this page.
@@ -68,6 +70,11 @@ class Replay:
 def replay(log: Sequence[Request | Accept], blocks: Mapping[str, Block], arm: Arm) -> Replay:
     """Go through the log in order.  ``blocks`` are those whose memory is compared."""
     return _Replayer(blocks, arm).run(log)
+
+
+def replay_of(case: JudgeInput, _: Analyses) -> Replay:
+    """The replay of a case's log, as an analysis."""
+    return replay(case.log, {state.block.name: state.block for state in case.blocks}, case.arm)
 
 
 def reached(request: Request, block: Block) -> Flags:

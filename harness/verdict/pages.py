@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Every page of one block into its category.  docs/oracle.md argues for each line.
+"""Every page of every compared block into its category.  docs/oracle.md argues for each line.
 
+Which rule a wrong page breaks is asked of the page rules, :mod:`harness.verdict.rules.pages`.
 Pure: no input, no output, no clock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,25 +15,17 @@ import numpy.typing as npt
 
 from harness.memory.compare import PageNumbers
 from harness.memory.image import Flags
+from harness.verdict.block import BlockView
 from harness.verdict.case import BlockState, JudgeInput
-from harness.verdict.finding import Finding
-from harness.verdict.log import NEVER, Clearings, Replay
+from harness.verdict.context import Analyses
+from harness.verdict.finding import Finding, Observation
+from harness.verdict.log import NEVER, Clearings, Replay, replay_of
+from harness.verdict.registry import block_rules, page_rules
+from harness.verdict.witness import testimony_of
 
 #: The names under which what upstream's hints left out is explained, in arm hint.
 HINTED = "hinted"
 HINTED_AFTER_SENT = "hinted-after-sent"
-
-#: The rules that a page can break, in the order in which they are asked, and in words.
-PAGE_RULES = {
-    "differs-though-sent": "were sent, and differ",
-    "skipped-by-unacceptable-answer": "were skipped because of an answer that should not have been applied",
-    "skipped-but-not-zero-on-destination": "were skipped, and are not zero on the destination",
-    "skipped-though-owned": "were skipped, though the workload owned them from the request to the answer",
-    "skipped-without-digest": "were skipped, but nothing is known of what they held at the request",
-    "skipped-but-changed-since-request": "were skipped, though they were written after the request",
-    "neither-sent-nor-skipped": "were neither sent nor skipped",
-    "differs-not-skipped": "differ, and were not skipped",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,18 +37,54 @@ class BlockJudgement:
     wrong: Mapping[str, PageNumbers]
     explained: Mapping[str, PageNumbers]
     request: npt.NDArray[np.int32]
-    observed: Mapping[str, int]
+    observed: Sequence[Observation]
     findings: Sequence[Finding]
 
 
-def judge_block(
-    state: BlockState, history: Replay, case: JudgeInput, owned: Flags | None = None
-) -> BlockJudgement:
-    """Sort every page of one block, and say of each wrong one which rule it breaks.
+@dataclass(frozen=True)
+class PageCounts:
+    """Exclusive, and summing to ``total``."""
 
-    ``owned``: pages that some answer reported though they were in use all the while.
-    """
-    pages, zero_there = state.block.pages, state.zero_on_destination
+    total: int
+    equal: int
+    skipped: int
+    explained: Mapping[str, int]
+    wrong: int
+
+    @property
+    def skipped_percent(self) -> float:
+        """Of all compared pages."""
+        return 100 * self.skipped / self.total if self.total else 0.0
+
+    @property
+    def left_out(self) -> int:
+        """Pages that were not sent, for a reason: skipped, or hinted."""
+        return self.skipped + self.explained.get(HINTED, 0) + self.explained.get(HINTED_AFTER_SENT, 0)
+
+
+def judged_blocks(case: JudgeInput, analyses: Analyses) -> tuple[BlockJudgement, ...]:
+    """Sort the pages of every block, and say of each wrong one which rule it breaks."""
+    history, owned = analyses.of(replay_of), analyses.of(testimony_of).owned
+    return tuple(_judged(_view(state, history, case, owned.get(state.block.name))) for state in case.blocks)
+
+
+def page_counts(_: JudgeInput, analyses: Analyses) -> PageCounts:
+    """How many pages are in which category."""
+    blocks = analyses.of(judged_blocks)
+    total = sum(judged.state.block.pages for judged in blocks)
+    skipped = sum(int(judged.skipped.sum()) for judged in blocks)
+    wrong = sum(len(pages) for judged in blocks for pages in judged.wrong.values())
+    explained: dict[str, int] = {}
+    for judged in blocks:
+        for name, pages in judged.explained.items():
+            if len(pages):
+                explained[name] = explained.get(name, 0) + len(pages)
+    equal = total - skipped - wrong - sum(explained.values())
+    return PageCounts(total, equal, skipped, explained, wrong)
+
+
+def _view(state: BlockState, history: Replay, case: JudgeInput, owned: Flags | None) -> BlockView:
+    pages = state.block.pages
     clearings = history.clearings[state.block.name]
     differs = np.zeros(pages, dtype=np.bool_)
     differs[state.differing] = True
@@ -67,61 +96,50 @@ def judge_block(
     known |= believed
     unchanged |= believed
     stolen = np.zeros(pages, dtype=np.bool_) if owned is None else owned
-    proven = skip & clearings.allowed & zero_there & known & unchanged & ~stolen
+    proven = skip & clearings.allowed & state.zero_on_destination & known & unchanged & ~stolen
+    return BlockView(
+        case, state, clearings, differs, cleared, sent, skip, known, unchanged, believed, stolen, proven
+    )
 
+
+def _judged(view: BlockView) -> BlockJudgement:
+    state, differs = view.state, view.differs
     explained: dict[str, PageNumbers] = {}
-    if case.arm == "hint":
+    if view.case.arm == "hint":
         # Without the device's record a page of zeros that differs is all there is to see.
-        settled = proven if state.sent is not None else differs & zero_there
+        settled = view.proven if state.sent is not None else differs & state.zero_on_destination
         # Upstream hints pages that were sent before; the destination keeps their old content.
-        stale = differs & cleared & clearings.allowed & sent
+        stale = differs & view.cleared & view.clearings.allowed & view.sent
         explained = {HINTED: np.flatnonzero(settled), HINTED_AFTER_SENT: np.flatnonzero(stale)}
-        settled |= stale
-        skipped = np.zeros(pages, dtype=np.bool_)
+        settled = settled | stale
+        skipped = np.zeros(state.block.pages, dtype=np.bool_)
     else:
-        settled = skipped = proven
+        settled = skipped = view.proven
     unsettled = differs & ~settled
     for page, name in sorted(state.named.items()):
         if unsettled[page]:
             unsettled[page] = False
             explained[name] = np.append(explained.get(name, np.empty(0, dtype=np.int64)), page)
-
-    applies = (
-        sent,
-        skip & ~clearings.allowed,
-        skip & ~zero_there,
-        skip & stolen,
-        skip & ~known,
-        skip & ~unchanged,
-        np.full(pages, state.sent is not None),
-        np.ones(pages, dtype=np.bool_),
-    )
-    wrong = _broken_rules(unsettled, applies)
-    findings = [
-        Finding(rule, "memory", f"{len(found)} pages of {state.block.name!r} {PAGE_RULES[rule]}", len(found),
-                state.block.name, tuple(found[:10].tolist()))
-        for rule, found in wrong.items()
-    ]  # fmt: skip
-    observed: dict[str, int] = {}
-    if case.arm == "info":
-        written = skip & clearings.allowed & zero_there & known & ~unchanged & ~differs
-        findings += _missed_writes(state, written, observed)
-        if not case.strict:
-            observed["skipped-believed"] = int((skipped & believed).sum())
-    if state.sent is not None:
-        findings += _record_against_memory(state, differs, ~sent & ~cleared)
-    return BlockJudgement(state, skipped, wrong, explained, clearings.answer, observed, findings)
+    wrong: dict[str, PageNumbers] = {}
+    findings: list[Finding] = []
+    for name, text, found in _broken_rules(view, unsettled):
+        wrong[name] = found
+        words, first = f"{len(found)} pages of {state.block.name!r} {text}", tuple(found[:10].tolist())
+        findings.append(Finding(name, "memory", words, len(found), state.block.name, first))
+    outcomes = [outcome for entry in block_rules() for outcome in entry.check(view)]
+    findings += [outcome for outcome in outcomes if isinstance(outcome, Finding)]
+    observed = [outcome for outcome in outcomes if isinstance(outcome, Observation)]
+    return BlockJudgement(state, skipped, wrong, explained, view.clearings.answer, observed, findings)
 
 
-def _broken_rules(unsettled: Flags, applies: Sequence[Flags]) -> dict[str, PageNumbers]:
-    """The first rule that each unsettled page breaks."""
-    left, wrong = unsettled.copy(), {}
-    for rule, flags in zip(PAGE_RULES, applies, strict=True):
-        found = np.flatnonzero(left & flags)
+def _broken_rules(view: BlockView, unsettled: Flags) -> Iterator[tuple[str, str, PageNumbers]]:
+    """The first rule that each unsettled page breaks: its name, its words, the pages."""
+    left = unsettled.copy()
+    for entry in page_rules():
+        found = np.flatnonzero(left & entry.check(view))
         if found.size:
-            wrong[rule] = found
+            yield entry.name, entry.text, found
             left[found] = False
-    return wrong
 
 
 def _changes(
@@ -140,48 +158,3 @@ def _changes(
             known |= mine
             unchanged |= mine & same
     return known, unchanged
-
-
-def _missed_writes(state: BlockState, written: Flags, observed: dict[str, int]) -> list[Finding]:
-    """Pages that are zero on both sides now, were skipped, and were not zero at the request.
-
-    Memory is right.  But if somebody wrote those zeros, the write was missed, and
-    that both sides agree is luck.  If the page was given back instead (balloon,
-    free page reporting), it is a hole, and nothing was written.
-    """
-    if state.hole_on_source is None:
-        observed["changed-yet-equal"] = int(written.sum())
-        return []
-    observed["given-back"] = int((written & state.hole_on_source).sum())
-    missed = np.flatnonzero(written & ~state.hole_on_source)
-    if not missed.size:
-        return []
-    text = f"{missed.size} pages of {state.block.name!r} were written after the request and not sent again; "
-    text += "that both sides hold zeros is luck"
-    first = tuple(missed[:10].tolist())
-    return [Finding("write-missed", "record", text, int(missed.size), state.block.name, first)]
-
-
-def _record_against_memory(state: BlockState, differs: Flags, left_out: Flags) -> list[Finding]:
-    """What the record says was not sent, held against what has arrived, on equal pages."""
-    assert state.sent is not None
-    name = state.block.name
-    arrived = np.flatnonzero(~state.sent & ~state.zero_on_destination & ~differs)
-    lost = np.flatnonzero(left_out & ~differs & state.zero_on_destination)
-    findings = []
-    for rule, pages, text in (
-        (
-            "arrived-unsent",
-            arrived,
-            "are on the destination, though the record says that they were never sent",
-        ),
-        (
-            "neither-sent-nor-skipped",
-            lost,
-            "were neither sent nor skipped; that both sides hold zeros is luck",
-        ),
-    ):
-        if pages.size:
-            words = f"{pages.size} pages of {name!r} {text}"
-            findings.append(Finding(rule, "record", words, int(pages.size), name, tuple(pages[:10].tolist())))
-    return findings

@@ -28,6 +28,7 @@ from harness.memory.walk import (
     to_pages,
 )
 from harness.verdict.case import JudgeInput, RequestWitness
+from harness.verdict.context import Analyses
 from harness.verdict.finding import Finding
 
 
@@ -66,7 +67,7 @@ class _Reported:
         return found
 
 
-def hear(case: JudgeInput) -> Testimony:
+def testimony_of(case: JudgeInput, _: Analyses) -> Testimony:
     """Hold every answer against the walks of its request."""
     found = Testimony()
     if case.arm != "info":

@@ -75,7 +75,7 @@ def shown(document: Result) -> str:
 
 
 def passing() -> Judgement:
-    return judge(info(guest=ALL_WELL))
+    return judge(info(), ALL_WELL)
 
 
 def failing() -> Judgement:

@@ -13,7 +13,7 @@ from harness.errors import MachineryError
 from harness.memory.record import Accept, Block, PackedFlags, Request
 from harness.scenario.model import Expect
 from harness.units import PAGE_SIZE
-from harness.verdict.judge import BlockState, GuestChecks, JudgeInput, judge
+from harness.verdict.judge import BlockState, GuestChecks, JudgeInput, SentOverFloor, judge
 from harness.verdict.log import reached
 
 HINT = 2**64 - 1
@@ -49,8 +49,8 @@ def accept(
     return replace(Accept(id_, 1, "pc.ram", 0, reported, done), **changes)
 
 
-def rules(case: JudgeInput) -> set[str]:
-    return {finding.rule for finding in judge(case).findings}
+def rules(case: JudgeInput, *facts: object) -> set[str]:
+    return {finding.rule for finding in judge(case, *facts).findings}
 
 
 PLAIN = JudgeInput("off", (state([1, 2, 0], [1, 2, 0]),), expect=Expect())
@@ -137,7 +137,7 @@ def info(**changes: object) -> JudgeInput:
 
 
 def test_info_passes() -> None:
-    judgement = judge(info(guest=ALL_WELL))
+    judgement = judge(info(), ALL_WELL)
     assert judgement.verdict == "pass"
     assert judgement.reason == "all 3 pages are right: 2 equal, 1 skipped"
     assert judgement.pages.skipped_percent == pytest.approx(100 / 3)
@@ -180,9 +180,7 @@ def test_nothing_skipped_says_how_far_it_came() -> None:
 
 
 def test_wrong_memory_comes_before_everything_else() -> None:
-    judgement = judge(
-        info(guest=replace(ALL_WELL, verify_bad=3), unchanged={5: {"pc.ram": np.zeros(3, np.bool_)}})
-    )
+    judgement = judge(info(unchanged={5: {"pc.ram": np.zeros(3, np.bool_)}}), replace(ALL_WELL, verify_bad=3))
     assert judgement.verdict == "fail"
     assert judgement.reason.startswith("1 pages of 'pc.ram' were skipped, though they were written")
     assert judgement.reason.endswith("(and 1 more findings)")
@@ -193,8 +191,8 @@ def test_expectations() -> None:
     assert rules(info(expect=Expect(skipped_percent_min=34))) == {"skipped-percent-min"}
     assert rules(info(expect=Expect(skipped_percent_max=33))) == {"skipped-percent-max"}
     assert rules(info(expect=Expect(skipped_percent_max=34))) == set()
-    assert rules(info(expect=Expect(sent_over_floor_max=1.1), sent_over_floor=1.2)) == {"sent-over-floor-max"}
-    assert rules(info(expect=Expect(sent_over_floor_max=1.1), sent_over_floor=1.0)) == set()
+    assert rules(info(expect=Expect(sent_over_floor_max=1.1)), SentOverFloor(1.2)) == {"sent-over-floor-max"}
+    assert rules(info(expect=Expect(sent_over_floor_max=1.1)), SentOverFloor(1.0)) == set()
     # They are about free page info; another arm is there to be compared with.
     assert rules(replace(PLAIN, expect=Expect(skipped_percent_min=60))) == set()
 
@@ -209,12 +207,12 @@ def test_expectations() -> None:
     ],
 )
 def test_the_guest_may_object(changes: dict[str, object], rule: str) -> None:
-    assert rules(info(guest=replace(ALL_WELL, **changes))) == {rule}
+    assert rules(info(), replace(ALL_WELL, **changes)) == {rule}
 
 
 @pytest.mark.parametrize("missing", ["verify_bad", "exercise_bad", "kernel_warnings"])
 def test_a_guest_that_was_not_asked_is_no_pass(missing: str) -> None:
-    assert judge(info(guest=replace(ALL_WELL, **{missing: None}))).verdict == "inconclusive"
+    assert judge(info(), replace(ALL_WELL, **{missing: None})).verdict == "inconclusive"
 
 
 def test_the_device_must_count_what_it_logs() -> None:

@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The rules that ship: each module registers its own when it is imported.
+
+The order here is that of rules of one stage in a verdict.
+"""
+
+# isort: off
+from harness.verdict.rules import pages
+from harness.verdict.rules import blocks
+from harness.verdict.rules import witness
+from harness.verdict.rules import log
+from harness.verdict.rules import counters
+from harness.verdict.rules import guest
+from harness.verdict.rules import expectations
+from harness.verdict.rules import course
+from harness.verdict.rules import doubts
+# isort: on
+
+__all__ = ["blocks", "counters", "course", "doubts", "expectations", "guest", "log", "pages", "witness"]

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the run around the judged migration has found: its script, and the migrations before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from harness.verdict.case import JudgeInput
+from harness.verdict.context import Context
+from harness.verdict.facts import CourseOfRun
+from harness.verdict.finding import Finding
+from harness.verdict.registry import announce, rule
+
+announce(
+    "guest",
+    {
+        "guest-pages": "pages that a script took and wrote have wrong contents",
+        "device-WORD": "a guest device of the kind WORD finds something wrong on its new host",
+    },
+)
+announce(
+    "expectation",
+    {
+        "qmp-frozen": "a command was not answered while the network was down",
+        "migration-ended": "a migration ended otherwise than the scenario says",
+        "migration-reason": "a migration that was given up ended with other words than the scenario says",
+    },
+)
+
+
+@rule("expectation", {}, needs=(CourseOfRun,), stage="run")
+def course(_: JudgeInput, context: Context) -> Iterable[Finding]:
+    """In the order in which it was found."""
+    return context.fact(CourseOfRun).found

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Why a run in which nothing is wrong is inconclusive: what was to be tested did not happen."""
+
+from __future__ import annotations
+
+from harness.memory.record import Accept, Request
+from harness.verdict.case import JudgeInput
+from harness.verdict.context import Context
+from harness.verdict.facts import CourseOfRun, GuestChecks
+from harness.verdict.pages import page_counts
+from harness.verdict.registry import doubt
+
+
+@doubt()
+def nothing_compared(_: JudgeInput, context: Context) -> str | None:
+    """No memory, no verdict."""
+    return None if context.of(page_counts).total else "no memory was compared"
+
+
+@doubt(needs=(GuestChecks,))
+def guest_not_asked(_: JudgeInput, context: Context) -> str | None:
+    """The guest's own checks, all of them."""
+    checks = context.fact(GuestChecks)
+    if None in (checks.verify_bad, checks.exercise_bad, checks.kernel_warnings):
+        return "memory is right, but the guest was not asked for all of its own checks"
+    return None
+
+
+@doubt()
+def nothing_skipped(case: JudgeInput, context: Context) -> str | None:
+    """A feature that silently does nothing leaves memory right."""
+    wanted = case.expect.skipping if case.expect.skipping is not None else case.arm != "off"
+    left_out = context.of(page_counts).left_out
+    if wanted and not left_out and not hinted_and_sent(case, left_out):
+        return f"memory is right, but nothing was skipped: {_why_nothing(case)}"
+    return None
+
+
+@doubt()
+def nothing_reported_where_it_is(case: JudgeInput, _: Context) -> str | None:
+    """Of memory that both QEMUs map, some must be reported: else nothing shows that it is let alone."""
+    if case.left_where_it_is and case.arm == "info" and not (case.statistics or {}).get("bad-pages"):
+        return "memory is right, but of what stays where it is no page was reported"
+    return None
+
+
+@doubt(needs=(CourseOfRun,))
+def unexercised(_: JudgeInput, context: Context) -> str | None:
+    """A script that was not worked off, an earlier migration that was inconclusive."""
+    words = context.fact(CourseOfRun).unexercised
+    return f"memory is right, but {'; '.join(words)}" if words else None
+
+
+def hinted_and_sent(case: JudgeInput, left_out: int) -> int:
+    """Where hints left out nothing in the end: how often one cleared a page's dirty bit.
+
+    The hint has been exercised, then, even if every page was sent: the driver
+    allocates what it hints, and with init_on_alloc Linux zeroes it first.  Under
+    TCG that write is in the log, and the next sync brings the page back.
+    """
+    if case.arm != "hint" or left_out:
+        return 0
+    return sum(entry.cleared.count() for entry in case.log if isinstance(entry, Accept))
+
+
+def _why_nothing(case: JudgeInput) -> str:
+    """How far arm info (or hint) came before nothing came of it."""
+    if case.statistics and case.statistics.get("refused"):
+        return f"the device asked for nothing, as {case.statistics['refused']}"
+    if case.arm != "info":
+        return f"arm {case.arm} was not exercised"
+    if not any(isinstance(entry, Request) for entry in case.log):
+        return "no request left"
+    if not any(isinstance(entry, Accept) for entry in case.log):
+        return "no answer was accepted"
+    return "the answers that were accepted named no page that was still to be sent"

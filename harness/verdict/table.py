@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The table of all rules, for docs/oracle.md, made of what the rules say of themselves.
+
+    python -m harness.verdict.table docs/oracle.md      # writes it between the markers
+
+A name that two kinds of findings have is in two rows.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Final
+
+from harness.verdict import rules  # noqa: F401 - they register
+from harness.verdict.registry import page_rules, rows
+
+BEGIN: Final = "<!-- The rules, by harness.verdict.table: begin -->"
+END: Final = "<!-- The rules: end -->"
+
+
+def words_of(name: str) -> str:
+    """What pages that break this rule have in common: "were sent, and differ"."""
+    return next((rule.text for rule in page_rules() if rule.name == name), "break a rule")
+
+
+def table() -> str:
+    """The rows, in Markdown."""
+    lines = ["| rule | kind | found when |", "|---|---|---|"]
+    lines += [f"| `{row.name}` | {row.kind} | {row.words} |" for row in rows()]
+    return "\n".join(lines)
+
+
+def inserted(text: str) -> str:
+    """A document with the table between its markers."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{table()}\n\n{END}{after}"
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        path = Path(name)
+        path.write_text(inserted(path.read_text(encoding="utf-8")), encoding="utf-8")
