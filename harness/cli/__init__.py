@@ -5,7 +5,8 @@ What a machine reads goes to stdout, what a person reads while waiting to stderr
 With ``--json`` stdout carries one JSON document and nothing else.
 
 Exit status: 0 pass, 1 fail, 2 bad input, 3 an error that is no verdict,
-4 inconclusive, 130 interrupted.
+4 inconclusive, 130 interrupted.  1 is a verdict and nothing else: whatever
+else goes wrong, a fault of the testbed itself included, is 3.
 
 Heavy modules are imported by the command that needs them: ``freepage run`` is
 measured from here.
@@ -16,14 +17,17 @@ registered them on :data:`app`.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
+import traceback
 from typing import NoReturn
 
 import typer
 
 from harness.cli import bench, explain, faults, machine, run, scenario  # noqa: F401 - they register
 from harness.cli.options import app, overrides
-from harness.errors import FreepageError
+from harness.errors import ExitCode, FreepageError
 
 __all__ = ["app", "main", "overrides"]
 
@@ -31,13 +35,47 @@ INTERRUPTED = 130
 
 
 def main() -> NoReturn:
-    """The entry point: every error of ours becomes its message and its exit status."""
+    """The entry point: every error becomes its message and its exit status."""
+    status = _status()
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # Nobody has what the status is about: the reader is gone, or the device is full.
+        _say(f"freepage: stdout: {error.strerror}")
+        status = ExitCode.ERROR
+        _let_go_of_stdout()
+    sys.exit(status)
+
+
+def _status() -> int:
     try:
         app()
     except FreepageError as error:
-        typer.echo(f"freepage: {error.render()}", err=True)
-        sys.exit(error.exit_code)
+        _say(f"freepage: {error.render()}")
+        return error.exit_code
     except KeyboardInterrupt:
-        typer.echo("freepage: interrupted", err=True)
-        sys.exit(INTERRUPTED)
+        _say("freepage: interrupted")
+        return INTERRUPTED
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return end.code or ExitCode.PASS
+        _say(str(end.code))
+        return ExitCode.ERROR
+    except Exception:
+        # Python's own status for it would be 1.
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
+        return ExitCode.ERROR
     raise AssertionError("typer always exits")
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):
+        typer.echo(text, err=True)
+
+
+def _let_go_of_stdout() -> None:
+    """What is still to be written is lost; Python would try again at its end, and end with 120."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

@@ -7,15 +7,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer.core import TyperGroup
 
-from harness.errors import InputError
+from harness.errors import InputError, MachineryError
 
 if TYPE_CHECKING:
     from harness.plan.plan import Tools
     from harness.scenario.load import Override
 
+
+class _Commands(TyperGroup):
+    """Typer ends with 1 when the reader of its output is gone, which would be a verdict."""
+
+    def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
+        try:
+            return super().invoke(ctx)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            raise MachineryError(f"{where}{error.strerror or error}") from error
+
+
 app = typer.Typer(
     name="freepage",
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

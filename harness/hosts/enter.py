@@ -227,7 +227,8 @@ def _work(mask: set[int | signal.Signals], work: Callable[[], int]) -> NoReturn:
     try:
         code = work()
     except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        # 1 is a verdict, and Python's own status for sys.exit("words").
+        code = error.code if isinstance(error.code, int) else MachineryError.exit_code * bool(error.code)
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
     except BaseException:

@@ -24,6 +24,19 @@ _MARKER_TEXT: Final = (
 )
 
 
+def demand_new(path: Path | None) -> None:
+    """Raise :class:`InputError` if the run folder that the user names exists: none is ever overwritten."""
+    if path is not None and path.exists():
+        raise _exists(path)
+
+
+def _exists(path: Path) -> InputError:
+    return InputError(
+        f"the run folder {path} exists already",
+        hint="a run folder is never overwritten: give --out another name, or none",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class RunFolder:
     """Where everything of one run lies.  ``README`` of the layout: docs/run.md."""
@@ -38,10 +51,7 @@ class RunFolder:
         try:
             path.mkdir(parents=True)
         except FileExistsError as error:
-            raise InputError(
-                f"the run folder {path} exists already",
-                hint="a run folder is never overwritten: give --out another name, or none",
-            ) from error
+            raise _exists(path) from error
         except OSError as error:
             raise InputError(f"cannot make the run folder {path}: {error.strerror}") from error
         return cls(path.resolve())._marked()

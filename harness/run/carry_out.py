@@ -55,7 +55,8 @@ def _import_rest() -> None:
 
 def _print(result: Result, *, as_json: bool) -> None:
     if as_json:
-        print(result.to_json(), end="")  # noqa: T201 - this is the command's output
+        # A reader that is gone, or a full device, is noticed here and not when nobody can say so any more.
+        print(result.to_json(), end="", flush=True)  # noqa: T201 - this is the command's output
         return
     from harness.report.summary import print_summary
 

@@ -10,7 +10,7 @@ from typing import Final
 from harness.errors import ExitCode, FreepageError, InputError
 from harness.plan.plan import Tools
 from harness.plan.prepare import load
-from harness.report.folder import RunFolder
+from harness.report.folder import RunFolder, demand_new
 from harness.scenario.load import Override, Scenario
 from harness.terminal import print_error
 
@@ -56,11 +56,7 @@ def run_folders(scenarios: Sequence[Scenario], out: Path | None) -> list[Path]:
 
     Raises :class:`InputError` if ``out`` exists.
     """
-    if out is not None and out.exists():
-        raise InputError(
-            f"the run folder {out} exists already",
-            hint="a run folder is never overwritten: give --out another name, or none",
-        )
+    demand_new(out)
     if out is not None and len(scenarios) == 1:
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
         return [out.absolute()]

@@ -9,18 +9,19 @@ and reports; when it ends, however it ends, nothing of the run is left but its f
 from __future__ import annotations
 
 import contextlib
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from harness.errors import FreepageError, InputError, MachineryError
+from harness.errors import ExitCode, FreepageError, MachineryError
 from harness.events import EventStream, JsonLinesFile
 from harness.hosts.signals import polite_signals
 from harness.hosts.this_machine import command_start
 from harness.plan.kinds import kind_of
 from harness.plan.plan import RunPlan, Tools
 from harness.plan.prepare import load, prepare
-from harness.report.folder import RunFolder
+from harness.report.folder import RunFolder, demand_new
 from harness.scenario.load import Override
 from harness.terminal import TerminalProgress, print_error
 
@@ -69,12 +70,8 @@ def _on_hosts(
     """Prepare, and do ``work`` where the hosts are.  ``networked``: what of it needs the guest's network."""
     began = command_start()
     scenario, tools = load(name, changes, tools)
-    if out is not None and out.exists():
-        # Said before minutes of building, not after.
-        raise InputError(
-            f"the run folder {out} exists already",
-            hint="a run folder is never overwritten: give --out another name, or none",
-        )
+    # Said before minutes of building, not after.
+    demand_new(out)
     kind = kind_of(scenario)
     if networked is not None:
         kind.demand_network(networked)
@@ -118,7 +115,8 @@ def _supervise(plan: RunPlan, folder: RunFolder, events: EventStream, work: Work
         events.emit("error", text=repr(error), type=type(error).__name__)
         folder.finish(f"This run ended with a fault of the testbed itself; there is no verdict.\n\n{error!r}")
         _say_where(folder)
-        raise
+        traceback.print_exc()
+        return ExitCode.ERROR
 
 
 def _failed(error: FreepageError, folder: RunFolder, events: EventStream) -> int:

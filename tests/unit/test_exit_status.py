@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Exit status 1 is a verdict and nothing else: whatever goes wrong otherwise is 3."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from harness import cli
+from harness.errors import ExitCode, InputError
+from harness.events import EventStream
+from harness.report.folder import MARKER, RunFolder
+from harness.run import supervise
+
+LIST = [sys.executable, "-P", "-m", "harness", "scenario", "list"]
+
+
+def ended(monkeypatch: pytest.MonkeyPatch, app: Callable[[], None]) -> int:
+    """The command's status when its application does this."""
+    monkeypatch.setattr(cli, "app", app)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert isinstance(end.value.code, int)
+    return end.value.code
+
+
+def test_a_fault_of_the_testbed_is_no_verdict(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fault() -> None:
+        raise RuntimeError("a fault")
+
+    assert ended(monkeypatch, fault) == ExitCode.ERROR
+    assert "RuntimeError: a fault" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("code", "status"), [(None, 0), (1, 1), (2, 2), (4, 4), (130, 130), ("some words", 3)]
+)
+def test_what_a_command_ends_with(
+    monkeypatch: pytest.MonkeyPatch, code: int | str | None, status: int
+) -> None:
+    def end() -> None:
+        sys.exit(code)
+
+    assert ended(monkeypatch, end) == status
+
+
+def test_a_full_device_is_no_verdict() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(LIST, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == ExitCode.ERROR
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_is_gone_is_no_verdict() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(LIST, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    finally:
+        os.close(writing)
+    assert done.returncode == ExitCode.ERROR
+    assert "Broken pipe" in done.stderr
+
+
+def test_a_fault_during_a_run_is_3_and_stands_in_its_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work(*_: object) -> int:
+        raise RuntimeError("a fault")
+
+    folder = RunFolder.create(tmp_path / "run", "idle", "info")
+    status = supervise._supervise(SimpleNamespace(), folder, EventStream(), work)  # type: ignore[arg-type]
+    assert status == ExitCode.ERROR
+    assert "RuntimeError: a fault" in capsys.readouterr().err
+    assert "fault of the testbed itself" in folder.file(MARKER).read_text()
+
+
+def test_a_result_that_nobody_can_read_is_no_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """stdout is noticed to be full when the result is printed, not when nobody can say so any more."""
+    from harness.run import carry_out
+
+    def work(*_: object) -> int:
+        with Path("/dev/full").open("w") as full:
+            monkeypatch.setattr(sys, "stdout", full)
+            try:
+                carry_out._print(SimpleNamespace(to_json=lambda: "{}\n"), as_json=True)  # type: ignore[arg-type]
+            finally:
+                monkeypatch.undo()
+        return ExitCode.FAIL
+
+    folder = RunFolder.create(tmp_path / "run", "idle", "info")
+    status = supervise._supervise(SimpleNamespace(), folder, EventStream(), work)  # type: ignore[arg-type]
+    assert status == ExitCode.ERROR
+    assert "No space left on device" in capsys.readouterr().err
+
+
+def test_a_run_folder_that_exists_is_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="exists already"):
+        supervise.demand_new(tmp_path)
+    supervise.demand_new(tmp_path / "new")
+    supervise.demand_new(None)
