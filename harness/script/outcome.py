@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 from harness.verdict.finding import Finding
 
@@ -37,6 +37,6 @@ class Outcome:
         return self.killed or self.cancelled
 
     @property
-    def ended(self) -> str:
+    def ended(self) -> Literal["cancelled", "failed"]:
         """In a word how a migration ended that did not complete."""
         return "cancelled" if self.cancelled else "failed"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -90,17 +91,20 @@ def test_a_result_that_nobody_can_read_is_no_verdict(
     """stdout is noticed to be full when the result is printed, not when nobody can say so any more."""
     from harness.run import carry_out
 
+    full = Path("/dev/full").open("w")  # noqa: SIM115 - to close it would write once more
+
     def work(*_: object) -> int:
-        with Path("/dev/full").open("w") as full:
-            monkeypatch.setattr(sys, "stdout", full)
-            try:
-                carry_out._print(SimpleNamespace(to_json=lambda: "{}\n"), as_json=True)  # type: ignore[arg-type]
-            finally:
-                monkeypatch.undo()
+        monkeypatch.setattr(sys, "stdout", full)
+        try:
+            carry_out._print(SimpleNamespace(to_json=lambda: "{}\n"), as_json=True)  # type: ignore[arg-type]
+        finally:
+            monkeypatch.undo()
         return ExitCode.FAIL
 
     folder = RunFolder.create(tmp_path / "run", "idle", "info")
     status = supervise._supervise(SimpleNamespace(), folder, EventStream(), work)  # type: ignore[arg-type]
+    with contextlib.suppress(OSError):
+        full.close()
     assert status == ExitCode.ERROR
     assert "No space left on device" in capsys.readouterr().err
 
