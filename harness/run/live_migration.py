@@ -9,7 +9,7 @@ migration.resumed(deadline)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -54,7 +54,8 @@ GIVEN_UP_SECONDS: Final = 60.0
 class LiveMigration:
     """A context manager: monitors and images are open until the memory has been judged.
 
-    ``folder`` is for this migration alone; ``script`` for what happens meanwhile.
+    ``folder`` is for this migration alone; ``script`` for what happens meanwhile, and
+    ``on_moment`` for whoever has to know of each moment before that.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class LiveMigration:
         folder: RunFolder,
         events: EventStream,
         script: Sequence[Entry] = (),
+        on_moment: Callable[[str], None] | None = None,
     ) -> None:
         self._guest = guest
         self._origin, self._target = hosts
@@ -73,7 +75,7 @@ class LiveMigration:
         self._stack = ExitStack()
         self._sides = self._stack.enter_context(Sides(guest, hosts, folder, events, self._inbox.put))
         self._stage = RunStage(guest.plan.resolved, guest.control, guest.load, self._target, events)
-        self._script = ScriptRunner(script, self._stage, events, self._inbox.put)
+        self._script = ScriptRunner(script, self._stage, events, self._inbox.put, on_moment)
         self._running: tuple[RunFollower, Job] | None = None
 
     def __enter__(self) -> LiveMigration:
@@ -167,6 +169,13 @@ class LiveMigration:
         self._script.settle(self._inbox.get, Deadline(GIVEN_UP_SECONDS, "the script's end"))
         text = f"{error.message} ({reason})" if reason else error.message
         return Abort(self._stage.outcome.ended, text)
+
+    def monitor(self, side: str) -> Monitor:
+        """QMP with the QEMU of one side.  Raises :class:`MachineryError` before it is connected."""
+        end = self._sides.source if side == "source" else self._sides.destination
+        if end is None:
+            raise MachineryError("the destination's monitor is not connected yet")
+        return end.monitor
 
     @property
     def findings(self) -> Sequence[Finding]:

@@ -42,7 +42,10 @@ class _Current:
 
 
 class ScriptRunner:
-    """Works off the entries of one migration.  All methods are for the main thread."""
+    """Works off the entries of one migration.  All methods are for the main thread.
+
+    ``on_moment`` is told each moment first, before an entry that waits for it begins.
+    """
 
     def __init__(
         self,
@@ -50,11 +53,13 @@ class ScriptRunner:
         stage: Stage,
         events: EventStream,
         put: Callable[[Completion], None],
+        on_moment: Callable[[str], None] | None = None,
     ) -> None:
         self._entries = tuple(entries)
         self._stage = stage
         self._events = events
         self._errands = Errands(put)
+        self._on_moment = on_moment
         self._next = 0
         self._seen: Counter[str] = Counter()
         self._current: _Current | None = None
@@ -80,6 +85,8 @@ class ScriptRunner:
 
         ``number`` says which one it is, where the moment has a number of its own (a pass).
         """
+        if self._on_moment is not None:
+            self._on_moment(moment)
         self._seen[moment] += 1
         which = self._seen[moment] if number is None else number
         after = then if then is not None else nothing

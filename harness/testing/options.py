@@ -67,10 +67,11 @@ def _settings(options: RunOptions) -> Iterator[str]:
         keys["guest.machine"] = options["machine"]
     keys |= options.get("set") or {}
     for key, value in keys.items():
-        yield from ("--set", f"{key}={_yaml(value)}")
+        yield from ("--set", f"{key}={yaml_of(value)}")
 
 
-def _yaml(value: object) -> str:
+def yaml_of(value: object) -> str:
+    """A value as it is written behind ``--set KEY=``."""
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
@@ -17,9 +17,15 @@ from harness.errors import MachineryError
 from harness.testing import dimensions, folders
 from harness.testing.command import Freepage
 from harness.testing.options import RunOptions
+from harness.testing.reports import SECTION, Elsewhere, adopt, make_error
+
+if TYPE_CHECKING:
+    from harness.testing.lab import LabFixture
 
 _FREEPAGE: Final = pytest.StashKey[Freepage]()
 _FOLDER: Final = pytest.StashKey[Path]()
+#: What a lab must not hide.
+_VISIBLE: Final = pytest.StashKey[list[Path]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -132,6 +138,31 @@ def freepage(
     command.close()
 
 
+@pytest.fixture
+def lab(freepage_folder: Path, freepage_defaults: RunOptions, request: pytest.FixtureRequest) -> LabFixture:
+    """The body of the test runs in a lab, and boots a guest there: :class:`harness.testing.LabFixture`."""
+    from harness.testing.lab import LabFixture, build
+
+    fixture = LabFixture(freepage_folder, freepage_defaults)
+    request.node.stash[_VISIBLE] = [freepage_folder, *build(freepage_defaults)]
+    return fixture
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object | None:
+    """Run the body of a test that has a lab in there."""
+    lab: Any = pyfuncitem.funcargs.get("lab")
+    if _VISIBLE not in pyfuncitem.stash or lab is None:
+        return None
+    from harness.testing.inside import call_in_lab
+
+    __tracebackhide__ = True
+    visible = pyfuncitem.stash[_VISIBLE]
+    places = [value for value in pyfuncitem.funcargs.values() if isinstance(value, Path)]
+    call_in_lab(pyfuncitem, lab.close, [*visible, *places])
+    return True
+
+
 # --- what is said of it
 
 
@@ -141,22 +172,16 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A guest that was lost is an error and no failure; whatever went wrong names the folder."""
     report = yield
-    if call.excinfo is not None and call.excinfo.errisinstance(MachineryError):
-        _make_error(report)
+    if call.excinfo is not None and isinstance(call.excinfo.value, Elsewhere):
+        adopt(report, call.excinfo.value.report)
+        return report
+    if call.excinfo is not None and isinstance(call.excinfo.value, MachineryError):
+        make_error(report)
     if report.failed:
         account = _account(item)
         if account:
-            report.sections.append(("freepage", account))
+            report.sections.append((SECTION, account))
     return report
-
-
-def _make_error(report: pytest.TestReport) -> None:
-    """Report it as a fixture that fails is reported, also where the test is expected to fail."""
-    if report.when == "call":
-        report.when = "setup"
-    report.outcome = "failed"
-    if hasattr(report, "wasxfail"):
-        del report.wasxfail
 
 
 def _account(item: pytest.Item) -> str:

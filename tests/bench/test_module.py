@@ -21,9 +21,9 @@ import pytest
 
 from harness.events import Deadline
 from harness.migration.device import read_counters
+from harness.testing.agent_guest import PATIENCE, ModuleGuest, Setup
+from harness.testing.plain_guest import MIB
 from harness.toolchain import Toolchain
-from tests.vm.programs.module import PATIENCE, ModuleGuest, Setup
-from tests.vm.programs.plain import MIB
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(7200)]
 

@@ -14,7 +14,7 @@ import pytest
 
 from harness.testing import Freepage
 from harness.toolchain import Kernel, QemuBinary, Toolchain
-from tests.vm.processes import words_of
+from tests.vm.support.processes import words_of
 
 #: Small: what is shown here does not depend on the size.
 MEMORY = "512MiB"

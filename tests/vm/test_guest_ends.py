@@ -12,10 +12,10 @@ import pytest
 
 from harness.memory.compare import compare
 from harness.memory.image import RamImage
+from harness.testing.agent_guest import Setup
+from harness.testing.plain_guest import MIB, Machine, PlainGuest, Software
+from harness.testing.shell_guest import ShellGuest
 from harness.toolchain import Toolchain
-from tests.vm.programs.module import Setup
-from tests.vm.programs.plain import MIB, Machine, PlainGuest, Software
-from tests.vm.programs.shell import ShellGuest
 
 MEMORY = 256 * MIB
 TEST = "/sys/kernel/debug/freepage_balloon/test"

@@ -22,10 +22,10 @@ from harness.events import Deadline
 from harness.memory.compare import compare
 from harness.memory.image import RamImage
 from harness.migration.qmp import Monitor
+from harness.testing.agent_guest import PATIENCE, ModuleGuest, Setup
+from harness.testing.plain_guest import MIB, Machine, PlainGuest, Software
 from harness.toolchain import QemuBinary, Toolchain
-from tests.vm.programs.module import PATIENCE, ModuleGuest, Setup
-from tests.vm.programs.plain import MIB, Machine, PlainGuest, Software
-from tests.vm.programs.stream import Stream, read_stream
+from tests.vm.support.stream import Stream, read_stream
 
 MEMORY = 256 * MIB
 

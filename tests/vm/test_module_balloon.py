@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.testing.agent_guest import Setup
+from harness.testing.plain_guest import MIB
+from harness.testing.shell_guest import ShellGuest
 from harness.toolchain import Kernel, QemuBinary, Toolchain
-from tests.vm.programs.module import Setup
-from tests.vm.programs.plain import MIB
-from tests.vm.programs.shell import ShellGuest
 
 OURS, STOCK = "freepage_balloon", "virtio_balloon"
 DRIVERS = (OURS, STOCK)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from harness.errors import MachineryError
+from harness.testing.agent_guest import ModuleGuest, Setup
 from harness.toolchain import Kernel, QemuBinary, Toolchain
-from tests.vm.programs.module import ModuleGuest, Setup
 
 POINTS = ("before-walk", "mid-walk", "after-walk")
 

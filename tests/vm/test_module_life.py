@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.testing.agent_guest import ModuleGuest, Setup
+from harness.testing.plain_guest import MIB
+from harness.testing.shell_guest import ShellGuest
 from harness.toolchain import Kernel, QemuBinary, Toolchain
-from tests.vm.programs.module import ModuleGuest, Setup
-from tests.vm.programs.plain import MIB
-from tests.vm.programs.shell import ShellGuest
 
 MODULE = "/lib/modules/freepage_balloon.ko"
 

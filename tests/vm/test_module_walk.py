@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from harness.memory.walk import Standing
+from harness.testing.agent_guest import ModuleGuest, Setup
+from harness.testing.plain_guest import MIB
 from harness.toolchain import Kernel, QemuBinary, Toolchain
-from tests.vm.programs.answers import HELD, Answer, Watcher
-from tests.vm.programs.module import ModuleGuest, Setup
-from tests.vm.programs.plain import MIB
+from tests.vm.support.answers import HELD, Answer, Watcher
 
 MEMORY = 256 * MIB
 TEST = "/sys/kernel/debug/freepage_balloon/test"

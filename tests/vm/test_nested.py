@@ -27,7 +27,7 @@ from harness.scenario.load import list_scenarios, load_scenario
 from harness.testing import Ending, Freepage, Running
 from harness.toolchain.cache import Cache
 from tests.vm.conftest import assert_all_gone
-from tests.vm.processes import name_of
+from tests.vm.support.processes import name_of
 
 #: Minutes on quiet cores; a busy machine may take many times as long.
 LONGEST = 3600

@@ -18,10 +18,10 @@ from harness.memory.compare import compare
 from harness.memory.image import RamImage
 from harness.migration.device import read_counters
 from harness.migration.qmp import CommandError, Monitor
+from harness.testing.agent_guest import ModuleGuest, Setup
+from harness.testing.plain_guest import MIB, Machine, PlainGuest, Software
 from harness.toolchain import QemuBinary, Toolchain
 from harness.toolchain.qemu import WITH_COLO
-from tests.vm.programs.module import ModuleGuest, Setup
-from tests.vm.programs.plain import MIB, Machine, PlainGuest, Software
 
 DEVICE = "/machine/peripheral/balloon/virtio-backend"
 MEMORY = 256 * MIB

@@ -12,10 +12,10 @@ import pytest
 
 from harness.errors import GuestLost, MachineryError
 from harness.migration.qmp import QmpEvent
+from harness.testing.agent_guest import PATIENCE, ModuleGuest, Setup
 from harness.toolchain import Toolchain
 from harness.units import PAGE_SIZE
-from tests.vm.programs.hot import HOT, HOT_AT, MIB, Side, pair
-from tests.vm.programs.module import PATIENCE, ModuleGuest, Setup
+from tests.vm.support.hot import HOT, HOT_AT, MIB, Side, pair
 
 #: The writer dirties half a megabyte in no time: at this rate no round brings it to an end.
 BANDWIDTH = 8 * MIB

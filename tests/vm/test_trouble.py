@@ -11,7 +11,7 @@ import pytest
 from harness.report.folder import MARKER
 from harness.testing import Ending, Freepage
 from tests.vm.conftest import assert_all_gone
-from tests.vm.processes import kill_all, name_of, words_of
+from tests.vm.support.processes import kill_all, name_of, words_of
 
 # The steps that a run is interrupted in, from first to last.
 STEPS = ("boot", "load", "migrate", "compare", "exercise")

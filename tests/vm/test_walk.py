@@ -25,9 +25,9 @@ from harness.memory.walk import (
     walk_memory,
 )
 from harness.migration.qmp import QmpEvent
+from harness.testing.plain_guest import Machine, PlainGuest, Software
 from harness.toolchain import QemuBinary, Toolchain
-from tests.vm.programs.debian import Makedumpfile, SuiteKernel, quiet_initrd, suite_kernel
-from tests.vm.programs.plain import Machine, PlainGuest, Software
+from tests.vm.support.debian import Makedumpfile, SuiteKernel, quiet_initrd, suite_kernel
 
 GIB = 1 << 30
 FIVE_LEVELS = "max,la57=on"

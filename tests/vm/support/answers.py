@@ -29,7 +29,7 @@ from harness.memory.walk import (
 )
 from harness.memory.walk.kernel import Kernel
 from harness.memory.walk.physical import GuestMemory
-from tests.vm.programs.module import SLOW, MigratingGuest
+from harness.testing.agent_guest import SLOW, MigratingGuest
 
 #: For the device: stop the guest at both points.
 HELD = "x-free-page-info-hold=request,,answer"

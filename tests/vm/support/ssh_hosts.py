@@ -64,6 +64,14 @@ class Ssh:
             *("--ssh-config", str(self.folder / config)),
         ]
 
+    def settings(self) -> dict[str, object]:
+        """The same as keys of a scenario."""
+        return {
+            "remote.source.uri": self.uri("source"),
+            "remote.destination.uri": self.uri("destination"),
+            "remote.ssh_config": str(self.folder / "config"),
+        }
+
     def write_config(self, name: str, known: Path | str, more: str = "") -> None:
         (self.folder / name).write_text(SSH_CLIENT.format(folder=self.folder, known=known) + more)
 

@@ -19,9 +19,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness.errors import GuestLost
+from harness.testing.agent_guest import PATIENCE, MigratingGuest, Setup
+from harness.testing.plain_guest import PlainGuest, Software
 from harness.toolchain import cpio
-from tests.vm.programs.module import PATIENCE, MigratingGuest, Setup
-from tests.vm.programs.plain import PlainGuest, Software
 
 #: Sorts of trouble that a kernel says in its log; what a debug kernel finds is among them.
 TROUBLE = re.compile(

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Things to do in a lab, for its tests; prints JSON, a line each.
+"""What the lab's own tests do in a lab; prints JSON, a line each.
 
-python -m tests.vm.programs.lab SCENE [ARGUMENT ...]
+python -m tests.vm.support.scenes SCENE [ARGUMENT ...]
+
+A program, because its process is what is tested: it is killed at any moment, gets
+signals and a terminal, is another user's, or is forbidden to make namespaces.
 """
 
 from __future__ import annotations
@@ -15,7 +18,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 from harness.errors import FreepageError
 from harness.events import EventStream
@@ -149,133 +151,6 @@ def daemon() -> int:
     return 0
 
 
-def hold(qemu: str = "") -> int:
-    """QEMU is stopped and continued behind libvirt's back, again and again, while it migrates."""
-    import tempfile
-
-    from harness.hosts.this_machine import command_start
-    from harness.plan.here import LabMachines
-    from harness.plan.plan import Tools
-    from harness.plan.prepare import load, prepare
-    from harness.report.folder import RunFolder
-    from harness.run.boot import ready_guest
-
-    path = Path(qemu) if qemu else None
-    settings = ["guest.memory=256MiB", "arm=off"]
-    scenario, tools = load("idle", settings, Tools(path, path))
-    events = EventStream()
-    plan = prepare(scenario, tools, events, command_start(), LabMachines())
-
-    def inside() -> int:
-        with tempfile.TemporaryDirectory() as name:
-            folder = RunFolder.create(Path(name, "run"), "hold", "off")
-            with ready_guest(plan, folder, events) as here:
-                say(**move_with_stops(here))
-        return 0
-
-    return enter(inside)
-
-
-def move_with_stops(here: Any) -> dict[str, object]:
-    import libvirt
-
-    from harness.guest.domain import destination_xml
-
-    monitor = Qmp(here.guest.monitor_socket(here.lab.source))
-    xml = here.domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE)
-    here.guest.arrive(here.lab.destination)
-    parameters = {
-        "migrate_uri": here.lab.destination.migrate_uri,
-        "destination_xml": destination_xml(xml, here.guest.spec(here.lab.destination)),
-        "bandwidth": 16,
-    }
-    (ram,) = here.lab.source.memory_dir.rglob("pc.ram")
-    states: list[int] = []
-    moved: list[Any] = []
-
-    def migrate() -> None:
-        flags = libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PAUSED
-        # On a connection of its own: other calls of a client may wait for one that blocks.
-        domain = here.lab.source.open().lookupByUUID(here.domain.UUID())
-        moved.append(domain.migrate3(here.lab.destination.connect(), parameters, flags))
-
-    with ram.open("rb") as image:
-        size = os.fstat(image.fileno()).st_size
-        thread = threading.Thread(target=migrate)
-        thread.start()
-        monitor.wait_for("MIGRATION_PASS")
-        for _ in range(3):
-            for command, event in (("stop", "STOP"), ("cont", "RESUME")):
-                monitor.execute(command)
-                monitor.wait_for(event)
-                states.append(wait_state(here.domain, event))
-        meanwhile = thread.is_alive()
-        thread.join()
-        # Its QEMU has ended and libvirt has removed the file; what is open stays.
-        image.seek(0)
-        readable = sum(len(block) for block in iter(lambda: image.read(1 << 24), b""))
-    (domain,) = moved
-    paused = domain.state()[0]
-    domain.resume()
-    deadline_answer = here.guest.control.call("ping", deadline=_minute())
-    return {
-        "states": states,
-        "meanwhile": meanwhile,
-        "paused": paused,
-        "running": domain.state()[0],
-        "exists": ram.exists(),
-        "complete": readable == size,
-        "answered": deadline_answer is not None,
-    }
-
-
-def _minute() -> Any:
-    from harness.events import Deadline
-
-    return Deadline(60, "the guest's answer")
-
-
-def wait_state(domain: Any, event: str) -> int:
-    """What libvirt says of the domain once it has taken note; it gets the same event on its own monitor."""
-    wanted = 3 if event == "STOP" else 1
-    until = time.monotonic() + 10
-    while domain.state()[0] != wanted and time.monotonic() < until:
-        time.sleep(0.005)
-    return int(domain.state()[0])
-
-
-class Qmp:
-    """The least that speaks QMP."""
-
-    def __init__(self, path: Path) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.connect(str(path))
-        self._file = self._socket.makefile("r")
-        self._events: list[str] = []
-        self._file.readline()
-        self.execute("qmp_capabilities")
-        self.execute("migrate-set-capabilities", capabilities=[{"capability": "events", "state": True}])
-
-    def _read(self) -> dict[str, Any]:
-        message: dict[str, Any] = json.loads(self._file.readline())
-        if "event" in message:
-            self._events.append(message["event"])
-        return message
-
-    def execute(self, command: str, **arguments: object) -> None:
-        self._socket.sendall(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
-        while True:
-            answer = self._read()
-            if "return" in answer:
-                return
-            assert "error" not in answer, answer
-
-    def wait_for(self, name: str) -> None:
-        while name not in self._events:
-            self._read()
-        self._events.remove(name)
-
-
 SCENES: dict[str, Callable[..., int]] = {
     scene.__name__: scene for scene in (status, die, signals, orphans, terminal, keep, hosts, daemon)
 }
@@ -283,8 +158,6 @@ SCENES: dict[str, Callable[..., int]] = {
 
 def main(name: str, *arguments: str) -> int:
     """Do it in a lab; says what kept it from one."""
-    if name == "hold":
-        return hold(*arguments)
     kept: Iterable[Path] = [Path(arguments[0])] if name == "keep" else ()
     try:
         return enter(lambda: SCENES[name](*arguments), keep=kept)

@@ -26,8 +26,8 @@ from harness.events import Deadline, EventStream
 from harness.guest.control import GuestControl
 from harness.memory.record import MigrationRecord, read_record
 from harness.migration.qmp import QmpEvent
+from harness.testing.plain_guest import MIB, Machine, PlainGuest, Software
 from harness.toolchain import Kernel, QemuBinary, Toolchain
-from tests.vm.programs.plain import MIB, Machine, PlainGuest, Software
 
 #: For anything that a guest is asked, on a slow machine under emulation.
 PATIENCE = 120

@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A run between two nested machines, each with its own kernel, KVM, libvirt and ssh; prints one JSON object.
-
-python -m tests.vm.programs.nested_hosts OUT [OPTION...]
+"""Two nested machines in a lab, each with its own kernel, KVM, libvirt and ssh.
 
 The machines' libvirt is set up as the distribution delivers it: QEMU runs as a user
-of its own.  Their only network is a bridge in namespaces of this program's own, at
-which this program is reached by nobody else::
+of its own.  Their only network is a bridge in namespaces of this process's own, at
+which this process is reached by nobody else::
 
     bridge hosts0 (10.78.0.1) --+-- tap, eth0 of the source (10.78.0.11)
                                 +-- tap, eth0 of the destination (10.78.0.12)
@@ -15,25 +13,19 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import shlex
 import struct
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.accel import CHAIN_VARIABLE
 from harness.events import Deadline, EventStream
-from harness.hosts.enter import enter
 from harness.nested.commands import choose_chain, shares_of
 from harness.nested.machine import OWN_MEMORY, MachineSpec, NestedMachine, Share, Tap
 from harness.nested.parts import machine_parts
-from harness.terminal import TerminalProgress
-from harness.toolchain import Toolchain
 from harness.toolchain.cache import Cache
-from tests.vm.programs.ssh_hosts import SSH_CLIENT, SSHD, keygen
+from tests.vm.support.ssh_hosts import SSH_CLIENT, SSHD, keygen
 
 BRIDGE = "10.78.0.1"
 ADDRESSES = {"source": "10.78.0.11", "destination": "10.78.0.12"}
@@ -45,8 +37,6 @@ MACHINE_MEMORY = OWN_MEMORY + (1536 << 20)
 
 #: After a run, for what is still ending over there.
 SETTLE_SECONDS = 60.0
-
-GUEST = ("freed", "--memory", "256MiB", "--set", "workload.noise=120MiB")
 
 #: What a run might leave behind in a machine.
 _TRACES = (
@@ -95,7 +85,7 @@ def prepare_ssh(folder: Path) -> None:
 
 
 def network() -> dict[str, Tap]:
-    """The bridge, in this program's own network, and a tap for each machine."""
+    """The bridge, in this process's own network, and a tap for each machine."""
     from pyroute2.iproute.linux import IPRoute
 
     taps = {}
@@ -133,8 +123,16 @@ def machines(folder: Path, events: EventStream) -> Iterator[dict[str, NestedMach
         yield found
 
 
-def traces(ssh: list[str]) -> dict[str, str]:
+def options(folder: Path) -> list[str]:
+    """What the command is told of both machines."""
+    uris = {name: f"qemu+ssh://root@{address}:{PORT}/system" for name, address in ADDRESSES.items()}
+    words = ["--source", uris["source"], "--destination", uris["destination"]]
+    return [*words, "--ssh-config", str(folder / "config")]
+
+
+def traces(folder: Path) -> dict[str, str]:
     """What there is on both that a run might leave behind."""
+    ssh = ["ssh", "-o", "BatchMode=yes", "-F", str(folder / "config")]
     return {
         name: subprocess.run(
             [*ssh, f"root@{address}", _TRACES],
@@ -147,48 +145,9 @@ def traces(ssh: list[str]) -> dict[str, str]:
     }
 
 
-def go(out: Path, options: list[str]) -> dict[str, object]:
-    """Boot both, run between them."""
-    events, folder = EventStream(), out / "ssh"
-    prepare_ssh(folder)
-    with TerminalProgress(events) as terminal, machines(folder, events) as found, terminal.suspended():
-        ssh = ["ssh", "-o", "BatchMode=yes", "-F", str(folder / "config")]
-        uris = {name: f"qemu+ssh://root@{address}:{PORT}/system" for name, address in ADDRESSES.items()}
-        command = [sys.executable, "-P", "-m", "harness", "run", *GUEST, *options, "--accel", "kvm", "--json"]
-        command += ["--source", uris["source"], "--destination", uris["destination"]]
-        command += ["--ssh-config", str(folder / "config"), "--out", str(out / "run")]
-        before = traces(ssh)
-        chain = found["source"].spec.chain
-        done = subprocess.run(
-            command,
-            # Theirs is the KVM: as slow, and called as in a machine of which it is all.
-            env={**os.environ, CHAIN_VARIABLE: chain},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-        deadline = Deadline(SETTLE_SECONDS, "the machines to be left")
-        while (after := traces(ssh)) != before and not deadline.expired:
-            pass  # nobody tells; each look takes two logins
-    result = json.loads(done.stdout) if done.stdout else None
-    return {"status": done.returncode, "chain": chain, "result": result, "before": before, "after": after}
-
-
-def main(out: str, *options: str) -> int:
-    folder = Path(out).resolve()
-    folder.mkdir(exist_ok=True)
-    # What has to be built is built out here.
-    toolchain = Toolchain(events=EventStream())
-    toolchain.image(toolchain.kernel())
-    toolchain.qemu()
-
-    def inside() -> int:
-        print(json.dumps(go(folder, list(options))))
-        return 0
-
-    return enter(inside, keep=[folder])
-
-
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+def settled(folder: Path, wanted: dict[str, str]) -> dict[str, str]:
+    """What there is when it is what is wanted, or when the time is over."""
+    deadline = Deadline(SETTLE_SECONDS, "the machines to be left")
+    while (found := traces(folder)) != wanted and not deadline.expired:
+        pass  # nobody tells; each look takes two logins
+    return found
