@@ -20,7 +20,7 @@ from harness.testing.migration import GuidedMigration
 if TYPE_CHECKING:
     import libvirt
 
-    from harness.guest.ssh import Outcome, Shell
+    from harness.guest.shell import Outcome, Shell
     from harness.migration.qmp import Monitor
     from harness.plan.plan import RunPlan
 
@@ -84,10 +84,10 @@ class LabGuest:
         deadline = Deadline(timeout, "the guest's shell")
         words = ["/bin/sh", "-c", command] if isinstance(command, str) else command
         if self._shell is None:
-            from harness.guest.ssh import Shell
+            from harness.guest.shell import Shell
 
-            keys = self._ready.guest.keys
-            self._shell = self._stack.enter_context(Shell.connect(GUEST_ADDRESS, keys, deadline))
+            keys, place = self._ready.guest.keys, self._ready.lab.runtime_dir / "ssh"
+            self._shell = self._stack.enter_context(Shell.connect(GUEST_ADDRESS, keys, place, deadline))
         return self._shell.run(words, deadline)
 
     def shell(self, command: str | Sequence[str], *, timeout: float = PATIENCE) -> str:

@@ -149,7 +149,8 @@ def test_every_test_that_is_named_is_there() -> None:
     for path in DOCUMENTS:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             for file, test in _TEST.findall(line):
-                texts = [there.read_text(encoding="utf-8") for there in ROOT.glob(f"tests/*/{file}")]
+                places = [*ROOT.glob(f"tests/*/{file}"), *ROOT.glob(f"docs/examples/*/{file}")]
+                texts = [place.read_text(encoding="utf-8") for place in places]
                 if not any(f"def {test}(" in text for text in texts):
                     missing.append(f"{relative(path)}:{number}: {file}::{test}")
     assert missing == []
