@@ -16,10 +16,11 @@ import pytest
 from harness import cli
 from harness.errors import ExitCode, InputError
 from harness.events import EventStream
+from harness.invoke import command_line
 from harness.report.folder import MARKER, RunFolder
 from harness.run import supervise
 
-LIST = [sys.executable, "-P", "-m", "harness", "scenario", "list"]
+LIST = command_line(["scenario", "list"])
 
 
 def ended(monkeypatch: pytest.MonkeyPatch, app: Callable[[], None]) -> int:
