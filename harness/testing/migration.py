@@ -21,7 +21,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
-from harness.errors import DeadlineExceeded
+from harness.errors import DeadlineExceeded, MachineryError
 from harness.events import EventStream
 from harness.evidence.guest_checks import resume
 from harness.hosts.interface import Host
@@ -191,8 +191,10 @@ class GuidedMigration:
             raise self._error
 
     def _give_up(self) -> None:
-        """The test has left in mid-migration."""
-        self._let_go()
-        with contextlib.suppress(Exception):
+        """The test has left in mid-migration: the guest stays where it is."""
+        with contextlib.suppress(MachineryError):
             self._live.monitor("source").execute("migrate_cancel")
+        self._let_go()
         self._thread.join(PATIENCE)
+        if self._end is None:
+            self._ready.guest.control.rebind(self._hosts[0].name)

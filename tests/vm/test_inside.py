@@ -44,6 +44,25 @@ def test_an_ssh_session_survives_the_migration(lab: LabFixture) -> None:
     assert where == {"source": 0, "destination": 1}
 
 
+def test_there_and_back_by_hand(lab: LabFixture) -> None:
+    """One migration is left, and so cancelled; the next two go there and back."""
+    guest = lab.boot("idle", memory="256MiB")
+    with guest.migration() as migration:
+        migration.begin(hold=["request"])
+        with migration.held("request"):
+            assert migration.monitor("source").execute("query-status")["running"] is False  # type: ignore[index]
+    assert guest.call("ping") is not None
+    guest.shell("echo kept > /run/mark")
+    for _ in range(2):
+        with guest.migration() as migration:
+            migration.run()
+            assert migration.judge().verdict == "pass"
+            migration.resume()
+    assert guest.shell("cat /run/mark") == "kept\n"
+    assert len(guest.host("source").connect().listAllDomains()) == 1
+    assert "Linux version" in guest.console()
+
+
 def test_a_changed_bit_is_found(lab: LabFixture) -> None:
     """A checker that nobody has seen fail is not a checker.
 
