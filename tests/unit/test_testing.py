@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -323,3 +324,11 @@ def test_what_is_given_replaces_a_default(
     given: RunOptions, words: tuple[str, ...], wanted: RunOptions
 ) -> None:
     assert merged({"memory": "512MiB", "qemu": "/q", "set": {"a": 1}}, given, words) == wanted
+
+
+def test_other_sessions_pay_nothing_for_it() -> None:
+    """pytest loads it wherever the package is installed."""
+    heavy = "{'libvirt', 'numpy', 'psutil', 'pydantic', 'typer', 'yaml'}"
+    code = f"import sys, harness.testing.plugin; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
