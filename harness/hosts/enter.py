@@ -5,7 +5,7 @@ Four processes, each a child of the one before, all forks of the command::
 
     outer    what the user started.  Forwards signals, waits, passes the exit status on.
     porter   makes the namespaces (and is in the old PID namespace itself)
-    init     PID 1 in there: makes the mounts, reaps orphans
+    init     PID 1 in there: makes the mounts, reaps orphans, and tells how each ended
     worker   does the work
 
 When the outer process ends, however it ends, the kernel kills the porter (its
@@ -40,7 +40,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from harness.errors import MachineryError
-from harness.hosts import kernel
+from harness.hosts import kernel, obituary
 from harness.hosts.kernel import Namespace
 from harness.hosts.room import ROOM, furnish
 from harness.hosts.userns import leave_for_own, restriction
@@ -133,8 +133,10 @@ def _translate(status: int) -> int:
     )
 
 
-def _attend(child: int, *, reap_all: bool = False) -> int:
+def _attend(child: int, *, obituaries: int | None = None) -> int:
     """Forward signals to ``child`` until it ends; its exit status as a shell would give it.
+
+    ``obituaries``: reap every child, and write to this pipe how each ended.
 
     Signals are blocked in the callers and taken here one by one, which is also
     what lets PID 1 have them: the kernel would ignore those it has no handler for.
@@ -147,7 +149,7 @@ def _attend(child: int, *, reap_all: bool = False) -> int:
         # One SIGCHLD may stand for several children.
         while True:
             try:
-                pid, status = os.waitpid(-1 if reap_all else child, os.WNOHANG)
+                pid, status = os.waitpid(child if obituaries is None else -1, os.WNOHANG)
             except ChildProcessError:
                 return 128 + signal.SIGKILL  # somebody else has taken its status
             if pid == child:
@@ -155,6 +157,8 @@ def _attend(child: int, *, reap_all: bool = False) -> int:
                 return code if code >= 0 else 128 - code
             if pid == 0:
                 break
+            if obituaries is not None:
+                obituary.write(obituaries, pid, os.waitstatus_to_exitcode(status))
 
 
 # --- the porter
@@ -212,14 +216,17 @@ def _init(
         furnish(keep)
         token = secrets.token_hex(16)
         _TOKEN.write_text(token)
+        obituaries = obituary.open_pipe()
         worker = os.fork()
         if worker == 0:
             os.close(alive)
+            os.close(obituaries)
             channel.close()
             os.environ.update({MARK: token, "TMPDIR": str(ROOM / "tmp")})
             _work(mask, work)
         channel.close()
-        os._exit(_attend(worker, reap_all=True))
+        obituary.close_reader()
+        os._exit(_attend(worker, obituaries=obituaries))
 
 
 def _work(mask: set[int | signal.Signals], work: Callable[[], int]) -> NoReturn:

@@ -38,6 +38,7 @@ from harness.hosts.interface import Ends, Nic, Site, Sockets, Through
 from harness.hosts.kernel import Mount
 from harness.hosts.lab_qemu import LabQemu
 from harness.hosts.libvirtd import CERTIFICATES, HUGEPAGES, Daemon, Program, find_program
+from harness.hosts.obituary import Obituaries
 from harness.hosts.room import ROOM
 from harness.hosts.space import Space, background
 
@@ -311,6 +312,7 @@ class Lab:
             raise MachineryError("not in a lab", hint="harness.hosts.enter.enter() makes one")
         program = find_program()
         with contextlib.ExitStack() as stack:
+            stack.enter_context(Obituaries(self._events))
             self.runtime_dir.mkdir(mode=0o700)
             stack.callback(self._remove_folder)
             self._mount_memory(stack)

@@ -24,7 +24,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -69,6 +69,8 @@ class QmpEvent:
     side: str
     name: str
     data: Mapping[str, object]
+    #: QEMU's own time of it, seconds since 1970; None: it bears none, or is ours.
+    at: float | None = field(default=None, compare=False)
 
     @property
     def source(self) -> str:
@@ -82,7 +84,18 @@ Listener = Callable[[QmpEvent], None]
 def translate(side: str, message: Mapping[str, object]) -> QmpEvent:
     """Turn QMP's wire form of an event into ours; a malformed one keeps what it has."""
     data = message.get("data")
-    return QmpEvent(side, str(message.get("event", "?")), data if isinstance(data, Mapping) else {})
+    name = str(message.get("event", "?"))
+    return QmpEvent(side, name, data if isinstance(data, Mapping) else {}, _time(message.get("timestamp")))
+
+
+def _time(stamp: object) -> float | None:
+    """Seconds since 1970, from QMP's two numbers; QEMU says -1 where it does not know."""
+    if not isinstance(stamp, Mapping):
+        return None
+    seconds, micro = stamp.get("seconds"), stamp.get("microseconds")
+    if not isinstance(seconds, int) or not isinstance(micro, int) or seconds < 0:
+        return None
+    return seconds + micro / 1e6
 
 
 def _connect(path: Path) -> tuple[socket.socket, int]:
@@ -225,7 +238,7 @@ class Monitor:
 
     def _announce(self, event: QmpEvent) -> None:
         self._transcript.note(self.side, "event", {"event": event.name, "data": event.data})
-        self._events.emit(event.name, source=event.source, data=dict(event.data))
+        self._events.emit(event.name, source=event.source, data=dict(event.data), at=event.at)
         for listener in tuple(self._listeners):
             listener(event)
 

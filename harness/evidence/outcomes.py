@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How both QEMUs of a migration fared, from the event stream and from their logs.
+
+    account = account_of("source", events.history(), since=first, log=host.qemu_log(name))
+
+Reads events of three kinds: ``qemu-attached`` (a monitor was connected: process
+id, and whether the guest ran then), QEMU's own (MIGRATION, STOP, RESUME), and
+``process-ended`` (the lab's init reaps every QEMU, which libvirt detaches, and
+tells how it ended).
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from harness.events import Event
+from harness.verdict.outcome import ProcessEnd, QemuAccount
+
+#: What sanitizers print first, and what glib and libc print of an assertion that does not hold.
+_REPORT: Final = re.compile(
+    r"ERROR: \w+Sanitizer|WARNING: ThreadSanitizer|: runtime error: |Assertion .* failed|assertion failed"
+    r"|code should not be reached|^ERROR:.*:\d+:"
+)
+
+
+def reports_in(lines: Iterable[str]) -> tuple[str, ...]:
+    """Those of a QEMU's own lines that report a fault of QEMU's."""
+    return tuple(line for line in lines if _REPORT.search(line))
+
+
+def process_end(returncode: int) -> ProcessEnd:
+    """How a process ended, from its exit status as :mod:`subprocess` gives it (-N: by signal N)."""
+    if returncode >= 0:
+        return ProcessEnd(status=returncode)
+    known = -returncode in {number.value for number in signal.Signals}
+    return ProcessEnd(signal=signal.Signals(-returncode).name if known else f"signal {-returncode}")
+
+
+def account_of(side: str, history: Sequence[Event], *, since: int, words: Sequence[str] = ()) -> QemuAccount:
+    """What the QEMU on ``side`` said and did.
+
+    ``since``: sequence number of the first event of this migration.  ``words``:
+    what QEMU itself wrote to its log.
+    """
+    statuses: list[str] = []
+    running: list[tuple[float, float | None]] = []
+    pid: int | None = None
+    end: ProcessEnd | None = None
+    for event in history:
+        if event.seq < since:
+            continue
+        if event.kind == "process-ended" and pid is not None and event.data.get("pid") == pid:
+            code = event.data.get("returncode")
+            end = process_end(code) if isinstance(code, int) else None
+            _stop(running, _instant(event))
+        if event.source != f"{side}.qmp":
+            continue
+        if event.kind == "qemu-attached":
+            number = event.data.get("pid")
+            pid = number if isinstance(number, int) else None
+            if event.data.get("running"):
+                running.append((_instant(event), None))
+        elif event.kind == "MIGRATION":
+            statuses.append(str(_data(event).get("status")))
+        elif event.kind == "RESUME" and not (running and running[-1][1] is None):
+            running.append((_instant(event), None))
+        elif event.kind in ("STOP", "SHUTDOWN"):
+            _stop(running, _instant(event))
+    return QemuAccount(side, tuple(statuses), tuple(running), reports_in(words), end, tuple(words))
+
+
+def _stop(running: list[tuple[float, float | None]], instant: float) -> None:
+    if running and running[-1][1] is None:
+        running[-1] = (running[-1][0], instant)
+
+
+def _data(event: Event) -> Mapping[str, object]:
+    data = event.data.get("data")
+    return data if isinstance(data, Mapping) else {}
+
+
+def _instant(event: Event) -> float:
+    """QEMU's own time of an event, seconds; of one that bears none, when it reached us."""
+    at = event.data.get("at")
+    return float(at) if isinstance(at, int | float) else event.t

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How the lab's detached processes ended, as its init tells it.
+
+libvirt detaches the QEMUs that it starts, so nobody of ours is their parent.  In
+a lab they become children of its PID 1 (:mod:`harness.hosts.enter`), which reaps
+them and writes a line for each into a pipe: process id, and the exit status as
+:mod:`subprocess` gives it (-N: ended by signal N).
+
+    with Obituaries(events):        # in the lab's worker
+        ...                         # emits process-ended with pid and returncode
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+import time
+from typing import Final
+
+from harness.events import EventStream
+
+#: A line is shorter than this; what fits into PIPE_BUF is written whole or not at all.
+_CHUNK: Final = 4096
+
+
+class _Reader:
+    """The reading end in the worker; set once, between two forks."""
+
+    descriptor: int | None = None
+
+
+def open_pipe() -> int:
+    """In the lab's init, before it forks the worker: the end to write to.  Never blocks."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    _Reader.descriptor = reading
+    return writing
+
+
+def close_reader() -> None:
+    """In the lab's init, after the fork: only the worker reads."""
+    if _Reader.descriptor is not None:
+        os.close(_Reader.descriptor)
+        _Reader.descriptor = None
+
+
+def write(writing: int, pid: int, returncode: int) -> None:
+    """In the lab's init: a process was reaped.  Nobody waits for a worker that does not read."""
+    with contextlib.suppress(OSError):
+        os.write(writing, f"{pid} {returncode}\n".encode("ascii"))
+
+
+def parse(text: str) -> tuple[tuple[int, int], ...]:
+    """Process ids and return codes, of whole lines."""
+    rows = (line.split() for line in text.splitlines())
+    return tuple((int(row[0]), int(row[1])) for row in rows if len(row) == 2)
+
+
+class Obituaries:
+    """Context manager: emits ``process-ended`` for each process that the lab's init reaps."""
+
+    def __init__(self, events: EventStream, descriptor: int | None = None) -> None:
+        self._events = events
+        self._reading = _Reader.descriptor if descriptor is None else descriptor
+        self._stop_reading, self._stop_writing = os.pipe()
+        self._thread = threading.Thread(target=self._read, name="obituaries", daemon=True)
+
+    def __enter__(self) -> Obituaries:
+        if self._reading is not None:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._stop_writing)
+        if self._thread.ident is not None:
+            self._thread.join()
+        os.close(self._stop_reading)
+
+    def _read(self) -> None:
+        assert self._reading is not None
+        rest = ""
+        while True:
+            ready, _, _ = select.select([self._reading, self._stop_reading], [], [])
+            if self._reading not in ready:
+                return
+            data = os.read(self._reading, _CHUNK)
+            if not data:
+                return
+            whole, _, rest = (rest + data.decode("ascii")).rpartition("\n")
+            for pid, returncode in parse(whole):
+                self._events.emit("process-ended", pid=pid, returncode=returncode, at=time.time())

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Whether a migration still moves: what QEMU says of it must change within a stated time.
+
+    watch = ProgressWatch(seconds=60, now=time.monotonic())
+    watch.note(Sample.of(answer), time.monotonic())
+    watch.stood_still(time.monotonic())     # None, or words for the user
+
+Pure: who asks QEMU, and when, is the follower's affair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What changes in ``query-migrate`` while a migration moves."""
+
+    status: str = ""
+    transferred: int = 0
+    syncs: int = 0
+    remaining: int = 0
+
+    @classmethod
+    def of(cls, answer: object) -> Sample:
+        """From QEMU's answer; what it does not say counts as zero."""
+        if not isinstance(answer, Mapping):
+            return cls()
+        ram = answer.get("ram")
+        numbers = ram if isinstance(ram, Mapping) else {}
+        return cls(
+            status=str(answer.get("status", "")),
+            transferred=_int(numbers.get("transferred")),
+            syncs=_int(numbers.get("dirty-sync-count")),
+            remaining=_int(numbers.get("remaining")),
+        )
+
+
+def _int(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+class ProgressWatch:
+    """Knows since when nothing has changed.  Times are seconds of any one clock."""
+
+    def __init__(self, seconds: float, now: float) -> None:
+        self.seconds = seconds
+        self._sample: Sample | None = None
+        self._since = now
+
+    def note(self, sample: Sample, now: float) -> None:
+        """QEMU has answered."""
+        if sample != self._sample:
+            self._sample, self._since = sample, now
+
+    def moved(self, now: float) -> None:
+        """Something else shows that the migration goes on: an event, or a hold that the harness answers."""
+        self._since = now
+
+    def stood_still(self, now: float) -> str | None:
+        """What has stood still for too long, in words; None while nothing has."""
+        still = now - self._since
+        if still < self.seconds:
+            return None
+        if self._sample is None:
+            return f"QEMU has not answered query-migrate for {still:.0f} s"
+        sample = self._sample
+        return (
+            f"for {still:.0f} s the migration has stood at {sample.status!r}, with {sample.transferred} bytes "
+            f"sent in {sample.syncs} bitmap syncs and {sample.remaining} bytes to go"
+        )

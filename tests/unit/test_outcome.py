@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How a migration ended: who ran when, what became of both QEMUs, and the rules about it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+
+from harness.events import Deadline, EventStream
+from harness.evidence.outcomes import account_of, process_end, reports_in
+from harness.hosts.obituary import Obituaries, parse, write
+from harness.verdict.outcome import Outcome, ProcessEnd, QemuAccount, outcome_findings, overlap
+
+SOURCE = QemuAccount("source", ("setup", "active", "completed"), ((0.0, 5.0),))
+DESTINATION = QemuAccount("destination", ("active", "completed"), ((6.0, None),))
+CLEAN = Outcome("completed", SOURCE, DESTINATION)
+
+
+def rules(outcome: Outcome) -> list[str]:
+    return [finding.rule for finding in outcome_findings(outcome)]
+
+
+def test_a_clean_migration_is_clean() -> None:
+    assert rules(CLEAN) == []
+
+
+def test_a_clean_cancel_is_clean() -> None:
+    source = replace(SOURCE, statuses=("active", "cancelling", "cancelled"), running=((0.0, None),))
+    destination = replace(DESTINATION, statuses=("active",), running=(), end=ProcessEnd(status=0))
+    assert rules(Outcome("cancelled", source, destination, cancelled=True)) == []
+
+
+def test_two_that_run_at_once() -> None:
+    both = replace(CLEAN, source=replace(SOURCE, running=((0.0, 6.25),)))
+    assert overlap(both) == pytest.approx(0.25)
+    (finding,) = outcome_findings(both)
+    assert finding.rule == "two-run"
+    assert "250.0 ms" in finding.text
+    still = replace(CLEAN, source=replace(SOURCE, running=((0.0, 5.0), (7.0, None))))
+    assert "still do" in outcome_findings(still)[0].text
+
+
+def test_one_that_hands_over_does_not_run_beside_the_other() -> None:
+    assert overlap(replace(CLEAN, source=replace(SOURCE, running=((0.0, 6.0),)))) == 0
+
+
+def test_nobody_runs() -> None:
+    stopped = replace(CLEAN, destination=replace(DESTINATION, running=((6.0, 7.0),)))
+    assert rules(stopped) == ["none-runs"]
+    assert rules(replace(stopped, stands_still=True)) == []
+    # One that has ended runs nothing, whatever it said last.
+    dead = replace(CLEAN, destination=replace(DESTINATION, end=ProcessEnd(signal="SIGKILL")))
+    assert rules(dead) == ["none-runs"]
+
+
+@pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGBUS"])
+def test_a_qemu_that_crashes(name: str) -> None:
+    crashed = replace(CLEAN, source=replace(SOURCE, end=ProcessEnd(signal=name), last_words=("Segv!",)))
+    (finding,) = outcome_findings(crashed)
+    assert finding.rule == "qemu-crashed"
+    assert name in finding.text
+    assert "Segv!" in finding.text
+
+
+def test_a_qemu_that_was_ended_has_not_crashed() -> None:
+    for end in (ProcessEnd(signal="SIGKILL"), ProcessEnd(signal="SIGTERM"), ProcessEnd(status=0)):
+        assert rules(replace(CLEAN, source=replace(SOURCE, end=end))) == []
+
+
+def test_a_sanitizer_report_counts_without_an_end() -> None:
+    words = ("==7==ERROR: AddressSanitizer: heap-use-after-free on address 0x7f",)
+    (finding,) = outcome_findings(replace(CLEAN, source=replace(SOURCE, reports=reports_in(words))))
+    assert finding.rule == "qemu-crashed"
+    assert "heap-use-after-free" in finding.text
+
+
+def test_the_destination_completed_and_the_source_did_not() -> None:
+    source = replace(SOURCE, statuses=("pre-switchover", "cancelling", "cancelled"), running=((0.0, None),))
+    destination = replace(DESTINATION, running=())
+    assert rules(Outcome("cancelled", source, destination, cancelled=True)) == ["status-disagrees"]
+
+
+def test_a_cancel_that_ends_as_failed() -> None:
+    source = replace(SOURCE, statuses=("setup", "failed"), running=((0.0, None),))
+    destination = replace(DESTINATION, statuses=(), running=())
+    assert rules(Outcome("cancelled", source, destination, cancelled=True)) == ["status-disagrees"]
+    assert rules(Outcome("failed", source, destination)) == []
+
+
+def test_a_source_that_completed_though_the_run_says_failed() -> None:
+    source = replace(SOURCE, running=((0.0, None),))
+    destination = replace(DESTINATION, statuses=("active",), running=(), end=ProcessEnd(signal="SIGKILL"))
+    assert rules(Outcome("failed", source, destination)) == ["status-disagrees"]
+
+
+# --- from the event stream
+
+
+def stream_of_a_migration() -> EventStream:
+    events = EventStream()
+    events.emit("qemu-attached", source="source.qmp", pid=11, running=True, at=100.0)
+    events.emit("qemu-attached", source="destination.qmp", pid=12, running=False, at=100.5)
+    for status, at in (("setup", 101.0), ("active", 101.5)):
+        events.emit("MIGRATION", source="source.qmp", data={"status": status}, at=at)
+    events.emit("STOP", source="source.qmp", data={}, at=102.0)
+    events.emit("MIGRATION", source="source.qmp", data={"status": "completed"}, at=103.0)
+    events.emit("RESUME", source="destination.qmp", data={}, at=104.0)
+    return events
+
+
+def test_accounts_from_events() -> None:
+    events = stream_of_a_migration()
+    events.emit("process-ended", pid=11, returncode=-11, at=103.5)
+    source = account_of("source", events.history(), since=0)
+    destination = account_of("destination", events.history(), since=0)
+    assert source == QemuAccount(
+        "source", ("setup", "active", "completed"), ((100.0, 102.0),), end=ProcessEnd(signal="SIGSEGV")
+    )
+    assert destination.running == ((104.0, None),)
+    assert destination.runs
+    assert rules(Outcome("completed", source, destination)) == ["qemu-crashed"]
+
+
+def test_the_end_of_a_process_ends_its_running() -> None:
+    events = stream_of_a_migration()
+    events.emit("process-ended", pid=12, returncode=-9, at=105.0)
+    destination = account_of("destination", events.history(), since=0)
+    assert destination.running == ((104.0, 105.0),)
+    assert not destination.runs
+
+
+def test_an_earlier_migration_is_not_this_one() -> None:
+    events = stream_of_a_migration()
+    since = len(events.history())
+    events.emit("qemu-attached", source="source.qmp", pid=12, running=True, at=110.0)
+    events.emit("process-ended", pid=11, returncode=-11, at=111.0)
+    account = account_of("source", events.history(), since=since)
+    assert account.statuses == ()
+    assert account.end is None
+    assert account.runs
+
+
+def test_words_of_returncodes() -> None:
+    assert str(process_end(1)) == "exit status 1"
+    assert str(process_end(-signal.SIGABRT)) == "SIGABRT"
+    assert str(process_end(-63)).startswith(("SIG", "signal "))
+
+
+def test_obituaries_are_emitted_as_they_come() -> None:
+    events = EventStream()
+    reading, writing = os.pipe()
+    with Obituaries(events, reading):
+        write(writing, 7, -11)
+        # A line may come in two pieces.
+        os.write(writing, b"8 ")
+        os.write(writing, b"0\n")
+        ended = events.wait(lambda event: event.data.get("pid") == 8, Deadline(10, "the second obituary"))
+    assert ended.data["returncode"] == 0
+    assert [event.data["pid"] for event in events.history() if event.kind == "process-ended"] == [7, 8]
+    os.close(writing)
+    assert parse("1 2\nodd\n3 -9\n") == ((1, 2), (3, -9))

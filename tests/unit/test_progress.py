@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A migration that stands still, and the stacks of a process that hangs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.hosts import stacks
+from harness.migration.progress import ProgressWatch, Sample
+
+
+def answer(transferred: int, status: str = "active", syncs: int = 1) -> dict[str, object]:
+    return {"status": status, "ram": {"transferred": transferred, "dirty-sync-count": syncs, "remaining": 5}}
+
+
+def test_what_moves_does_not_stand_still() -> None:
+    watch = ProgressWatch(10, now=0)
+    for now in range(0, 100, 9):
+        watch.note(Sample.of(answer(now)), now)
+        assert watch.stood_still(now) is None
+
+
+def test_a_sync_is_progress_without_a_byte() -> None:
+    watch = ProgressWatch(10, now=0)
+    watch.note(Sample.of(answer(7, syncs=1)), 0)
+    watch.note(Sample.of(answer(7, syncs=2)), 9)
+    assert watch.stood_still(18) is None
+
+
+def test_the_same_answer_again_is_none() -> None:
+    watch = ProgressWatch(10, now=0)
+    for now in (0, 5, 10):
+        watch.note(Sample.of(answer(7)), now)
+    words = watch.stood_still(10)
+    assert words is not None
+    assert "'active'" in words
+    assert "7 bytes" in words
+
+
+def test_silence_is_told_apart() -> None:
+    watch = ProgressWatch(10, now=0)
+    assert watch.stood_still(9.9) is None
+    assert "not answered" in str(watch.stood_still(11))
+    watch.moved(11)
+    assert watch.stood_still(20) is None
+
+
+def test_an_answer_that_says_nothing_is_a_sample() -> None:
+    assert Sample.of(None) == Sample()
+    assert Sample.of({"status": "setup"}) == Sample("setup")
+
+
+def test_the_kernel_tells_of_each_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stacks.shutil, "which", lambda _: None)
+    sleeper = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        said = stacks.stacks_of(sleeper.pid)
+    finally:
+        sleeper.communicate()
+    assert "neither gdb nor eu-stack" in said
+    assert f"thread {sleeper.pid} python" in said
+    assert "State:" in said
+
+
+def test_of_a_process_that_is_gone(tmp_path: Path) -> None:
+    del tmp_path
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    assert "thread" not in stacks.kernel_view(ended.pid)
