@@ -68,6 +68,6 @@ class ProgressWatch:
             return f"QEMU has not answered query-migrate for {still:.0f} s"
         sample = self._sample
         return (
-            f"for {still:.0f} s the migration has stood at {sample.status!r}, with {sample.transferred} bytes "
+            f"for {still:.0f} s the migration has stood at {sample.status!r}, {sample.transferred} bytes "
             f"sent in {sample.syncs} bitmap syncs and {sample.remaining} bytes to go"
         )
