@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Two machines' device states, held against each other: what differs, by device, instance and field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from harness.devicestate.expected import reason_for
+from harness.devicestate.fields import FieldPlace, fields_of
+from harness.devicestate.sections import Section
+
+#: Of a field that is longer, the bytes around the first difference are shown.
+_SHOWN: Final = 16
+#: Numbers beyond this are addresses or masks rather than counts.
+_LARGE: Final = 0xFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A field that the destination has not as the source had it.
+
+    ``reason``: why it may differ; None: it must not.
+    """
+
+    device: str
+    instance: int
+    field: str
+    source: str
+    destination: str
+    reason: str | None = None
+
+    def __str__(self) -> str:
+        where = self.device if self.instance == 0 else f"{self.device}[{self.instance}]"
+        return f"{where}: {self.field} {self.source} -> {self.destination}"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What was compared, and all that differs."""
+
+    devices: int
+    bytes: int
+    differences: tuple[Difference, ...] = ()
+
+    @property
+    def wrong(self) -> tuple[Difference, ...]:
+        """What has no reason to differ."""
+        return tuple(one for one in self.differences if one.reason is None)
+
+
+def same_sections(source: Sequence[Section], destination: Sequence[Section]) -> bool:
+    """Whether nothing differs at all: then no description is needed."""
+    return list(source) == list(destination)
+
+
+def compare_sections(
+    source: Sequence[Section],
+    destination: Sequence[Section],
+    description: Mapping[str, object] | None = None,
+    *,
+    accelerator: str = "tcg",
+) -> Comparison:
+    """Compare all devices.  ``description``: QEMU's own, of the destination's fields."""
+    here = {section.key: section for section in source}
+    there = {section.key: section for section in destination}
+    described = _described(description)
+    found: list[Difference] = []
+    for key, section in here.items():
+        other = there.get(key)
+        if other is None:
+            found.append(_missing(key, "saved", "absent", accelerator))
+        elif other != section:
+            found += _fields(section, other, described.get(key), accelerator)
+    found += [_missing(key, "absent", "saved", accelerator) for key in there if key not in here]
+    size = sum(len(section.data) for section in source)
+    return Comparison(len(here), size, tuple(found))
+
+
+def _missing(key: tuple[str, int], source: str, destination: str, accelerator: str) -> Difference:
+    device, instance = key
+    return Difference(
+        device, instance, "section", source, destination, reason_for(device, "section", accelerator)
+    )
+
+
+def _described(description: Mapping[str, object] | None) -> dict[tuple[str, int], Mapping[str, object]]:
+    devices = description.get("devices") if description is not None else None
+    found: dict[tuple[str, int], Mapping[str, object]] = {}
+    for device in devices if isinstance(devices, list) else []:
+        if isinstance(device, Mapping):
+            instance = device.get("instance_id")
+            found[str(device.get("name")), instance if isinstance(instance, int) else 0] = device
+    return found
+
+
+def _fields(
+    source: Section, destination: Section, description: Mapping[str, object] | None, accelerator: str
+) -> Iterator[Difference]:
+    device, instance = source.key
+
+    def difference(field: str, here: str, there: str) -> Difference:
+        return Difference(device, instance, field, here, there, reason_for(device, field, accelerator))
+
+    if source.version != destination.version:
+        yield difference("version", str(source.version), str(destination.version))
+    here, there = source.data, destination.data
+    if len(here) != len(there):
+        yield difference("length", f"{len(here)} bytes", f"{len(there)} bytes")
+    end = 0
+    for place in fields_of(description, there) if description is not None else []:
+        begin, end = place.offset, place.offset + place.size
+        if here[begin:end] != there[begin:end]:
+            yield difference(place.name, *_values(place, here[begin:end], there[begin:end]))
+    if here[end:] != there[end:] and len(here) == len(there):
+        at = next(offset for offset in range(end, len(here)) if here[offset] != there[offset])
+        # Not described: by its place in the section.
+        piece = slice(at, at + _SHOWN)
+        yield difference(f"byte {at}", here[piece].hex(), there[piece].hex())
+
+
+def _number(place: FieldPlace, value: bytes) -> int:
+    little = place.kind.endswith(" le") or ".config[" in place.name
+    return int.from_bytes(value, "little" if little else "big", signed=place.kind.startswith("int"))
+
+
+def _values(place: FieldPlace, here: bytes, there: bytes) -> tuple[str, str]:
+    """Both values as a reader wants them: numbers as numbers, of what is long the part that differs."""
+    if len(here) != len(there):
+        return f"{len(here)} bytes", f"{len(there)} bytes"
+    if place.size <= 8 and "buffer" not in place.kind:
+        one, other = _number(place, here), _number(place, there)
+        if max(abs(one), abs(other)) > _LARGE:
+            return f"{one:#x}", f"{other:#x}"
+        return str(one), str(other)
+    at = next(offset for offset in range(len(here)) if here[offset] != there[offset])
+    piece = slice(at, at + _SHOWN)
+    return f"[{at}] {here[piece].hex()}", f"[{at}] {there[piece].hex()}"

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Where each field of a device's state lies, by QEMU's own description of it (vmdesc).
+
+QEMU writes the description as it saves (migration/vmstate.c,
+``vmstate_save_state_v()``): fields in order, each with its size, arrays of equal
+elements with ``array_len``, structures with the fields inside, subsections at
+the end.  A subsection has a header in the stream: a mark, its name's length, the
+name, a version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from harness.devicestate.virtio import virtio_fields
+
+#: Mark, length of the name, name, version of four bytes.
+_SUBSECTION_OVERHEAD: Final = 6
+#: A description comes from a QEMU under test, and may be nested without end.
+_DEEPEST: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class FieldPlace:
+    """A field: its name from the device downward, where it lies in the section, and its type."""
+
+    name: str
+    offset: int
+    size: int
+    kind: str = ""
+
+
+def fields_of(description: Mapping[str, object], data: bytes) -> list[FieldPlace]:
+    """The fields of one device's section, in order; ``description`` is its entry in ``devices``."""
+    return list(_fields(description, data, 0, "", 0))
+
+
+def _fields(
+    description: Mapping[str, object], data: bytes, at: int, prefix: str, depth: int
+) -> Iterator[FieldPlace]:
+    if depth > _DEEPEST:
+        return
+    for field, name in _named(_list(description, "fields")):
+        size, count = _number(field, "size"), max(1, _number(field, "array_len", 1))
+        for index in range(count):
+            place = prefix + (f"{name}[{index}]" if count > 1 else name)
+            yield from _one(field, data, at, place, size, depth)
+            at += size
+    for part in _list(description, "subsections"):
+        name = str(part.get("vmsd_name", "?"))
+        at += _SUBSECTION_OVERHEAD + len(name)
+        last = at
+        for found in _fields(part, data, at, f"{prefix}{name.rpartition('/')[2]}.", depth + 1):
+            yield found
+            last = max(last, found.offset + found.size)
+        at = last
+
+
+def _one(
+    field: Mapping[str, object], data: bytes, at: int, name: str, size: int, depth: int
+) -> Iterator[FieldPlace]:
+    kind = str(field.get("type", ""))
+    inner = field.get("struct") if kind == "struct" else field if kind == "tmp" else None
+    if isinstance(inner, Mapping):
+        yield from _fields(inner, data, at, f"{name}.", depth + 1)
+    elif kind == "virtio":
+        for inside, offset, length in virtio_fields(data[at : at + size]):
+            yield FieldPlace(inside, at + offset, length, "virtio")
+    else:
+        yield FieldPlace(name, at, size, kind)
+
+
+def _named(fields: Sequence[Mapping[str, object]]) -> Iterator[tuple[Mapping[str, object], str]]:
+    """Fields with their names; elements of one array follow each other, and the last has no index."""
+    seen: dict[str, int] = {}
+    for field in fields:
+        name = str(field.get("name", "?"))
+        if "index" in field:
+            seen[name] = _number(field, "index") + 1
+            yield field, f"{name}[{seen[name] - 1}]"
+        elif name in seen:
+            yield field, f"{name}[{seen.pop(name)}]"
+        else:
+            yield field, name
+
+
+def _list(description: Mapping[str, object], key: str) -> list[Mapping[str, object]]:
+    value = description.get(key)
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
+
+
+def _number(field: Mapping[str, object], key: str, default: int = 0) -> int:
+    value = field.get(key, default)
+    return value if isinstance(value, int) and 0 <= value < 1 << 28 else default

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The state of every device, asked of both QEMUs at switch-over.
+
+QMP's ``xen-save-devices-state`` writes what a migration would send of the
+devices, without memory, into a file.  It needs no Xen, and every QEMU has it
+that was built with a migration at all.  Both guests stand still, so that it
+changes nothing.
+
+Where the two differ, the destination is asked for its own description of the
+fields: it migrates, with its memory left out, into a socket of ours.  That
+happens only in a run that has found a difference.
+
+    source = save(monitor, path)            # while the source's QEMU lives
+    ...
+    result = compare_states(source, save(other, path), lambda: describe(other, place))
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from harness.devicestate.compare import Comparison, compare_sections, same_sections
+from harness.devicestate.sections import MOST_BYTES, Section, read_description, read_sections
+from harness.errors import FreepageError, MachineryError
+from harness.migration.qmp import CommandError
+
+if TYPE_CHECKING:
+    from harness.migration.qmp import Monitor
+
+#: For a destination that writes its devices' state, and the blocks that are in no file, into a socket.
+_DESCRIBE_SECONDS: Final = 30.0
+_CHUNK: Final = 1 << 16
+#: What keeps memory out of a stream: it is in files that others could map.
+_WITHOUT_MEMORY: Final = "x-ignore-shared"
+
+
+@dataclass(frozen=True, slots=True)
+class SavedState:
+    """One side's devices; ``missing`` says why there are none."""
+
+    sections: tuple[Section, ...] = ()
+    missing: str | None = None
+
+
+def save(monitor: Monitor, file: Path, seen_by_qemu: Path) -> SavedState:
+    """Have a QEMU that stands still save its devices.
+
+    ``file`` is where we read it, ``seen_by_qemu`` the same file as QEMU sees it.
+    """
+    try:
+        monitor.execute("xen-save-devices-state", {"filename": str(seen_by_qemu), "live": False})
+    except CommandError as error:
+        return SavedState(missing=error.message)
+    return SavedState(read_sections(file.read_bytes()))
+
+
+def compare_states(
+    source: SavedState,
+    destination: SavedState,
+    describe: Callable[[], Mapping[str, object]],
+    accelerator: str,
+) -> Comparison | str:
+    """What differs; a string says why nothing was compared."""
+    for side, state in (("source", source), ("destination", destination)):
+        if state.missing is not None:
+            return f"the {side}'s QEMU does not save its devices: {state.missing}"
+    if same_sections(source.sections, destination.sections):
+        return compare_sections(source.sections, destination.sections, accelerator=accelerator)
+    description: Mapping[str, object] | None = None
+    # A difference without the field's name is a difference all the same.
+    with contextlib.suppress(FreepageError):
+        description = describe()
+    return compare_sections(source.sections, destination.sections, description, accelerator=accelerator)
+
+
+def describe(monitor: Monitor, place: Path, seen_by_qemu: Path) -> Mapping[str, object]:
+    """QEMU's description of its devices' fields, of a guest that stands still.
+
+    ``place`` is a socket that is made for it, ``seen_by_qemu`` the same socket as QEMU sees it.
+    Raises :class:`MachineryError` if the QEMU does not tell.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        listening.bind(str(place))
+        listening.listen(1)
+        listening.settimeout(_DESCRIBE_SECONDS)
+        try:
+            with ThreadPoolExecutor(1, "device-state") as pool:
+                stream = pool.submit(_receive, listening)
+                try:
+                    _only(monitor, _WITHOUT_MEMORY)
+                    monitor.execute("migrate", {"uri": f"unix:{seen_by_qemu}"})
+                except FreepageError:
+                    # Nobody will connect: the thread must not wait for it.
+                    listening.close()
+                    raise
+                return read_description(stream.result())
+        finally:
+            place.unlink(missing_ok=True)
+
+
+def _only(monitor: Monitor, wanted: str) -> None:
+    """Switch on one capability, and off all others."""
+    known = monitor.execute("query-migrate-capabilities")
+    names = [str(row["capability"]) for row in known] if isinstance(known, list) else []
+    if wanted not in names:
+        raise MachineryError(f"this QEMU has no capability {wanted!r}")
+    on = [str(row["capability"]) for row in known if row["state"]] if isinstance(known, list) else []
+    states = [{"capability": name, "state": name == wanted} for name in {*on, wanted}]
+    monitor.execute("migrate-set-capabilities", {"capabilities": states})
+
+
+def _receive(listening: socket.socket) -> bytes:
+    try:
+        connection, _ = listening.accept()
+        with connection:
+            connection.settimeout(_DESCRIBE_SECONDS)
+            received = bytearray()
+            while data := connection.recv(_CHUNK):
+                received += data
+                if len(received) > MOST_BYTES:
+                    raise MachineryError("the device state is larger than any machine's")
+            return bytes(received)
+    except OSError as error:
+        raise MachineryError(f"the device state did not come: {error}") from error

@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Device state: split into sections, described field by field, compared."""
+
+from __future__ import annotations
+
+import json
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.devicestate.compare import compare_sections, same_sections
+from harness.devicestate.expected import ExpectedDifference, reason_for
+from harness.devicestate.fields import fields_of
+from harness.devicestate.sections import Section, read_description, read_sections
+from harness.devicestate.virtio import virtio_fields
+from harness.errors import MachineryError
+from harness.evidence.device_state import SavedState, compare_states
+from harness.verdict.device_state import device_state_findings
+
+HEADER = b"QEVM\0\0\0\3"
+
+
+def section(number: int, device: str, data: bytes, instance: int = 0, version: int = 1) -> bytes:
+    name = device.encode()
+    head = b"\x04" + struct.pack(">I", number) + bytes([len(name)]) + name
+    return head + struct.pack(">II", instance, version) + data + b"\x7e" + struct.pack(">I", number)
+
+
+def stream(*sections: bytes) -> bytes:
+    return HEADER + b"".join(sections) + b"\0"
+
+
+def test_sections_are_found_without_their_length() -> None:
+    # The footer's bytes may stand in a device's state: there no section follows them.
+    tricky = b"ab\x7e\0\0\0\1cd\x7e\0\0\0\1\x04\xff"
+    found = read_sections(stream(section(1, "timer", tricky), section(2, "cpu", b"\7" * 8, instance=1)))
+    assert found == (Section("timer", 0, 1, tricky), Section("cpu", 1, 1, b"\7" * 8))
+
+
+@given(st.lists(st.tuples(st.text("abc/:.0", min_size=1, max_size=20), st.binary(max_size=64)), max_size=6))
+def test_whatever_is_written_is_read_back(devices: list[tuple[str, bytes]]) -> None:
+    made = stream(*(section(n + 1, name, data) for n, (name, data) in enumerate(devices)))
+    assert [(found.device, found.data) for found in read_sections(made)] == devices
+
+
+@given(st.binary(max_size=200))
+def test_what_is_no_stream_is_refused_in_words(data: bytes) -> None:
+    try:
+        read_sections(HEADER + data)
+    except MachineryError as error:
+        assert "unknown form" in error.message
+
+
+def test_a_stream_that_is_cut() -> None:
+    whole = stream(section(1, "timer", b"12345678"))
+    for end in range(8, len(whole)):
+        with pytest.raises(MachineryError):
+            read_sections(whole[:end])
+
+
+def test_the_description_at_the_end_of_a_whole_stream() -> None:
+    text = json.dumps({"devices": [], "page_size": 4096}).encode()
+    whole = b"QEVM....\x06\0\0\0\2{}" + b"\0" + b"\x06" + struct.pack(">I", len(text)) + text
+    assert read_description(whole)["page_size"] == 4096
+    with pytest.raises(MachineryError, match="no description"):
+        read_description(b"QEVM\x06\0\0\0\2{}")
+
+
+DESCRIPTION = {
+    "name": "cpu",
+    "instance_id": 0,
+    "fields": [
+        {"name": "regs", "array_len": 2, "type": "uint64", "size": 8},
+        {
+            "name": "bus",
+            "index": 0,
+            "type": "struct",
+            "size": 1,
+            "struct": {"fields": [_unit := {"name": "unit", "type": "uint8", "size": 1}]},
+        },
+        {"name": "bus", "type": "struct", "size": 1, "struct": {"fields": [_unit]}},
+        {"name": "tmp", "type": "tmp", "size": 2, "fields": [{"name": "mant", "type": "int16", "size": 2}]},
+    ],
+    "subsections": [{"vmsd_name": "cpu/xcr", "fields": [{"name": "xcr0", "type": "uint64", "size": 8}]}],
+}
+DATA = struct.pack(">QQBBh", 1, 2, 3, 4, -5) + b"\x05\x07cpu/xcr\0\0\0\1" + struct.pack(">Q", 9)
+
+
+def test_fields_lie_where_qemu_says() -> None:
+    found = {place.name: (place.offset, place.size) for place in fields_of(DESCRIPTION, DATA)}
+    assert found == {
+        "regs[0]": (0, 8),
+        "regs[1]": (8, 8),
+        "bus[0].unit": (16, 1),
+        "bus[1].unit": (17, 1),
+        "tmp.mant": (18, 2),
+        "xcr.xcr0": (33, 8),
+    }
+
+
+def differences(other: bytes, **kwargs: object) -> list[str]:
+    here, there = [Section("cpu", 0, 1, DATA)], [Section("cpu", 0, 1, other)]
+    described = {"devices": [DESCRIPTION]} if kwargs.get("described", True) else None
+    return [str(one) for one in compare_sections(here, there, described).wrong]
+
+
+def test_the_same_is_the_same() -> None:
+    assert differences(DATA) == []
+    assert same_sections([Section("cpu", 0, 1, DATA)], [Section("cpu", 0, 1, DATA)])
+
+
+@pytest.mark.parametrize(
+    ("offset", "value", "words"),
+    [
+        (15, 7, "cpu: regs[1] 2 -> 7"),
+        (17, 0, "cpu: bus[1].unit 4 -> 0"),
+        (19, 0xFC, "cpu: tmp.mant -5 -> -4"),
+        (40, 8, "cpu: xcr.xcr0 9 -> 8"),
+    ],
+)
+def test_a_difference_bears_the_name_of_its_field(offset: int, value: int, words: str) -> None:
+    other = bytearray(DATA)
+    other[offset] = value
+    assert differences(bytes(other)) == [words]
+    # Without a description it has a place all the same.
+    (found,) = differences(bytes(other), described=False)
+    assert found.startswith(f"cpu: byte {offset} ")
+
+
+def test_what_no_field_covers_is_compared_too() -> None:
+    here = [Section("cpu", 0, 1, DATA + b"\1")]
+    there = [Section("cpu", 0, 1, DATA + b"\2")]
+    (found,) = compare_sections(here, there, {"devices": [DESCRIPTION]}).wrong
+    assert str(found) == f"cpu: byte {len(DATA)} 01 -> 02"
+
+
+def test_a_device_that_one_side_lacks() -> None:
+    found = compare_sections([Section("rng", 0, 1, b"")], [Section("rng", 1, 1, b"")]).wrong
+    assert [str(one) for one in found] == ["rng: section saved -> absent", "rng[1]: section absent -> saved"]
+
+
+def test_versions_and_lengths() -> None:
+    found = compare_sections([Section("hpet", 0, 1, b"1")], [Section("hpet", 0, 2, b"12")]).wrong
+    assert [str(one) for one in found] == ["hpet: version 1 -> 2", "hpet: length 1 bytes -> 2 bytes"]
+
+
+def test_a_reason_is_for_a_field_and_an_accelerator() -> None:
+    rows = (ExpectedDifference("hpet", "counter", "it goes on", "kvm"),)
+    assert reason_for("hpet", "counter", "kvm", rows) == "it goes on"
+    assert reason_for("hpet", "counter", "tcg", rows) is None
+    assert reason_for("hpet", "config", "kvm", rows) is None
+
+
+# --- virtio
+
+
+def virtio_state(last_avail: int = 17, used: int = 5, msix: bool = True) -> bytes:
+    config = bytearray(256)
+    if msix:
+        config[0x34], config[0x40], config[0x42] = 0x40, 0x11, 1  # two vectors
+    data = struct.pack("<i", 2) + bytes(config) + bytes(16)
+    if msix:
+        data += bytes(32) + b"\0" + struct.pack(">H", 1)
+    data += struct.pack(">BBHI", 0xF, 1, 0, 0x10) + struct.pack(">I", 4) + b"conf" + struct.pack(">I", 1)
+    data += struct.pack(">IQH", 256, 0x1000, last_avail) + (struct.pack(">H", 1) if msix else b"")
+    data += b"own"
+    data += (
+        b"\x05\x17virtio/64bit_features".replace(b"\x17", bytes([21]))
+        + b"\0\0\0\1"
+        + struct.pack(">Q", 1 << 32)
+    )
+    rings = struct.pack(">QQ", 0x2000, used) + bytes(16)
+    return data + bytes([5, 17]) + b"virtio/virtqueues" + b"\0\0\0\1" + rings
+
+
+@pytest.mark.parametrize("msix", [True, False])
+def test_the_fields_of_a_virtio_device(msix: bool) -> None:
+    data = virtio_state(msix=msix)
+    found = {name: data[at : at + size] for name, at, size in virtio_fields(data)}
+    assert found["status"] == b"\x0f"
+    assert found["vq[0].last_avail_idx"] == struct.pack(">H", 17)
+    assert found["device"] == b"own"
+    assert found["guest_features"] == struct.pack(">Q", 1 << 32)
+    assert found["vq[0].used"] == struct.pack(">Q", 5)
+    assert ("msix.table[1]" in found) == msix
+
+
+def test_a_lost_request_has_a_name() -> None:
+    described = {
+        "devices": [
+            {
+                "name": "0000:00:04.0/virtio-blk",
+                "instance_id": 0,
+                "fields": [{"name": "virtio", "type": "virtio", "size": len(virtio_state())}],
+            }
+        ]
+    }
+    here = [Section("0000:00:04.0/virtio-blk", 0, 2, virtio_state())]
+    there = [Section("0000:00:04.0/virtio-blk", 0, 2, virtio_state(last_avail=16))]
+    comparison = compare_sections(here, there, described)
+    assert [str(one) for one in comparison.wrong] == [
+        "0000:00:04.0/virtio-blk: vq[0].last_avail_idx 17 -> 16"
+    ]
+    (finding,) = device_state_findings(comparison)
+    assert (finding.rule, finding.kind, finding.count) == ("device-state-differs", "device", 1)
+
+
+@given(st.binary(max_size=600))
+def test_a_virtio_state_of_any_bytes_is_covered_once(data: bytes) -> None:
+    places = virtio_fields(data)
+    end = 0
+    for _, at, size in places:
+        assert at >= end
+        end = at + size
+    assert end <= len(data)
+
+
+# --- both sides
+
+
+def test_two_sides() -> None:
+    here = SavedState((Section("cpu", 0, 1, DATA),))
+    asked: list[int] = []
+
+    def describe() -> dict[str, object]:
+        asked.append(1)
+        return {"devices": [DESCRIPTION]}
+
+    same = compare_states(here, here, describe, "tcg")
+    assert not isinstance(same, str)
+    assert (same.devices, same.wrong, asked) == (1, (), [])
+    other = SavedState((Section("cpu", 0, 1, DATA[:-1] + b"\0"),))
+    found = compare_states(here, other, describe, "tcg")
+    assert not isinstance(found, str)
+    assert [str(one) for one in found.wrong] == ["cpu: xcr.xcr0 9 -> 0"]
+    assert asked == [1]
+
+
+def test_a_description_that_does_not_come_hides_nothing() -> None:
+    def describe() -> dict[str, object]:
+        raise MachineryError("no")
+
+    found = compare_states(
+        SavedState((Section("cpu", 0, 1, b"1"),)), SavedState((Section("cpu", 0, 1, b"2"),)), describe, "tcg"
+    )
+    assert not isinstance(found, str)
+    assert len(found.wrong) == 1
+
+
+def test_a_qemu_that_does_not_save_is_no_difference() -> None:
+    said = compare_states(SavedState(missing="no such command"), SavedState(), dict, "tcg")
+    assert said == "the source's QEMU does not save its devices: no such command"
