@@ -49,6 +49,7 @@ def account_of(side: str, history: Sequence[Event], *, since: int, words: Sequen
     running: list[tuple[float, float | None]] = []
     pid: int | None = None
     end: ProcessEnd | None = None
+    completed: float | None = None
     for event in history:
         if event.seq < since:
             continue
@@ -65,11 +66,12 @@ def account_of(side: str, history: Sequence[Event], *, since: int, words: Sequen
                 running.append((_instant(event), None))
         elif event.kind == "MIGRATION":
             statuses.append(str(_data(event).get("status")))
+            completed = _instant(event) if statuses[-1] == "completed" else completed
         elif event.kind == "RESUME" and not (running and running[-1][1] is None):
             running.append((_instant(event), None))
         elif event.kind in ("STOP", "SHUTDOWN"):
             _stop(running, _instant(event))
-    return QemuAccount(side, tuple(statuses), tuple(running), reports_in(words), end, tuple(words))
+    return QemuAccount(side, tuple(statuses), tuple(running), reports_in(words), end, tuple(words), completed)
 
 
 def _stop(running: list[tuple[float, float | None]], instant: float) -> None:

@@ -49,8 +49,9 @@ class QemuAccount:
 
     ``statuses`` are those of its MIGRATION events, in order; ``running`` are the
     spans in seconds, of any clock that both sides share, in which it ran the
-    guest (None: until now); ``reports`` what a sanitizer or a failed assertion
-    printed; ``end`` how its process ended (None: it goes on, or nobody knows).
+    guest (None: until now); ``completed`` the instant at which it said so;
+    ``reports`` what a sanitizer or a failed assertion printed; ``end`` how its
+    process ended (None: it goes on, or nobody knows).
     """
 
     side: str
@@ -59,6 +60,7 @@ class QemuAccount:
     reports: tuple[str, ...] = ()
     end: ProcessEnd | None = None
     last_words: tuple[str, ...] = ()
+    completed: float | None = None
 
     @property
     def status(self) -> str | None:
@@ -111,11 +113,23 @@ def _end(instant: float | None) -> float:
     return float("inf") if instant is None else instant
 
 
+def after_completion(account: QemuAccount) -> float:
+    """For how many seconds a source ran the guest after it had said that the guest has moved."""
+    if account.completed is None:
+        return 0.0
+    return sum(max(0.0, _end(end) - max(begin, account.completed)) for begin, end in account.running)
+
+
 def _both_run(outcome: Outcome) -> Iterator[Finding]:
     seconds = overlap(outcome)
     if seconds > _INSTANT:
         for_how_long = "and still do" if seconds == float("inf") else f"for {1000 * seconds:.1f} ms"
         yield Finding("two-run", KIND, f"both QEMUs ran the guest at once, {for_how_long}")
+    elif after_completion(outcome.source) > _INSTANT:
+        # The destination, which has the whole guest, may only not have begun yet.
+        yield Finding(
+            "two-run", KIND, "the source's QEMU went on with a guest that had moved, by its own word"
+        )
 
 
 def _none_runs(outcome: Outcome) -> Iterator[Finding]:

@@ -47,6 +47,14 @@ def test_one_that_hands_over_does_not_run_beside_the_other() -> None:
     assert overlap(replace(CLEAN, source=replace(SOURCE, running=((0.0, 6.0),)))) == 0
 
 
+def test_a_source_that_goes_on_after_its_own_completion() -> None:
+    source = replace(SOURCE, running=((0.0, 5.0), (6.0, 7.0)), completed=5.5)
+    destination = replace(DESTINATION, running=((8.0, None),))
+    assert rules(Outcome("completed", source, destination)) == ["two-run"]
+    before = replace(source, running=((0.0, 5.0), (5.1, 5.4)))
+    assert rules(Outcome("completed", before, destination)) == []
+
+
 def test_nobody_runs() -> None:
     stopped = replace(CLEAN, destination=replace(DESTINATION, running=((6.0, 7.0),)))
     assert rules(stopped) == ["none-runs"]
@@ -117,7 +125,11 @@ def test_accounts_from_events() -> None:
     source = account_of("source", events.history(), since=0)
     destination = account_of("destination", events.history(), since=0)
     assert source == QemuAccount(
-        "source", ("setup", "active", "completed"), ((100.0, 102.0),), end=ProcessEnd(signal="SIGSEGV")
+        "source",
+        ("setup", "active", "completed"),
+        ((100.0, 102.0),),
+        end=ProcessEnd(signal="SIGSEGV"),
+        completed=103.0,
     )
     assert destination.running == ((104.0, None),)
     assert destination.runs
