@@ -36,6 +36,12 @@ Kind: TypeAlias = Literal[
     "translation",
     "lifecycle",
     "walk",
+    "device",
+    "vcpu",
+    "interrupt",
+    "clock",
+    "disk",
+    "outcome",
     "harmless",
 ]
 Words: TypeAlias = Annotated[str, Field(min_length=1)]
