@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -108,16 +108,35 @@ def _fields(
     here, there = source.data, destination.data
     if len(here) != len(there):
         yield difference("length", f"{len(here)} bytes", f"{len(there)} bytes")
+        yield from _first_fields(source, destination, description, difference)
+        return
     end = 0
     for place in fields_of(description, there) if description is not None else []:
         begin, end = place.offset, place.offset + place.size
         if here[begin:end] != there[begin:end]:
             yield difference(place.name, *_values(place, here[begin:end], there[begin:end]))
-    if here[end:] != there[end:] and len(here) == len(there):
+    if here[end:] != there[end:]:
         at = next(offset for offset in range(end, len(here)) if here[offset] != there[offset])
         # Not described: by its place in the section.
         piece = slice(at, at + _SHOWN)
         yield difference(f"byte {at}", here[piece].hex(), there[piece].hex())
+
+
+def _first_fields(
+    source: Section,
+    destination: Section,
+    description: Mapping[str, object] | None,
+    difference: Callable[[str, str, str], Difference],
+) -> Iterator[Difference]:
+    """Of states of different lengths: the first field that differs; what follows it has moved."""
+    if description is None:
+        return
+    here, there = source.data, destination.data
+    for place in fields_of(description, there):
+        begin, end = place.offset, place.offset + place.size
+        if here[begin:end] != there[begin:end]:
+            yield difference(place.name, *_values(place, here[begin:end], there[begin:end]))
+            return
 
 
 def _number(place: FieldPlace, value: bytes) -> int:

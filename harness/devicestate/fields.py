@@ -21,6 +21,18 @@ _SUBSECTION_OVERHEAD: Final = 6
 #: A description comes from a QEMU under test, and may be nested without end.
 _DEEPEST: Final = 32
 
+#: The real-time clock's registers that hold the time (QEMU's include/hw/rtc/mc146818rtc_regs.h).
+CMOS_REGISTERS: Final = {
+    0x00: "seconds",
+    0x02: "minutes",
+    0x04: "hours",
+    0x06: "day of the week",
+    0x07: "day of the month",
+    0x08: "month",
+    0x09: "year",
+    0x32: "century",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class FieldPlace:
@@ -68,6 +80,11 @@ def _one(
     elif kind == "virtio":
         for inside, offset, length in virtio_fields(data[at : at + size]):
             yield FieldPlace(inside, at + offset, length, "virtio")
+    elif name == "cmos_data":
+        for register in range(size):
+            known = CMOS_REGISTERS.get(register)
+            label = f"{name}[{register:#04x}]" + (f" {known}" if known else "")
+            yield FieldPlace(label, at + register, 1, "uint8")
     else:
         yield FieldPlace(name, at, size, kind)
 

@@ -153,6 +153,30 @@ def test_a_reason_is_for_a_field_and_an_accelerator() -> None:
     assert reason_for("hpet", "config", "kvm", rows) is None
 
 
+def test_the_time_in_the_clock_is_the_hosts() -> None:
+    field = {"name": "cmos_data", "type": "buffer", "size": 128}
+    described = {"devices": [{"name": "mc146818rtc", "instance_id": 0, "fields": [field]}]}
+
+    def compare(register: int) -> tuple[int, int]:
+        other = bytearray(128)
+        other[register] = 0x59
+        here = [Section("mc146818rtc", 0, 3, bytes(128))]
+        found = compare_sections(here, [Section("mc146818rtc", 0, 3, bytes(other))], described)
+        return len(found.differences), len(found.wrong)
+
+    assert compare(0) == compare(4) == compare(0x32) == (1, 0)
+    # An alarm, a status register, and memory of the firmware's are the guest's.
+    assert compare(1) == compare(0x0B) == compare(0x33) == (1, 1)
+
+
+def test_states_of_different_lengths_differ_first_somewhere() -> None:
+    here, there = [Section("cpu", 0, 1, DATA)], [Section("cpu", 0, 1, DATA[:8] + DATA[16:])]
+    found = [str(one) for one in compare_sections(here, there, {"devices": [DESCRIPTION]}).wrong]
+    assert found[0] == "cpu: length 41 bytes -> 33 bytes"
+    assert len(found) == 2
+    assert found[1].startswith("cpu: regs[1] 0x2 -> ")
+
+
 # --- virtio
 
 
