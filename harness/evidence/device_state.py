@@ -10,9 +10,10 @@ Where the two differ, the destination is asked for its own description of the
 fields: it migrates, with its memory left out, into a socket of ours.  That
 happens only in a run that has found a difference.
 
-    source = save(monitor, path)            # while the source's QEMU lives
+    source = save(monitor, path, path.read_bytes)       # while the source's QEMU lives
     ...
-    result = compare_states(source, save(other, path), lambda: describe(other, place))
+    destination = save(other, path, path.read_bytes)
+    result = compare_states(source, destination, lambda: describe(other, place, place), "tcg")
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from typing import TYPE_CHECKING, Final
 from harness.devicestate.compare import Comparison, compare_sections, same_sections
 from harness.devicestate.sections import MOST_BYTES, Section, read_description, read_sections
 from harness.errors import FreepageError, MachineryError
-from harness.migration.qmp import CommandError
+from harness.migration.qmp import CommandError, QemuGone
 
 if TYPE_CHECKING:
     from harness.migration.qmp import Monitor
@@ -48,16 +49,21 @@ class SavedState:
     missing: str | None = None
 
 
-def save(monitor: Monitor, file: Path, seen_by_qemu: Path) -> SavedState:
+NOT_SAVED: Final = SavedState(missing="the migration came to no switch-over")
+
+
+def save(monitor: Monitor, seen_by_qemu: Path, fetch: Callable[[], bytes]) -> SavedState:
     """Have a QEMU that stands still save its devices.
 
-    ``file`` is where we read it, ``seen_by_qemu`` the same file as QEMU sees it.
+    ``seen_by_qemu`` is a file that it may make; ``fetch`` reads that file.
     """
     try:
         monitor.execute("xen-save-devices-state", {"filename": str(seen_by_qemu), "live": False})
     except CommandError as error:
         return SavedState(missing=error.message)
-    return SavedState(read_sections(file.read_bytes()))
+    except QemuGone as error:
+        return SavedState(missing=f"it has ended: {error}")
+    return SavedState(read_sections(fetch()))
 
 
 def compare_states(

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from harness.devicestate.compare import Comparison
 from harness.errors import MachineryError
 from harness.events import EventStream
+from harness.evidence.device_state import compare_states
 from harness.evidence.host_writes import names_of
 from harness.evidence.switch_over import SwitchOver
 from harness.evidence.witnesses import is_quiet, witnesses_of
@@ -57,6 +59,8 @@ class Evidence:
     looks: Mapping[Instant, Look]
     #: Between two instants at which digests were taken, by block: which pages changed.
     changed: Mapping[tuple[Instant, Instant], Mapping[str, Flags]]
+    #: Both sides' devices, held against each other; words say why they were not.
+    devices: Comparison | str
 
 
 def gather(switch_over: SwitchOver, resolved: Resolved, events: EventStream) -> Evidence:
@@ -115,7 +119,18 @@ def gather(switch_over: SwitchOver, resolved: Resolved, events: EventStream) -> 
         switch_over.traces,
         switch_over.holds.looks,
         _changes(switch_over.holds, now),
+        _devices(switch_over, resolved.accelerator, events),
     )
+
+
+def _devices(switch_over: SwitchOver, accelerator: str, events: EventStream) -> Comparison | str:
+    with events.step("devices") as step:
+        found = compare_states(*switch_over.devices, switch_over.describe, accelerator)
+        if isinstance(found, str):
+            step.note(compared=0, reason=found)
+        else:
+            step.note(compared=found.devices, bytes=found.bytes, differing=len(found.wrong))
+    return found
 
 
 def _changes(

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import libvirt
 
+from harness.evidence.device_state import SavedState
 from harness.evidence.host_writes import HostWritten
 from harness.memory.access import Image
 from harness.migration.hold import HoldKeeper
@@ -57,5 +58,9 @@ class SwitchOver:
     #: The source's device's record of its migrations.
     record: Path
     cost: Cost | None
+    #: The states of both sides' devices and vCPUs.
+    devices: tuple[SavedState, SavedState]
+    #: Describes the fields of the destination's devices.
+    describe: Callable[[], Mapping[str, object]]
     #: The traces of both QEMUs, where the scenario asks for them.
     traces: tuple[Path, Path] | None

@@ -11,11 +11,13 @@ what it does not know.  What could not be found out is null, never a made-up 0.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from harness.devicestate.compare import Comparison
 from harness.errors import InputError
 from harness.memory.walk import FreeWalk, Standing, WalkError
 from harness.report.costs import Cost, Walk, Work
@@ -149,6 +151,44 @@ class NotCompared(_Part):
     """The block's size in bytes."""
     reason: str
     """Why not."""
+
+
+class DeviceDifference(_Part):
+    """A field of a device or vCPU that the destination has not as the source saved it."""
+
+    device: str
+    """QEMU's name of the section: the device's place and kind."""
+    instance: int
+    """Which one, of several with that name."""
+    field: str
+    """QEMU's name of the field; "byte N" where QEMU does not describe it."""
+    source: str
+    """The source's value."""
+    destination: str
+    """The destination's."""
+    reason: str | None
+    """Why it may differ; null: it must not."""
+
+
+class Devices(_Part):
+    """The state of devices and vCPUs, as both QEMUs saved it at switch-over."""
+
+    compared: int
+    """Devices; 0: see not_compared."""
+    bytes: int
+    """Their state, altogether."""
+    differences: list[DeviceDifference]
+    """All fields that differ."""
+    not_compared: str = ""
+    """Why nothing was compared; empty if it was."""
+
+    @classmethod
+    def of(cls, found: Comparison | str) -> Devices:
+        """Build this from the comparison, or from the reason why there is none."""
+        if isinstance(found, str):
+            return cls(compared=0, bytes=0, differences=[], not_compared=found)
+        differences = [DeviceDifference(**dataclasses.asdict(one)) for one in found.differences]
+        return cls(compared=found.devices, bytes=found.bytes, differences=differences)
 
 
 class Protocol(_Part):
@@ -326,6 +366,8 @@ class Result(_Part):
     """null: there was no second witness."""
     not_compared: list[NotCompared]
     """Migrated blocks that nobody looked into."""
+    devices: Devices | None = None
+    """The state of devices and vCPUs; null in older results."""
     protocol: Protocol
     bytes: Bytes
     time: Time

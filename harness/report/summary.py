@@ -7,7 +7,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from harness.report.result import Result
+from harness.report.result import Devices, Result
 from harness.units import human_size
 
 _STYLE = {"pass": "bold green", "fail": "bold red", "inconclusive": "bold yellow"}
@@ -47,6 +47,8 @@ def _rows(result: Result) -> list[tuple[str, str]]:
     if len(result.moves) > 1:
         ends = (f"{end.ended}, {end.skipped} skipped" if end.verdict else end.ended for end in result.moves)
         rows.append(("moves", "; ".join(ends)))
+    if result.devices is not None:
+        rows.append(("devices", _devices(result.devices)))
     rows.append(("guest", _guest(result)))
     if result.not_compared:
         named = ", ".join(f"{block.name} ({block.reason})" for block in result.not_compared)
@@ -85,6 +87,15 @@ def _witnesses(result: Result) -> str | None:
         apart = sum(count for name, count in heard.agreement.items() if name != "both")
         words += f"; both agree on {heard.agreement.get('both', 0)} and differ in {apart}"
     return words + (f"; no walk at {len(heard.missing)} requests" if heard.missing else "")
+
+
+def _devices(devices: Devices) -> str:
+    if devices.not_compared:
+        return f"not compared: {devices.not_compared}"
+    wrong = sum(one.reason is None for one in devices.differences)
+    explained = len(devices.differences) - wrong
+    words = f", {explained} explained" if explained else ""
+    return f"{devices.compared}, {devices.bytes} bytes of state: {wrong} fields differ{words}"
 
 
 def _guest(result: Result) -> str:

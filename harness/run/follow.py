@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from harness.errors import FreepageError, LostError
 from harness.events import Deadline, EventStream
 from harness.evidence.cost_meter import CostMeter
+from harness.evidence.device_state import NOT_SAVED, SavedState
 from harness.memory.access import Image
 from harness.migration import device
 from harness.migration.cleanup import await_cleanup
@@ -33,6 +34,8 @@ class LastLook:
     #: RAMBlocks that are no files, as they were when the vCPUs stopped for the last time.
     others: Mapping[str, Image | OSError] | None = None
     completed_at: float | None = None
+    #: The state of the source's devices.
+    devices: SavedState = NOT_SAVED
     #: QEMU's own reason for a migration that failed.
     reason: str = ""
 
@@ -103,6 +106,7 @@ class RunFollower(Follower):
         # The device's record ends, and its counters stand still, when QEMU has cleaned up.
         await_cleanup(source)
         # A QEMU that broke down just now leaves libvirt's numbers, and the device's record.
+        self.seen.devices = self._sides.source.save_devices()
         with contextlib.suppress(FreepageError):
             self.seen.numbers = from_query_migrate(source.execute("query-migrate"))
             self.seen.counters = device.read_counters(source, device.find_balloon(source))

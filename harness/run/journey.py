@@ -142,7 +142,8 @@ class Journey:
     ) -> Arrival:
         with self._events.step("judge"):
             evidence = gather(switch_over, self._ready.plan.resolved, self._events)
-            memory = judge_memory(evidence.case)
+            facts = () if isinstance(evidence.devices, str) else (evidence.devices,)
+            memory = judge_memory(evidence.case, *facts)
             # The guest that goes on writes to its pages.
             keep_pages(memory.judgement, switch_over, place)
         self._course.moves.append(_completed(memory.judgement, evidence))

@@ -19,6 +19,7 @@ import libvirt
 
 from harness.errors import MachineryError
 from harness.events import Deadline, EventStream
+from harness.evidence.device_state import describe
 from harness.evidence.host_writes import HostWritten, generation_id, host_written
 from harness.evidence.switch_over import Abort, Side, SwitchOver
 from harness.guest.domain import destination_xml
@@ -38,7 +39,7 @@ from harness.migration.statistics import MigrationError, MigrationStatistics, Ra
 from harness.report.folder import RunFolder
 from harness.run.follow import RunFollower
 from harness.run.guest import Guest
-from harness.run.sides import Sides
+from harness.run.sides import Endpoint, Sides
 from harness.script.runner import ScriptRunner
 from harness.script.stage import RunStage
 
@@ -251,9 +252,18 @@ class LiveMigration:
             counters=seen.counters,
             completed_at=seen.completed_at if seen.completed_at is not None else self._events.now(),
             cost=follower.cost.cost(),
+            devices=(seen.devices, destination.save_devices()),
+            describe=lambda: self._describe(destination),
             record=record,
             traces=self._traces(),
         )
+
+    def _describe(self, destination: Endpoint) -> Mapping[str, object]:
+        """QEMU's own account of its devices' fields, by a socket that both of us see."""
+        socket = self._guest.monitor_socket(self._target).with_name("devices.sock")
+        if not destination.process.here:
+            raise MachineryError("the QEMU is on another machine: it has no socket of ours to write to")
+        return describe(destination.monitor, socket, socket)
 
     def _traces(self) -> tuple[Path, Path] | None:
         here, there = self._guest.trace_file(self._origin), self._guest.trace_file(self._target)

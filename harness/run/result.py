@@ -40,6 +40,7 @@ def build_result(
     """Complete the verdict, and put everything down.  ``hosts``: what remote ones tell of themselves."""
     from harness.report.result import (
         Bytes,
+        Devices,
         FoundRule,
         NotCompared,
         Pages,
@@ -92,6 +93,7 @@ def build_result(
             NotCompared(name=name, bytes=size, reason=reason)
             for name, (size, reason) in evidence.not_compared.items()
         ],
+        devices=Devices.of(evidence.devices),
         protocol=Protocol.of(evidence.record.statistics or found.counters),
         bytes=Bytes.of(account, full_pages=numbers.normal_pages, zero_pages=numbers.zero_pages),
         time=Time(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Literal
 
 from harness.errors import MachineryError
 from harness.events import Deadline, EventStream
+from harness.evidence.device_state import SavedState, save
 from harness.hosts.interface import Host, QemuProcess
 from harness.memory.access import Image
 from harness.migration import blocks
@@ -41,6 +43,7 @@ class Endpoint:
     monitor: Monitor
     process: QemuProcess
     closing: contextlib.ExitStack
+    folder: RunFolder
 
     def ramblocks(self) -> tuple[RamBlock, ...]:
         """What it has by now; an incoming migration may change a block's size."""
@@ -54,6 +57,19 @@ class Endpoint:
         if not images:
             raise MachineryError("the guest's RAM is in no file: there is nothing to compare")
         return images
+
+    def save_devices(self) -> SavedState:
+        """The state of its devices and vCPUs; the guest has to stand still."""
+        side = self.monitor.side
+        file = self.folder.file(f"{side}.devices")
+
+        def fetch() -> bytes:
+            self.host.fetch_record(file)
+            data = file.read_bytes()
+            file.unlink()
+            return data
+
+        return save(self.monitor, self.host.record_path(file), fetch)
 
     def copy(self, ramblocks: Sequence[RamBlock]) -> Mapping[str, Image | OSError]:
         """Copies of RAMBlocks that are no files; an error for one that cannot be read."""
@@ -128,4 +144,9 @@ class Sides:
         monitor.listen(self._listen)
         process = host.qemu(path, monitor.pid)
         self._folder.write_text(f"{side}.command", shlex.join(process.command()))
-        return Endpoint(host, monitor, process, self._closing)
+        state = monitor.execute("query-status")
+        running = isinstance(state, Mapping) and state.get("running") is True
+        self._events.emit(
+            "qemu-attached", source=f"{side}.qmp", pid=monitor.pid, running=running, at=time.time()
+        )
+        return Endpoint(host, monitor, process, self._closing, self._folder)

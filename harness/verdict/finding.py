@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import Final
 
 #: The kinds of findings, the gravest first.
-KINDS: Final = ("memory", "witness", "record", "guest", "expectation")
+KINDS: Final = ("memory", "outcome", "device", "witness", "record", "guest", "expectation")
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """Something that makes a run fail: which rule, how often, and in words.
 
-    ``kind``: memory (a page is wrong), witness (the outside walk contradicts the
+    ``kind``: memory (a page is wrong), outcome (how the migration ended), device
+    (the state of a device or vCPU), witness (the outside walk contradicts the
     guest's answer), record (the device's record contradicts itself or the
     protocol), guest (the guest's own checks), expectation.
     """

@@ -17,7 +17,10 @@ from harness.devicestate.sections import Section, read_description, read_section
 from harness.devicestate.virtio import virtio_fields
 from harness.errors import MachineryError
 from harness.evidence.device_state import SavedState, compare_states
-from harness.verdict.device_state import device_state_findings
+from harness.verdict.case import JudgeInput
+from harness.verdict.context import Analyses, Context
+from harness.verdict.finding import Finding
+from harness.verdict.rules.devices import device_state_differs
 
 HEADER = b"QEVM\0\0\0\3"
 
@@ -227,7 +230,9 @@ def test_a_lost_request_has_a_name() -> None:
     assert [str(one) for one in comparison.wrong] == [
         "0000:00:04.0/virtio-blk: vq[0].last_avail_idx 17 -> 16"
     ]
-    (finding,) = device_state_findings(comparison)
+    case = JudgeInput(arm="off", blocks=())
+    (finding,) = device_state_differs(case, Context(Analyses(case), (comparison,)))
+    assert isinstance(finding, Finding)
     assert (finding.rule, finding.kind, finding.count) == ("device-state-differs", "device", 1)
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from harness.errors import ExitCode, MachineryError
 from harness.events import EventStream
+from harness.evidence.device_state import NOT_SAVED
 from harness.evidence.gather import gather
 from harness.evidence.host_writes import HostWritten
 from harness.evidence.witnesses import witnesses_of
@@ -137,6 +138,8 @@ def moved(
         outside=None,
         host_written=HostWritten(),
         traces=None,
+        devices=(NOT_SAVED, NOT_SAVED),
+        describe=dict,
     )
 
 

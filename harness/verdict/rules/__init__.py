@@ -7,6 +7,7 @@ The order here is that of rules of one stage in a verdict.
 # isort: off
 from harness.verdict.rules import pages
 from harness.verdict.rules import blocks
+from harness.verdict.rules import devices
 from harness.verdict.rules import witness
 from harness.verdict.rules import log
 from harness.verdict.rules import counters
@@ -16,4 +17,15 @@ from harness.verdict.rules import course
 from harness.verdict.rules import doubts
 # isort: on
 
-__all__ = ["blocks", "counters", "course", "doubts", "expectations", "guest", "log", "pages", "witness"]
+__all__ = [
+    "blocks",
+    "counters",
+    "course",
+    "devices",
+    "doubts",
+    "expectations",
+    "guest",
+    "log",
+    "pages",
+    "witness",
+]
