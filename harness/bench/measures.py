@@ -30,22 +30,22 @@ class Measure:
 
 def _total(result: Result) -> float:
     # The holds are the oracle's, not the migration's.
-    return result.time.total_ms - result.time.held_ms
+    return result.moved_time.total_ms - result.moved_time.held_ms
 
 
 def _ratio(result: Result) -> float | None:
-    return result.bytes.sent_over_floor if result.bytes.floor_by != "none" else None
+    return result.moved_bytes.sent_over_floor if result.moved_bytes.floor_by != "none" else None
 
 
 def _floor(result: Result) -> float | None:
-    return result.bytes.floor if result.bytes.floor_by != "none" else None
+    return result.moved_bytes.floor if result.moved_bytes.floor_by != "none" else None
 
 
 def _head_ms(result: Result) -> float | None:
     """The head in time of the link: what it sent, at the rate of the whole migration."""
-    if result.arm != "info" or not result.bytes.sent or _total(result) <= 0:
+    if result.arm != "info" or not result.moved_bytes.sent or _total(result) <= 0:
         return None
-    return result.bytes.head / (result.bytes.sent / _total(result))
+    return result.moved_bytes.head / (result.moved_bytes.sent / _total(result))
 
 
 def _cpu(side: Literal["source", "destination"], field: str) -> Callable[[Result], float | None]:
@@ -120,14 +120,16 @@ def _skipped(result: Result) -> float:
 
 MEASURES: Final[tuple[Measure, ...]] = (
     Measure("total_ms", "ms", "less", "total time, without the oracle's holds", _total, gate=True),
-    Measure("downtime_ms", "ms", "less", "down time", lambda r: r.time.downtime_ms, gate=True),
-    Measure("sent_bytes", "B", "less", "bytes sent", lambda r: r.bytes.sent, gate=True),
+    Measure("downtime_ms", "ms", "less", "down time", lambda r: r.moved_time.downtime_ms, gate=True),
+    Measure("sent_bytes", "B", "less", "bytes sent", lambda r: r.moved_bytes.sent, gate=True),
     Measure("floor_bytes", "B", "neither", "floor: what had to be sent", _floor),
     Measure("sent_over_floor", "", "less", "(sent - head) / floor", _ratio, gate=True),
-    Measure("head_bytes", "B", "less", "head: free pages sent before the answer", lambda r: r.bytes.head),
+    Measure(
+        "head_bytes", "B", "less", "head: free pages sent before the answer", lambda r: r.moved_bytes.head
+    ),
     Measure("head_ms", "ms", "less", "head, in time of the link", _head_ms),
-    Measure("full_pages", "", "less", "pages sent whole", lambda r: r.bytes.full_pages),
-    Measure("zero_pages", "", "less", "pages sent as zero", lambda r: r.bytes.zero_pages),
+    Measure("full_pages", "", "less", "pages sent whole", lambda r: r.moved_bytes.full_pages),
+    Measure("zero_pages", "", "less", "pages sent as zero", lambda r: r.moved_bytes.zero_pages),
     Measure("skipped_pages", "", "more", "pages left behind", _skipped),
     Measure("rounds", "", "neither", "rounds", lambda r: r.rounds),
     Measure("cpu_s", "s", "less", "CPU of both QEMUs", _both_cpu),

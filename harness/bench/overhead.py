@@ -107,4 +107,4 @@ def _whole(arm: str, out: Path) -> tuple[float, float]:
         if done.exit_code:
             raise MachineryError(f"a run of the overhead did not pass: {done.stderr.strip()[-500:]}")
     result = Result.from_json((out / "result.json").read_text(encoding="utf-8"), str(out))
-    return result.phases["until_migrated"], result.time.held_ms / 1000
+    return result.phases["until_migrated"], result.moved_time.held_ms / 1000

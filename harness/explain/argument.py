@@ -157,7 +157,7 @@ def _guest(case: Case) -> Iterator[Step]:
 
 
 def _bytes(case: Case) -> Iterator[Step]:
-    sent = case.result.bytes
+    sent = case.result.moved_bytes
     times = f", {sent.sent_over_floor:.3f} times the floor" if sent.sent_over_floor is not None else ""
     parts = (
         ("what had to be sent (the floor)", sent.floor),

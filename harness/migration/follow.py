@@ -74,6 +74,11 @@ class Follower(ABC):
         self._script = script
         self._progress = Progress()
 
+    @property
+    def gone(self) -> tuple[str, ...]:
+        """Sides whose QEMU has ended and should not have."""
+        return tuple(self._progress.gone)
+
     @abstractmethod
     def begun(self) -> None:
         """Both QEMUs are there, and the migration is about to begin."""
@@ -124,6 +129,8 @@ class Follower(ABC):
                 hint="raise migration.timeout_s, or give it more bandwidth or more downtime",
             ) from None
         except QemuGone as error:
+            if error.side not in self._progress.gone:
+                self._progress.gone.append(error.side)
             # That it has ended is what matters, not what it was asked when it did.
             raise self.lost(error.side) from error
         except KeyboardInterrupt:

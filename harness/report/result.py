@@ -18,7 +18,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.devicestate.compare import Comparison
-from harness.errors import InputError
+from harness.errors import InputError, MachineryError
 from harness.memory.walk import FreeWalk, Standing, WalkError
 from harness.report.costs import Cost, Walk, Work
 from harness.report.remote import RemoteReport
@@ -29,6 +29,7 @@ from harness.verdict.judge import Finding, Judgement, PageCounts, Testimony
 VERSION = 1
 #: How many wrong pages are listed with all that is known of each.
 WRONG_PAGES = 100
+_NOT_MOVED = "this result is of a migration that came to no switch-over"
 
 
 def first_problem(error: ValidationError) -> str:
@@ -369,10 +370,12 @@ class Result(_Part):
     devices: Devices | None = None
     """The state of devices and vCPUs; null in older results."""
     protocol: Protocol
-    bytes: Bytes
-    time: Time
-    rounds: int
-    """Passes over memory (QEMU's dirty-sync-count)."""
+    bytes: Bytes | None
+    """null: the migration came to no switch-over."""
+    time: Time | None
+    """null: the migration came to no switch-over."""
+    rounds: int | None
+    """Bitmap syncs (QEMU's dirty-sync-count); null: the migration came to no switch-over."""
     moves: list[MoveEnd] = Field(default=[])
     """The run's migrations in order; everything above is of the last one."""
     guest: GuestReport
@@ -399,6 +402,20 @@ class Result(_Part):
     def as_expected(self) -> bool:
         """Whether the verdict is the one that the scenario is written to show."""
         return self.verdict == self.expected
+
+    @property
+    def moved_bytes(self) -> Bytes:
+        """What was sent by a migration that came to its switch-over."""
+        if self.bytes is None:
+            raise MachineryError(_NOT_MOVED)
+        return self.bytes
+
+    @property
+    def moved_time(self) -> Time:
+        """How long a migration took that came to its switch-over."""
+        if self.time is None:
+            raise MachineryError(_NOT_MOVED)
+        return self.time
 
     def to_json(self) -> str:
         """The document, indented, with a newline at its end."""

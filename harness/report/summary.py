@@ -20,7 +20,7 @@ def _share(part: int, whole: int) -> str:
 
 
 def _rows(result: Result) -> list[tuple[str, str]]:
-    pages, sent, time = result.pages, result.bytes, result.time
+    pages = result.pages
     of_pages = [f"{pages.equal} equal", f"{pages.skipped} skipped ({_share(pages.skipped, pages.total)})"]
     of_pages += [f"{count} {name}" for name, count in pages.explained.items()]
     of_pages.append(f"{pages.wrong} wrong")
@@ -33,17 +33,7 @@ def _rows(result: Result) -> list[tuple[str, str]]:
         rows.append(("protocol", f"not asked: {told.refused}" if told.refused else asked))
     if (words := _witnesses(result)) is not None:
         rows.append(("witnesses", words))
-    witness = {"none": "nobody says what is free", "module": "free by the guest's own answer"}
-    by = witness.get(sent.floor_by, "free by the walk from outside")
-    head = f", of which {human_size(sent.head)} free pages before the first answer" if sent.head else ""
-    rows.append(("sent", f"{human_size(sent.sent)}{head}"))
-    what = "sent less those" if sent.head else "sent"
-    times = "" if sent.sent_over_floor is None else f"; {what} is {sent.sent_over_floor:.2f} times the floor"
-    rows.append(("floor", f"{human_size(sent.floor)} ({by}){times}"))
-    held = f", of which {time.held_ms} ms held for digests" if time.held_ms else ""
-    rows.append(
-        ("time", f"{time.total_ms} ms in {result.rounds} rounds{held}; down for {time.downtime_ms} ms")
-    )
+    rows += _costs(result)
     if len(result.moves) > 1:
         ends = (f"{end.ended}, {end.skipped} skipped" if end.verdict else end.ended for end in result.moves)
         rows.append(("moves", "; ".join(ends)))
@@ -71,6 +61,25 @@ def _rows(result: Result) -> list[tuple[str, str]]:
     rows.append(("replay", result.replay))
     if result.folder:
         rows.append(("run folder", result.folder))
+    return rows
+
+
+def _costs(result: Result) -> list[tuple[str, str]]:
+    """What was sent, and the time that it took."""
+    if result.bytes is None or result.time is None:
+        return []
+    sent, time = result.bytes, result.time
+    witness = {"none": "nobody says what is free", "module": "free by the guest's own answer"}
+    by = witness.get(sent.floor_by, "free by the walk from outside")
+    head = f", of which {human_size(sent.head)} free pages before the first answer" if sent.head else ""
+    rows = [("sent", f"{human_size(sent.sent)}{head}")]
+    what = "sent less those" if sent.head else "sent"
+    times = "" if sent.sent_over_floor is None else f"; {what} is {sent.sent_over_floor:.2f} times the floor"
+    rows.append(("floor", f"{human_size(sent.floor)} ({by}){times}"))
+    held = f", of which {time.held_ms} ms held for digests" if time.held_ms else ""
+    rows.append(
+        ("time", f"{time.total_ms} ms in {result.rounds} rounds{held}; down for {time.downtime_ms} ms")
+    )
     return rows
 
 

@@ -30,14 +30,15 @@ def carry_out(
         from harness.run.journey import Journey
 
         journey = Journey(ready, folder, events, last_message)
-        with journey.migrate_and_judge() as arrival:
-            findings = journey.check(arrival)
+        with journey.migrate_and_judge() as end:
+            findings = journey.check(end)
         from harness.evidence.keep import keep
         from harness.run.result import build_result
 
         with events.step("report"):
             result, judgement = build_result(plan, folder, events, findings, ready.lab.report())
-            keep(findings.evidence, judgement, _title(result), folder, events)
+            if findings.evidence is not None:
+                keep(findings.evidence, judgement, _title(result), folder, events)
     if findings.guest.answers is not None:
         folder.write_whole("guest.json", json.dumps(jsonable(findings.guest.answers), indent=2) + "\n")
     folder.write_whole("result.json", result.to_json())

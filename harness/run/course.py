@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from harness.run.live_migration import LiveMigration
     from harness.scenario.model import Move
     from harness.verdict.judge import MemoryJudgement
+    from harness.verdict.outcome import MigrationOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,8 @@ class Course:
     moves: list[MoveEnd] = field(default_factory=list)
     found: list[Finding] = field(default_factory=list)
     unexercised: list[str] = field(default_factory=list)
+    #: How each migration ended, by both QEMUs.
+    outcomes: list[MigrationOutcome] = field(default_factory=list)
 
     def note_unreached(self, turn: Turn, migration: LiveMigration) -> None:
         """What the script has not come to."""
@@ -65,3 +68,13 @@ class Arrival:
     switch_over: SwitchOver
     evidence: Evidence
     memory: MemoryJudgement
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Setback:
+    """A migration that was to complete and did not: the guest is where it was, if it still is."""
+
+    turn: Turn
+    migration: LiveMigration
+    #: Whether the guest runs on, by the source's own word.
+    guest_runs: bool

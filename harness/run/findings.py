@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 class Findings:
     """All that a run found out; the report is made of it."""
 
-    evidence: Evidence
+    #: None: the migration that was to be judged came to no switch-over.
+    evidence: Evidence | None
     #: The verdict over the memory, to be completed with the rest.
     memory: MemoryJudgement
-    statistics: MigrationStatistics
+    statistics: MigrationStatistics | None
     counters: Mapping[str, object]
     #: Seconds since the stream began: migration completed, held in the device's holds.
-    completed_at: float
+    completed_at: float | None
     held_seconds: float
     guest: GuestReview
     #: How each of the migrations ended.

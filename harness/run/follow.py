@@ -121,4 +121,5 @@ class RunFollower(Follower):
         # that we hear of. The other way round the source goes on.
         if side == "destination" and self._sides.source.monitor.ended():
             side = "source"
+            self._progress.gone = [side]
         return lost(self._sides.host(side), f"the {side}'s QEMU ended during the migration")

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from harness.errors import GuestLost, HostLost, MachineryError
 from harness.events import Deadline, EventStream
 from harness.evidence.gather import Evidence, gather
-from harness.evidence.guest_checks import CHECK_SECONDS, WRONG_GUEST_SECONDS, Answers, check, look, resume
+from harness.evidence.guest_checks import CHECK_SECONDS, WRONG_GUEST_SECONDS, check, look, resume
 from harness.evidence.keep import keep_pages
 from harness.evidence.switch_over import Abort, SwitchOver
 from harness.evidence.work_meter import WorkMeter
@@ -23,11 +24,13 @@ from harness.memory.record import Request
 from harness.migration.statistics import MigrationError
 from harness.report.folder import RunFolder
 from harness.report.result import MoveEnd
-from harness.run.course import Arrival, Course, Turn
+from harness.run.course import Arrival, Course, Setback, Turn
 from harness.run.findings import Findings, GuestReview
 from harness.run.live_migration import LiveMigration
+from harness.scenario.actions.migration import Cont, Stop
 from harness.verdict.finding import Finding
-from harness.verdict.judge import Judgement, judge_memory
+from harness.verdict.judge import JudgeInput, Judgement, judge_memory
+from harness.verdict.outcome import MigrationOutcome, outcome_findings
 
 if TYPE_CHECKING:
     import libvirt
@@ -53,7 +56,7 @@ class Journey:
         self._course = Course(meter, last_message)
 
     @contextlib.contextmanager
-    def migrate_and_judge(self) -> Iterator[Arrival]:
+    def migrate_and_judge(self) -> Iterator[Arrival | Setback]:
         """Steps 6 to 8, for each of the moves.  In the block the last migration's QEMUs still stand."""
         ready, course = self._ready, self._course
         moves = ready.plan.resolved.scenario.moves
@@ -65,7 +68,10 @@ class Journey:
             with LiveMigration(ready.guest, hosts, place, self._events, self._entries(number)) as migration:
                 end = self._migrate(turn, migration, domain)
                 if isinstance(end, Abort):
-                    self._gone_on(turn, end)
+                    runs = self._gone_on(turn, migration, end)
+                    if turn.move.ends == "completed" or not runs:
+                        yield Setback(turn, migration, runs)
+                        return
                     continue
                 arrival = self._judge(turn, migration, end, place)
                 if arrival.memory.verdict == "fail" or turn.last:
@@ -75,8 +81,34 @@ class Journey:
                 domain, hosts = end.domain, (hosts[1], hosts[0])
         raise AssertionError("the last move is one that completes")
 
-    def check(self, arrival: Arrival) -> Findings:
+    def check(self, end: Arrival | Setback) -> Findings:
         """Step 9: the guest goes on, and checks itself.  All that the run has found out."""
+        return self._check_arrival(end) if isinstance(end, Arrival) else self._check_setback(end)
+
+    def _check_setback(self, setback: Setback) -> Findings:
+        """A guest that could not leave has to be unharmed."""
+        course = self._course
+        review = GuestReview(None, None)
+        with self._events.step("check"):
+            if setback.guest_runs:
+                review = self._ask_guest(setback.turn)
+        scenario = self._ready.plan.resolved.scenario
+        nothing = JudgeInput(arm="off", blocks=(), expect=scenario.expect)
+        return Findings(
+            evidence=None,
+            memory=judge_memory(nothing),
+            statistics=None,
+            counters={},
+            completed_at=None,
+            held_seconds=0.0,
+            guest=review,
+            moves=tuple(course.moves),
+            found=tuple(course.found),
+            unexercised=tuple(course.unexercised),
+            free_blocks=course.meter.free_blocks,
+        )
+
+    def _check_arrival(self, arrival: Arrival) -> Findings:
         course, switch_over = self._course, arrival.switch_over
         with self._events.step("check"):
             review = self._review(arrival)
@@ -106,8 +138,9 @@ class Journey:
         with self._events.step("migrate", arm=scenario.arm, move=turn.number) as step:
             try:
                 end = migration.run(domain, scenario.migration)
-            except MigrationError as error:
-                if turn.move.ends == "completed":
+            except (MigrationError, GuestLost) as error:
+                # What goes wrong before QEMU has begun says nothing of the migration.
+                if not migration.begun:
                     raise
                 end = migration.abort(error)
                 step.note(ended=end.ended, reason=end.reason)
@@ -125,17 +158,43 @@ class Journey:
             course.last_message = migration.last_message
         return end
 
-    def _gone_on(self, turn: Turn, end: Abort) -> None:
-        """After a migration that was given up the guest goes on where it was."""
+    def _gone_on(self, turn: Turn, migration: LiveMigration, end: Abort) -> bool:
+        """After a migration that was given up the guest goes on where it was.  Whether it does."""
         self._course.moves.append(MoveEnd(ended=end.ended, reason=end.reason))
         reason = turn.move.reason
         if reason is not None and reason not in end.reason:
             text = f"the reason given is {end.reason!r}, expected {reason!r} in it"
             self._course.found.append(Finding("migration-reason", "expectation", turn.named(text)))
+        outcome = migration.outcome(end.ended, stands_still=self._left_stopped(turn))
+        self._note_outcome(turn, outcome)
+        if outcome.source.end is not None:
+            return False
         control = self._ready.guest.control
         control.rebind(turn.hosts[0].name)
+        if not outcome.source.runs:
+            return False
         deadline = Deadline(GOES_ON_SECONDS, "the guest's answer after a migration given up")
-        control.call("ping", deadline=deadline)
+        try:
+            control.call("ping", deadline=deadline)
+        except GuestLost as error:
+            self._note_death(turn, error)
+            return False
+        return True
+
+    def _left_stopped(self, turn: Turn) -> bool:
+        """Whether the script has left the guest stopped."""
+        actions = [action for entry in self._entries(turn.number) for action in entry.do]
+        last = next((one for one in reversed(actions) if isinstance(one, Stop | Cont)), None)
+        return isinstance(last, Stop)
+
+    def _note_outcome(self, turn: Turn, outcome: MigrationOutcome) -> None:
+        self._course.outcomes.append(outcome)
+        found = outcome_findings(outcome)
+        self._course.found += [replace(finding, text=turn.named(finding.text)) for finding in found]
+
+    def _note_death(self, turn: Turn, error: GuestLost) -> None:
+        text = f"the guest, whose memory was right, did not go on: {error.message}"
+        self._course.found.append(Finding("guest-died", "guest", turn.named(text)))
 
     def _judge(
         self, turn: Turn, migration: LiveMigration, switch_over: SwitchOver, place: RunFolder
@@ -156,6 +215,7 @@ class Journey:
             course.unexercised.append(turn.named(arrival.memory.judgement.reason))
         control = self._ready.guest.control
         resume(arrival.switch_over.domain, control, turn.hosts[1].name, self._events)
+        self._note_outcome(turn, migration.outcome("completed"))
         migration.resumed(Deadline(SCRIPT_SECONDS, "the rest of the script"))
         course.note_unreached(turn, migration)
         course.found += self._look_at_devices(arrival)
@@ -172,32 +232,46 @@ class Journey:
 
     def _review(self, arrival: Arrival) -> GuestReview:
         """One whose memory is wrong may hang for good, and adds nothing to its verdict."""
-        course, turn, migration = self._course, arrival.turn, arrival.migration
+        turn, migration = arrival.turn, arrival.migration
         wrong = arrival.memory.verdict == "fail"
-        answers: Answers | None = None
+        control = self._ready.guest.control
         work: Work | None = None
         try:
-            control = self._ready.guest.control
             resume(arrival.switch_over.domain, control, turn.hosts[1].name, self._events)
-            work = course.meter.end()
+            self._note_outcome(turn, migration.outcome("completed"))
+            work = self._course.meter.end()
             patience = WRONG_GUEST_SECONDS if wrong else SCRIPT_SECONDS
             migration.resumed(Deadline(patience, "the rest of the script"))
-            course.found += self._look_at_devices(arrival)
             bad = migration.verify_owned(Deadline(patience, "the script's own pages"))
             if bad:
                 text = turn.named(f"the guest found {bad} of the script's pages with wrong content")
-                course.found.append(Finding("guest-pages", "guest", text, bad))
-            seconds = WRONG_GUEST_SECONDS if wrong else CHECK_SECONDS
-            resolved, since = self._ready.plan.resolved, course.last_message
-            answers = check(control, resolved, since, self._events, seconds=seconds)
+                self._course.found.append(Finding("guest-pages", "guest", text, bad))
         except MachineryError as error:
-            # A guest with wrong memory may well die of it, or lose its mind and talk nonsense:
-            # that is the verdict, not its end.
-            if not wrong or isinstance(error, HostLost):
-                raise
-            gone = error if isinstance(error, GuestLost) else GuestLost(error.message)
-            return GuestReview(answers, gone, work)
+            return self._lost(turn, error, wrong=wrong, work=work)
+        return self._ask_guest(turn, wrong=wrong, work=work)
+
+    def _ask_guest(self, turn: Turn, *, wrong: bool = False, work: Work | None = None) -> GuestReview:
+        """The guest's own checks."""
+        resolved, since = self._ready.plan.resolved, self._course.last_message
+        seconds = WRONG_GUEST_SECONDS if wrong else CHECK_SECONDS
+        try:
+            answers = check(self._ready.guest.control, resolved, since, self._events, seconds=seconds)
+        except MachineryError as error:
+            return self._lost(turn, error, wrong=wrong, work=work)
         return GuestReview(answers, None, work)
+
+    def _lost(self, turn: Turn, error: MachineryError, *, wrong: bool, work: Work | None) -> GuestReview:
+        """A guest that is lost on its new host.
+
+        One with wrong memory may well die of it, or lose its mind and talk nonsense: that
+        is the verdict, not its end.  One whose memory is right has died of something else.
+        """
+        gone = error if isinstance(error, GuestLost) else None
+        if isinstance(error, HostLost) or (gone is None and not wrong):
+            raise error
+        if not wrong and gone is not None:
+            self._note_death(turn, gone)
+        return GuestReview(None, gone or GuestLost(error.message), work)
 
 
 def _completed(memory: Judgement, evidence: Evidence) -> MoveEnd:

@@ -9,6 +9,7 @@ migration.resumed(deadline)
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -17,13 +18,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import libvirt
 
-from harness.errors import MachineryError
-from harness.events import Deadline, EventStream
+from harness.errors import DeadlineExceeded, FreepageError, MachineryError
+from harness.events import Deadline, Event, EventStream
 from harness.evidence.device_state import describe
 from harness.evidence.host_writes import HostWritten, generation_id, host_written
+from harness.evidence.outcomes import account_of
 from harness.evidence.switch_over import Abort, Side, SwitchOver
 from harness.guest.domain import destination_xml
 from harness.hosts.interface import Host
+from harness.hosts.qemu_log import last_words
 from harness.memory.access import Image
 from harness.migration.confirm import ConfirmGate
 from harness.migration.direct import ARGUMENTS, DirectJob
@@ -35,13 +38,15 @@ from harness.migration.modes import Modes
 from harness.migration.outside import OutsideWalk
 from harness.migration.qmp import Monitor
 from harness.migration.request import MigrationRequest
-from harness.migration.statistics import MigrationError, MigrationStatistics, RamBlock, from_job_stats
+from harness.migration.statistics import MigrationStatistics, RamBlock, from_job_stats
 from harness.report.folder import RunFolder
 from harness.run.follow import RunFollower
 from harness.run.guest import Guest
+from harness.run.last_words import NAME
 from harness.run.sides import Endpoint, Sides
 from harness.script.runner import ScriptRunner
 from harness.script.stage import RunStage
+from harness.verdict.outcome import Ending, MigrationOutcome
 
 if TYPE_CHECKING:
     from harness.scenario.load import Migration
@@ -50,6 +55,10 @@ if TYPE_CHECKING:
 
 #: For what a script has begun when its migration is given up; the guest may be emulated.
 GIVEN_UP_SECONDS: Final = 60.0
+#: How long libvirt may take to end the QEMU that the guest has left.
+END_SECONDS: Final = 15.0
+#: Lines of a QEMU's own log that are looked through for what it says of itself.
+MOST_WORDS: Final = 400
 
 
 class LiveMigration:
@@ -78,6 +87,8 @@ class LiveMigration:
         self._stage = RunStage(guest.plan.resolved, guest.control, guest.load, self._target, events)
         self._script = ScriptRunner(script, self._stage, events, self._inbox.put, on_moment)
         self._running: tuple[RunFollower, Job] | None = None
+        #: Events from here on are of this migration.
+        self._since = len(events.history()) - 1
 
     def __enter__(self) -> LiveMigration:
         return self
@@ -158,10 +169,11 @@ class LiveMigration:
         self._script.happened("resumed")
         self._script.settle(self._inbox.get, deadline)
 
-    def abort(self, error: MigrationError) -> Abort:
+    def abort(self, error: MachineryError) -> Abort:
         """What became of a migration that did not complete, when the script has done what it has begun."""
         # QEMU's own word may come after libvirt's; what it said before this answer has come before it.
-        self._sides.source.monitor.execute("query-status")
+        with contextlib.suppress(FreepageError):
+            self._sides.source.monitor.execute("query-status")
         reason = ""
         if self._running is not None:
             follower, job = self._running
@@ -177,6 +189,43 @@ class LiveMigration:
         if end is None:
             raise MachineryError("the destination's monitor is not connected yet")
         return end.monitor
+
+    def outcome(self, ending: Ending, *, stands_still: bool = False) -> MigrationOutcome:
+        """How the migration ended, by both QEMUs and by what became of their processes.
+
+        ``ending``: what the run takes it for.  ``stands_still``: the guest is meant to.
+        """
+        # libvirt ends one of the two; how it ended is known when the lab's init has reaped it.
+        leaving = self._sides.source if ending == "completed" else self._sides.destination
+        if leaving is not None and leaving.process.here:
+            self._wait_for_end(leaving.monitor.pid)
+        history = self._events.history()
+        source, destination = (
+            account_of(side, history, since=self._since, words=self._qemu_words(side))
+            for side in ("source", "destination")
+        )
+        unasked = frozenset(self._running[0].gone) if self._running is not None else frozenset()
+        cancelled = self._stage.outcome.cancelled
+        return MigrationOutcome(ending, source, destination, cancelled, stands_still, unasked)
+
+    def _wait_for_end(self, pid: int) -> None:
+        def ended(event: Event) -> bool:
+            return event.kind == "process-ended" and event.data.get("pid") == pid
+
+        # One that does not end goes on, which the account says as well.
+        with contextlib.suppress(DeadlineExceeded):
+            self._events.wait(ended, Deadline(END_SECONDS, "the end of a QEMU"), after=self._since)
+
+    def _qemu_words(self, side: str) -> tuple[str, ...]:
+        """What a QEMU of this migration itself has said; nothing of one that never was."""
+        if side == "destination" and self._sides.destination is None:
+            return ()
+        return last_words(self._sides.host(side).qemu_log(NAME), lines=MOST_WORDS)
+
+    @property
+    def begun(self) -> bool:
+        """Whether QEMU has begun to migrate: what goes wrong before is not the migration's."""
+        return self._sides.destination is not None
 
     @property
     def findings(self) -> Sequence[Finding]:

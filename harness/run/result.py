@@ -15,9 +15,11 @@ from harness.report.folder import RunFolder
 from harness.run.findings import Findings
 
 if TYPE_CHECKING:
+    from harness.migration.statistics import MigrationStatistics
     from harness.report.costs import Walk
     from harness.report.remote import RemoteReport
-    from harness.report.result import GuestReport, Result
+    from harness.report.result import Bytes, GuestReport, Result, Time
+    from harness.verdict.floor import Account
     from harness.verdict.judge import Judgement
 
 
@@ -39,14 +41,12 @@ def build_result(
 ) -> tuple[Result, Judgement]:
     """Complete the verdict, and put everything down.  ``hosts``: what remote ones tell of themselves."""
     from harness.report.result import (
-        Bytes,
         Devices,
         FoundRule,
         NotCompared,
         Pages,
         Protocol,
         Result,
-        Time,
         witnesses_of,
         wrong_pages_of,
     )
@@ -54,22 +54,23 @@ def build_result(
     from harness.verdict.floor import account_of
 
     scenario, numbers, evidence = plan.resolved.scenario, found.statistics, found.evidence
-    account = account_of(
-        evidence.case,
-        evidence.record,
-        evidence.digests,
-        sent=numbers.sent,
-        pages_sent=numbers.normal_pages + numbers.zero_pages,
-        multifd=scenario.migration.multifd > 0,
-        walk=evidence.free.walk if evidence.free else None,
-        walk_at=evidence.free.request if evidence.free else None,
-    )
-    facts: list[object] = [
-        SentOverFloor(account.sent_over_floor),
-        CourseOfRun(found.found, found.unexercised),
-    ]
+    facts: list[object] = [CourseOfRun(found.found, found.unexercised)]
+    account = None
+    if evidence is not None and numbers is not None:
+        account = account_of(
+            evidence.case,
+            evidence.record,
+            evidence.digests,
+            sent=numbers.sent,
+            pages_sent=numbers.normal_pages + numbers.zero_pages,
+            multifd=scenario.migration.multifd > 0,
+            walk=evidence.free.walk if evidence.free else None,
+            walk_at=evidence.free.request if evidence.free else None,
+        )
+        facts.insert(0, SentOverFloor(account.sent_over_floor))
     if found.guest.checks is not None:
         facts.append(found.guest.checks)
+    recorded = evidence.record.statistics if evidence is not None else None
     judgement = found.memory.complete(*facts)
     versions = jsonable(plan.versions())
     assert isinstance(versions, dict)
@@ -88,21 +89,16 @@ def build_result(
         findings=[FoundRule.of(finding) for finding in judgement.findings],
         wrong_pages=wrong_pages_of(judgement),
         observed=dict(judgement.observed),
-        witnesses=witnesses_of(judgement.testimony, evidence.at_end),
+        witnesses=witnesses_of(judgement.testimony, evidence.at_end) if evidence is not None else None,
         not_compared=[
             NotCompared(name=name, bytes=size, reason=reason)
-            for name, (size, reason) in evidence.not_compared.items()
+            for name, (size, reason) in (evidence.not_compared.items() if evidence is not None else ())
         ],
-        devices=Devices.of(evidence.devices),
-        protocol=Protocol.of(evidence.record.statistics or found.counters),
-        bytes=Bytes.of(account, full_pages=numbers.normal_pages, zero_pages=numbers.zero_pages),
-        time=Time(
-            total_ms=numbers.total_ms,
-            downtime_ms=numbers.downtime_ms,
-            setup_ms=numbers.setup_ms,
-            held_ms=round(1000 * found.held_seconds),
-        ),
-        rounds=numbers.rounds,
+        devices=Devices.of(evidence.devices) if evidence is not None else None,
+        protocol=Protocol.of(recorded or found.counters),
+        bytes=_bytes(account, numbers),
+        time=_time(numbers, found.held_seconds),
+        rounds=numbers.rounds if numbers is not None else None,
         moves=list(found.moves),
         guest=_guest_report(found),
         cost=found.cost,
@@ -118,6 +114,27 @@ def build_result(
     return result, judgement
 
 
+def _bytes(account: Account | None, numbers: MigrationStatistics | None) -> Bytes | None:
+    from harness.report.result import Bytes
+
+    if account is None or numbers is None:
+        return None
+    return Bytes.of(account, full_pages=numbers.normal_pages, zero_pages=numbers.zero_pages)
+
+
+def _time(numbers: MigrationStatistics | None, held_seconds: float) -> Time | None:
+    from harness.report.result import Time
+
+    if numbers is None:
+        return None
+    return Time(
+        total_ms=numbers.total_ms,
+        downtime_ms=numbers.downtime_ms,
+        setup_ms=numbers.setup_ms,
+        held_ms=round(1000 * held_seconds),
+    )
+
+
 def _remote(plan: RunPlan, hosts: Mapping[str, object] | None) -> RemoteReport | None:
     if hosts is None:
         return None
@@ -129,15 +146,19 @@ def _remote(plan: RunPlan, hosts: Mapping[str, object] | None) -> RemoteReport |
 
 
 def _reason(judgement: Judgement, found: Findings) -> str:
-    return judgement.reason + (
-        f"; the guest was lost when it went on: {found.guest.lost.message}" if found.guest.lost else ""
-    )
+    lost = found.guest.lost
+    # Where its end is a finding, the reason has the words already.
+    if lost is None or any(finding.rule == "guest-died" for finding in judgement.findings):
+        return judgement.reason
+    return f"{judgement.reason}; the guest was lost when it went on: {lost.message}"
 
 
 def _phases(plan: RunPlan, events: EventStream, found: Findings) -> dict[str, float]:
     """Seconds by step, and from the command's start to the completed migration."""
     phases = {name: round(seconds, 3) for name, seconds in step_seconds(events.history()).items()}
     # The stream began a moment after the command did.
+    if found.completed_at is None:
+        return phases
     before = time.monotonic() - plan.began - events.now()
     return {**phases, "until_migrated": round(before + found.completed_at, 3)}
 

@@ -26,6 +26,9 @@ CRASH_SIGNALS: Final = frozenset(
     {"SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE", "SIGTRAP", "SIGSYS", "SIGQUIT"}
 )
 
+#: What a QEMU says that does not take a part of the stream (migration/savevm.c).
+_REFUSAL: Final = "rror while loading state"
+
 #: A guest cannot run on both sides for less than the clock's own resolution.
 _INSTANT: Final = 1e-6
 
@@ -74,11 +77,12 @@ class QemuAccount:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class MigrationOutcome:
     """The end of one migration.
 
     ``ending`` is what libvirt and the run took it for.  ``cancelled``: somebody
     asked QEMU to give it up.  ``stands_still``: the scenario left the guest stopped.
+    ``unasked``: sides whose QEMU ended, though nobody had asked it to.
     """
 
     ending: Ending
@@ -86,6 +90,7 @@ class Outcome:
     destination: QemuAccount
     cancelled: bool = False
     stands_still: bool = False
+    unasked: frozenset[str] = frozenset()
 
     @property
     def sides(self) -> tuple[QemuAccount, QemuAccount]:
@@ -93,12 +98,17 @@ class Outcome:
         return self.source, self.destination
 
 
-def outcome_findings(outcome: Outcome) -> list[Finding]:
+def outcome_findings(outcome: MigrationOutcome) -> list[Finding]:
     """Everything that is wrong with how a migration ended."""
-    return [*_both_run(outcome), *_none_runs(outcome), *_crashes(outcome), *_disagreements(outcome)]
+    return [
+        *_both_run(outcome),
+        *_none_runs(outcome),
+        *_ends(outcome),
+        *_disagreements(outcome),
+    ]
 
 
-def overlap(outcome: Outcome) -> float:
+def overlap(outcome: MigrationOutcome) -> float:
     """For how many seconds both QEMUs ran the guest at once; infinite while they still do."""
     total = 0.0
     for begin, end in outcome.source.running:
@@ -120,7 +130,7 @@ def after_completion(account: QemuAccount) -> float:
     return sum(max(0.0, _end(end) - max(begin, account.completed)) for begin, end in account.running)
 
 
-def _both_run(outcome: Outcome) -> Iterator[Finding]:
+def _both_run(outcome: MigrationOutcome) -> Iterator[Finding]:
     seconds = overlap(outcome)
     if seconds > _INSTANT:
         for_how_long = "and still do" if seconds == float("inf") else f"for {1000 * seconds:.1f} ms"
@@ -132,24 +142,33 @@ def _both_run(outcome: Outcome) -> Iterator[Finding]:
         )
 
 
-def _none_runs(outcome: Outcome) -> Iterator[Finding]:
+def _none_runs(outcome: MigrationOutcome) -> Iterator[Finding]:
     if outcome.stands_still or any(side.runs for side in outcome.sides):
         return
     yield Finding("none-runs", KIND, f"no QEMU runs the guest after the migration ended {outcome.ending}")
 
 
-def _crashes(outcome: Outcome) -> Iterator[Finding]:
+def _ends(outcome: MigrationOutcome) -> Iterator[Finding]:
+    """QEMU's own words come first: they say what a reader wants to know."""
     for account in outcome.sides:
-        crashed = account.end is not None and account.end.signal in CRASH_SIGNALS
-        if not (crashed or account.reports):
-            continue
-        said = account.reports or account.last_words[-1:]
-        how = f"ended by {account.end}" if crashed else "reports a fault of its own"
-        words = f": {said[0]}" if said else ""
-        yield Finding("qemu-crashed", KIND, f"the {account.side}'s QEMU {how}{words}")
+        end = account.end
+        crashed = end is not None and end.signal in CRASH_SIGNALS
+        said = (*account.reports, *account.last_words[-1:])
+        words = f"{said[0]}: " if said else ""
+        if crashed:
+            yield Finding("qemu-crashed", KIND, f"{words}the {account.side}'s QEMU ended by {end}")
+        elif account.reports:
+            yield Finding("qemu-crashed", KIND, f"{words}so says the {account.side}'s QEMU of itself")
+        elif account.side in outcome.unasked:
+            refusal = next((line for line in account.last_words if _REFUSAL in line), None)
+            how = f"the {account.side}'s QEMU ended" + (f" with {end}" if end is not None else "")
+            if account.side == "destination" and refusal is not None:
+                yield Finding("destination-refused", KIND, f"{refusal}: {how}")
+            else:
+                yield Finding("qemu-ended", KIND, f"{words}{how}, which nobody had asked it to do")
 
 
-def _disagreements(outcome: Outcome) -> Iterator[Finding]:
+def _disagreements(outcome: MigrationOutcome) -> Iterator[Finding]:
     source, destination = outcome.source.status, outcome.destination.status
     if outcome.ending == "completed":
         for account in outcome.sides:

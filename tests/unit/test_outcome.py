@@ -12,14 +12,14 @@ import pytest
 from harness.events import Deadline, EventStream
 from harness.evidence.outcomes import account_of, process_end, reports_in
 from harness.hosts.obituary import Obituaries, parse, write
-from harness.verdict.outcome import Outcome, ProcessEnd, QemuAccount, outcome_findings, overlap
+from harness.verdict.outcome import MigrationOutcome, ProcessEnd, QemuAccount, outcome_findings, overlap
 
 SOURCE = QemuAccount("source", ("setup", "active", "completed"), ((0.0, 5.0),))
 DESTINATION = QemuAccount("destination", ("active", "completed"), ((6.0, None),))
-CLEAN = Outcome("completed", SOURCE, DESTINATION)
+CLEAN = MigrationOutcome("completed", SOURCE, DESTINATION)
 
 
-def rules(outcome: Outcome) -> list[str]:
+def rules(outcome: MigrationOutcome) -> list[str]:
     return [finding.rule for finding in outcome_findings(outcome)]
 
 
@@ -30,7 +30,7 @@ def test_a_clean_migration_is_clean() -> None:
 def test_a_clean_cancel_is_clean() -> None:
     source = replace(SOURCE, statuses=("active", "cancelling", "cancelled"), running=((0.0, None),))
     destination = replace(DESTINATION, statuses=("active",), running=(), end=ProcessEnd(status=0))
-    assert rules(Outcome("cancelled", source, destination, cancelled=True)) == []
+    assert rules(MigrationOutcome("cancelled", source, destination, cancelled=True)) == []
 
 
 def test_two_that_run_at_once() -> None:
@@ -50,9 +50,9 @@ def test_one_that_hands_over_does_not_run_beside_the_other() -> None:
 def test_a_source_that_goes_on_after_its_own_completion() -> None:
     source = replace(SOURCE, running=((0.0, 5.0), (6.0, 7.0)), completed=5.5)
     destination = replace(DESTINATION, running=((8.0, None),))
-    assert rules(Outcome("completed", source, destination)) == ["two-run"]
+    assert rules(MigrationOutcome("completed", source, destination)) == ["two-run"]
     before = replace(source, running=((0.0, 5.0), (5.1, 5.4)))
-    assert rules(Outcome("completed", before, destination)) == []
+    assert rules(MigrationOutcome("completed", before, destination)) == []
 
 
 def test_nobody_runs() -> None:
@@ -88,20 +88,20 @@ def test_a_sanitizer_report_counts_without_an_end() -> None:
 def test_the_destination_completed_and_the_source_did_not() -> None:
     source = replace(SOURCE, statuses=("pre-switchover", "cancelling", "cancelled"), running=((0.0, None),))
     destination = replace(DESTINATION, running=())
-    assert rules(Outcome("cancelled", source, destination, cancelled=True)) == ["status-disagrees"]
+    assert rules(MigrationOutcome("cancelled", source, destination, cancelled=True)) == ["status-disagrees"]
 
 
 def test_a_cancel_that_ends_as_failed() -> None:
     source = replace(SOURCE, statuses=("setup", "failed"), running=((0.0, None),))
     destination = replace(DESTINATION, statuses=(), running=())
-    assert rules(Outcome("cancelled", source, destination, cancelled=True)) == ["status-disagrees"]
-    assert rules(Outcome("failed", source, destination)) == []
+    assert rules(MigrationOutcome("cancelled", source, destination, cancelled=True)) == ["status-disagrees"]
+    assert rules(MigrationOutcome("failed", source, destination)) == []
 
 
 def test_a_source_that_completed_though_the_run_says_failed() -> None:
     source = replace(SOURCE, running=((0.0, None),))
     destination = replace(DESTINATION, statuses=("active",), running=(), end=ProcessEnd(signal="SIGKILL"))
-    assert rules(Outcome("failed", source, destination)) == ["status-disagrees"]
+    assert rules(MigrationOutcome("failed", source, destination)) == ["status-disagrees"]
 
 
 # --- from the event stream
@@ -133,7 +133,7 @@ def test_accounts_from_events() -> None:
     )
     assert destination.running == ((104.0, None),)
     assert destination.runs
-    assert rules(Outcome("completed", source, destination)) == ["qemu-crashed"]
+    assert rules(MigrationOutcome("completed", source, destination)) == ["qemu-crashed"]
 
 
 def test_the_end_of_a_process_ends_its_running() -> None:

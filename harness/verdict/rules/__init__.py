@@ -7,6 +7,7 @@ The order here is that of rules of one stage in a verdict.
 # isort: off
 from harness.verdict.rules import pages
 from harness.verdict.rules import blocks
+from harness.verdict.rules import outcome
 from harness.verdict.rules import devices
 from harness.verdict.rules import witness
 from harness.verdict.rules import log
@@ -26,6 +27,7 @@ __all__ = [
     "expectations",
     "guest",
     "log",
+    "outcome",
     "pages",
     "witness",
 ]

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How each of the run's migrations ended: names of what :mod:`harness.verdict.outcome` finds.
+
+The findings come with the course of the run, because a run has several migrations.
+"""
+
+from __future__ import annotations
+
+from harness.verdict.outcome import KIND
+from harness.verdict.registry import announce
+
+announce(
+    KIND,
+    {
+        "two-run": "both QEMUs ran the guest at once, or the source went on with a guest that had moved",
+        "none-runs": "no QEMU runs the guest in the end",
+        "qemu-crashed": "a QEMU ended by a signal of its own making, or a sanitizer reports a fault of it",
+        "qemu-ended": "a QEMU ended during a migration, and nobody had asked it to",
+        "destination-refused": "the destination's QEMU did not take a part of the stream",
+        "status-disagrees": "the two QEMUs, or QEMU and libvirt, say different things of the migration's end",
+        "stuck": "for `migration.stuck_s` nothing of the migration moved, or QEMU did not answer",
+    },
+)
+announce(
+    "guest",
+    {
+        "guest-died": "a guest whose memory is right panics, ends or falls silent after its migration",
+    },
+)
