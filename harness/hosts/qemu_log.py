@@ -11,6 +11,11 @@ from typing import Final
 _CONTINUED: Final = re.compile(r"\s*\\\n")
 
 
+#: What libvirt itself notes in the log, with a time of its own form: how a QEMU was started, that it has
+#: ended, and that we pass it arguments of our own.
+_LIBVIRTS: Final = re.compile(r"\d{4}-\d\d-\d\d [\d:.]+\+0000: (starting up|shutting down|.* is tainted: )")
+
+
 def last_words(log: Path, lines: int = 15) -> tuple[str, ...]:
     """What QEMU itself said, from libvirt's log of it: all that is not its command line."""
     return tuple(_log_parts(log)[1][-lines:])
@@ -34,7 +39,6 @@ def _log_parts(log: Path) -> tuple[tuple[str, ...], list[str]]:
             words = shlex.split(line)
             command = tuple(words[next((i for i, word in enumerate(words) if "=" not in word), 0) :])
             said = []
-        elif command and " is tainted: " not in line:
-            # (libvirt notes there that we pass arguments of our own, which we know.)
+        elif command and not _LIBVIRTS.match(line):
             said.append(line)
     return command, said

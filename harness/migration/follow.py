@@ -15,6 +15,7 @@ ends with ``cont``: all of it in the main thread, by plain calls.
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,13 +23,16 @@ from typing import Final, Protocol
 
 import libvirt
 
-from harness.errors import DeadlineExceeded, LostError
+from harness.errors import DeadlineExceeded, FreepageError, LostError
 from harness.events import Deadline
 from harness.migration.hold import Moments
-from harness.migration.inbox import Completion, Inbox, JobEnd
+from harness.migration.inbox import Completion, Inbox, Incoming, JobEnd
 from harness.migration.job import Job
 from harness.migration.qmp import CLOSED, QemuGone, QmpEvent
-from harness.migration.statistics import MigrationError
+from harness.migration.statistics import MigrationError, StuckError
+
+#: After so long without an event QEMU is asked whether the migration still moves.
+_TURN_SECONDS: Final = 2.0
 
 #: The source has stopped for good, or is about to say so: its RAM no longer changes by vCPUs.
 SWITCH_OVER: Final = frozenset({"pre-switchover", "device"})
@@ -95,6 +99,10 @@ class Follower(ABC):
     def lost(self, side: str) -> LostError:
         """The error for a QEMU that is gone."""
 
+    def stuck(self) -> str | None:
+        """What has stood still for too long, in words.  Asked whenever nothing has come for a while."""
+        return None
+
     def active(self) -> None:  # noqa: B027 - most have nothing to do
         """The migration has begun to send."""
 
@@ -113,10 +121,12 @@ class Follower(ABC):
         """
         try:
             while True:
-                item = self._inbox.get(deadline)
-                if isinstance(item, JobEnd):
+                item = self._next(deadline)
+                if item is None:
+                    self._look_for_progress(job)
+                elif isinstance(item, JobEnd):
                     return self._end(item)
-                if isinstance(item, Completion):
+                elif isinstance(item, Completion):
                     self._script.answered(item)
                 elif item.name == CLOSED:
                     self._closed(item.side, job)
@@ -136,6 +146,23 @@ class Follower(ABC):
         except KeyboardInterrupt:
             job.cancel(self._inbox)
             raise
+
+    def _next(self, deadline: Deadline) -> Incoming | None:
+        """What comes next; None: nothing has come for a while."""
+        turn = deadline.sub(_TURN_SECONDS, deadline.what)
+        try:
+            return self._inbox.get(turn)
+        except DeadlineExceeded:
+            deadline.check()
+            return None
+
+    def _look_for_progress(self, job: Job) -> None:
+        words = self.stuck()
+        if words is None:
+            return
+        with contextlib.suppress(FreepageError):
+            job.cancel(self._inbox)
+        raise StuckError(words)
 
     def hear_rest(self, job: Job) -> None:
         """Tell script and job what has come after the end, without waiting for more."""

@@ -21,6 +21,10 @@ class MigrationError(MachineryError):
     """Libvirt or QEMU gave the migration up."""
 
 
+class StuckError(MigrationError):
+    """Nothing of the migration moved any more, or QEMU did not answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class MigrationStatistics:
     """What a completed migration cost.  ``sent`` is QEMU's ``ram.transferred``."""

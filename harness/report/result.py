@@ -342,6 +342,8 @@ class Result(_Part):
     """One sentence."""
     expected: VerdictWord = "pass"
     """The verdict that the scenario is written to show."""
+    expected_rule: str | None = None
+    """The rule by which it is written to fail; null: any, or it is not written to fail."""
     scenario: str
     """Its name; the whole of it is in scenario.yaml beside the result."""
     arm: Arm
@@ -400,8 +402,10 @@ class Result(_Part):
 
     @property
     def as_expected(self) -> bool:
-        """Whether the verdict is the one that the scenario is written to show."""
-        return self.verdict == self.expected
+        """Whether the verdict is what the scenario is written to show, by the rule that it names."""
+        if self.verdict != self.expected:
+            return False
+        return self.expected_rule is None or any(one.rule == self.expected_rule for one in self.findings)
 
     @property
     def moved_bytes(self) -> Bytes:

@@ -140,8 +140,11 @@ def summary(result: Result) -> RenderableType:
     for name, text in _rows(result):
         table.add_row(name, Text(text))
     parts.append(table)
+    by = "" if result.expected_rule is None else f" by the rule {result.expected_rule!r}"
     if not result.as_expected:
-        parts.append(Text(f"this scenario expects the verdict {result.expected!r}", "yellow"))
+        parts.append(Text(f"this scenario expects the verdict {result.expected!r}{by}", "yellow"))
+    elif result.expected != "pass":
+        parts.append(Text(f"as expected: {result.expected}{by}", "green"))
     return Group(*parts)
 
 

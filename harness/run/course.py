@@ -49,6 +49,8 @@ class Course:
     moves: list[MoveEnd] = field(default_factory=list)
     found: list[Finding] = field(default_factory=list)
     unexercised: list[str] = field(default_factory=list)
+    #: The guest's free memory before the first migration, in bytes; None: nobody asked.
+    free_before: int | None = None
     #: How each migration ended, by both QEMUs.
     outcomes: list[MigrationOutcome] = field(default_factory=list)
 

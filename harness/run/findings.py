@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from harness.report.costs import Cost, Work
     from harness.report.result import MoveEnd
     from harness.verdict.judge import Finding, GuestChecks, MemoryJudgement
+    from harness.verdict.outcome import MigrationOutcome
+    from harness.verdict.rules.expected_outcome import FreeMemory
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +39,12 @@ class Findings:
     #: What was found around the migration that is judged, and what did not come about.
     found: tuple[Finding, ...] = ()
     unexercised: tuple[str, ...] = ()
+    #: How the last of the migrations ended, by both QEMUs.
+    outcome: MigrationOutcome | None = None
+    #: Passes over memory of the last migration.
+    passes: int = 0
+    #: The guest's free memory, before the first migration and in the end.
+    free_memory: FreeMemory | None = None
     cost: Cost | None = None
     #: Free blocks by order just before the migration.
     free_blocks: list[int] | None = None

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from harness.errors import FreepageError, LostError
-from harness.events import Deadline, EventStream
+from harness.events import Deadline, EventStream, patience
 from harness.evidence.cost_meter import CostMeter
 from harness.evidence.device_state import NOT_SAVED, SavedState
 from harness.memory.access import Image
@@ -17,11 +19,15 @@ from harness.migration.cleanup import await_cleanup
 from harness.migration.follow import Follower
 from harness.migration.hold import HoldKeeper
 from harness.migration.inbox import Inbox
+from harness.migration.progress import ProgressWatch, Sample
 from harness.migration.statistics import MigrationStatistics, RamBlock, from_query_migrate
 from harness.run.last_words import lost
 from harness.run.sides import Sides
 from harness.script.runner import ScriptRunner
 from harness.script.stage import RunStage
+
+#: For an answer that only reads counters.
+_ANSWER_SECONDS: Final = 20.0
 
 
 @dataclass(slots=True)
@@ -53,15 +59,18 @@ class RunFollower(Follower):
         others: Sequence[RamBlock],
         events: EventStream,
         deadline: Deadline,
+        stuck_seconds: float,
     ) -> None:
         super().__init__(inbox, holds, script)
         self.seen = LastLook()
         self.cost = CostMeter()
         self._stage = stage
+        self._entries = script
         self._sides = sides
         self._others = others
         self._events = events
         self._deadline = deadline
+        self._watch = ProgressWatch(patience(stuck_seconds), time.monotonic())
 
     def begun(self) -> None:
         """The costs count from here; libvirt starts the destination's QEMU before the migration."""
@@ -110,6 +119,21 @@ class RunFollower(Follower):
         with contextlib.suppress(FreepageError):
             self.seen.numbers = from_query_migrate(source.execute("query-migrate"))
             self.seen.counters = device.read_counters(source, device.find_balloon(source))
+
+    def stuck(self) -> str | None:
+        """No byte, no sync, no other status for long; the stacks of both QEMUs are kept then."""
+        if self._stage.holds_stream or self._entries.busy:
+            # Whatever stands still is the script's doing.
+            self._watch.moved(time.monotonic())
+            return None
+        with contextlib.suppress(FreepageError):
+            answer = self._sides.source.monitor.execute("query-migrate", seconds=_ANSWER_SECONDS)
+            self._watch.note(Sample.of(answer), time.monotonic())
+        words = self._watch.stood_still(time.monotonic())
+        if words is not None:
+            self._events.emit("stuck", text=words)
+            self._sides.keep_stacks()
+        return words
 
     def destination_may_end(self) -> bool:
         """A script that kills it, or cancels the migration, ends it."""

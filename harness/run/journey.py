@@ -9,7 +9,7 @@ other host, and what is wrong after any of them ends the run.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -21,7 +21,7 @@ from harness.evidence.keep import keep_pages
 from harness.evidence.switch_over import Abort, SwitchOver
 from harness.evidence.work_meter import WorkMeter
 from harness.memory.record import Request
-from harness.migration.statistics import MigrationError
+from harness.migration.statistics import MigrationError, StuckError
 from harness.report.folder import RunFolder
 from harness.report.result import MoveEnd
 from harness.run.course import Arrival, Course, Setback, Turn
@@ -30,7 +30,9 @@ from harness.run.live_migration import LiveMigration
 from harness.scenario.actions.migration import Cont, Stop
 from harness.verdict.finding import Finding
 from harness.verdict.judge import JudgeInput, Judgement, judge_memory
+from harness.verdict.outcome import KIND as OUTCOME
 from harness.verdict.outcome import MigrationOutcome, outcome_findings
+from harness.verdict.rules.expected_outcome import FreeMemory
 
 if TYPE_CHECKING:
     import libvirt
@@ -59,6 +61,7 @@ class Journey:
     def migrate_and_judge(self) -> Iterator[Arrival | Setback]:
         """Steps 6 to 8, for each of the moves.  In the block the last migration's QEMUs still stand."""
         ready, course = self._ready, self._course
+        course.free_before = self._ask_free()
         moves = ready.plan.resolved.scenario.moves
         course.meter.begin()
         domain, hosts = ready.domain, (ready.lab.source, ready.lab.destination)
@@ -105,6 +108,9 @@ class Journey:
             moves=tuple(course.moves),
             found=tuple(course.found),
             unexercised=tuple(course.unexercised),
+            outcome=course.outcomes[-1] if course.outcomes else None,
+            passes=self._passes(),
+            free_memory=self._free_memory(review),
             free_blocks=course.meter.free_blocks,
         )
 
@@ -124,9 +130,35 @@ class Journey:
             moves=tuple(course.moves),
             found=tuple(course.found),
             unexercised=tuple(course.unexercised),
+            outcome=course.outcomes[-1] if course.outcomes else None,
+            passes=self._passes(),
+            free_memory=self._free_memory(review),
             cost=switch_over.cost,
             free_blocks=course.meter.free_blocks,
         )
+
+    def _ask_free(self) -> int | None:
+        """Asked only where the scenario expects something of it."""
+        if self._ready.plan.resolved.scenario.expect.guest_free_min is None:
+            return None
+        deadline = Deadline(GOES_ON_SECONDS, "the guest's free memory")
+        free = self._ready.guest.control.call("stats", deadline=deadline).get("mem_free")
+        return free if isinstance(free, int) else None
+
+    def _passes(self) -> int:
+        """Passes of the last migration: QEMU numbers them, and begins anew with each migration."""
+        passes = [event.data for event in self._events.history() if event.kind == "MIGRATION_PASS"]
+        last = 0
+        for data in (event.get("data") for event in passes):
+            number = data.get("pass") if isinstance(data, Mapping) else None
+            last = number if isinstance(number, int) else last
+        return last
+
+    def _free_memory(self, review: GuestReview) -> FreeMemory | None:
+        """What the guest's kernel had free before the first migration, and has in the end."""
+        before = self._course.free_before
+        after = review.answers.counters.get("mem_free") if review.answers is not None else None
+        return FreeMemory(before, after) if before is not None and isinstance(after, int) else None
 
     def _entries(self, number: int) -> tuple[Entry, ...]:
         script = self._ready.plan.resolved.scenario.script
@@ -142,6 +174,8 @@ class Journey:
                 # What goes wrong before QEMU has begun says nothing of the migration.
                 if not migration.begun:
                     raise
+                if isinstance(error, StuckError):
+                    course.found.append(Finding("stuck", OUTCOME, turn.named(error.message)))
                 end = migration.abort(error)
                 step.note(ended=end.ended, reason=end.reason)
             else:
@@ -214,8 +248,7 @@ class Journey:
         if arrival.memory.verdict == "inconclusive":
             course.unexercised.append(turn.named(arrival.memory.judgement.reason))
         control = self._ready.guest.control
-        resume(arrival.switch_over.domain, control, turn.hosts[1].name, self._events)
-        self._note_outcome(turn, migration.outcome("completed"))
+        self._resume(arrival)
         migration.resumed(Deadline(SCRIPT_SECONDS, "the rest of the script"))
         course.note_unreached(turn, migration)
         course.found += self._look_at_devices(arrival)
@@ -234,14 +267,13 @@ class Journey:
         """One whose memory is wrong may hang for good, and adds nothing to its verdict."""
         turn, migration = arrival.turn, arrival.migration
         wrong = arrival.memory.verdict == "fail"
-        control = self._ready.guest.control
         work: Work | None = None
         try:
-            resume(arrival.switch_over.domain, control, turn.hosts[1].name, self._events)
-            self._note_outcome(turn, migration.outcome("completed"))
+            self._resume(arrival)
             work = self._course.meter.end()
             patience = WRONG_GUEST_SECONDS if wrong else SCRIPT_SECONDS
             migration.resumed(Deadline(patience, "the rest of the script"))
+            self._course.found += self._look_at_devices(arrival)
             bad = migration.verify_owned(Deadline(patience, "the script's own pages"))
             if bad:
                 text = turn.named(f"the guest found {bad} of the script's pages with wrong content")
@@ -249,6 +281,14 @@ class Journey:
         except MachineryError as error:
             return self._lost(turn, error, wrong=wrong, work=work)
         return self._ask_guest(turn, wrong=wrong, work=work)
+
+    def _resume(self, arrival: Arrival) -> None:
+        """The guest goes on; who of the two QEMUs runs it is looked at, whatever comes of that."""
+        turn, control = arrival.turn, self._ready.guest.control
+        try:
+            resume(arrival.switch_over.domain, control, turn.hosts[1].name, self._events)
+        finally:
+            self._note_outcome(turn, arrival.migration.outcome("completed"))
 
     def _ask_guest(self, turn: Turn, *, wrong: bool = False, work: Work | None = None) -> GuestReview:
         """The guest's own checks."""

@@ -110,7 +110,15 @@ class LiveMigration:
         holds = HoldKeeper(source.monitor, images, self._events, outside, self._script, self._folder.path)
         others = _others(ramblocks, images)
         follower = RunFollower(
-            self._inbox, holds, self._script, self._stage, self._sides, others, self._events, deadline
+            self._inbox,
+            holds,
+            self._script,
+            self._stage,
+            self._sides,
+            others,
+            self._events,
+            deadline,
+            how.stuck_s,
         )
         self._guest.arrive(self._target)
         modes = Modes.of(how, ignore_shared=self._guest.plan.resolved.scenario.guest.shared is not None)

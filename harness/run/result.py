@@ -52,6 +52,7 @@ def build_result(
     )
     from harness.verdict.facts import CourseOfRun, SentOverFloor
     from harness.verdict.floor import account_of
+    from harness.verdict.rules.expected_outcome import MigrationNumbers
 
     scenario, numbers, evidence = plan.resolved.scenario, found.statistics, found.evidence
     facts: list[object] = [CourseOfRun(found.found, found.unexercised)]
@@ -68,6 +69,13 @@ def build_result(
             walk_at=evidence.free.request if evidence.free else None,
         )
         facts.insert(0, SentOverFloor(account.sent_over_floor))
+    if numbers is not None:
+        total_ms = numbers.total_ms - round(1000 * found.held_seconds)
+        facts.append(MigrationNumbers(found.passes, numbers.rounds, total_ms, numbers.downtime_ms))
+    if found.outcome is not None:
+        facts.append(found.outcome)
+    if found.free_memory is not None:
+        facts.append(found.free_memory)
     if found.guest.checks is not None:
         facts.append(found.guest.checks)
     recorded = evidence.record.statistics if evidence is not None else None
@@ -78,6 +86,7 @@ def build_result(
         verdict=judgement.verdict,
         reason=_reason(judgement, found),
         expected=scenario.expect.verdict,
+        expected_rule=scenario.expect.rule,
         scenario=scenario.name,
         arm=scenario.arm,
         accelerator=full_name(plan.resolved.accelerator),

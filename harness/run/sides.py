@@ -16,12 +16,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
-from harness.errors import MachineryError
+from harness.errors import FreepageError, MachineryError
 from harness.events import Deadline, EventStream
 from harness.evidence.device_state import SavedState, save
 from harness.hosts.interface import Host, QemuProcess
+from harness.hosts.stacks import stacks_of
 from harness.memory.access import Image
 from harness.migration import blocks
 from harness.migration.qmp import Monitor, MonitorLoop, QmpEvent
@@ -31,6 +32,9 @@ from harness.report.folder import RunFolder
 
 if TYPE_CHECKING:
     from harness.run.guest import Guest
+
+#: For the registers of all vCPUs of a QEMU that may hang.
+_REGISTERS_SECONDS: Final = 20.0
 
 SideName = Literal["source", "destination"]
 
@@ -135,6 +139,21 @@ class Sides:
         """Connect to the QEMU that waits for the guest."""
         self._destination = self._connect("destination", deadline)
         return self._destination
+
+    def keep_stacks(self) -> None:
+        """Keep what both QEMUs are at: the stacks of their threads, and the guest's registers."""
+        for end in (self._source, self._destination):
+            if end is None:
+                continue
+            side = end.monitor.side
+            if end.process.here:
+                self._folder.write_text(f"{side}.stacks", stacks_of(end.monitor.pid))
+            # A QEMU that does not answer has no registers for us.
+            with contextlib.suppress(FreepageError):
+                registers = end.monitor.execute(
+                    "human-monitor-command", {"command-line": "info registers -a"}, seconds=_REGISTERS_SECONDS
+                )
+                self._folder.write_text(f"{side}.registers", "\n".join(str(registers).splitlines()))
 
     def _connect(self, side: SideName, deadline: Deadline) -> Endpoint:
         host = self.host(side)

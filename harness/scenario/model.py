@@ -20,7 +20,7 @@ from harness.scenario.devices.generation_id import GenerationId
 from harness.scenario.mode import NO_SHARED, Exclusion, Mode, refuse_excluded
 from harness.scenario.remote import Remote
 from harness.scenario.script import Script, needs_controls, restarts
-from harness.scenario.values import MIB, Rate, Section, Size, Text, as_tuple, kernel_name
+from harness.scenario.values import MIB, Rate, Section, Share, Size, Text, as_tuple, kernel_name
 from harness.scenario.workloads.at_rest import Idle
 from harness.scenario.workloads.base import AnyWorkload
 from harness.units import format_size
@@ -189,6 +189,10 @@ class Migration(Section):
     """So many pages, as a power of two, are cleared in KVM's bitmap at a time; null: QEMU's default, 18."""
     timeout_s: Annotated[int, Field(ge=1, le=86400)] = 300
     """Seconds until the migration must have completed."""
+    stuck_s: Annotated[int, Field(ge=1, le=86400)] = 60
+    """Seconds without any progress (bytes, bitmap syncs, status), or without an answer of QEMU's, after
+    which the migration counts as stuck: a failure. While a script keeps the stream from going on it does not
+    count."""
 
 
 class Measure(Section):
@@ -207,7 +211,9 @@ class Expect(Section):
 
     verdict: VerdictWord = "pass"
     """The verdict that this scenario is written to show. It changes nothing in the verdict; the result says
-    both."""
+    both. A run that ends with it is as expected, and the command ends with 0."""
+    rule: Annotated[Text, Field(pattern=r"^[a-z0-9-]{1,60}$")] | None = None
+    """verdict: fail: the rule by which it must fail; null: any."""
     skipping: bool | None = None
     """Whether pages must have been skipped at all: none where some were expected is
     inconclusive. null: in the arms info and hint."""
@@ -225,6 +231,21 @@ class Expect(Section):
     """Arm info: at most so often."""
     invalid_max: Annotated[int, Field(ge=0)] | None = None
     """Arm info: the device may have found at most so many buffers of the driver's to break the protocol."""
+    rounds_max: Annotated[int, Field(ge=1)] | None = None
+    """The last migration may have made at most so many passes over memory."""
+    syncs_max: Annotated[int, Field(ge=1)] | None = None
+    """QEMU may have synchronised the dirty bitmap at most so often in the last migration."""
+    total_ms_max: Annotated[int, Field(ge=1)] | None = None
+    """The last migration may have taken at most so many milliseconds, without the holds."""
+    downtime_ms_max: Annotated[int, Field(ge=0)] | None = None
+    """The guest may have been down for at most so many milliseconds at the last switch-over, by QEMU."""
+    status: Literal["completed", "cancelled", "failed"] | None = None
+    """The last word of the source's QEMU on the last migration."""
+    runs_on: Literal["source", "destination"] | None = None
+    """Where the guest runs in the end, of the last migration's two sides."""
+    guest_free_min: Share | None = None
+    """So much free memory the guest must have in the end: a size, or a share of what was free before the
+    first migration."""
 
 
 class Move(Section):
@@ -320,6 +341,13 @@ class Scenario(Section):
             if guest.shared is not None and value:
                 path = {"path": ("guest", "shared"), "name": name}
                 raise PydanticCustomError("at", "does not go together with {name}", path)
+        return self
+
+    @model_validator(mode="after")
+    def _rule_is_of_a_failure(self) -> Scenario:
+        if self.expect.rule is not None and self.expect.verdict != "fail":
+            path = {"path": ("expect", "rule")}
+            raise PydanticCustomError("at", "expected only with verdict: fail", path)
         return self
 
     @model_validator(mode="after")

@@ -63,6 +63,11 @@ class RunStage:
         return self.qemus.destination
 
     @property
+    def holds_stream(self) -> bool:
+        """Whether the script keeps the stream from the destination."""
+        return self.wire.cut_off
+
+    @property
     def frozen(self) -> bool:
         """Whether QEMU has left a demand unanswered."""
         return self.outcome.frozen

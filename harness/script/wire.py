@@ -65,10 +65,12 @@ class Wire:
         self._target = target
         #: A QEMU that was stopped to read no more.
         self._stopped: Monitor | None = None
+        self._down = False
 
     def cut(self) -> None:
         """Take the network between the hosts down."""
         self._target.set_wire(up=False)
+        self._down = True
 
     def stop_reader(self) -> None:
         """Stop the destination's QEMU; returns when nothing makes room for the source any more."""
@@ -84,6 +86,12 @@ class Wire:
             self._stopped = None
         else:
             self._target.set_wire(up=True)
+            self._down = False
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether nothing goes through: the network is down, or its reader stands."""
+        return self._down or self._stopped is not None
 
     def wait_until_blocked(self) -> None:
         """Return when the migration's thread waits for a socket, which takes no more."""

@@ -29,6 +29,9 @@ CRASH_SIGNALS: Final = frozenset(
 #: What a QEMU says that does not take a part of the stream (migration/savevm.c).
 _REFUSAL: Final = "rror while loading state"
 
+#: What a QEMU says that was asked to end by a signal (system/runstate.c): libvirt ends one that failed.
+_ASKED: Final = "terminating on signal"
+
 #: A guest cannot run on both sides for less than the clock's own resolution.
 _INSTANT: Final = 1e-6
 
@@ -159,7 +162,7 @@ def _ends(outcome: MigrationOutcome) -> Iterator[Finding]:
             yield Finding("qemu-crashed", KIND, f"{words}the {account.side}'s QEMU ended by {end}")
         elif account.reports:
             yield Finding("qemu-crashed", KIND, f"{words}so says the {account.side}'s QEMU of itself")
-        elif account.side in outcome.unasked:
+        elif account.side in outcome.unasked and not any(_ASKED in line for line in account.last_words):
             refusal = next((line for line in account.last_words if _REFUSAL in line), None)
             how = f"the {account.side}'s QEMU ended" + (f" with {end}" if end is not None else "")
             if account.side == "destination" and refusal is not None:

@@ -14,6 +14,7 @@ from harness.verdict.rules import log
 from harness.verdict.rules import counters
 from harness.verdict.rules import guest
 from harness.verdict.rules import expectations
+from harness.verdict.rules import expected_outcome
 from harness.verdict.rules import course
 from harness.verdict.rules import doubts
 # isort: on
@@ -25,6 +26,7 @@ __all__ = [
     "devices",
     "doubts",
     "expectations",
+    "expected_outcome",
     "guest",
     "log",
     "outcome",
