@@ -22,12 +22,18 @@ def explain(
     summary: Annotated[
         bool, typer.Option("--summary", help="The whole run, as an argument (what is printed by default).")
     ] = False,
+    devices: Annotated[
+        bool, typer.Option("--devices", help="The state of devices and vCPUs, and every field that differs.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Say why the pages of a run are right or wrong: what is known of one, of the wrong ones, or of all."""
-    if (pfn is not None) + wrong + summary > 1:
-        raise InputError("--pfn, --wrong and --summary exclude each other")
+    if (pfn is not None) + wrong + summary + devices > 1:
+        raise InputError("--pfn, --wrong, --summary and --devices exclude each other")
     frame = None if pfn is None else _frame(pfn)
+    if devices:
+        _explain_devices(run, json=json)
+        return
     from harness.explain.argument import argument
     from harness.explain.case import Case
     from harness.explain.page import explain_page
@@ -49,6 +55,18 @@ def explain(
     else:
         lines = wrong_lines(case) if wrong else step_lines(title, steps)
     for line in lines:
+        typer.echo(line)
+
+
+def _explain_devices(run: Path, *, json: bool) -> None:
+    from harness.explain.case import read_result
+    from harness.explain.devices import device_lines
+
+    result = read_result(run)
+    if json:
+        print_json(result.devices.model_dump(mode="json") if result.devices is not None else None)
+        return
+    for line in device_lines(result):
         typer.echo(line)
 
 

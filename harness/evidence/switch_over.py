@@ -36,6 +36,8 @@ class Abort:
 
     ended: Literal["cancelled", "failed"]
     reason: str
+    #: It hangs: QEMU may never be done with it, so that no other migration can follow.
+    hangs: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,22 @@ from harness.report.result import Result
 CONTENTS = ("wrong", "explained")
 
 
+def read_result(folder: Path) -> Result:
+    """The result of a run folder; :class:`InputError` if it is none, or its run reached no verdict."""
+    if not folder.is_dir():
+        raise InputError(f"there is no run folder {folder}")
+    try:
+        text = (folder / "result.json").read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{folder} has no result.json: its run reached no verdict",
+            hint="what there is of the run is in events.jsonl, console.log and INCOMPLETE",
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {folder / 'result.json'}: {error}") from error
+    return Result.from_json(text, str(folder / "result.json"))
+
+
 @dataclass(frozen=True, eq=False)
 class Case:
     """What the folder of a finished run holds, read into memory."""
@@ -31,23 +47,13 @@ class Case:
     @classmethod
     def open(cls, folder: Path) -> Case:
         """Read a run folder; :class:`InputError` if it is none, or its run reached no verdict."""
-        if not folder.is_dir():
-            raise InputError(f"there is no run folder {folder}")
-        try:
-            text = (folder / "result.json").read_text(encoding="utf-8")
-        except FileNotFoundError as error:
-            raise InputError(
-                f"{folder} has no result.json: its run reached no verdict",
-                hint="what there is of the run is in events.jsonl, console.log and INCOMPLETE",
-            ) from error
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"cannot read {folder / 'result.json'}: {error}") from error
+        result = read_result(folder)
         kept = Kept.load(folder / FILE)
         record = folder / kept.record
         migrations = read_record(record) if record.exists() else []
         return cls(
             folder,
-            Result.from_json(text, str(folder / "result.json")),
+            result,
             kept,
             migrations[-1] if migrations else None,
             Sendings.load(folder),

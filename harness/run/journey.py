@@ -72,7 +72,7 @@ class Journey:
                 end = self._migrate(turn, migration, domain)
                 if isinstance(end, Abort):
                     runs = self._gone_on(turn, migration, end)
-                    if turn.move.ends == "completed" or not runs:
+                    if turn.move.ends == "completed" or not runs or end.hangs:
                         yield Setback(turn, migration, runs)
                         return
                     continue
@@ -174,9 +174,10 @@ class Journey:
                 # What goes wrong before QEMU has begun says nothing of the migration.
                 if not migration.begun:
                     raise
+                end = migration.abort(error)
                 if isinstance(error, StuckError):
                     course.found.append(Finding("stuck", OUTCOME, turn.named(error.message)))
-                end = migration.abort(error)
+                    end = replace(end, hangs=True)
                 step.note(ended=end.ended, reason=end.reason)
             else:
                 numbers = end.statistics

@@ -18,7 +18,7 @@ from harness.migration.job import Job, MigrationJob
 from harness.migration.modes import Modes
 from harness.migration.qmp import CLOSED, QemuGone, QmpEvent
 from harness.migration.request import MigrationRequest
-from harness.migration.statistics import MigrationError
+from harness.migration.statistics import MigrationError, StuckError
 from harness.scenario.load import Migration
 
 MOVED = cast(libvirt.virDomain, object())
@@ -104,6 +104,9 @@ class FakeFollower(Follower):
     def completed(self) -> None:
         self.scene.calls.append("completed")
 
+    def stuck(self) -> str | None:
+        return self.scene.standing
+
     def lost(self, side: str) -> GuestLost:
         return GuestLost(f"the {side} is gone")
 
@@ -117,6 +120,7 @@ class Scene:
         self.job: Job = MigrationJob(cast(libvirt.virDomain, self.domain), cast(ConfirmGate, self.gate))
         self.at_hold: Callable[[], None] = lambda: None
         self.at_stop: Callable[[], None] = lambda: None
+        self.standing: str | None = None
 
     def say(self, name: str, side: str = "source", **data: object) -> None:
         self.inbox.put(QmpEvent(side, name, data))
@@ -127,6 +131,14 @@ class Scene:
 
     def follow(self, seconds: float = 5) -> libvirt.virDomain:
         return FakeFollower(self).follow(self.job, Deadline(seconds, "the migration"))
+
+
+def test_a_migration_that_stands_still_is_given_up() -> None:
+    scene = Scene()
+    scene.standing = "nothing moves"
+    with pytest.raises(StuckError, match="nothing moves"):
+        scene.follow(seconds=30)
+    assert scene.domain.aborted
 
 
 def test_a_migration_with_a_hold() -> None:

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Expectations about the end of a migration, and what a command ends with."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from types import SimpleNamespace
+
+import pytest
+
+from harness.errors import InputError
+from harness.run.carry_out import exit_status
+from harness.scenario.load import load_scenario
+from harness.scenario.model import Expect
+from harness.units import Percent
+from harness.verdict.judge import JudgeInput, judge
+from harness.verdict.outcome import MigrationOutcome, QemuAccount
+from harness.verdict.rules.expected_outcome import FreeMemory, MigrationNumbers
+
+NUMBERS = MigrationNumbers(passes=5, syncs=6, total_ms=1000, downtime_ms=100)
+OUTCOME = MigrationOutcome(
+    "completed",
+    QemuAccount("source", ("active", "completed"), ((0.0, 1.0),)),
+    QemuAccount("destination", ("completed",), ((2.0, None),)),
+)
+FREE = FreeMemory(before=1000, after=900)
+
+
+def rules(**expect: object) -> list[str]:
+    case = JudgeInput(arm="off", blocks=(), expect=Expect.model_validate(expect))
+    return [finding.rule for finding in judge(case, NUMBERS, OUTCOME, FREE).findings]
+
+
+@pytest.mark.parametrize(
+    ("key", "kept", "broken"),
+    [
+        ("rounds_max", 5, 4),
+        ("syncs_max", 6, 5),
+        ("total_ms_max", 1000, 999),
+        ("downtime_ms_max", 100, 99),
+        ("status", "completed", "cancelled"),
+        ("runs_on", "destination", "source"),
+        ("guest_free_min", Percent(Decimal(90)), Percent(Decimal(91))),
+    ],
+)
+def test_each_expectation_is_met_up_to_its_limit(key: str, kept: object, broken: object) -> None:
+    assert rules(**{key: kept}) == []
+    assert rules(**{key: broken}) == [key.replace("_", "-")]
+
+
+def result(verdict: str, expected: str, *rules: str, rule: str | None = None) -> SimpleNamespace:
+    from harness.report.result import Result
+
+    findings = [SimpleNamespace(rule=name) for name in rules]
+    made = SimpleNamespace(verdict=verdict, expected=expected, expected_rule=rule, findings=findings)
+    made.as_expected = Result.as_expected.fget(made)  # type: ignore[attr-defined]
+    return made
+
+
+@pytest.mark.parametrize(
+    ("found", "status"),
+    [
+        (result("pass", "pass"), 0),
+        (result("fail", "pass", "differs-though-sent"), 1),
+        (result("inconclusive", "pass"), 4),
+        # A scenario that is written to show a fault.
+        (result("fail", "fail", "two-run"), 0),
+        (result("fail", "fail", "two-run", rule="two-run"), 0),
+        (result("fail", "fail", "none-runs", rule="two-run"), 1),
+        (result("pass", "fail"), 1),
+        (result("inconclusive", "fail"), 4),
+    ],
+)
+def test_the_exit_status_is_of_what_the_scenario_shows(found: SimpleNamespace, status: int) -> None:
+    assert exit_status(found) == status  # type: ignore[arg-type]
+
+
+def test_a_rule_is_expected_of_a_failure_alone() -> None:
+    assert load_scenario("idle", ["expect.verdict=fail", "expect.rule=stuck"]).expect.rule == "stuck"
+    with pytest.raises(InputError, match="expected only with verdict: fail"):
+        load_scenario("idle", ["expect.rule=stuck"])
