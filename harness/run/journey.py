@@ -19,6 +19,7 @@ from harness.evidence.guest_checks import CHECK_SECONDS, WRONG_GUEST_SECONDS, An
 from harness.evidence.keep import keep_pages
 from harness.evidence.switch_over import Abort, SwitchOver
 from harness.evidence.work_meter import WorkMeter
+from harness.evidence.workload_reports import WorkloadReports
 from harness.memory.record import Request
 from harness.migration.statistics import MigrationError
 from harness.report.folder import RunFolder
@@ -49,8 +50,10 @@ class Journey:
         self._ready = ready
         self._folder = folder
         self._events = events
-        meter = WorkMeter(ready.guest.control, ready.plan.resolved.scenario, events)
-        self._course = Course(meter, last_message)
+        control, resolved = ready.guest.control, ready.plan.resolved
+        meter = WorkMeter(control, resolved.scenario, events)
+        reports = WorkloadReports(control, resolved, ready.guest.disk, events)
+        self._course = Course(meter, reports, last_message)
 
     @contextlib.contextmanager
     def migrate_and_judge(self) -> Iterator[Arrival]:
@@ -58,6 +61,7 @@ class Journey:
         ready, course = self._ready, self._course
         moves = ready.plan.resolved.scenario.moves
         course.meter.begin()
+        course.reports.begin()
         domain, hosts = ready.domain, (ready.lab.source, ready.lab.destination)
         for number, move in enumerate(moves, 1):
             turn = Turn(number, len(moves), move, hosts)
@@ -175,6 +179,7 @@ class Journey:
         wrong = arrival.memory.verdict == "fail"
         answers: Answers | None = None
         work: Work | None = None
+        facts: tuple[object, ...] = ()
         try:
             control = self._ready.guest.control
             resume(arrival.switch_over.domain, control, turn.hosts[1].name, self._events)
@@ -189,14 +194,15 @@ class Journey:
             seconds = WRONG_GUEST_SECONDS if wrong else CHECK_SECONDS
             resolved, since = self._ready.plan.resolved, course.last_message
             answers = check(control, resolved, since, self._events, seconds=seconds)
+            facts = tuple(course.reports.end())
         except MachineryError as error:
             # A guest with wrong memory may well die of it, or lose its mind and talk nonsense:
             # that is the verdict, not its end.
             if not wrong or isinstance(error, HostLost):
                 raise
             gone = error if isinstance(error, GuestLost) else GuestLost(error.message)
-            return GuestReview(answers, gone, work)
-        return GuestReview(answers, None, work)
+            return GuestReview(answers, gone, work, facts)
+        return GuestReview(answers, None, work, facts)
 
 
 def _completed(memory: Judgement, evidence: Evidence) -> MoveEnd:

@@ -66,6 +66,7 @@ def build_result(
     facts: list[object] = [
         SentOverFloor(account.sent_over_floor),
         CourseOfRun(found.found, found.unexercised),
+        *found.guest.facts,
     ]
     if found.guest.checks is not None:
         facts.append(found.guest.checks)

@@ -11,9 +11,21 @@ from harness.verdict.rules import witness
 from harness.verdict.rules import log
 from harness.verdict.rules import counters
 from harness.verdict.rules import guest
+from harness.verdict.rules import disk
 from harness.verdict.rules import expectations
 from harness.verdict.rules import course
 from harness.verdict.rules import doubts
 # isort: on
 
-__all__ = ["blocks", "counters", "course", "doubts", "expectations", "guest", "log", "pages", "witness"]
+__all__ = [
+    "blocks",
+    "counters",
+    "course",
+    "disk",
+    "doubts",
+    "expectations",
+    "guest",
+    "log",
+    "pages",
+    "witness",
+]
