@@ -14,6 +14,7 @@ from harness.guestview.report import Aftermath, Pause, Report
 from harness.scenario.resolve import Resolved
 
 _ANSWER_SECONDS: Final = 60.0
+_QUESTIONS: Final = 3
 
 
 class WorkloadReports:
@@ -43,12 +44,19 @@ class WorkloadReports:
         with self._events.step("aftermath") as step:
             after = self._ask()
             gaps = pauses(self._events.history(), self._before.asked, after.answered)
-            aftermath = Aftermath(self._resolved.seed, self._before, after, gaps, self._disk)
-            facts = self._resolved.scenario.workload.facts(aftermath)
+            resolved = self._resolved
+            aftermath = Aftermath(resolved.seed, self._before, after, gaps, resolved.accelerator, self._disk)
+            facts = resolved.scenario.workload.facts(aftermath)
             step.note(report=after.said, paused_s=round(sum(gap.seconds for gap in gaps), 3), facts=facts)
         return facts
 
     def _ask(self) -> Report:
+        """Of several answers the quickest: of that it is known best when it was given."""
+        return min(
+            (self._ask_once() for _ in range(_QUESTIONS)), key=lambda found: found.answered - found.asked
+        )
+
+    def _ask_once(self) -> Report:
         asked = self._events.now()
         said = self._control.call("report", deadline=Deadline(_ANSWER_SECONDS, "the workload's report"))
         return Report(said, asked, self._events.now())

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from harness.errors import MachineryError
 
@@ -66,5 +67,6 @@ class Aftermath:
     after: Report
     pauses: tuple[Pause, ...]
     """Between the two, in order."""
+    accelerator: Literal["kvm", "tcg"]
     disk: Path | None = None
     """The image of its disk, where it has one to write to."""

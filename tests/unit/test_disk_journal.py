@@ -155,14 +155,14 @@ def test_the_guest_does_what_the_host_replays(tmp_path: Path) -> None:
         assert ask("verify")["pages"] == 16
         after = Report(ask("report"), 1, 1)
         process.stdin.close()
-    [found] = mine.facts(Aftermath(SEED, before, after, (), disk))
+    [found] = mine.facts(Aftermath(SEED, before, after, (), "tcg", disk))
     assert found.acknowledged == sum(after.numbers("steps", 4)) >= 2000  # type: ignore[attr-defined]
     assert (found.wrong, found.read_bad, found.unanswered, found.failed) == ((), 0, 0, 0)  # type: ignore[attr-defined]
     assert all(sum(after.numbers(kind, 4)) for kind in ("writes", "reads", "flushes", "discards", "zeroed"))
     words = np.fromfile(disk, "<u8").reshape(-1, formula.WORDS)
     words[np.flatnonzero(words.any(axis=1))[0]] = 0
     disk.write_bytes(words.tobytes())
-    [found] = mine.facts(Aftermath(SEED, before, after, (), disk))
+    [found] = mine.facts(Aftermath(SEED, before, after, (), "tcg", disk))
     assert len(found.wrong) == 1  # type: ignore[attr-defined]
 
 

@@ -12,6 +12,7 @@ from harness.verdict.rules import log
 from harness.verdict.rules import counters
 from harness.verdict.rules import guest
 from harness.verdict.rules import disk
+from harness.verdict.rules import clocks
 from harness.verdict.rules import expectations
 from harness.verdict.rules import course
 from harness.verdict.rules import doubts
@@ -19,6 +20,7 @@ from harness.verdict.rules import doubts
 
 __all__ = [
     "blocks",
+    "clocks",
     "counters",
     "course",
     "disk",
