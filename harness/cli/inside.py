@@ -44,6 +44,7 @@ _MODULES: Final = (
     "harness.run.supervise",
     "harness.toolchain",
     "harness.hosts.netns",
+    "paramiko",
     "libvirt",
 )
 

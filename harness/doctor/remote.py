@@ -46,7 +46,7 @@ def ssh_client(*, measure: bool) -> Finding:
         return Finding(
             "remote",
             Level.NOTE,
-            "there is no ssh: no run between machines of yours, and no shell in a guest",
+            "there is no ssh: no run between machines of yours",
             "install ssh",
         )
     said = subprocess.run([found, "-V"], capture_output=True, text=True, timeout=20, check=False)

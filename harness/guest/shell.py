@@ -1,69 +1,45 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A shell in the guest, by OpenSSH's own client: the one ssh that this project uses.
+"""A shell in the guest, by paramiko: one connection with keys of the run's own, and channels on it.
 
-Remote hosts are reached by the same program (:mod:`harness.hosts.remote_ssh`), as its user has set it up.
-Here the opposite holds: nothing of the user's configuration counts, only the run's keys do.
+paramiko serves here because the keys, the host key and the guest are the run's own: nothing of the
+user's configuration may count.  It cannot serve for remote hosts as well: it rejects the channels of
+unix sockets that a host's sshd forwards to us (``forwarded-streamlocal@openssh.com``), has no means of
+asking for them, and follows neither ``ProxyJump`` nor ``Include`` of ``~/.ssh/config`` nor keys in
+hardware.  So remote hosts are reached by the user's own ssh (:mod:`harness.hosts.remote_ssh`), and
+guests by a library, which needs no program and no files.
 
-    with Shell.connect(address, keys, folder, deadline) as shell:
+    with Shell.connect(address, keys, deadline) as shell:
         assert shell.run(["uname", "-r"], deadline).check().startswith("6.")
 """
 
 from __future__ import annotations
 
 import contextlib
-import select
+import io
 import shlex
-import shutil
-import signal
-import subprocess
-import sys
+import socket
 import threading
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
-from typing import IO, Final
+from typing import Final
 
-from harness.errors import DeadlineExceeded, GuestLost, InputError, MachineryError
+import paramiko
+
+from harness.errors import DeadlineExceeded, GuestLost, MachineryError
 from harness.events import Deadline
-from harness.guest.ssh import Keys
-from harness.hosts import kernel
+from harness.guest.ssh import Keys, public_blob
 
+_PORT: Final = 22
 _USER: Final = "root"
+_CHUNK: Final = 65536
 
-#: What the first command of a connection says when it runs, before it waits for our end.
-_WORD: Final = b"ready"
-
-#: ssh's own exit status, beside those of commands.
-_SSH_FAILED: Final = 255
-#: How long the connection may take to end after a command of it has failed for that.
-_END_SECONDS: Final = 2.0
-
-_OPTIONS: Final = (
-    "BatchMode=yes",
-    "StrictHostKeyChecking=yes",
-    "GlobalKnownHostsFile=/dev/null",
-    "UpdateHostKeys=no",
-    # Only the kind of key that the guest has: it may have made others of its own.
-    "HostKeyAlgorithms=ssh-ed25519",
-    "PreferredAuthentications=publickey",
-    "IdentitiesOnly=yes",
-    "IdentityAgent=none",
-    "ControlPersist=no",
-    "EscapeChar=none",
-    "LogLevel=ERROR",
-)
-
-
-def demand_ssh() -> None:
-    """Raise :class:`InputError` if this machine has no ssh."""
-    if shutil.which("ssh") is None:
-        raise InputError("a shell in the guest needs ssh, which is not there", hint="install openssh-client")
+#: Seconds for a connection that may have ended to answer.
+_ANSWER_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CommandResult:
     """What a command in the guest returned."""
 
     command: str
@@ -83,62 +59,45 @@ class Outcome:
 class Shell:
     """An ssh connection with the guest, and commands on it.  It outlives a migration."""
 
-    def __init__(self, address: str, folder: Path) -> None:
-        """See :meth:`connect`; ``folder`` has the keys."""
-        words = [f"IdentityFile={folder / 'key'}", f"UserKnownHostsFile={folder / 'known_hosts'}", *_OPTIONS]
-        base = ["ssh", "-F", "none", "-S", str(folder / "control")]
-        base += [word for option in words for word in ("-o", option)]
-        # Each command goes over the connection that there is; if that has ended, none is made anew.
-        self._client = [*base, "-o", "ControlMaster=no", "-o", "ProxyCommand=false"]
-        self._there = f"{_USER}@{address}"
-        self._said: deque[str] = deque(maxlen=20)
-        self._process = subprocess.Popen(
-            [*base, "-M", "-T", self._there, f"echo {_WORD.decode()}; exec cat"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            preexec_fn=kernel.die_with_parent,
-        )
-        assert self._process.stderr is not None
-        self._reader = threading.Thread(target=self._listen, args=(self._process.stderr,), daemon=True)
-        self._reader.start()
+    def __init__(self, transport: paramiko.Transport) -> None:
+        """See :meth:`connect`."""
+        self._transport = transport
 
     @classmethod
-    def connect(cls, address: str, keys: Keys, folder: Path, deadline: Deadline) -> Shell:
+    def connect(cls, address: str, keys: Keys, deadline: Deadline, *, port: int = _PORT) -> Shell:
         """Connect and authenticate; the guest's host key must be the run's.
 
-        ``folder`` is made, for the keys and the connection's socket; it is to be in a private place.
+        Raises :class:`MachineryError` for another host key, :class:`DeadlineExceeded` or
+        :class:`GuestLost` if there is no connection.
         """
-        folder.mkdir(mode=0o700)
-        (folder / "key").touch(mode=0o600)
-        (folder / "key").write_bytes(keys.client_key())
-        (folder / "known_hosts").write_bytes(keys.known_hosts(address))
-        shell = cls(address, folder)
         try:
-            shell._wait_until_ready(deadline)
+            connection = socket.create_connection((address, port), deadline.timeout())
+        except TimeoutError:
+            raise DeadlineExceeded(f"{deadline.what}: the guest's ssh port does not answer") from None
+        except OSError as error:
+            raise GuestLost(f"cannot reach the guest's ssh server at {address}: {error}") from error
+        transport = paramiko.Transport(connection)
+        try:
+            # Only the kind of key that the guest has: it may have made others of its own.
+            transport.get_security_options().key_types = ("ssh-ed25519",)
+            transport.auth_timeout = deadline.timeout()
+            transport.start_client(timeout=deadline.timeout())
+            if transport.get_remote_server_key().asbytes() != public_blob(keys.host):
+                raise MachineryError(
+                    f"{address} shows another host key than the one that this run gave to its guest",
+                    hint="something else answers at the guest's address, or its image ignores the run's key",
+                )
+            client = paramiko.Ed25519Key(file_obj=io.StringIO(keys.client_key().decode()))
+            transport.auth_publickey(_USER, client)
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            transport.close()
+            # paramiko has no kind of its own for a server that is silent.
+            deadline.check()
+            raise GuestLost(f"ssh with the guest failed: {error or 'it hung up'}") from error
         except BaseException:
-            shell.close()
+            transport.close()
             raise
-        return shell
-
-    def _wait_until_ready(self, deadline: Deadline) -> None:
-        assert self._process.stdout is not None
-        if not select.select([self._process.stdout], [], [], deadline.timeout())[0]:
-            raise DeadlineExceeded(f"{deadline.what}: the guest's ssh server does not answer")
-        if self._process.stdout.readline().strip() == _WORD:
-            return
-        self._reader.join(deadline.timeout())
-        said = "\n".join(self._said)
-        if "Host key verification failed" in said:
-            raise MachineryError(
-                f"{self._there} shows another host key than the one that this run gave to its guest",
-                hint="something else answers at the guest's address, or its image ignores the run's key",
-            )
-        raise GuestLost(f"ssh with the guest failed: {said or f'status {self._process.wait()}'}")
-
-    def _listen(self, errors: IO[bytes]) -> None:
-        for line in errors:
-            self._said.append(line.decode(errors="replace").rstrip())
+        return cls(transport)
 
     def __enter__(self) -> Shell:
         return self
@@ -150,52 +109,78 @@ class Shell:
 
     def close(self) -> None:
         """End the connection."""
-        self._process.kill()
-        # Waits, and closes our ends of its streams.
-        with self._process:
-            pass
+        self._transport.close()
 
-    def run(self, command: Sequence[str], deadline: Deadline) -> Outcome:
-        """Run a command in the guest and wait for its end."""
-        line = shlex.join(command)
-        try:
-            done = subprocess.run(
-                [*self._client, "-T", self._there, line],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=deadline.timeout(),
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise DeadlineExceeded(f"{deadline.what}: {line!r} in the guest has not ended") from None
-        self._demand_connection(done.returncode, repr(line))
-        return Outcome(
-            line, done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
-        )
+    def open_channel(self, what: str, deadline: Deadline) -> paramiko.Channel:
+        """A channel for ``what``, a context manager.
 
-    def attach(self) -> int:
-        """A shell on this process's own streams; returns its exit status.
-
-        On a terminal it is interactive: every key goes to the guest, Ctrl-C among them.  Otherwise
-        commands are read from standard input.
+        Raises :class:`GuestLost` if the connection has ended, :class:`DeadlineExceeded` if nobody answers.
         """
-        words = ["-t", self._there] if sys.stdin.isatty() else ["-T", self._there, "/bin/sh"]
-        with subprocess.Popen([*self._client, *words], preexec_fn=kernel.die_with_parent) as process:
-            # The window's size is told to the command, which is not of the terminal's session.
-            before = signal.signal(signal.SIGWINCH, lambda *_: process.send_signal(signal.SIGWINCH))
-            try:
-                status = process.wait()
-            except BaseException:
-                process.terminate()
-                raise
-            finally:
-                signal.signal(signal.SIGWINCH, before)
-        self._demand_connection(status, "the shell")
+        try:
+            return self._transport.open_session(timeout=deadline.timeout())
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            if self._transport.is_active():
+                deadline.check()
+            raise GuestLost(f"the ssh session ended during {what}") from error
+
+    def exit_status(self, channel: paramiko.Channel, what: str) -> int:
+        """Wait for the end of ``what``, which runs on the channel, and return its exit status.
+
+        A command that a signal ended has -1.  Raises :class:`GuestLost` if it was the connection that ended.
+        """
+        status = channel.recv_exit_status()
+        if status == -1:
+            # The channels end a moment before the connection says that it has: only an answer proves it.
+            self.open_channel(what, Deadline(_ANSWER_SECONDS, "the guest's ssh server")).close()
         return status
 
-    def _demand_connection(self, status: int, what: str) -> None:
-        """Raise :class:`GuestLost` if a command ended with ssh's own status, and the connection with it."""
-        if status == _SSH_FAILED:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(_END_SECONDS)
-                raise GuestLost(f"the ssh session ended during {what}")
+    def run(self, command: Sequence[str], deadline: Deadline) -> CommandResult:
+        """Run a command in the guest and wait for its end.
+
+        Raises :class:`DeadlineExceeded` if it has not ended by the deadline, and :class:`GuestLost` if the
+        connection ends.
+        """
+        line = shlex.join(command)
+        stdout = stderr = b""
+        with self.open_channel(repr(line), deadline) as channel:
+            with (
+                _closed_at(deadline, channel) as given_up,
+                contextlib.suppress(paramiko.SSHException, EOFError, OSError),
+            ):
+                channel.exec_command(line)
+                channel.shutdown_write()
+                stdout, stderr = _drain(channel)
+                channel.recv_exit_status()
+            if given_up.is_set():
+                raise DeadlineExceeded(f"{deadline.what}: {line!r} in the guest has not ended")
+            # What ended the channel, if not the command, is found here.
+            status = self.exit_status(channel, repr(line))
+        return CommandResult(line, status, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
+
+
+@contextlib.contextmanager
+def _closed_at(deadline: Deadline, channel: paramiko.Channel) -> Iterator[threading.Event]:
+    """Close the channel at the deadline, which ends every wait for it; the event says that it was so."""
+    given_up = threading.Event()
+
+    def give_up() -> None:
+        given_up.set()
+        channel.close()
+
+    timer = threading.Timer(deadline.timeout(), give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield given_up
+    finally:
+        timer.cancel()
+
+
+def _drain(channel: paramiko.Channel) -> tuple[bytes, bytes]:
+    """Both outputs, to their ends.  They share one window: neither may be left to fill up."""
+    errors: list[bytes] = []
+    reader = threading.Thread(target=lambda: errors.extend(iter(lambda: channel.recv_stderr(_CHUNK), b"")))
+    reader.start()
+    output = b"".join(iter(lambda: channel.recv(_CHUNK), b""))
+    reader.join()
+    return output, b"".join(errors)

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One ssh connection to a remote host, by OpenSSH's own client.
 
-Not by a library: keys, agents, certificates, jump hosts and known hosts are as
-the user's ``ssh`` has them, because it *is* the user's ssh.  One process a host: it
-runs our deputy over there, and later takes forwardings on its control socket.
+Not by paramiko, which gives the shell in a guest (:mod:`harness.guest.shell`).  Keys, agents,
+certificates, jump hosts and known hosts are as the user's ``ssh`` has them, because it *is* the user's
+ssh; of these, paramiko knows neither ``ProxyJump`` nor ``Include`` nor keys in hardware.  Monitors and the
+migration's stream go through unix sockets that are forwarded in both ways, and paramiko rejects the
+channels of those that a host forwards to us (``forwarded-streamlocal@openssh.com``).
+
+One process a host: it runs our deputy over there, and later takes forwardings on its control socket.
 
 Nothing is ever asked: no password, no passphrase, no "are you sure".  A host key
 that is not known is refused.

@@ -108,6 +108,22 @@ def recognise(first_words: Words, digests: Words, digest: Callable[[bytes], int]
     return found
 
 
+def generations_of(first_words: Words, seed: int, pages: Words) -> Words:
+    """The generation of each page, by its first word, if it follows the formula; else any number."""
+    keys = keys_of(first_words) ^ np.uint64(seed & _MASK) ^ (pages * np.uint64(_GOLDEN))
+    return keys * np.uint64(pow(_GENERATION, -1, 1 << 64))
+
+
+def holds(words: Words, seed: int, pages: Words, generations: Words) -> npt.NDArray[np.bool_]:
+    """Which pages, a row of words each, hold what they must in these generations."""
+    keys = _keys(seed, pages, generations)
+    found = np.zeros(len(keys), np.bool_)
+    for start in range(0, len(keys), _PAGES_AT_ONCE):
+        some = slice(start, start + _PAGES_AT_ONCE)
+        found[some] = (words[some] == _mix(keys[some, np.newaxis] + _STRIDES)).all(axis=1)
+    return found
+
+
 def first_generation(seed: int, keys: Words) -> Words:
     """The number of each page, if it is of generation 0 under this seed; else any number."""
     return (keys ^ np.uint64(seed & _MASK)) * np.uint64(pow(_GOLDEN, -1, 1 << 64))
@@ -153,6 +169,13 @@ def _draws(seed: int, steps: int) -> tuple[Words, Words]:
     k = np.arange(1, steps + 1, dtype=np.uint64) * np.uint64(2)
     base = np.uint64(seed & _MASK)
     return _mix(base + k * np.uint64(_GOLDEN)), _mix(base + (k + np.uint64(1)) * np.uint64(_GOLDEN))
+
+
+def draws_of(seed: int, worker: int, steps: int) -> Words:
+    """A random word for each step of one of several workers of a workload, from the first one on."""
+    k = np.arange(1, steps + 1, dtype=np.uint64)
+    base = np.uint64((seed + (worker + 1) * _GENERATION) & _MASK)
+    return _mix(base + k * np.uint64(_GOLDEN))
 
 
 def churn_generations(seed: int, pages: int, steps: int, *, frees: bool = True) -> Generations:

@@ -48,10 +48,20 @@ class Tools:
 
 @dataclass(frozen=True, slots=True)
 class GuestDisk:
-    """The guest's disk.  ``private``: the run writes to a copy of its own; else nobody writes."""
+    """The guest's disk.
 
-    path: Path
+    ``private``: the run writes to a disk of its own; else nobody writes.  Without a
+    ``path`` that is a blank one of ``size`` bytes; else a copy.
+    """
+
+    path: Path | None
     private: bool
+    size: int = 0
+
+    @property
+    def distribution(self) -> bool:
+        """Whether the guest's system is on it."""
+        return self.private and self.path is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +98,7 @@ class RunPlan:
         qemus = (self.source_qemu, self.destination_qemu)
         named = (self.kernel.vmlinuz, self.image.initrd, self.archive, self.preload)
         firmware = [place for qemu in qemus for place in qemu.firmware]
-        firmware += [self.disk.path] if self.disk is not None else []
+        firmware += [self.disk.path] if self.disk is not None and self.disk.path is not None else []
         return (*(path for path in named if path is not None), *(qemu.path for qemu in qemus), *firmware)
 
     @property

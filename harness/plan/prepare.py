@@ -55,6 +55,8 @@ def prepare(
         archive = toolchain.compile_archive() if scenario.workload.needs_compiler else None
         if scenario.workload.reads_disk and disk is None:
             disk = GuestDisk(toolchain.formula_disk(resolved.noise_bytes), private=False)
+        if scenario.workload.writes_disk and disk is None:
+            disk = GuestDisk(None, private=True, size=scenario.workload.disk_bytes)
         preload = _preload(toolchain, scenario)
         step.note(accelerator=resolved.accelerator, reason=reason)
     return RunPlan(
@@ -84,9 +86,9 @@ def _image(
     variant = "test" if injection.faulty_module else scenario.guest.module
     if (scenario.guest.image or scenario.workload.image) == "small":
         return toolchain.image(kernel, variant), None
-    if scenario.workload.reads_disk:
-        kind = scenario.workload.kind
-        raise InputError(f"workload.kind: {kind} reads a disk of its own, which guest.image=debian has not")
+    workload = scenario.workload
+    if workload.reads_disk or workload.writes_disk:
+        raise InputError(f"workload.kind: {workload.kind} has a disk of its own, guest.image=debian another")
     distribution = toolchain.distribution(kernel, variant)
     return distribution.image, GuestDisk(distribution.disk, private=True)
 

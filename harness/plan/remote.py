@@ -149,7 +149,7 @@ def _demand_possible(scenario: Scenario) -> None:
         raise InputError("guest.vhost: a guest between two machines of yours has no network")
     if any(action.needs_network for action in actions(scenario.script)):
         raise InputError("script: pulling the wire needs the lab's own network")
-    if (scenario.guest.image or scenario.workload.image) != "small":
+    if (scenario.guest.image or scenario.workload.image) != "small" or scenario.workload.writes_disk:
         raise InputError(
             "guest.image: a guest with a disk to write to cannot move between two machines yet",
             hint="its disk would have to be on storage that both reach; use guest.image=small",

@@ -27,7 +27,7 @@ def kernel_cmdline(plan: RunPlan, *, network: bool) -> str:
         f"freepage.driver={plan.driver}",
         f"freepage.ip={GUEST_ADDRESS}/{PREFIX}" if network else "",
         # Of a guest that names its interfaces itself; the small one does not care.
-        "net.ifnames=0" if plan.disk is not None and plan.disk.private else "",
+        "net.ifnames=0" if plan.disk is not None and plan.disk.distribution else "",
         _EMULATED_KVM if accel.chain() == "kvm-in-tcg" else "",
         # The DIMM that is there from the beginning is used without anybody's doing.
         "memhp_default_state=online_movable" if guest.shared is not None else "",

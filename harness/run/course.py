@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from harness.evidence.work_meter import WorkMeter
+from harness.evidence.workload_reports import WorkloadReports
 from harness.verdict.finding import Finding
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Course:
     """What has come of the run so far."""
 
     meter: WorkMeter
+    reports: WorkloadReports
     #: The last message of the guest's kernel from before.
     last_message: int
     moves: list[MoveEnd] = field(default_factory=list)

@@ -117,5 +117,8 @@ class Definition:
         disk = self.plan.disk
         if disk is None:
             return None
+        if disk.path is None:
+            # What is discarded becomes a hole, so that a discard does something.
+            return Disk(self.own_disk, readonly=False, discard=True)
         # Both hosts are this machine where it is private, and see the run folder.
         return Disk(self.own_disk, readonly=False) if disk.private else Disk(host.path_of(disk.path))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A copy of a guest's disk for one run: what is a hole stays a hole."""
+"""A guest's disk for one run: a blank one, or a copy in which what is a hole stays a hole."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ from typing import Final
 
 #: Bytes; a run of zeros that is shorter than this is written.
 _PIECE: Final = 1 << 18
+
+
+def make_blank(target: Path, size: int) -> None:
+    """Make a file of ``size`` bytes that is a hole."""
+    with target.open("xb") as writing:
+        os.truncate(writing.fileno(), size)
 
 
 def copy_sparse(source: Path, target: Path) -> None:

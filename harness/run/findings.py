@@ -58,6 +58,8 @@ class GuestReview:
     #: Why its own checks were not made.
     lost: GuestLost | None
     work: Work | None = None
+    #: What its workload's report means, for the verdict.
+    facts: tuple[object, ...] = ()
 
     @property
     def checks(self) -> GuestChecks | None:

@@ -63,6 +63,12 @@ class Guest:
         return self._channels.control
 
     @property
+    def disk(self) -> Path | None:
+        """The run's own disk, which the guest writes to."""
+        disk = self.plan.disk
+        return self._definition.own_disk if disk is not None and disk.private else None
+
+    @property
     def held(self) -> bool:
         """Whether the device holds the migration for the oracle."""
         return self._definition.held

@@ -22,7 +22,7 @@ def write_initrd(path: Path, plan: RunPlan, keys: Keys) -> None:
             if archive is not None:
                 with archive.open("rb") as part:
                     shutil.copyfileobj(part, file)
-        distribution = plan.disk is not None and plan.disk.private
+        distribution = plan.disk is not None and plan.disk.distribution
         files = keys.openssh_files() if distribution else keys.guest_files()
         entries = [cpio.file(f"/{name}", files[name], 0o600) for name in files]
         if any(action.needs_kernel for action in actions(plan.resolved.scenario.script)):

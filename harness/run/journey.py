@@ -20,6 +20,7 @@ from harness.evidence.guest_checks import CHECK_SECONDS, WRONG_GUEST_SECONDS, ch
 from harness.evidence.keep import keep_pages
 from harness.evidence.switch_over import Abort, SwitchOver
 from harness.evidence.work_meter import WorkMeter
+from harness.evidence.workload_reports import WorkloadReports
 from harness.memory.record import Request
 from harness.migration.statistics import MigrationError, StuckError
 from harness.report.folder import RunFolder
@@ -54,8 +55,10 @@ class Journey:
         self._ready = ready
         self._folder = folder
         self._events = events
-        meter = WorkMeter(ready.guest.control, ready.plan.resolved.scenario, events)
-        self._course = Course(meter, last_message)
+        control, resolved = ready.guest.control, ready.plan.resolved
+        meter = WorkMeter(control, resolved.scenario, events)
+        reports = WorkloadReports(control, resolved, ready.guest.disk, events)
+        self._course = Course(meter, reports, last_message)
 
     @contextlib.contextmanager
     def migrate_and_judge(self) -> Iterator[Arrival | Setback]:
@@ -64,6 +67,7 @@ class Journey:
         course.free_before = self._ask_free()
         moves = ready.plan.resolved.scenario.moves
         course.meter.begin()
+        course.reports.begin()
         domain, hosts = ready.domain, (ready.lab.source, ready.lab.destination)
         for number, move in enumerate(moves, 1):
             turn = Turn(number, len(moves), move, hosts)
@@ -297,9 +301,10 @@ class Journey:
         seconds = WRONG_GUEST_SECONDS if wrong else CHECK_SECONDS
         try:
             answers = check(self._ready.guest.control, resolved, since, self._events, seconds=seconds)
+            facts = tuple(self._course.reports.end())
         except MachineryError as error:
             return self._lost(turn, error, wrong=wrong, work=work)
-        return GuestReview(answers, None, work)
+        return GuestReview(answers, None, work, facts)
 
     def _lost(self, turn: Turn, error: MachineryError, *, wrong: bool, work: Work | None) -> GuestReview:
         """A guest that is lost on its new host.

@@ -55,7 +55,7 @@ def build_result(
     from harness.verdict.rules.expected_outcome import MigrationNumbers
 
     scenario, numbers, evidence = plan.resolved.scenario, found.statistics, found.evidence
-    facts: list[object] = [CourseOfRun(found.found, found.unexercised)]
+    facts: list[object] = [CourseOfRun(found.found, found.unexercised), *found.guest.facts]
     account = None
     if evidence is not None and numbers is not None:
         account = account_of(

@@ -16,7 +16,7 @@ from harness.guest.ssh import Keys
 from harness.report.folder import RunFolder
 from harness.run.channels import QemuFiles
 from harness.run.definition import Definition
-from harness.run.disk import copy_sparse
+from harness.run.disk import copy_sparse, make_blank
 from harness.run.initrd import write_initrd
 from harness.run.last_words import lost
 
@@ -34,10 +34,13 @@ def start_guest(definition: Definition, keys: Keys, files: QemuFiles, folder: Ru
     plan, pair = definition.plan, definition.pair
     write_initrd(definition.initrd, plan, keys)
     brought = {"initrd": definition.initrd, "vmlinuz": plan.kernel.vmlinuz}
-    if plan.disk is not None and plan.disk.private:
-        copy_sparse(plan.disk.path, definition.own_disk)
-    elif plan.disk is not None:
-        brought["disk"] = plan.disk.path
+    disk = plan.disk
+    if disk is not None and disk.path is None:
+        make_blank(definition.own_disk, disk.size)
+    elif disk is not None and disk.path is not None and disk.private:
+        copy_sparse(disk.path, definition.own_disk)
+    elif disk is not None and disk.path is not None:
+        brought["disk"] = disk.path
     pair.bring(brought)
     xml = domain_xml(definition.spec(pair.source, files))
     folder.write_text("source.xml", xml)

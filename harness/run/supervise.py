@@ -45,11 +45,8 @@ def run_scenario(
 
 def open_shell(name: str, changes: Sequence[str | Override], tools: Tools, *, out: Path | None) -> int:
     """Boot a scenario's guest and give a shell in it; returns the shell's exit status."""
-    from harness.guest.shell import demand_ssh
 
-    # Said before a guest boots, not after.
-    demand_ssh()
-
+    # Imported by the process that needs it: ssh takes a while to load.
     def work(plan: RunPlan, folder: RunFolder, events: EventStream, terminal: TerminalProgress) -> int:
         from harness.run.shell import shell
 

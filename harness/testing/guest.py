@@ -20,7 +20,7 @@ from harness.testing.migration import GuidedMigration
 if TYPE_CHECKING:
     import libvirt
 
-    from harness.guest.shell import Outcome, Shell
+    from harness.guest.shell import CommandResult, Shell
     from harness.migration.qmp import Monitor
     from harness.plan.plan import RunPlan
 
@@ -76,7 +76,7 @@ class LabGuest:
         """Load the scenario's workload; the number of the guest's last kernel message."""
         return load(self._ready, self.events)
 
-    def run(self, command: str | Sequence[str], *, timeout: float = PATIENCE) -> Outcome:
+    def run(self, command: str | Sequence[str], *, timeout: float = PATIENCE) -> CommandResult:
         """Run a command in the guest (a string: by its shell); its exit status and both outputs.
 
         All commands use one ssh session, which survives migrations.
@@ -86,8 +86,8 @@ class LabGuest:
         if self._shell is None:
             from harness.guest.shell import Shell
 
-            keys, place = self._ready.guest.keys, self._ready.lab.runtime_dir / "ssh"
-            self._shell = self._stack.enter_context(Shell.connect(GUEST_ADDRESS, keys, place, deadline))
+            keys = self._ready.guest.keys
+            self._shell = self._stack.enter_context(Shell.connect(GUEST_ADDRESS, keys, deadline))
         return self._shell.run(words, deadline)
 
     def shell(self, command: str | Sequence[str], *, timeout: float = PATIENCE) -> str:

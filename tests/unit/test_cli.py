@@ -121,7 +121,7 @@ def test_an_error_shows_its_hint(capsys: pytest.CaptureFixture[str], monkeypatch
 
 def test_loading_the_command_loads_nothing_heavy() -> None:
     """``freepage run`` is measured from its first instruction."""
-    heavy = {"numpy", "libvirt", "pyroute2", "pydantic", "qemu", "yaml", "cryptography"}
+    heavy = {"numpy", "paramiko", "libvirt", "pyroute2", "pydantic", "qemu", "yaml", "cryptography"}
     code = f"import sys, harness.cli; print(sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

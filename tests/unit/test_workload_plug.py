@@ -6,15 +6,19 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import numpy as np
 import pytest
 from pydantic import Field
 
 from harness.errors import InputError
+from harness.events import EventStream
+from harness.evidence.workload_reports import WorkloadReports, pauses
+from harness.guestview.report import Aftermath
 from harness.memory import formula
 from harness.scenario.load import load_scenario, scenario_schema
 from harness.scenario.resolve import MachineFacts, resolve
@@ -23,6 +27,7 @@ from harness.scenario.workloads.answer import Answer
 from harness.scenario.workloads.base import WORKLOADS, Filling
 
 if TYPE_CHECKING:
+    from harness.guest.control import GuestControl
     from harness.memory.formula import Generations
 
 SOURCES = Path(__file__).parents[2] / "vm-images" / "guest"
@@ -162,6 +167,65 @@ def test_it_owns_what_it_has_not_given_up(stripes: type[Filling]) -> None:
     keys = formula.keys_of(np.array([formula.page_words(7, int(n), 0)[0] for n in numbers], np.uint64))
     owned = stripes.model_validate({"every": 3}).owns(7, 8 * formula.PAGE, keys)
     assert owned.tolist() == [True, False, False, True, False, False, True, False, False]
+
+
+def test_what_it_reports_becomes_facts_for_the_verdict(tmp_path: Path) -> None:
+    class Control:
+        asked = 0
+
+        def call(self, verb: str, *_: object, deadline: object) -> Mapping[str, object]:  # noqa: ARG002
+            assert verb == "report"
+            self.asked += 1
+            return {"candles": 1 if self.asked <= 3 else 2}
+
+    with WORKLOADS.temporary():
+
+        class Candles(Filling):
+            """It counts candles."""
+
+            reports = True
+            kind: Literal["candles"] = "candles"
+            """Which workload."""
+            noise: Share = 4 << 20
+            """How much memory it works on."""
+
+            def facts(self, aftermath: Aftermath) -> Sequence[object]:
+                return (aftermath.before.number("candles"), aftermath.after.number("candles"))
+
+        scenario = load_scenario(
+            write(tmp_path, SCENARIO.replace("stripes, noise: 1MiB, every: 3", "candles"))
+        )
+        control = Control()
+        resolved = resolve(scenario, MACHINE)
+        reports = WorkloadReports(cast("GuestControl", control), resolved, None, EventStream())
+        reports.begin()
+        assert reports.end() == (1, 2)
+    idle = resolve(load_scenario("idle"), MACHINE)
+    reports = WorkloadReports(cast("GuestControl", control), idle, None, EventStream())
+    reports.begin()
+    assert (reports.end(), control.asked) == ((), 6)
+
+
+def test_the_spans_in_which_nobody_ran_the_guest() -> None:
+    events = EventStream()
+    first = events.history()[0]
+    zero = datetime.fromisoformat(str(first.data["wall"])).timestamp() - first.t
+
+    def of(kind: str, side: str, at: float) -> None:
+        events.emit(kind, source=f"{side}.qmp", at=zero + at)
+
+    for kind, side, at in (
+        ("STOP", "source", 1.0),
+        ("RESUME", "source", 2.0),
+        ("STOP", "source", 5.0),
+        ("STOP", "destination", 5.5),  # it comes up stopped
+        ("RESUME", "destination", 8.0),
+        ("STOP", "destination", 30.0),
+    ):
+        of(kind, side, at)
+    found = pauses(events.history(), 1.5, 20.0)
+    assert [(round(gap.begin, 3), round(gap.end, 3)) for gap in found] == [(5.0, 8.0)]
+    assert [round(gap.seconds, 3) for gap in pauses(events.history(), 0.0, 20.0)] == [1.0, 3.0]
 
 
 def test_it_is_gone() -> None:

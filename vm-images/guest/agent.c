@@ -245,7 +245,7 @@ static void ask(struct worker *w, uint64_t n, const char *verb, const char *argu
 	}
 }
 
-/* verify, stop, frames PATH: a worker that was loaded answers. */
+/* verify, stop, report, frames PATH: a worker that was loaded answers. */
 static void of_workload(const struct call *c)
 {
 	ask(&agent.load, c->n, c->argv[0], c->argc > 1 ? c->argv[1] : NULL);
@@ -466,6 +466,7 @@ static const struct verb {
 	{ "unload", 0, 0, unload },
 	{ "verify", 0, 0, of_workload },
 	{ "stop", 0, 0, of_workload },
+	{ "report", 0, 0, of_workload },
 	{ "frames", 1, 1, of_workload },		/* PATH */
 	{ "exercise", 0, MOST_WORDS, exercise },	/* SEED [limit=BYTES] */
 	{ "pages-alloc", 2, 2, pages_alloc },		/* SEED COUNT */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The disk whose page N holds page N of the formula, under a seed of its own. */
+/* The guest's disk. disk_read, disk_check: page N holds page N of the formula, under a seed of its own. */
 #ifndef FREEPAGE_DISK_H
 #define FREEPAGE_DISK_H
 
@@ -14,7 +14,7 @@
 #define DISK_MODULE	"/lib/modules/virtio_blk.ko"
 
 /* The small image has the driver as a file: nobody else needs a disk. */
-static inline int disk_open(int flags)
+static inline int disk_open_as(int flags)
 {
 	int module = open(DISK_MODULE, O_RDONLY | O_CLOEXEC), disk;
 
@@ -22,10 +22,21 @@ static inline int disk_open(int flags)
 		die("%s: %s", DISK_MODULE, strerror(errno));
 	if (module >= 0)
 		close(module);
-	disk = open(DISK, O_RDONLY | O_CLOEXEC | flags);
+	disk = open(DISK, O_CLOEXEC | flags);
 	if (disk < 0)
 		die("%s: %s", DISK, strerror(errno));
 	return disk;
+}
+
+static inline int disk_open(int flags)
+{
+	return disk_open_as(O_RDONLY | flags);
+}
+
+/* Past the page cache: what is acknowledged was acknowledged by the device. */
+static inline int disk_open_writable(void)
+{
+	return disk_open_as(O_RDWR | O_DIRECT);
 }
 
 static inline void disk_read(int disk, void *to, uint64_t page, uint64_t pages)

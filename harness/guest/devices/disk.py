@@ -24,6 +24,8 @@ class Disk(DomainDevice):
     path: Path
     kind: Literal["raw", "qcow2"] = "raw"
     readonly: bool = True
+    #: What the guest discards is given back to the host.
+    discard: bool = False
 
     def elements(self) -> Iterator[ET.Element]:
         """The first virtio disk."""
@@ -31,6 +33,8 @@ class Disk(DomainDevice):
         driver = {"name": "qemu", "type": self.kind}
         if not self.readonly:
             driver["cache"] = "none"
+        if self.discard:
+            driver["discard"] = "unmap"
         ET.SubElement(element, "driver", driver)
         ET.SubElement(element, "source", {"file": str(self.path)})
         ET.SubElement(element, "target", {"dev": "vda", "bus": "virtio"})

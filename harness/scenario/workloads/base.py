@@ -11,10 +11,13 @@ from harness.scenario.workloads.answer import Answer
 from harness.units import PAGE_SIZE, Percent
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Self
 
     import numpy as np
     import numpy.typing as npt
+
+    from harness.guestview.report import Aftermath
 
     # numpy takes a tenth of a second to import: only what asks for pages pays for it.
     from harness.memory.formula import Expected, Generations, Words
@@ -42,6 +45,10 @@ class Workload(Section):
     reads_disk: ClassVar[bool] = False
     #: It needs a compiler and sources in the guest.
     needs_compiler: ClassVar[bool] = False
+    #: It writes to a disk of its own, blank at first, of the size :attr:`disk_bytes`.
+    writes_disk: ClassVar[bool] = False
+    #: It answers ``report`` with more than pages: see :meth:`facts`.
+    reports: ClassVar[bool] = False
 
     kind: str
     """Which workload."""
@@ -59,8 +66,22 @@ class Workload(Section):
             f"It needs the image {cls.image}.": cls.image != "small",
             "The testbed makes the disk that it reads, which the image debian has not.": cls.reads_disk,
             "A compiler and sources are unpacked over the guest's image.": cls.needs_compiler,
+            "It writes to a disk of its own, which the image debian has not.": cls.writes_disk,
         }
         return tuple(note for note, holds in notes.items() if holds)
+
+    @property
+    def disk_bytes(self) -> int:
+        """How large the disk is that it writes to."""
+        return 0
+
+    def facts(self, aftermath: Aftermath) -> Sequence[object]:
+        """What its report means, as facts for the verdict: each is an instance of a class of its own.
+
+        Called for one that :attr:`reports`, after it has stopped in a guest that has moved.
+        Raises :class:`harness.errors.MachineryError` for a report that makes no sense.
+        """
+        return ()
 
     def noise_bytes(self, memory: int) -> int:
         """How much memory it works on, in whole pages, of ``memory`` bytes that the kernel leaves it."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Guests that read a disk, through the page cache or past it: pagecache, dma."""
+"""Guests that read a disk, through the page cache or past it, or write to it: pagecache, dma, journal."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from harness.scenario.values import Share
-from harness.scenario.workloads.base import Filling
+from harness.scenario.values import MIB, Share, Size
+from harness.scenario.workloads.base import Filling, Workload
 from harness.units import Percent
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.guestview.report import Aftermath
     from harness.memory.formula import Expected, Generations
 
 
@@ -63,3 +66,47 @@ class Dma(_DiskReader):
         from harness.memory import formula
 
         return formula.expected_pieces(seed, noise // formula.PAGE // formula.PIECE, steps)
+
+
+class Journal(Workload):
+    """A disk is written, read, flushed and discarded past the page cache, several requests at a time.
+
+    What was acknowledged is known block by block; after the migration the guest reads it back, and the
+    host reads the image itself.
+    """
+
+    work_unit = "requests"
+    stands_still = False
+    writes_disk = True
+    reports = True
+
+    kind: Literal["journal"] = "journal"
+    """Which workload."""
+    disk: Annotated[Size, Field(ge=1 * MIB, le=1024 * MIB)] = 16 * MIB
+    """How large its disk is."""
+    depth: Annotated[int, Field(ge=1, le=32)] = 8
+    """Requests at a time."""
+    patience: Annotated[int, Field(ge=1, le=600)] = 10
+    """After so many seconds of the guest's time a request counts as never answered."""
+    keep: Size = 8 * MIB
+    """Memory with known content that it owns and verifies afterwards."""
+
+    @property
+    def disk_bytes(self) -> int:
+        """Its ``disk``."""
+        return self.disk
+
+    def generations(self, seed: int, noise: int, steps: int) -> Generations:
+        """What it keeps."""
+        from harness.memory import formula
+
+        return formula.unchanged(self.keep)
+
+    def facts(self, aftermath: Aftermath) -> Sequence[object]:
+        """What its disk holds, held against what was acknowledged."""
+        from harness.guestview.journal import Writers, review
+
+        if aftermath.disk is None:
+            return ()
+        writers = Writers.read(aftermath.after, self.depth)
+        return (review(aftermath.disk, aftermath.seed, self.disk, self.patience, writers),)

@@ -13,6 +13,8 @@ from harness.verdict.rules import witness
 from harness.verdict.rules import log
 from harness.verdict.rules import counters
 from harness.verdict.rules import guest
+from harness.verdict.rules import disk
+from harness.verdict.rules import clocks
 from harness.verdict.rules import expectations
 from harness.verdict.rules import expected_outcome
 from harness.verdict.rules import course
@@ -21,9 +23,11 @@ from harness.verdict.rules import doubts
 
 __all__ = [
     "blocks",
+    "clocks",
     "counters",
     "course",
     "devices",
+    "disk",
     "doubts",
     "expectations",
     "expected_outcome",

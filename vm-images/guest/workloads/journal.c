@@ -1,0 +1,368 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * A disk that is written, for a guest that is about to be migrated.
+ *
+ *   load journal SEED BYTES [disk=BYTES] [depth=REQUESTS] [patience=SECONDS] [keep=BYTES]
+ *
+ * `depth` writers work on /dev/vda past the page cache, each with one request on its
+ * way and with blocks of its own: writer W has those whose number is W modulo depth.
+ * Step K of a writer is a function of the seed, W and K alone (journal_step), so the
+ * number of steps that were acknowledged is the whole journal: from it the host knows
+ * what the disk must hold, and reads the image itself.
+ *
+ * A block that step K wrote holds the formula in generation K; it was zero before the
+ * first.  What a writer reads it compares with what it was told was written.
+ *
+ * A request that is not answered is noticed: a writer that makes no step for
+ * `patience` seconds is stuck, and `stop` waits no longer for it.  Seconds are counted
+ * by the ticks of a timer, and not taken from a clock, which a migration may set.
+ *
+ * `report` tells the rest: steps by writer, what was on its way, what went wrong.
+ */
+#define _GNU_SOURCE
+#include <linux/fs.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sys/ioctl.h>
+
+#include "disk.h"
+#include "serve.h"
+#include "watch.h"
+#include "workload.h"
+
+#define MOST_WRITERS	32
+#define TICK_MS		100
+/* After `stop` each writer makes so many steps more: a queue that is dead shows. */
+#define LAST_STEPS	4
+
+enum { STEP_WRITE, STEP_READ, STEP_FLUSH, STEP_DISCARD, STEP_ZERO, STEP_KINDS };
+
+struct journal_step {
+	int kind;
+	uint64_t block;
+};
+
+struct block {
+	uint32_t written;	/* the step that wrote it last; 0: none */
+	uint32_t blanked;	/* a later one that made it zero, or may have */
+	int maybe;		/* it may: a discard need not do anything */
+};
+
+struct writer {
+	pthread_t thread;
+	unsigned int number;
+	uint64_t blocks;
+	struct block *state;
+	void *buffer;
+	volatile uint64_t steps, last;	/* acknowledged; not beyond `last` */
+	volatile int busy, failed, done;
+	uint64_t counts[STEP_KINDS], bad, first_bad;
+	uint64_t seen;			/* steps at the last tick */
+	unsigned int still;		/* ticks since */
+};
+
+static struct {
+	int disk;
+	uint64_t seed, bytes, depth, patience;
+	volatile uint64_t *work;
+	struct writer writers[MOST_WRITERS];
+	struct region kept;
+	unsigned int longest;		/* ticks that a writer stood still */
+} journal = { .bytes = 16 * MIB, .depth = 8, .patience = 10 };
+
+static void stop(void);
+static struct tally verify(void);
+static int report(const char *line);
+static struct server server = { .stop = stop, .verify = verify, .other = report };
+
+/* Step K, from 1, of a writer with so many blocks. */
+static struct journal_step journal_step(uint64_t seed, uint64_t writer, uint64_t k, uint64_t blocks)
+{
+	uint64_t a = mix64(seed + (writer + 1) * GENERATION_MUL + k * GOLDEN);
+	unsigned int draw = a & 31;
+	struct journal_step step = { STEP_WRITE, (a >> 16) % blocks };
+
+	if (draw >= 30)
+		step.kind = STEP_ZERO;
+	else if (draw >= 28)
+		step.kind = STEP_DISCARD;
+	else if (draw >= 26)
+		step.kind = STEP_FLUSH;
+	else if (draw >= 18)
+		step.kind = STEP_READ;
+	return step;
+}
+
+static uint64_t number_of(const struct writer *w, uint64_t block)
+{
+	return block * journal.depth + w->number;
+}
+
+static int is_zero(const uint64_t *words)
+{
+	unsigned int i;
+
+	for (i = 0; i < PAGE_WORDS; i++)
+		if (words[i])
+			return 0;
+	return 1;
+}
+
+/* Whether a block holds what its writer was told is on the disk. */
+static int right(const struct writer *w, uint64_t block)
+{
+	const struct block *b = &w->state[block];
+	uint64_t key = page_key(journal.seed, number_of(w, block), b->written), sum;
+
+	if ((b->blanked || !b->written) && is_zero(w->buffer))
+		return 1;
+	if (!b->written || (b->blanked && !b->maybe))
+		return 0;
+	return page_check(w->buffer, key, &sum) == PAGE_WORDS;
+}
+
+/* A discard or zeroes, as the kernel asks a disk for them; a file, in tests, gets a hole. */
+static int blank(unsigned long how, uint64_t *range)
+{
+	if (!ioctl(journal.disk, how, range))
+		return 1;
+	return errno == ENOTTY && !fallocate(journal.disk, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+					     range[0], range[1]);
+}
+
+/* Returns whether the disk did as it was told. */
+static int request(struct writer *w, const struct journal_step *step, uint64_t k)
+{
+	uint64_t number = number_of(w, step->block), range[2] = { number * PAGE_BYTES, PAGE_BYTES };
+
+	switch (step->kind) {
+	case STEP_WRITE:
+		page_fill(w->buffer, page_key(journal.seed, number, k));
+		return pwrite(journal.disk, w->buffer, PAGE_BYTES, range[0]) == PAGE_BYTES;
+	case STEP_READ:
+		return pread(journal.disk, w->buffer, PAGE_BYTES, range[0]) == PAGE_BYTES;
+	case STEP_DISCARD:
+		return blank(BLKDISCARD, range) || errno == EOPNOTSUPP;
+	case STEP_ZERO:
+		return blank(BLKZEROOUT, range);
+	default:
+		return !fdatasync(journal.disk);
+	}
+}
+
+static void acknowledged(struct writer *w, const struct journal_step *step, uint64_t k)
+{
+	struct block *b = &w->state[step->block];
+
+	if (step->kind == STEP_WRITE) {
+		*b = (struct block){ .written = k };
+	} else if (step->kind == STEP_ZERO) {
+		*b = (struct block){ .written = b->written, .blanked = k };
+	} else if (step->kind == STEP_DISCARD && !b->blanked) {
+		b->blanked = k;
+		b->maybe = 1;
+	} else if (step->kind == STEP_READ && !right(w, step->block)) {
+		if (!w->bad++)
+			w->first_bad = number_of(w, step->block);
+	}
+	w->counts[step->kind]++;
+}
+
+static void *work(void *of)
+{
+	struct writer *w = of;
+
+	while (w->steps < w->last) {
+		uint64_t k = w->steps + 1;
+		struct journal_step step = journal_step(journal.seed, w->number, k, w->blocks);
+
+		w->busy = 1;
+		if (!request(w, &step, k)) {
+			/* What the block holds now, nobody can say. */
+			w->failed = errno ? errno : EIO;
+			break;
+		}
+		acknowledged(w, &step, k);
+		w->steps = k;
+		w->busy = 0;
+		if (journal.work)
+			__sync_fetch_and_add(journal.work, 1);
+	}
+	w->done = 1;
+	return NULL;
+}
+
+static int is_stuck(const struct writer *w)
+{
+	return !w->done && w->still * TICK_MS >= journal.patience * 1000;
+}
+
+/* Called each TICK_MS. */
+static void tick(void)
+{
+	unsigned int i;
+
+	for (i = 0; i < journal.depth; i++) {
+		struct writer *w = &journal.writers[i];
+
+		w->still = w->done || w->steps != w->seen ? 0 : w->still + 1;
+		w->seen = w->steps;
+		if (w->still > journal.longest)
+			journal.longest = w->still;
+	}
+}
+
+static int at_work(void)
+{
+	unsigned int i;
+
+	for (i = 0; i < journal.depth; i++)
+		if (!journal.writers[i].done && !is_stuck(&journal.writers[i]))
+			return 1;
+	return 0;
+}
+
+/* Those that are stuck stay: a thread that waits for a device cannot be ended. */
+static void stop(void)
+{
+	unsigned int i;
+
+	for (i = 0; i < journal.depth; i++)
+		if (journal.writers[i].last == UINT64_MAX)
+			journal.writers[i].last = journal.writers[i].steps + LAST_STEPS;
+	while (at_work()) {
+		poll(NULL, 0, TICK_MS);
+		tick();
+	}
+	server.steps = server.checked = 0;
+	for (i = 0; i < journal.depth; i++) {
+		server.steps += journal.writers[i].steps;
+		server.checked += journal.writers[i].counts[STEP_READ];
+	}
+}
+
+/* Whoever reads a disk that does not answer is never heard of again. */
+static int all_done(void)
+{
+	unsigned int i, done = 1;
+
+	for (i = 0; i < journal.depth; i++)
+		done &= journal.writers[i].done;
+	return done;
+}
+
+static void read_all(struct writer *w)
+{
+	uint64_t block;
+
+	for (block = 0; block < w->blocks && !w->failed; block++) {
+		uint64_t at = number_of(w, block) * PAGE_BYTES;
+
+		if (pread(journal.disk, w->buffer, PAGE_BYTES, at) != PAGE_BYTES)
+			w->failed = errno ? errno : EIO;
+		else if (!right(w, block) && !w->bad++)
+			w->first_bad = number_of(w, block);
+	}
+}
+
+/*
+ * All blocks once more, if the writers are done.  What is found is told by
+ * `report`; the tally is of the memory that the workload keeps.
+ */
+static struct tally verify(void)
+{
+	unsigned int i;
+
+	for (i = 0; i < journal.depth && all_done(); i++)
+		read_all(&journal.writers[i]);
+	return check_all(&journal.kept);
+}
+
+#define EACH(name, what) do { \
+		unsigned int each; \
+		answer("%s\"" name "\":[", first ? "" : ","); \
+		first = 0; \
+		for (each = 0; each < journal.depth; each++) { \
+			const struct writer *w = &journal.writers[each]; \
+			answer("%s%" PRIu64, each ? "," : "", (uint64_t)(what)); \
+		} \
+		answer("]"); \
+	} while (0)
+
+static int report(const char *line)
+{
+	int first = 1;
+
+	if (strcmp(line, "report"))
+		return 0;
+	answer("{");
+	EACH("steps", w->steps);
+	EACH("busy", w->busy);
+	EACH("stuck", is_stuck(w));
+	EACH("failed", w->failed);
+	EACH("bad", w->bad);
+	EACH("first_bad", w->first_bad);
+	EACH("writes", w->counts[STEP_WRITE]);
+	EACH("reads", w->counts[STEP_READ]);
+	EACH("flushes", w->counts[STEP_FLUSH]);
+	EACH("discards", w->counts[STEP_DISCARD]);
+	EACH("zeroed", w->counts[STEP_ZERO]);
+	answer(",\"longest_ms\":%u}\n", journal.longest * TICK_MS);
+	return 1;
+}
+
+static void begin(unsigned int number)
+{
+	struct writer *w = &journal.writers[number];
+
+	w->number = number;
+	w->blocks = journal.bytes / PAGE_BYTES / journal.depth;
+	w->last = UINT64_MAX;
+	w->state = map(w->blocks * sizeof(*w->state), 0);
+	w->buffer = map(PAGE_BYTES, 0);
+	if (!w->blocks)
+		die("a disk of %" PRIu64 " bytes has no block for each writer", journal.bytes);
+	if (pthread_create(&w->thread, NULL, work, w))
+		die("pthread_create: %s", strerror(errno));
+}
+
+static int run(int argc, char **argv)
+{
+	uint64_t bytes, keep = 8 * MIB, page;
+	struct tally t = { 0 };
+	double since = now();
+	unsigned int number;
+	int i;
+
+	if (argc < 5 || parse_u64(argv[3], &journal.seed) || parse_u64(argv[4], &bytes))
+		die("expected: load journal SEED BYTES [key=value..]");
+	for (i = 5; i < argc; i++)
+		if ((strncmp(argv[i], "disk=", 5) || parse_u64(argv[i] + 5, &journal.bytes)) &&
+		    (strncmp(argv[i], "depth=", 6) || parse_u64(argv[i] + 6, &journal.depth)) &&
+		    (strncmp(argv[i], "patience=", 9) || parse_u64(argv[i] + 9, &journal.patience)) &&
+		    (strncmp(argv[i], "keep=", 5) || parse_u64(argv[i] + 5, &keep)))
+			die("unknown option: %s", argv[i]);
+	if (!journal.depth || journal.depth > MOST_WRITERS || keep >> 46)
+		die("that is no number of writers, or no size");
+	region_map(&journal.kept, journal.seed, keep, 1);
+	for (page = 0; page < journal.kept.pages; page++)
+		write_owned(&journal.kept, page, &t);
+	journal.work = work_counter();
+	journal.disk = disk_open_writable();
+	for (number = 0; number < journal.depth; number++)
+		begin(number);
+	answer_work("journal", &t, 0, &server, since);
+	for (;;) {
+		struct pollfd in = { STDIN_FILENO, POLLIN, 0 };
+		int ready = poll(&in, 1, TICK_MS);
+
+		if (ready < 0 && errno != EINTR)
+			die("poll: %s", strerror(errno));
+		if (!ready)
+			tick();
+		if (in.revents && !serve(&server))
+			_exit(0);
+	}
+}
+
+WORKLOAD(journal, run);
