@@ -58,10 +58,14 @@ class Journey:
     @contextlib.contextmanager
     def migrate_and_judge(self) -> Iterator[Arrival]:
         """Steps 6 to 8, for each of the moves.  In the block the last migration's QEMUs still stand."""
-        ready, course = self._ready, self._course
+        self._course.meter.begin()
+        with self._course.reports, self._moves() as arrival:
+            yield arrival
+
+    @contextlib.contextmanager
+    def _moves(self) -> Iterator[Arrival]:
+        ready = self._ready
         moves = ready.plan.resolved.scenario.moves
-        course.meter.begin()
-        course.reports.begin()
         domain, hosts = ready.domain, (ready.lab.source, ready.lab.destination)
         for number, move in enumerate(moves, 1):
             turn = Turn(number, len(moves), move, hosts)
@@ -191,6 +195,7 @@ class Journey:
             if bad:
                 text = turn.named(f"the guest found {bad} of the script's pages with wrong content")
                 course.found.append(Finding("guest-pages", "guest", text, bad))
+            course.reports.arrived()
             seconds = WRONG_GUEST_SECONDS if wrong else CHECK_SECONDS
             resolved, since = self._ready.plan.resolved, course.last_message
             answers = check(control, resolved, since, self._events, seconds=seconds)

@@ -13,6 +13,7 @@ from harness.verdict.rules import counters
 from harness.verdict.rules import guest
 from harness.verdict.rules import disk
 from harness.verdict.rules import clocks
+from harness.verdict.rules import stream
 from harness.verdict.rules import expectations
 from harness.verdict.rules import course
 from harness.verdict.rules import doubts
@@ -29,5 +30,6 @@ __all__ = [
     "guest",
     "log",
     "pages",
+    "stream",
     "witness",
 ]
