@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
-from harness.events import Deadline, Event, EventStream
+from harness.events import Deadline, Event, EventStream, patience
 from harness.guest.control import GuestControl
+from harness.guestview.partner import Partner
 from harness.guestview.report import Aftermath, Pause, Report
+from harness.hosts.netns import GUEST_ADDRESS
 from harness.scenario.resolve import Resolved
 
 _ANSWER_SECONDS: Final = 60.0
@@ -20,6 +24,8 @@ _QUESTIONS: Final = 3
 class WorkloadReports:
     """Asks the guest, and has the workload say what it means.  One that reports nothing is not asked.
 
+    Context manager, from before the first migration on: so long the workload's partner on the host, if it
+    has one, is at work.
     ``disk``: the image of the disk that the guest writes to.
     """
 
@@ -31,11 +37,30 @@ class WorkloadReports:
         self._disk = disk
         self._events = events
         self._before: Report | None = None
+        self._partner: Partner | None = None
+        self._stack = contextlib.ExitStack()
 
-    def begin(self) -> None:
+    def __enter__(self) -> Self:
         """The workload is loaded, and the guest not yet migrated."""
-        if self._resolved.scenario.workload.reports:
+        workload = self._resolved.scenario.workload
+        if workload.reports:
+            partner = workload.partner(self._resolved.seed, GUEST_ADDRESS)
+            if partner is not None:
+                self._partner = self._stack.enter_context(partner)
             self._before = self._ask()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def arrived(self) -> None:
+        """The guest runs on its last host, and has not been asked to stop."""
+        if self._partner is not None:
+            with self._events.step("partner") as step:
+                self._partner.finish(patience(self._resolved.scenario.workload.partner_seconds))
+                step.note(account=self._partner.account())
 
     def end(self) -> Sequence[object]:
         """The workload has stopped in a guest that has moved: facts for the verdict."""
@@ -45,7 +70,10 @@ class WorkloadReports:
             after = self._ask()
             gaps = pauses(self._events.history(), self._before.asked, after.answered)
             resolved = self._resolved
-            aftermath = Aftermath(resolved.seed, self._before, after, gaps, resolved.accelerator, self._disk)
+            found = self._partner.account() if self._partner is not None else None
+            aftermath = Aftermath(
+                resolved.seed, self._before, after, gaps, resolved.accelerator, self._disk, found
+            )
             facts = resolved.scenario.workload.facts(aftermath)
             step.note(report=after.said, paused_s=round(sum(gap.seconds for gap in gaps), 3), facts=facts)
         return facts

@@ -70,3 +70,5 @@ class Aftermath:
     accelerator: Literal["kvm", "tcg"]
     disk: Path | None = None
     """The image of its disk, where it has one to write to."""
+    partner: object = None
+    """What the host's half of the workload has found; see :mod:`harness.guestview.partner`."""

@@ -76,6 +76,13 @@ def page_words(seed: int, page: int, generation: int) -> Words:
     return _mix(key[0] + _STRIDES)
 
 
+def endless(seed: int, page: int, generation: int, first: int, count: int) -> Words:
+    """``count`` words from number ``first`` on of a page that goes on for ever."""
+    key = _keys(seed, np.array([page], np.uint64), np.array([generation], np.uint64))
+    numbers = np.arange(first + 1, first + 1 + count, dtype=np.uint64)
+    return _mix(key[0] + numbers * np.uint64(_GOLDEN))
+
+
 def _unmix(z: Words) -> Words:
     """The opposite of :func:`_mix`, which loses nothing."""
     z = z ^ (z >> np.uint64(31)) ^ (z >> np.uint64(62))

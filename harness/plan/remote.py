@@ -149,6 +149,9 @@ def _demand_possible(scenario: Scenario) -> None:
         raise InputError("guest.vhost: a guest between two machines of yours has no network")
     if any(action.needs_network for action in actions(scenario.script)):
         raise InputError("script: pulling the wire needs the lab's own network")
+    if scenario.workload.needs_network:
+        kind = scenario.workload.kind
+        raise InputError(f"workload.kind: {kind} needs the network of a lab, remote guests have none")
     if (scenario.guest.image or scenario.workload.image) != "small" or scenario.workload.writes_disk:
         raise InputError(
             "guest.image: a guest with a disk to write to cannot move between two machines yet",

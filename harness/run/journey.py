@@ -63,11 +63,15 @@ class Journey:
     @contextlib.contextmanager
     def migrate_and_judge(self) -> Iterator[Arrival | Setback]:
         """Steps 6 to 8, for each of the moves.  In the block the last migration's QEMUs still stand."""
-        ready, course = self._ready, self._course
-        course.free_before = self._ask_free()
+        self._course.free_before = self._ask_free()
+        self._course.meter.begin()
+        with self._course.reports, self._moves() as end:
+            yield end
+
+    @contextlib.contextmanager
+    def _moves(self) -> Iterator[Arrival | Setback]:
+        ready = self._ready
         moves = ready.plan.resolved.scenario.moves
-        course.meter.begin()
-        course.reports.begin()
         domain, hosts = ready.domain, (ready.lab.source, ready.lab.destination)
         for number, move in enumerate(moves, 1):
             turn = Turn(number, len(moves), move, hosts)
@@ -283,6 +287,7 @@ class Journey:
             if bad:
                 text = turn.named(f"the guest found {bad} of the script's pages with wrong content")
                 self._course.found.append(Finding("guest-pages", "guest", text, bad))
+            self._course.reports.arrived()
         except MachineryError as error:
             return self._lost(turn, error, wrong=wrong, work=work)
         return self._ask_guest(turn, wrong=wrong, work=work)

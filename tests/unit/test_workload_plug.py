@@ -198,12 +198,14 @@ def test_what_it_reports_becomes_facts_for_the_verdict(tmp_path: Path) -> None:
         control = Control()
         resolved = resolve(scenario, MACHINE)
         reports = WorkloadReports(cast("GuestControl", control), resolved, None, EventStream())
-        reports.begin()
-        assert reports.end() == (1, 2)
+        with reports:
+            reports.arrived()
+            assert reports.end() == (1, 2)
     idle = resolve(load_scenario("idle"), MACHINE)
     reports = WorkloadReports(cast("GuestControl", control), idle, None, EventStream())
-    reports.begin()
-    assert (reports.end(), control.asked) == ((), 6)
+    with reports:
+        reports.arrived()
+        assert (reports.end(), control.asked) == ((), 6)
 
 
 def test_the_spans_in_which_nobody_ran_the_guest() -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from harness.guestview.partner import Partner
     from harness.guestview.report import Aftermath
 
     # numpy takes a tenth of a second to import: only what asks for pages pays for it.
@@ -47,6 +48,8 @@ class Workload(Section):
     needs_compiler: ClassVar[bool] = False
     #: It writes to a disk of its own, blank at first, of the size :attr:`disk_bytes`.
     writes_disk: ClassVar[bool] = False
+    #: The guest has to be reached over the network, which it has in a lab.
+    needs_network: ClassVar[bool] = False
     #: It answers ``report`` with more than pages: see :meth:`facts`.
     reports: ClassVar[bool] = False
 
@@ -66,6 +69,7 @@ class Workload(Section):
             f"It needs the image {cls.image}.": cls.image != "small",
             "The testbed makes the disk that it reads, which the image debian has not.": cls.reads_disk,
             "A compiler and sources are unpacked over the guest's image.": cls.needs_compiler,
+            "The host reaches it over the network of a lab.": cls.needs_network,
             "It writes to a disk of its own, which the image debian has not.": cls.writes_disk,
         }
         return tuple(note for note, holds in notes.items() if holds)
@@ -74,6 +78,15 @@ class Workload(Section):
     def disk_bytes(self) -> int:
         """How large the disk is that it writes to."""
         return 0
+
+    def partner(self, seed: int, address: str) -> Partner | None:
+        """The host's half of one that :attr:`reports`; it reaches the guest at ``address``."""
+        return None
+
+    @property
+    def partner_seconds(self) -> float:
+        """How long its partner may take to come to an end, once the guest runs on its last host."""
+        return 0.0
 
     def facts(self, aftermath: Aftermath) -> Sequence[object]:
         """What its report means, as facts for the verdict: each is an instance of a class of its own.

@@ -106,7 +106,6 @@ class Journal(Workload):
         """What its disk holds, held against what was acknowledged."""
         from harness.guestview.journal import Writers, review
 
-        if aftermath.disk is None:
-            return ()
+        assert aftermath.disk is not None
         writers = Writers.read(aftermath.after, self.depth)
         return (review(aftermath.disk, aftermath.seed, self.disk, self.patience, writers),)

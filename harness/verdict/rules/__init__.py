@@ -15,6 +15,7 @@ from harness.verdict.rules import counters
 from harness.verdict.rules import guest
 from harness.verdict.rules import disk
 from harness.verdict.rules import clocks
+from harness.verdict.rules import stream
 from harness.verdict.rules import expectations
 from harness.verdict.rules import expected_outcome
 from harness.verdict.rules import course
@@ -35,5 +36,6 @@ __all__ = [
     "log",
     "outcome",
     "pages",
+    "stream",
     "witness",
 ]
