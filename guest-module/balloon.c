@@ -150,7 +150,7 @@ static void fpb_replace(struct fpb_device *dev, struct page *new, struct page *o
 static void fpb_let_go(struct page *old)
 {
 #ifdef HAVE_BALLOON_PAGES_LOCK
-	balloon_page_finalize(old);
+	fpb_finalize_page(old);
 	put_page(old);
 #endif
 }

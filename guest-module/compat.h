@@ -23,6 +23,31 @@
 #define FPB_MIGRATES_BALLOON
 #endif
 
+/*
+ * When a page of the balloon is moved, either the driver changes the balloon's
+ * list, or the common part does (then it counts pages as well).  Should this
+ * kernel do it in a third way, then the host would be told of pages that no list
+ * has, so nothing may be built.
+ */
+#ifdef FPB_MIGRATES_BALLOON
+#if defined(HAVE_BALLOON_PAGES_LOCK)
+#if defined(HAVE_BALLOON_PAGE_FINALIZE)
+#define fpb_finalize_page	balloon_page_finalize
+#elif defined(HAVE_BALLOON_PAGE_DELETE)
+#define fpb_finalize_page	balloon_page_delete
+#else
+#error "no known way for a page that was moved to leave this kernel's balloon: teach compat.h"
+#endif
+#elif !defined(HAVE_BALLOON_COUNTS_PAGES)
+#error "who changes the balloon's list when a page is moved in this kernel? teach compat.h"
+#endif
+#endif
+
+/* The counters of reclaim: events first, statistics of a node since. */
+#if defined(HAVE_RECLAIM_EVENTS) == defined(HAVE_RECLAIM_NODE_STATS)
+#error "this kernel's counters of reclaim are neither events nor statistics of a node: teach compat.h"
+#endif
+
 #ifdef HAVE_BUDDY_LIST
 #define fpb_buddy_link	buddy_list
 #else

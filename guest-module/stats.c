@@ -10,6 +10,13 @@
 
 #include "freepage.h"
 
+/* Bytes, of a counter of reclaim. */
+#ifdef HAVE_RECLAIM_NODE_STATS
+#define reclaimed(events, what)	((u64)global_node_page_state(what) << PAGE_SHIFT)
+#else
+#define reclaimed(events, what)	((u64)(events)[what] << PAGE_SHIFT)
+#endif
+
 static unsigned int fpb_stats_fill(struct fpb_device *dev)
 {
 	struct virtio_balloon_stat *values = dev->stats.values;
@@ -43,10 +50,10 @@ static unsigned int fpb_stats_fill(struct fpb_device *dev)
 	for (zone = 0; zone < MAX_NR_ZONES; zone++)
 		stalls += events[ALLOCSTALL_NORMAL - ZONE_NORMAL + zone];
 	put(ALLOC_STALL, stalls);
-	put(ASYNC_SCAN, (u64)events[PGSCAN_KSWAPD] << PAGE_SHIFT);
-	put(DIRECT_SCAN, (u64)events[PGSCAN_DIRECT] << PAGE_SHIFT);
-	put(ASYNC_RECLAIM, (u64)events[PGSTEAL_KSWAPD] << PAGE_SHIFT);
-	put(DIRECT_RECLAIM, (u64)events[PGSTEAL_DIRECT] << PAGE_SHIFT);
+	put(ASYNC_SCAN, reclaimed(events, PGSCAN_KSWAPD));
+	put(DIRECT_SCAN, reclaimed(events, PGSCAN_DIRECT));
+	put(ASYNC_RECLAIM, reclaimed(events, PGSTEAL_KSWAPD));
+	put(DIRECT_RECLAIM, reclaimed(events, PGSTEAL_DIRECT));
 #endif
 #endif
 	si_meminfo(&i);
