@@ -5,6 +5,7 @@
 
 #include <linux/migrate.h>
 #include <linux/mmzone.h>
+#include <linux/slab.h>
 #include <linux/virtio.h>
 #include <linux/virtio_config.h>
 
@@ -45,7 +46,11 @@
 
 /* The counters of reclaim: events first, statistics of a node since. */
 #if defined(HAVE_RECLAIM_EVENTS) == defined(HAVE_RECLAIM_NODE_STATS)
-#error "this kernel's counters of reclaim are neither events nor statistics of a node: teach compat.h"
+#error "are this kernel's counters of reclaim events, or statistics of a node? teach compat.h"
+#endif
+
+#ifndef kzalloc_obj
+#define kzalloc_obj(object, gfp)	kzalloc(sizeof(object), gfp)
 #endif
 
 #ifdef HAVE_BUDDY_LIST

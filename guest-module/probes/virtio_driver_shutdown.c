@@ -2,8 +2,8 @@
 /* Does the virtio bus pass a shutdown on to its drivers? */
 #include <linux/virtio.h>
 
-void probe(struct virtio_driver *driver, void (*shutdown)(struct virtio_device *));
-void probe(struct virtio_driver *driver, void (*shutdown)(struct virtio_device *))
+bool probe(struct virtio_driver *driver);
+bool probe(struct virtio_driver *driver)
 {
-	driver->shutdown = shutdown;
+	return driver->shutdown;
 }

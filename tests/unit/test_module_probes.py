@@ -75,7 +75,10 @@ class Headers:
             "linux/balloon_compaction.h": self.balloon_compaction,
             "linux/vm_event_item.h": self.events,
             "linux/mmzone.h": mmzone + self.node_stats,
-            **dict.fromkeys(("linux/migrate.h", "linux/module.h", "linux/spinlock.h"), '#include "types.h"\n'),
+            **dict.fromkeys(
+                ("linux/migrate.h", "linux/module.h", "linux/slab.h", "linux/spinlock.h"),
+                '#include "types.h"\n',
+            ),
             **dict.fromkeys(("linux/virtio.h", "linux/virtio_config.h"), '#include "types.h"\n'),
             "types.h": TYPES + f"#define {self.config} 1\n",
             **self.others,
