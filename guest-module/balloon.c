@@ -11,28 +11,19 @@
 #define OOM_PAGES	256		/* given back each time that the guest runs dry */
 #define OOM_PRIORITY	80		/* the same as the kernel's own driver */
 
-void fpb_balloon_acked(struct virtqueue *vq)
-{
-	struct fpb_device *dev = vq->vdev->priv;
-
-	wake_up(&dev->balloon.acked);
-}
-
-/* Tell the host about pfns[], and wait until it has taken note. */
-static void fpb_tell_host(struct fpb_device *dev, enum fpb_queue which)
+/* Tell the host about pfns[], and wait until it has taken note; an error if it cannot be told. */
+static int fpb_tell_host(struct fpb_device *dev, enum fpb_queue which)
 {
 	struct fpb_balloon *balloon = &dev->balloon;
 	struct virtqueue *vq = dev->vqs[which];
 	struct scatterlist sg;
-	unsigned int len;
+	int err;
 
 	lockdep_assert_held(&balloon->lock);
 	sg_init_one(&sg, balloon->pfns, balloon->nr_pfns * sizeof(balloon->pfns[0]));
 	/* The queue is empty, since we always wait: only a dead device refuses. */
-	if (virtqueue_add_outbuf(vq, &sg, 1, balloon, GFP_KERNEL))
-		return;
-	virtqueue_kick(vq);
-	wait_event(balloon->acked, virtqueue_get_buf(vq, &len) || virtqueue_is_broken(vq));
+	err = virtqueue_add_outbuf(vq, &sg, 1, balloon, GFP_KERNEL);
+	return err ? err : fpb_hand_over(dev, vq);
 }
 
 static void fpb_add_pfns(struct fpb_device *dev, struct page *page)
@@ -62,12 +53,14 @@ static void fpb_account(struct fpb_device *dev, struct page *page, long count)
 #endif
 }
 
-static unsigned long fpb_inflate(struct fpb_device *dev, unsigned long wanted)
+/* How many pages went into the balloon; negative: the host cannot be told of any. */
+static long fpb_inflate(struct fpb_device *dev, unsigned long wanted)
 {
 	struct fpb_balloon *balloon = &dev->balloon;
 	struct page *page, *next;
-	unsigned long nr = 0;
 	LIST_HEAD(batch);
+	long nr = 0;
+	int err;
 
 	/* Outside of the lock, which the OOM notifier takes. */
 	wanted = min_t(unsigned long, wanted, FPB_MAX_PFNS / FPB_UNITS_PER_PAGE);
@@ -82,16 +75,23 @@ static unsigned long fpb_inflate(struct fpb_device *dev, unsigned long wanted)
 
 	mutex_lock(&balloon->lock);
 	balloon->nr_pfns = 0;
+	list_for_each_entry(page, &batch, lru)
+		fpb_add_pfns(dev, page);
+	/* Before they are the balloon's: what the host was not told of stays ours. */
+	err = fpb_tell_host(dev, FPB_VQ_INFLATE);
 	list_for_each_entry_safe(page, next, &batch, lru) {
 		list_del(&page->lru);
+		if (err) {
+			put_page(page);
+			continue;
+		}
 		balloon_page_enqueue(&balloon->pages, page);
-		fpb_add_pfns(dev, page);
 		fpb_account(dev, page, -1);
 	}
-	balloon->nr_pages += nr;
-	fpb_tell_host(dev, FPB_VQ_INFLATE);
+	if (!err)
+		balloon->nr_pages += nr;
 	mutex_unlock(&balloon->lock);
-	return nr;
+	return err ? err : nr;
 }
 
 static unsigned long fpb_deflate(struct fpb_device *dev, unsigned long wanted)
@@ -113,7 +113,10 @@ static unsigned long fpb_deflate(struct fpb_device *dev, unsigned long wanted)
 		fpb_add_pfns(dev, page);
 	}
 	balloon->nr_pages -= nr;
-	/* Before we use the pages: this is what MUST_TELL_HOST asks for. */
+	/*
+	 * Before we use the pages: this is what MUST_TELL_HOST asks for.  They are
+	 * ours again, too, when the host cannot be told of anything any more.
+	 */
 	if (nr)
 		fpb_tell_host(dev, FPB_VQ_DEFLATE);
 	mutex_unlock(&balloon->lock);
@@ -150,7 +153,7 @@ static void fpb_replace(struct fpb_device *dev, struct page *new, struct page *o
 static void fpb_let_go(struct page *old)
 {
 #ifdef HAVE_BALLOON_PAGES_LOCK
-	balloon_page_finalize(old);
+	fpb_finalize_page(old);
 	put_page(old);
 #endif
 }
@@ -168,13 +171,16 @@ static int fpb_move_page(struct balloon_dev_info *pages, struct page *new, struc
 	/* Whoever holds it may be waiting for memory, and so for us. */
 	if (!mutex_trylock(&balloon->lock))
 		return -EAGAIN;
-	fpb_replace(dev, new, old);
 	balloon->nr_pfns = 0;
 	fpb_add_pfns(dev, new);
-	fpb_tell_host(dev, FPB_VQ_INFLATE);
+	if (fpb_tell_host(dev, FPB_VQ_INFLATE)) {
+		mutex_unlock(&balloon->lock);
+		return -EAGAIN;
+	}
 	balloon->nr_pfns = 0;
 	fpb_add_pfns(dev, old);
 	fpb_tell_host(dev, FPB_VQ_DEFLATE);
+	fpb_replace(dev, new, old);
 	mutex_unlock(&balloon->lock);
 	fpb_let_go(old);
 	return 0;
@@ -197,41 +203,32 @@ static void fpb_tell_actual(struct fpb_device *dev)
 	virtio_cwrite_le(dev->vdev, struct virtio_balloon_config, actual, &actual);
 }
 
-static void fpb_queue_resize(struct fpb_device *dev, unsigned long delay)
-{
-	unsigned long flags;
-
-	spin_lock_irqsave(&dev->stop_lock, flags);
-	if (!dev->stopping) {
-		fpb_stay_awake(dev, FPB_BUSY_RESIZE);
-		mod_delayed_work(system_freezable_wq, &dev->balloon.resize, delay);
-	}
-	spin_unlock_irqrestore(&dev->stop_lock, flags);
-}
-
 static void fpb_resize(struct work_struct *work)
 {
 	struct fpb_device *dev = container_of(to_delayed_work(work), struct fpb_device,
 					      balloon.resize);
-	long missing = fpb_missing(dev);
-	unsigned long done;
+	long missing = fpb_missing(dev), done = 0;
 
-	if (!missing) {
-		fpb_may_sleep(dev, FPB_BUSY_RESIZE, work);
+	/* One batch a time, so that a new wish of the host is heard soon. */
+	if (missing > 0)
+		done = fpb_inflate(dev, missing);
+	else if (missing < 0)
+		done = fpb_deflate(dev, -missing);
+	/* Nothing to do, or nobody to do it for. */
+	if (!missing || done < 0) {
+		fpb_done(dev, FPB_BUSY_RESIZE, &dev->balloon.resize);
 		return;
 	}
-	/* One batch a time, so that a new wish of the host is heard soon. */
-	done = missing > 0 ? fpb_inflate(dev, missing) : fpb_deflate(dev, -missing);
 	if (done)
 		fpb_tell_actual(dev);
 	else if (missing > 0)
 		dev_info_ratelimited(&dev->vdev->dev, "no memory to inflate the balloon\n");
-	fpb_queue_resize(dev, done ? 0 : RETRY_DELAY);
+	fpb_queue(dev, FPB_BUSY_RESIZE, &dev->balloon.resize, done ? 0 : RETRY_DELAY);
 }
 
 void fpb_balloon_config_changed(struct fpb_device *dev)
 {
-	fpb_queue_resize(dev, 0);
+	fpb_queue(dev, FPB_BUSY_RESIZE, &dev->balloon.resize, 0);
 }
 
 static int fpb_out_of_memory(struct notifier_block *nb, unsigned long unused, void *parm)
@@ -255,7 +252,6 @@ void fpb_balloon_init(struct fpb_device *dev)
 #ifdef FPB_MIGRATES_BALLOON
 	balloon->pages.migratepage = fpb_move_page;
 #endif
-	init_waitqueue_head(&balloon->acked);
 	INIT_DELAYED_WORK(&balloon->resize, fpb_resize);
 	balloon->oom.notifier_call = fpb_out_of_memory;
 	balloon->oom.priority = OOM_PRIORITY;
@@ -274,16 +270,21 @@ int fpb_balloon_start(struct fpb_device *dev)
 			return err;
 	}
 	/* The host may have asked before we were there. */
-	fpb_queue_resize(dev, 0);
+	fpb_queue(dev, FPB_BUSY_RESIZE, &dev->balloon.resize, 0);
 	return 0;
 }
 
-/* Takes all pages back.  dev->stopping is set: nothing inflates any more. */
+/* Nothing inflates or deflates any more.  The end of work has begun. */
 void fpb_balloon_stop(struct fpb_device *dev)
 {
 	if (virtio_has_feature(dev->vdev, VIRTIO_BALLOON_F_DEFLATE_ON_OOM))
 		unregister_oom_notifier(&dev->balloon.oom);
 	cancel_delayed_work_sync(&dev->balloon.resize);
+}
+
+/* Takes all pages back, of a balloon that was stopped. */
+void fpb_balloon_empty(struct fpb_device *dev)
+{
 	/* Pages that are being moved are on no list for a moment: until none is left. */
 	while (READ_ONCE(dev->balloon.nr_pages)) {
 		fpb_deflate(dev, ULONG_MAX);

@@ -8,6 +8,7 @@
 #include <linux/slab.h>
 
 #include "freepage.h"
+#include "test.h"
 
 static void fpb_free_chunk(struct fpb_chunk *chunk)
 {
@@ -21,9 +22,9 @@ void fpb_grow(struct fpb_info *info, unsigned long nr)
 	const gfp_t gfp = GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN;
 	struct fpb_chunk *chunk;
 
-	nr = min_t(unsigned long, nr, FPB_MAX_CHUNKS);
+	nr = min_t(unsigned long, nr, fpb_max_chunks(info));
 	while (info->nr_chunks < nr) {
-		chunk = kzalloc(sizeof(*chunk), gfp);
+		chunk = kzalloc_obj(*chunk, gfp);
 		if (!chunk)
 			return;
 		chunk->bitmap = (__le64 *)__get_free_pages(gfp, get_order(FPB_CHUNK_BYTES));
@@ -66,6 +67,14 @@ bool fpb_get_chunks(struct fpb_info *info, const struct fpb_job *job, struct fpb
 	wait_event_idle_timeout(info->returned, fpb_collect(info, pass, nr) == nr ||
 				fpb_superseded(info, job->generation), HZ / 10);
 	wait_event_idle(info->returned, pass->nr_chunks || fpb_collect(info, pass, nr) ||
+			fpb_superseded(info, job->generation));
+	return !fpb_superseded(info, job->generation);
+}
+
+/* Wait for the buffer without a bitmap.  Returns whether the job is still wanted. */
+bool fpb_get_bare(struct fpb_info *info, const struct fpb_job *job)
+{
+	wait_event_idle(info->returned, !READ_ONCE(info->bare->with_host) ||
 			fpb_superseded(info, job->generation));
 	return !fpb_superseded(info, job->generation);
 }

@@ -5,6 +5,7 @@
 
 #include <linux/migrate.h>
 #include <linux/mmzone.h>
+#include <linux/slab.h>
 #include <linux/virtio.h>
 #include <linux/virtio_config.h>
 
@@ -21,6 +22,35 @@
 /* One name for it before it was needed for more than compaction, another since. */
 #if defined(CONFIG_BALLOON_COMPACTION) || defined(CONFIG_BALLOON_MIGRATION)
 #define FPB_MIGRATES_BALLOON
+#endif
+
+/*
+ * When a page of the balloon is moved, either the driver changes the balloon's
+ * list, or the common part does (then it counts pages as well).  Should this
+ * kernel do it in a third way, then the host would be told of pages that no list
+ * has, so nothing may be built.
+ */
+#ifdef FPB_MIGRATES_BALLOON
+#if defined(HAVE_BALLOON_PAGES_LOCK)
+#if defined(HAVE_BALLOON_PAGE_FINALIZE)
+#define fpb_finalize_page	balloon_page_finalize
+#elif defined(HAVE_BALLOON_PAGE_DELETE)
+#define fpb_finalize_page	balloon_page_delete
+#else
+#error "no known way for a page that was moved to leave this kernel's balloon: teach compat.h"
+#endif
+#elif !defined(HAVE_BALLOON_COUNTS_PAGES)
+#error "who changes the balloon's list when a page is moved in this kernel? teach compat.h"
+#endif
+#endif
+
+/* The counters of reclaim: events first, statistics of a node since. */
+#if defined(HAVE_RECLAIM_EVENTS) == defined(HAVE_RECLAIM_NODE_STATS)
+#error "are this kernel's counters of reclaim events, or statistics of a node? teach compat.h"
+#endif
+
+#ifndef kzalloc_obj
+#define kzalloc_obj(object, gfp)	kzalloc(sizeof(object), gfp)
 #endif
 
 #ifdef HAVE_BUDDY_LIST

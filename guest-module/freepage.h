@@ -4,6 +4,7 @@
  * the guest are free, so that a live migration can leave them behind.
  *
  *   main.c       the device: features, queues, life and death
+ *   busy.c       what is under way for the host, and how it ends
  *   balloon.c    inflate and deflate
  *   stats.c      the guest's memory statistics
  *   reporting.c  upstream's free page reporting
@@ -60,14 +61,13 @@ struct fpb_balloon {
 	unsigned long nr_pages;
 	unsigned int nr_pfns;
 	__virtio32 pfns[FPB_MAX_PFNS];
-	wait_queue_head_t acked;
 	struct delayed_work resize;
 	struct notifier_block oom;
 };
 
 struct fpb_stats {
 	struct virtio_balloon_stat values[VIRTIO_BALLOON_S_NR];
-	struct work_struct update;
+	struct delayed_work update;
 };
 
 /*
@@ -212,6 +212,7 @@ struct fpb_info {
 
 	struct fpb_chunk *chunks[FPB_MAX_CHUNKS];
 	unsigned int nr_chunks;
+	struct fpb_chunk *bare;		/* a header without a bitmap, which is always there */
 
 	struct notifier_block memory;
 	spinlock_t offline_lock;	/* offline_count; see fpb_cursor_valid() */
@@ -228,16 +229,22 @@ struct fpb_info {
 #define FPB_BUSY_RESIZE		BIT(0)
 #define FPB_BUSY_STATS		BIT(1)
 
+/* What is under way for the host. */
+struct fpb_busy {
+	spinlock_t lock;		/* orders stopping against queueing work; why */
+	bool stopping;
+	unsigned int why;		/* what keeps the guest from suspending: FPB_BUSY_* */
+	wait_queue_head_t returned;	/* buffers of the queues for inflate, deflate, reporting */
+	bool reset;			/* the device has nothing of ours any more */
+};
+
 struct fpb_device {
 	struct virtio_device *vdev;
 	struct virtqueue *vqs[FPB_NR_VQS];	/* NULL: not offered */
-	spinlock_t stop_lock;		/* orders stopping against queue_work(); busy */
-	bool stopping;
-	unsigned int busy;		/* what keeps the guest from suspending: FPB_BUSY_* */
+	struct fpb_busy busy;
 	struct fpb_balloon balloon;
 	struct fpb_stats stats;
 	struct page_reporting_dev_info reporting;
-	wait_queue_head_t reported;
 	struct fpb_info info;
 	struct dentry *debugfs;
 };
@@ -265,24 +272,30 @@ struct fpb_pass {
 	bool partial;			/* something was left out */
 };
 
-void fpb_stay_awake(struct fpb_device *dev, unsigned int why);
-void fpb_may_sleep(struct fpb_device *dev, unsigned int why, struct work_struct *work);
+void fpb_busy_init(struct fpb_device *dev);
+void fpb_busy_start(struct fpb_device *dev);
+void fpb_queue(struct fpb_device *dev, unsigned int why, struct delayed_work *work,
+	       unsigned long delay);
+void fpb_done(struct fpb_device *dev, unsigned int why, struct delayed_work *work);
+void fpb_stop_work(struct fpb_device *dev);
+void fpb_returned(struct virtqueue *vq);
+int fpb_hand_over(struct fpb_device *dev, struct virtqueue *vq);
+void fpb_wait_for_reset(struct fpb_device *dev);
+void fpb_end_waits(struct fpb_device *dev);
 
 void fpb_balloon_init(struct fpb_device *dev);
 int fpb_balloon_start(struct fpb_device *dev);
 void fpb_balloon_stop(struct fpb_device *dev);
+void fpb_balloon_empty(struct fpb_device *dev);
 void fpb_balloon_config_changed(struct fpb_device *dev);
-void fpb_balloon_acked(struct virtqueue *vq);
 
 void fpb_stats_init(struct fpb_device *dev);
 void fpb_stats_start(struct fpb_device *dev);
 void fpb_stats_stop(struct fpb_device *dev);
 void fpb_stats_requested(struct virtqueue *vq);
 
-void fpb_reporting_init(struct fpb_device *dev);
 int fpb_reporting_start(struct fpb_device *dev);
 void fpb_reporting_stop(struct fpb_device *dev);
-void fpb_reporting_acked(struct virtqueue *vq);
 
 int fpb_info_init(struct fpb_device *dev);
 void fpb_info_free(struct fpb_device *dev);
@@ -293,6 +306,7 @@ void fpb_info_returned(struct virtqueue *vq);
 void fpb_grow(struct fpb_info *info, unsigned long nr);
 bool fpb_get_chunks(struct fpb_info *info, const struct fpb_job *job, struct fpb_pass *pass,
 		    unsigned long wanted);
+bool fpb_get_bare(struct fpb_info *info, const struct fpb_job *job);
 void fpb_free_chunks(struct fpb_info *info);
 
 int fpb_walk_init(struct fpb_info *info);

@@ -238,6 +238,14 @@ static bool fpb_send_pass(struct fpb_info *info, struct fpb_job *job,
 	return true;
 }
 
+/* The last chunk without a bit: of a window without a frame, or for want of a buffer. */
+static void fpb_answer_nothing(struct fpb_info *info, struct fpb_job *job, unsigned long start)
+{
+	if (fpb_get_bare(info, job))
+		fpb_send(info, job, info->bare, round_down(start, 64), 0,
+			 VFPI_RESP_DONE | (job->partial ? VFPI_RESP_PARTIAL : 0));
+}
+
 static void fpb_answer(struct fpb_info *info, struct fpb_job *job)
 {
 	struct fpb_counters *counters = &info->counters;
@@ -258,15 +266,19 @@ static void fpb_answer(struct fpb_info *info, struct fpb_job *job)
 	counters->last_walk_ns = 0;
 	memset(info->free_blocks, 0, sizeof(info->free_blocks));
 	if (at == job->end) {
-		if (fpb_get_chunks(info, job, &pass, 1))
-			fpb_send(info, job, pass.chunks[0], round_down(at, 64), 0,
-				 VFPI_RESP_DONE | (job->partial ? VFPI_RESP_PARTIAL : 0));
+		fpb_answer_nothing(info, job, at);
 		return;
 	}
 	while (at < job->end) {
 		pass.base = round_down(at, 64);
 		wanted = DIV_ROUND_UP(job->end - pass.base, pass.chunk_bits);
 		fpb_grow(info, wanted);
+		if (!info->nr_chunks) {
+			job->partial = true;
+			fpb_answer_nothing(info, job, pass.base);
+			at = job->end;
+			break;
+		}
 		if (!fpb_get_chunks(info, job, &pass, min(wanted, fpb_pass_chunks(info))))
 			break;
 		pass.start = at;
@@ -311,13 +323,14 @@ int fpb_info_init(struct fpb_device *dev)
 	INIT_WORK(&info->work, fpb_info_work);
 	fpb_test_init(info);
 	info->stopping = true;
-	info->request = kzalloc(sizeof(*info->request), GFP_KERNEL);
+	info->request = kzalloc_obj(*info->request, GFP_KERNEL);
 	/*
 	 * A queue of its own: a walk may wait for the host, and must neither
 	 * hold up other work nor be held up by it.
 	 */
 	info->workqueue = alloc_workqueue("freepage_balloon", WQ_UNBOUND | WQ_HIGHPRI, 1);
-	if (!info->request || !info->workqueue)
+	info->bare = kzalloc_obj(*info->bare, GFP_KERNEL);
+	if (!info->request || !info->workqueue || !info->bare)
 		goto out;
 	err = fpb_walk_init(info);
 	if (!err)
@@ -325,6 +338,7 @@ int fpb_info_init(struct fpb_device *dev)
 out:
 	if (info->workqueue)
 		destroy_workqueue(info->workqueue);
+	kfree(info->bare);
 	kfree(info->request);
 	return err;
 }
@@ -338,6 +352,7 @@ void fpb_info_free(struct fpb_device *dev)
 	destroy_workqueue(info->workqueue);
 	fpb_test_exit(info);
 	fpb_free_chunks(info);
+	kfree(info->bare);
 	kfree(info->request);
 }
 
@@ -355,14 +370,14 @@ int fpb_info_start(struct fpb_device *dev)
 		return -ENOSPC;
 	}
 	info->content_matters = want_init_on_free();
+	/* None at all is no reason to go without a balloon: each request tries again. */
 	fpb_grow(info, DIV_ROUND_UP(fpb_end_pfn(), VFPI_MAX_BITS));
-	if (!info->nr_chunks)
-		return -ENOMEM;
 
 	spin_lock_irq(&info->vq_lock);
 	/* After a suspend: the reset has given all of them back. */
 	for (i = 0; i < info->nr_chunks; i++)
 		info->chunks[i]->with_host = false;
+	info->bare->with_host = false;
 	info->has_pending = false;
 	info->stopping = false;
 	fpb_post_request(info);

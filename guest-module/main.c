@@ -23,8 +23,8 @@ static int fpb_find_queues(struct fpb_device *dev)
 		"inflate", "deflate", "stats", "hint", "reporting", "free_page_info",
 	};
 	static vq_callback_t *const callback[FPB_NR_VQS] = {
-		fpb_balloon_acked, fpb_balloon_acked, fpb_stats_requested,
-		NULL, fpb_reporting_acked, fpb_info_returned,
+		fpb_returned, fpb_returned, fpb_stats_requested,
+		NULL, fpb_returned, fpb_info_returned,
 	};
 	static const int feature[FPB_NR_VQS] = {
 		-1, -1, VIRTIO_BALLOON_F_STATS_VQ, VIRTIO_BALLOON_F_FREE_PAGE_HINT,
@@ -54,38 +54,6 @@ static int fpb_find_queues(struct fpb_device *dev)
 	return 0;
 }
 
-/* What the host has asked for is done before the guest suspends.  With stop_lock held. */
-void fpb_stay_awake(struct fpb_device *dev, unsigned int why)
-{
-	lockdep_assert_held(&dev->stop_lock);
-	if (!dev->busy)
-		pm_stay_awake(&dev->vdev->dev);
-	dev->busy |= why;
-}
-
-/* Called by the work that is done, unless it was queued again meanwhile. */
-void fpb_may_sleep(struct fpb_device *dev, unsigned int why, struct work_struct *work)
-{
-	spin_lock_irq(&dev->stop_lock);
-	if (!work_pending(work) && dev->busy) {
-		dev->busy &= ~why;
-		if (!dev->busy)
-			pm_relax(&dev->vdev->dev);
-	}
-	spin_unlock_irq(&dev->stop_lock);
-}
-
-/* From here on no callback queues work, and nothing keeps the guest awake. */
-static void fpb_stop_work(struct fpb_device *dev)
-{
-	spin_lock_irq(&dev->stop_lock);
-	dev->stopping = true;
-	if (dev->busy)
-		pm_relax(&dev->vdev->dev);
-	dev->busy = 0;
-	spin_unlock_irq(&dev->stop_lock);
-}
-
 /* Does anybody in this guest rely on what is in a free page? */
 static bool fpb_content_matters(void)
 {
@@ -113,7 +81,7 @@ static int fpb_up(struct fpb_device *dev)
 	err = fpb_find_queues(dev);
 	if (err)
 		return err;
-	dev->stopping = false;
+	fpb_busy_start(dev);
 	fpb_tell_content(dev);
 	virtio_device_ready(vdev);
 	fpb_stats_start(dev);
@@ -140,16 +108,24 @@ out_queues:
 	return err;
 }
 
+/* Nothing is done for the host any more, and nobody waits for it. */
+static void fpb_quiesce(struct fpb_device *dev)
+{
+	fpb_stop_work(dev);
+	fpb_end_waits(dev);
+	fpb_reporting_stop(dev);
+	fpb_info_stop(dev);
+	fpb_stats_stop(dev);
+	fpb_balloon_stop(dev);
+}
+
 /* From working to reset.  Afterwards the host holds no memory of ours. */
 static void fpb_down(struct fpb_device *dev)
 {
 	struct virtio_device *vdev = dev->vdev;
 
-	fpb_stop_work(dev);
-	fpb_reporting_stop(dev);
-	fpb_info_stop(dev);
-	fpb_stats_stop(dev);
-	fpb_balloon_stop(dev);
+	fpb_quiesce(dev);
+	fpb_balloon_empty(dev);
 	virtio_reset_device(vdev);
 	vdev->config->del_vqs(vdev);
 }
@@ -163,15 +139,14 @@ static int fpb_probe(struct virtio_device *vdev)
 		dev_err(&vdev->dev, "the device has no configuration space\n");
 		return -EINVAL;
 	}
-	dev = kzalloc(sizeof(*dev), GFP_KERNEL);
+	dev = kzalloc_obj(*dev, GFP_KERNEL);
 	if (!dev)
 		return -ENOMEM;
 	vdev->priv = dev;
 	dev->vdev = vdev;
-	spin_lock_init(&dev->stop_lock);
+	fpb_busy_init(dev);
 	fpb_balloon_init(dev);
 	fpb_stats_init(dev);
-	fpb_reporting_init(dev);
 	err = fpb_info_init(dev);
 	if (err)
 		goto out_free;
@@ -199,6 +174,24 @@ static void fpb_remove(struct virtio_device *vdev)
 	fpb_info_free(dev);
 	kfree(dev);
 }
+
+/*
+ * The machine goes down, or starts another kernel.  Unlike its removal, this waits
+ * for no host, and gives no page back: the device is broken, and reset, first.
+ */
+static void fpb_shutdown(struct virtio_device *vdev)
+{
+	virtio_break_device(vdev);
+	virtio_synchronize_cbs(vdev);
+	fpb_quiesce(vdev->priv);
+}
+
+#ifndef HAVE_VIRTIO_DRIVER_SHUTDOWN
+static void fpb_driver_shutdown(struct device *device)
+{
+	fpb_shutdown(dev_to_virtio(device));
+}
+#endif
 
 static void fpb_config_changed(struct virtio_device *vdev)
 {
@@ -273,6 +266,11 @@ static struct virtio_driver fpb_driver = {
 	.validate = fpb_validate,
 	.probe = fpb_probe,
 	.remove = fpb_remove,
+#ifdef HAVE_VIRTIO_DRIVER_SHUTDOWN
+	.shutdown = fpb_shutdown,
+#else
+	.driver.shutdown = fpb_driver_shutdown,
+#endif
 	.config_changed = fpb_config_changed,
 #ifdef CONFIG_PM_SLEEP
 	.freeze = fpb_freeze,

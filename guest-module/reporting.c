@@ -9,33 +9,33 @@
 
 #include "freepage.h"
 
+/*
+ * The order of the smallest block that is reported, unless the kernel's own is
+ * right: its own is 512 MiB where a page has 64 KiB.
+ */
+#if defined(CONFIG_ARM64) && defined(CONFIG_ARM64_64K_PAGES)
+#define FPB_REPORTING_ORDER	5
+#elif defined(PAGE_REPORTING_ORDER_UNSPECIFIED)
+#define FPB_REPORTING_ORDER	PAGE_REPORTING_ORDER_UNSPECIFIED
+#else
+#define FPB_REPORTING_ORDER	0
+#endif
+
 static int fpb_report(struct page_reporting_dev_info *reporting, struct scatterlist *sg,
 		      unsigned int nents)
 {
 	struct fpb_device *dev = container_of(reporting, struct fpb_device, reporting);
 	struct virtqueue *vq = dev->vqs[FPB_VQ_REPORTING];
-	unsigned int len;
 	int err;
 
 	err = virtqueue_add_inbuf(vq, sg, nents, dev, GFP_NOWAIT | __GFP_NOWARN);
 	if (err)
 		return err;
-	virtqueue_kick(vq);
-	/* The pages are ours until the host has returned them. */
-	wait_event(dev->reported, virtqueue_get_buf(vq, &len) || virtqueue_is_broken(vq));
-	return 0;
-}
-
-void fpb_reporting_acked(struct virtqueue *vq)
-{
-	struct fpb_device *dev = vq->vdev->priv;
-
-	wake_up(&dev->reported);
-}
-
-void fpb_reporting_init(struct fpb_device *dev)
-{
-	init_waitqueue_head(&dev->reported);
+	err = fpb_hand_over(dev, vq);
+	/* The host may still drop what is in these pages: nobody else may have them yet. */
+	if (err)
+		fpb_wait_for_reset(dev);
+	return err;
 }
 
 int fpb_reporting_start(struct fpb_device *dev)
@@ -44,12 +44,16 @@ int fpb_reporting_start(struct fpb_device *dev)
 
 	if (!virtio_has_feature(dev->vdev, VIRTIO_BALLOON_F_REPORTING))
 		return 0;
-	if (!vq || virtqueue_get_vring_size(vq) < PAGE_REPORTING_CAPACITY)
+	if (!vq)
 		return -ENOSPC;
 	memset(&dev->reporting, 0, sizeof(dev->reporting));
 	dev->reporting.report = fpb_report;
-#ifdef PAGE_REPORTING_ORDER_UNSPECIFIED
-	dev->reporting.order = PAGE_REPORTING_ORDER_UNSPECIFIED;
+	dev->reporting.order = FPB_REPORTING_ORDER;
+#ifdef HAVE_PAGE_REPORTING_CAPACITY
+	dev->reporting.capacity = virtqueue_get_vring_size(vq);
+#else
+	if (virtqueue_get_vring_size(vq) < PAGE_REPORTING_CAPACITY)
+		return -ENOSPC;
 #endif
 	return page_reporting_register(&dev->reporting);
 }

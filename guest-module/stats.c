@@ -43,10 +43,16 @@ static unsigned int fpb_stats_fill(struct fpb_device *dev)
 	for (zone = 0; zone < MAX_NR_ZONES; zone++)
 		stalls += events[ALLOCSTALL_NORMAL - ZONE_NORMAL + zone];
 	put(ALLOC_STALL, stalls);
-	put(ASYNC_SCAN, (u64)events[PGSCAN_KSWAPD] << PAGE_SHIFT);
-	put(DIRECT_SCAN, (u64)events[PGSCAN_DIRECT] << PAGE_SHIFT);
-	put(ASYNC_RECLAIM, (u64)events[PGSTEAL_KSWAPD] << PAGE_SHIFT);
-	put(DIRECT_RECLAIM, (u64)events[PGSTEAL_DIRECT] << PAGE_SHIFT);
+#ifdef HAVE_RECLAIM_NODE_STATS
+#define reclaim(what)	((u64)global_node_page_state(what) << PAGE_SHIFT)
+#else
+#define reclaim(what)	((u64)events[what] << PAGE_SHIFT)
+#endif
+	put(ASYNC_SCAN, reclaim(PGSCAN_KSWAPD));
+	put(DIRECT_SCAN, reclaim(PGSCAN_DIRECT));
+	put(ASYNC_RECLAIM, reclaim(PGSTEAL_KSWAPD));
+	put(DIRECT_RECLAIM, reclaim(PGSTEAL_DIRECT));
+#undef reclaim
 #endif
 #endif
 	si_meminfo(&i);
@@ -71,31 +77,27 @@ static void fpb_stats_post(struct fpb_device *dev)
 
 static void fpb_stats_update(struct work_struct *work)
 {
-	struct fpb_device *dev = container_of(work, struct fpb_device, stats.update);
+	struct fpb_device *dev = container_of(to_delayed_work(work), struct fpb_device,
+					      stats.update);
 	unsigned int len;
 
 	/* Not ours to fill until the host has returned it. */
 	if (virtqueue_get_buf(dev->vqs[FPB_VQ_STATS], &len))
 		fpb_stats_post(dev);
-	fpb_may_sleep(dev, FPB_BUSY_STATS, work);
+	fpb_done(dev, FPB_BUSY_STATS, &dev->stats.update);
 }
 
 void fpb_stats_requested(struct virtqueue *vq)
 {
 	struct fpb_device *dev = vq->vdev->priv;
-	unsigned long flags;
 
-	spin_lock_irqsave(&dev->stop_lock, flags);
-	if (!dev->stopping && virtio_has_feature(dev->vdev, VIRTIO_BALLOON_F_STATS_VQ)) {
-		fpb_stay_awake(dev, FPB_BUSY_STATS);
-		queue_work(system_freezable_wq, &dev->stats.update);
-	}
-	spin_unlock_irqrestore(&dev->stop_lock, flags);
+	if (virtio_has_feature(dev->vdev, VIRTIO_BALLOON_F_STATS_VQ))
+		fpb_queue(dev, FPB_BUSY_STATS, &dev->stats.update, 0);
 }
 
 void fpb_stats_init(struct fpb_device *dev)
 {
-	INIT_WORK(&dev->stats.update, fpb_stats_update);
+	INIT_DELAYED_WORK(&dev->stats.update, fpb_stats_update);
 }
 
 void fpb_stats_start(struct fpb_device *dev)
@@ -106,5 +108,5 @@ void fpb_stats_start(struct fpb_device *dev)
 
 void fpb_stats_stop(struct fpb_device *dev)
 {
-	cancel_work_sync(&dev->stats.update);
+	cancel_delayed_work_sync(&dev->stats.update);
 }

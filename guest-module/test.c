@@ -12,6 +12,7 @@
  *                 current one marked
  *   take          write a number: so many pages are allocated, read, and kept; never
  *                 written to, unless the kernel clears what it allocates
+ *   break         write anything: all queues are broken, as when a device was pulled out
  *   hold_entries, mid_entries, chunk_bits, pass_chunks
  *
  * and beside the counters: misbehaved, how often the misbehaviour made a
@@ -289,6 +290,16 @@ unsigned long fpb_pass_chunks(struct fpb_info *info)
 	unsigned int most = READ_ONCE(info->test.pass_chunks);
 
 	return most ? min_t(unsigned int, most, FPB_MAX_CHUNKS) : FPB_MAX_CHUNKS;
+}
+
+/* Buffers that may be had, from the beginning on: as if memory had no more room for them. */
+static unsigned int fpb_max_chunks_param = FPB_MAX_CHUNKS;
+module_param_named(max_chunks, fpb_max_chunks_param, uint, 0600);
+MODULE_PARM_DESC(max_chunks, "buffers for answers that may be had");
+
+unsigned long fpb_max_chunks(struct fpb_info *info)
+{
+	return min_t(unsigned int, READ_ONCE(fpb_max_chunks_param), FPB_MAX_CHUNKS);
 }
 
 void fpb_test_begin(struct fpb_info *info, const struct fpb_job *job)
@@ -672,6 +683,22 @@ static const struct file_operations take_fops = {
 	.llseek = noop_llseek,
 };
 
+/* What a transport does when a device was pulled out, or a ring makes no sense. */
+static ssize_t break_write(struct file *file, const char __user *from, size_t size, loff_t *at)
+{
+	struct fpb_info *info = file_inode(file)->i_private;
+
+	virtio_break_device(info->vdev);
+	return size;
+}
+
+static const struct file_operations break_fops = {
+	.owner = THIS_MODULE,
+	.open = simple_open,
+	.write = break_write,
+	.llseek = noop_llseek,
+};
+
 static int misbehave_show(struct seq_file *m, void *unused)
 {
 	const struct fpb_info *info = m->private;
@@ -731,6 +758,7 @@ void fpb_test_debugfs(struct fpb_info *info, struct dentry *parent)
 	debugfs_create_file("release", 0200, dir, info, &release_fops);
 	debugfs_create_file("misbehave", 0600, dir, info, &misbehave_fops);
 	debugfs_create_file("take", 0200, dir, info, &take_fops);
+	debugfs_create_file("break", 0200, dir, info, &break_fops);
 	/* With the other counters, so that who reads those has these. */
 	debugfs_create_u64("misbehaved", 0444, parent, &test->misbehaved);
 	debugfs_create_u64("stood", 0444, parent, &test->stood);

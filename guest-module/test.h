@@ -32,6 +32,7 @@ void fpb_test_begin(struct fpb_info *info, const struct fpb_job *job);
 unsigned long fpb_hold_entries(struct fpb_pass *pass);
 unsigned int fpb_chunk_bits(struct fpb_info *info);
 unsigned long fpb_pass_chunks(struct fpb_info *info);
+unsigned long fpb_max_chunks(struct fpb_info *info);
 void fpb_test_stand_midway(struct fpb_pass *pass);
 void fpb_test_block(struct fpb_pass *pass, unsigned long pfn, unsigned int order);
 void fpb_test_walked(struct fpb_pass *pass);
@@ -90,6 +91,11 @@ static inline unsigned int fpb_chunk_bits(struct fpb_info *info)
 }
 
 static inline unsigned long fpb_pass_chunks(struct fpb_info *info)
+{
+	return FPB_MAX_CHUNKS;
+}
+
+static inline unsigned long fpb_max_chunks(struct fpb_info *info)
 {
 	return FPB_MAX_CHUNKS;
 }

@@ -11,5 +11,4 @@ void probe(struct balloon_dev_info *info, struct page *page)
 	spin_lock_irqsave(&info->pages_lock, flags);
 	balloon_page_insert(info, page);
 	spin_unlock_irqrestore(&info->pages_lock, flags);
-	balloon_page_finalize(page);
 }

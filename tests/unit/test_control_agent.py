@@ -8,11 +8,13 @@ import os
 import queue
 import selectors
 import shutil
+import signal
 import socket
 import subprocess
 import threading
 import tty
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
@@ -322,3 +324,100 @@ def test_a_verb_is_a_function_and_a_line_of_the_table(tmp_path: Path, events: Ev
             with pytest.raises(MachineryError, match="wrong arguments"):
                 control.call("count", 1, 2, 3, 4, deadline=soon())
     assert answers == [{"counted": 3, "from": "zero"}]
+
+
+# ------------------------------------------------------------- it waits for nothing
+
+
+@pytest.fixture
+def slow_kernel(programs: Path, tmp_path: Path) -> Iterator[Path]:
+    """An agent whose kernel takes its time with whatever is written to a pipe; the folder of the pipes."""
+    places = {"KMEMLEAK": "kmemleak", "MEMORY_BLOCKS": "memory"}
+    block = tmp_path / "memory" / "memory7"
+    block.mkdir(parents=True)
+    os.mkfifo(tmp_path / "kmemleak")
+    (block / "state").write_text("online\n")
+    (tmp_path / "workload").write_text(LINGERS)
+    (tmp_path / "workload").chmod(0o755)
+    defines = [f'-D{name}="{tmp_path / place}"' for name, place in places.items()]
+    command = ["gcc", *defines, f"-I{SOURCES}", "-o", tmp_path / "agent", SOURCES / "agent.c"]
+    subprocess.run(command, check=True)
+    yield tmp_path
+
+
+#: A workload that is not gone when it has said its last word.
+LINGERS = """\
+#!/bin/sh
+echo '{"kind":"idle","pages":0,"checksum":"0000000000000000","bad":0,"first_bad":null,"seconds":0.0}'
+read line
+exec >&- <&-
+sleep 600 &
+echo $! > "$(dirname "$0")/lingers"
+wait
+"""
+
+
+@pytest.fixture
+def patient(slow_kernel: Path, events: EventStream) -> Iterator[GuestControl]:
+    agent = Agent(slow_kernel)
+    with GuestControl(events) as control:
+        control.attach("source", agent.connect())
+        control.wait_ready(soon())
+        yield control
+    agent.close()
+
+
+def test_a_search_for_leaks_keeps_nobody_waiting(slow_kernel: Path, patient: GuestControl) -> None:
+    with ThreadPoolExecutor() as pool:
+        searched = pool.submit(patient.call, "kmsg", 0, deadline=soon())
+        for _ in range(3):
+            assert patient.call("ping", deadline=soon())["driver"] == "none"
+        assert not searched.done()
+        # What it has opened is opened from this end; what it opens next answers at once.
+        kmemleak, other = slow_kernel / "kmemleak", slow_kernel / "other"
+        other.hardlink_to(kmemleak)
+        (slow_kernel / "empty").touch()
+        (slow_kernel / "empty").rename(kmemleak)
+        end = os.open(other, os.O_RDONLY | os.O_NONBLOCK)
+        assert searched.result(timeout=30)["count"] == 0
+        os.close(end)
+
+
+def test_memory_that_takes_its_time_keeps_nobody_waiting(slow_kernel: Path, patient: GuestControl) -> None:
+    state = slow_kernel / "memory" / "memory7" / "state"
+    state.unlink()
+    os.mkfifo(state)
+    with ThreadPoolExecutor() as pool:
+        taken = pool.submit(patient.call, "memory-offline", 1, deadline=soon())
+        assert patient.call("ping", deadline=soon())["loaded"] is False
+        assert not taken.done()
+        with state.open("w") as file:
+            file.write("online\n")
+        with state.open("r") as file:
+            assert file.read() == "offline"
+        assert taken.result(timeout=30)["blocks"] == [7]
+
+
+def test_a_program_that_takes_its_time_to_end_keeps_nobody_waiting(
+    slow_kernel: Path, patient: GuestControl
+) -> None:
+    patient.call("load", "idle", 1, 1, deadline=soon())
+    with ThreadPoolExecutor() as pool:
+        stopped = pool.submit(patient.call, "stop", deadline=soon())
+        while not (slow_kernel / "lingers").exists():
+            patient.call("ping", deadline=soon())
+        assert patient.call("ping", deadline=soon())["loaded"] is False
+        assert not stopped.done()
+        # Unloaded, it is killed; and the answer comes when it is gone.
+        assert patient.call("unload", deadline=soon()) == {}
+        with pytest.raises(MachineryError, match="by signal 9"):
+            stopped.result(timeout=30)
+    os.kill(int((slow_kernel / "lingers").read_text()), signal.SIGKILL)
+
+
+def test_what_is_loaded_in_the_place_of_something_else_waits_for_its_end(control: GuestControl) -> None:
+    control.call("load", "idle", 1, 1 << 20, deadline=soon())
+    assert control.call("load", "freed", 3, 1 << 20, deadline=soon())["kind"] == "freed"
+    assert control.call("verify", deadline=soon())["bad"] == 0
+    assert control.call("unload", deadline=soon()) == {}
+    assert control.call("ping", deadline=soon())["loaded"] is False

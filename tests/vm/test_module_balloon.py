@@ -7,7 +7,8 @@ that it does not do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -20,6 +21,9 @@ from harness.toolchain import Kernel, QemuBinary, Toolchain
 
 OURS, STOCK = "freepage_balloon", "virtio_balloon"
 DRIVERS = (OURS, STOCK)
+
+#: Also those that count reclaim in another place.
+KERNEL_PARAMS = ["default", *(pytest.param(name, marks=pytest.mark.slow) for name in ("trixie", "newest"))]
 
 Boot = Callable[..., ShellGuest]
 
@@ -35,7 +39,9 @@ def boot(toolchain: Toolchain, qemu: QemuBinary, kernel: Kernel, memory: int, fo
     """Boot a guest with these options of the device, and load a driver."""
     with ExitStack() as stack:
 
-        def begin(driver: str, *device: str, cmdline: str = "", extra: int = 0) -> ShellGuest:
+        def begin(
+            driver: str, *device: str, cmdline: str = "", extra: int = 0, more: Sequence[str] = ()
+        ) -> ShellGuest:
             info = ("free-page-info=on",) if driver == OURS else ()
             setup = Setup(
                 toolchain,
@@ -44,6 +50,7 @@ def boot(toolchain: Toolchain, qemu: QemuBinary, kernel: Kernel, memory: int, fo
                 memory=memory + extra,
                 cmdline=cmdline,
                 device=(*info, *device),
+                more=more,
             )
             guest = stack.enter_context(ShellGuest.boot(setup, folder))
             guest.load(driver)
@@ -99,24 +106,83 @@ def test_the_host_had_asked_before_the_driver_came(boot: Boot, memory: int, driv
 
 
 def statistics(guest: ShellGuest) -> dict[str, int]:
+    """What the host is told from now on."""
     path = "/machine/peripheral/balloon/virtio-backend"
     guest.monitor.execute("qom-set", {"path": path, "property": "guest-stats-polling-interval", "value": 1})
+    updates: set[int] = set()
     while True:
-        # The guest's shell paces this: an answer of the device may be a second old.
+        # The guest's shell paces this.
         guest.run("true")
         answer = guest.monitor.execute("qom-get", {"path": path, "property": "guest-stats"})
         assert isinstance(answer, dict)
-        if answer["last-update"]:
+        # The first one may be older than the question.
+        updates |= {answer["last-update"]} - {0}
+        if len(updates) > 2:
             return {name: value for name, value in answer["stats"].items() if value != 2**64 - 1}
 
 
+#: What the host calls it: how /proc/vmstat does, and the bytes of one.
+COUNTERS = {
+    "stat-swap-in": (r"pswpin", 4096),
+    "stat-swap-out": (r"pswpout", 4096),
+    "stat-major-faults": (r"pgmajfault", 1),
+    "stat-minor-faults": (r"pgfault", 1),
+    "stat-htlb-pgalloc": (r"htlb_buddy_alloc_success", 1),
+    "stat-htlb-pgfail": (r"htlb_buddy_alloc_fail", 1),
+    "stat-oom-kills": (r"oom_kill", 1),
+    "stat-alloc-stalls": (r"allocstall_\w+", 1),
+    "stat-async-scans": (r"pgscan_kswapd", 4096),
+    "stat-direct-scans": (r"pgscan_direct", 4096),
+    "stat-async-reclaims": (r"pgsteal_kswapd", 4096),
+    "stat-direct-reclaims": (r"pgsteal_direct", 4096),
+}
+SINCE_6_12 = {
+    name
+    for name in COUNTERS
+    if "direct" in name or "async" in name or name in ("stat-oom-kills", "stat-alloc-stalls")
+}
+#: What goes up and down, and how far it may have come in two seconds.
+LEVELS = {
+    "stat-total-memory": ("MemTotal", 0),
+    "stat-free-memory": ("MemFree", 32 * MIB),
+    "stat-available-memory": ("MemAvailable", 32 * MIB),
+    "stat-disk-caches": ("Cached", 32 * MIB),
+}
+
+
+def counters(guest: ShellGuest) -> dict[str, int]:
+    """The guest's own numbers, as the host should have them."""
+    here = [(name, int(value)) for name, value in map(str.split, guest.run("cat /proc/vmstat").splitlines())]
+    return {
+        stat: sum(value for name, value in here if re.fullmatch(pattern, name)) * unit
+        for stat, (pattern, unit) in COUNTERS.items()
+        if any(re.fullmatch(pattern, name) for name, _ in here)
+    }
+
+
+@pytest.mark.parametrize("kernel", KERNEL_PARAMS, indirect=True)
 def test_statistics(boot: Boot, folder: Path) -> None:
-    guest = boot(OURS)
+    disk = ("-blockdev", "driver=null-co,node-name=zeros,size=4294967296,read-zeroes=on")
+    guest = boot(OURS, more=(*disk, "-device", "virtio-blk-pci,drive=zeros"))
+    # More than there is memory for: the kernel looks for what it can let go of, and finds it.
+    guest.run("insmod /lib/modules/virtio_blk.ko; until [ -e /dev/vda ]; do :; done")
+    guest.run("dd if=/dev/vda of=/dev/null bs=1M count=700")
+    before = counters(guest)
     ours = statistics(guest)
-    assert ours["stat-total-memory"] == guest.meminfo("MemTotal")
-    assert abs(ours["stat-free-memory"] - guest.meminfo("MemFree")) < 32 * MIB
-    assert abs(ours["stat-available-memory"] - guest.meminfo("MemAvailable")) < 32 * MIB
-    assert ours["stat-minor-faults"] <= guest.vmstat("pgfault")
+    after = counters(guest)
+    wrong = {
+        name: (before[name], value, after[name])
+        for name, value in ours.items()
+        if name in before and not before[name] <= value <= after[name]
+    }
+    assert not wrong
+    # All, or all that the header of an older kernel has tags for.
+    missing = (before.keys() | LEVELS.keys()) - ours.keys()
+    assert missing in (set(), SINCE_6_12)
+    if not missing:
+        assert min(ours["stat-async-scans"], ours["stat-async-reclaims"]) > 0
+    for name, (there, most) in LEVELS.items():
+        assert abs(ours[name] - guest.meminfo(there)) <= most, name
     guest.unload(OURS)
     guest.load(STOCK)
     # Nothing is missing that the kernel's own driver says.

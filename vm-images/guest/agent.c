@@ -18,7 +18,9 @@
  *    asks again on a new connection.
  *
  * Memory belongs to children (workload, exercise): the agent itself stays small,
- * answers always, and reports a child that dies.
+ * answers always, and reports a child that dies.  So it waits for nothing: what may
+ * take long in the kernel is done by a child as well (a job), and a child that ends
+ * is waited for only when it is gone.
  *
  * What it can do is in the table of verbs, below.  A verb is a function and a
  * line of that table.
@@ -29,6 +31,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
@@ -44,6 +47,7 @@
 
 #define LINE_BYTES	4096
 #define KEPT_ANSWERS	8
+#define MOST_JOBS	4
 #define MOST_WORDS	40	/* behind a verb; misbehave takes 33 */
 #define WRONG		"unknown verb or wrong arguments"
 #define NAK		0x15
@@ -63,13 +67,15 @@ struct answer {
 
 struct worker {
 	const char *name;
-	pid_t pid;
-	int fd;			/* -1: there is none */
+	pid_t pid;		/* 0: there is none */
+	int fd;			/* -1: it says nothing any more */
 	uint64_t n;		/* the call that waits for its answer, or 0 */
 	int once;		/* it answers one call and ends */
-	int loaded, held;
+	int loaded, held, killed;
 	char line[LINE_BYTES];
 	size_t used;
+	uint64_t then;		/* the call that waits for its end, or 0 */
+	char **next;		/* what is started then; NULL: nothing */
 };
 
 static struct {
@@ -81,14 +87,23 @@ static struct {
 	int restart;		/* for reboot(2), instead of switching off */
 	struct answer kept[KEPT_ANSWERS];
 	unsigned int next_kept;
-	struct worker load, exercise, pages;
+	struct worker load, exercise, pages, jobs[MOST_JOBS];
+	int children;		/* a signalfd: one of them has ended */
 	struct standing held;
 } agent = {
 	.driver = "none", .programs = "/bin", .held = { .fd = -1 },
 	.load = { .name = "workload", .fd = -1 },
 	.exercise = { .name = "exercise", .fd = -1, .once = 1 },
 	.pages = { .name = "pages", .fd = -1 },
+	.jobs = { [0 ... MOST_JOBS - 1] = { .name = "job", .fd = -1, .once = 1 } },
 };
+
+static struct worker *const workers[] = {
+	&agent.load, &agent.exercise, &agent.pages,
+	&agent.jobs[0], &agent.jobs[1], &agent.jobs[2], &agent.jobs[3],
+};
+
+#define NR_WORKERS	(sizeof(workers) / sizeof(*workers))
 
 static void flush(void)
 {
@@ -132,64 +147,148 @@ static void __attribute__((format(printf, 2, 3))) reply(uint64_t n, const char *
 	send_line(a->text);
 }
 
-static void worker_end(struct worker *w, int kill_it)
+static void worker_silent(struct worker *w)
 {
-	int status = 0;
-	char how[64];
-
-	if (w->fd < 0)
-		return;
-	if (kill_it)
-		kill(w->pid, SIGKILL);
-	close(w->fd);
+	if (w->fd >= 0)
+		close(w->fd);
 	w->fd = -1;
 	w->used = 0;
 	w->loaded = 0;
-	waitpid(w->pid, &status, 0);
-	snprintf(how, sizeof(how), "%s %d", WIFSIGNALED(status) ? "by signal" : "with status",
-		 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
-	if (w->n && w->held && !kill_it) {
-		reply(w->n, "%s%s", w->line[0] == '{' ? "ok " : "", w->line);
-		w->n = 0;
-	} else if (w->n) {
-		reply(w->n, "error the %s ended %s", w->name, how);
-		w->n = 0;
-	} else if (!kill_it && (WIFSIGNALED(status) || status)) {
-		char line[128];
+}
 
-		snprintf(line, sizeof(line), "! the %s ended %s", w->name, how);
-		send_line(line);
+/* It ends soon; worker_ended() is called when it has. */
+static void worker_kill(struct worker *w)
+{
+	if (!w->pid)
+		return;
+	kill(w->pid, SIGKILL);
+	w->killed = 1;
+	worker_silent(w);
+}
+
+/* A child of the agent's, in the child: 0; in the agent: its number, or -1. */
+static pid_t worker_fork(struct worker *w, uint64_t n)
+{
+	sigset_t none;
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
+		return -1;
+	w->pid = fork();
+	if (!w->pid) {
+		dup2(pair[1], STDIN_FILENO);
+		dup2(pair[1], STDOUT_FILENO);
+		sigemptyset(&none);
+		sigprocmask(SIG_SETMASK, &none, NULL);
+		return 0;
 	}
+	close(pair[1]);
+	if (w->pid < 0) {
+		close(pair[0]);
+		w->pid = 0;
+		return -1;
+	}
+	fcntl(pair[0], F_SETFL, O_NONBLOCK);
+	w->fd = pair[0];
+	w->n = n;
+	w->held = 0;
+	w->killed = 0;
+	return w->pid;
+}
+
+static char **copy_words(char *const *argv)
+{
+	char **copy;
+	size_t i, nr = 0;
+
+	while (argv[nr])
+		nr++;
+	copy = calloc(nr + 1, sizeof(*copy));
+	for (i = 0; copy && i < nr; i++)
+		copy[i] = strdup(argv[i]);
+	return copy;
+}
+
+static void free_words(char **words)
+{
+	size_t i;
+
+	for (i = 0; words && words[i]; i++)
+		free(words[i]);
+	free(words);
+}
+
+/* Have a call wait for the end of what runs, and start something after it, or nothing. */
+static void worker_after(struct worker *w, uint64_t n, char *const *argv)
+{
+	if (w->then)
+		reply(w->then, "error call %" PRIu64 " came instead", n);
+	free_words(w->next);
+	w->then = n;
+	w->next = argv ? copy_words(argv) : NULL;
+	worker_kill(w);
 }
 
 static void worker_start(struct worker *w, uint64_t n, char *const *argv)
 {
 	char path[256];
-	int pair[2];
+	pid_t pid;
 
-	worker_end(w, 1);
+	if (w->pid) {
+		worker_after(w, n, argv);
+		return;
+	}
 	snprintf(path, sizeof(path), "%s/%s", agent.programs, w->name);
-	if (access(path, X_OK) ||
-	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair)) {
+	if (access(path, X_OK)) {
 		reply(n, "error cannot start %s: %s", path, strerror(errno));
 		return;
 	}
-	w->pid = fork();
-	if (!w->pid) {
-		dup2(pair[1], STDIN_FILENO);
-		dup2(pair[1], STDOUT_FILENO);
+	pid = worker_fork(w, n);
+	if (!pid) {
 		execv(path, argv);
 		_exit(127);
 	}
-	close(pair[1]);
-	if (w->pid < 0) {
-		close(pair[0]);
+	if (pid < 0)
 		reply(n, "error cannot fork: %s", strerror(errno));
-		return;
+}
+
+static void worker_stop(struct worker *w, uint64_t n)
+{
+	if (w->pid)
+		worker_after(w, n, NULL);
+	else
+		reply(n, "ok {}");
+}
+
+/* It is gone, and its memory free. */
+static void worker_ended(struct worker *w, int status)
+{
+	uint64_t n = w->n, then = w->then;
+	char **next = w->next;
+	char how[64];
+
+	snprintf(how, sizeof(how), "%s %d", WIFSIGNALED(status) ? "by signal" : "with status",
+		 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+	worker_silent(w);
+	w->pid = 0;
+	w->n = 0;
+	w->then = 0;
+	w->next = NULL;
+	if (n && w->held && !w->killed) {
+		reply(n, "%s%s", w->line[0] == '{' ? "ok " : "", w->line);
+	} else if (n) {
+		reply(n, "error the %s ended %s", w->name, how);
+	} else if (!w->killed && (WIFSIGNALED(status) || status)) {
+		char line[128];
+
+		snprintf(line, sizeof(line), "! the %s ended %s", w->name, how);
+		send_line(line);
 	}
-	w->fd = pair[0];
-	w->n = n;
-	w->held = 0;
+	if (then && next)
+		worker_start(w, then, next);
+	else if (then)
+		reply(then, "ok {}");
+	free_words(next);
 }
 
 /*
@@ -199,21 +298,25 @@ static void worker_start(struct worker *w, uint64_t n, char *const *argv)
  */
 static void worker_read(struct worker *w)
 {
-	ssize_t got = read(w->fd, w->line + w->used, sizeof(w->line) - 1 - w->used);
-	char *newline;
+	char *newline, drop[64];
+	ssize_t got;
 
-	if (got > 0 && w->held)
+	if (w->held)
+		got = read(w->fd, drop, sizeof(drop));
+	else
+		got = read(w->fd, w->line + w->used, sizeof(w->line) - 1 - w->used);
+	if (got < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
-	if (got <= 0) {
-		worker_end(w, 0);
+	if (got <= 0)
+		worker_silent(w);
+	if (got <= 0 || w->held)
 		return;
-	}
 	w->used += got;
 	w->line[w->used] = '\0';
 	newline = strchr(w->line, '\n');
 	if (!newline) {
 		if (w->used == sizeof(w->line) - 1)
-			worker_end(w, 1);
+			worker_kill(w);
 		return;
 	}
 	*newline = '\0';
@@ -228,13 +331,60 @@ static void worker_read(struct worker *w)
 	}
 }
 
+/* Who has ended?  What it said last is read first. */
+static void children_ended(void)
+{
+	struct signalfd_siginfo drop[8];
+	unsigned int i;
+	int status;
+
+	if (read(agent.children, drop, sizeof(drop)) < 0)
+		return;
+	for (i = 0; i < NR_WORKERS; i++) {
+		struct worker *w = workers[i];
+
+		if (!w->pid || waitpid(w->pid, &status, WNOHANG) != w->pid)
+			continue;
+		if (w->fd >= 0)
+			worker_read(w);
+		worker_ended(w, status);
+	}
+}
+
+/*
+ * Do what may take long in a child, which writes the answer: an object, or "error"
+ * and why.
+ */
+static void job(const struct call *c, void (*run)(const struct call *c, char *text, size_t size))
+{
+	char text[LINE_BYTES - 64] = "";
+	struct worker *w = agent.jobs;
+	pid_t pid;
+
+	while (w < agent.jobs + MOST_JOBS && w->pid)
+		w++;
+	if (w == agent.jobs + MOST_JOBS) {
+		reply(c->n, "error too much is under way");
+		return;
+	}
+	pid = worker_fork(w, c->n);
+	if (pid < 0)
+		reply(c->n, "error cannot fork: %s", strerror(errno));
+	if (pid)
+		return;
+	close(agent.tty);
+	run(c, text, sizeof(text) - 1);
+	strcat(text, "\n");
+	_exit(write(STDOUT_FILENO, text, strlen(text)) < 0);
+}
+
 static void ask(struct worker *w, uint64_t n, const char *verb, const char *argument)
 {
 	char line[512];
 	int length = snprintf(line, sizeof(line), "%s%s%s\n", verb, argument ? " " : "",
 			      argument ? argument : "");
 
-	if (w->fd < 0) {
+	if (w->fd < 0 || w->then) {
 		reply(n, "error nothing is loaded");
 	} else if (w->n) {
 		reply(n, "error the %s is busy with call %" PRIu64, w->name, w->n);
@@ -268,40 +418,50 @@ static void pages_alloc(const struct call *c)
 		ask(&agent.pages, c->n, "alloc", c->argv[2]);
 }
 
+static const char *driver_name(void)
+{
+	return !strcmp(agent.driver, "info") ? "freepage_balloon" : "virtio_balloon";
+}
+
+static void driver_job(const struct call *c, char *text, size_t size)
+{
+	const char *name = driver_name();
+
+	if (machine_driver(name, c->argv[0] + strlen("driver-")))
+		snprintf(text, size, "error %s: %s", name, strerror(errno));
+	else
+		snprintf(text, size, "{}");
+}
+
 /* driver-unbind, driver-bind */
 static void driver(const struct call *c)
 {
-	const char *name = !strcmp(agent.driver, "info") ? "freepage_balloon" : "virtio_balloon";
-
-	if (machine_driver(name, c->argv[0] + strlen("driver-")))
-		reply(c->n, "error %s: %s", name, strerror(errno));
-	else
-		reply(c->n, "ok {}");
+	if (!strcmp(c->argv[0], "driver-unbind"))
+		machine_note_device(driver_name());
+	job(c, driver_job);
 }
 
-static void memory(uint64_t n, const char *state, int most)
+static void memory_job(const struct call *c, char *text, size_t size)
 {
-	int changed[1024], count, i;
-	char text[LINE_BYTES - 64] = "{\"blocks\":[";
+	const char *state = c->argv[0] + strlen("memory-");
+	int changed[1024], count, i, most = c->argc > 1 ? atoi(c->argv[1]) : 1024;
 
 	count = machine_memory(state, most < 1024 ? most : 1024, changed);
 	if (!count) {
-		reply(n, "error no memory block could be taken %s: %s", state, strerror(errno));
+		snprintf(text, size, "error no memory block could be taken %s: %s", state,
+			 strerror(errno));
 		return;
 	}
+	append(text, size, "{\"blocks\":[");
 	for (i = 0; i < count; i++)
-		append(text, sizeof(text) - 3, "%s%d", i ? "," : "", changed[i]);
-	reply(n, "ok %s]}", text);
+		append(text, size - 3, "%s%d", i ? "," : "", changed[i]);
+	append(text, size, "]}");
 }
 
-static void memory_offline(const struct call *c)
+/* memory-offline COUNT, memory-online */
+static void memory(const struct call *c)
 {
-	memory(c->n, "offline", atoi(c->argv[1]));
-}
-
-static void memory_online(const struct call *c)
-{
-	memory(c->n, "online", 1024);
+	job(c, memory_job);
 }
 
 static void memory_offline_begin(const struct call *c)
@@ -367,12 +527,15 @@ static void stats(const struct call *c)
 	reply(c->n, "ok %s", observe_stats(text, sizeof(text)));
 }
 
+static void kmsg_job(const struct call *c, char *text, size_t size)
+{
+	observe_kmsg(text, size, c->argc > 1 ? atoll(c->argv[1]) : -1);
+}
+
+/* Where the kernel looks for leaks, it takes seconds. */
 static void kmsg(const struct call *c)
 {
-	char text[LINE_BYTES - 64];
-
-	reply(c->n, "ok %s",
-	      observe_kmsg(text, sizeof(text), c->argc > 1 ? atoll(c->argv[1]) : -1));
+	job(c, kmsg_job);
 }
 
 static void msrs(const struct call *c)
@@ -393,13 +556,12 @@ static void load(const struct call *c)
 
 static void unload(const struct call *c)
 {
-	worker_end(&agent.load, 1);
-	reply(c->n, "ok {}");
+	worker_stop(&agent.load, c->n);
 }
 
 static void exercise(const struct call *c)
 {
-	if (agent.exercise.n)
+	if (agent.exercise.pid)
 		reply(c->n, "error an exercise is running");
 	else
 		worker_start(&agent.exercise, c->n, c->argv);
@@ -445,6 +607,23 @@ static void controls(const struct call *c)
 	answer_at_once(c, controls_do(c->argc, c->argv, text, sizeof(text)), text);
 }
 
+static void controls_job(const struct call *c, char *text, size_t size)
+{
+	size_t word = strlen("error ");
+
+	if (controls_do(c->argc, c->argv, text + word, size - word)) {
+		memcpy(text, "error ", word);
+		return;
+	}
+	memmove(text, text + word, strlen(text + word) + 1);
+}
+
+/* As well, but the module may walk, or allocate, before it returns. */
+static void slow_controls(const struct call *c)
+{
+	job(c, controls_job);
+}
+
 /* A sample, or what was sampled. */
 static void watching(const struct call *c)
 {
@@ -475,9 +654,9 @@ static const struct verb {
 	{ "pages-read", 0, 0, of_pages },
 	{ "driver-unbind", 0, 0, driver },
 	{ "driver-bind", 0, 0, driver },
-	{ "memory-offline", 1, 1, memory_offline },	/* COUNT */
+	{ "memory-offline", 1, 1, memory },	/* COUNT */
 	{ "memory-offline-begin", 0, 0, memory_offline_begin },
-	{ "memory-online", 0, 0, memory_online },
+	{ "memory-online", 0, 0, memory },
 	{ "reboot", 0, 0, do_reboot },
 	{ "kexec", 0, 0, do_kexec },
 	{ "poweroff", 0, 0, do_poweroff },
@@ -487,9 +666,9 @@ static const struct verb {
 	{ "unhold", 0, 1, controls },			/* [POINT] */
 	{ "release", 0, 0, controls },
 	{ "tune", 2, 2, controls },			/* NAME NUMBER */
-	{ "misbehave", 1, MOST_WORDS, controls },	/* NAME [NUMBER..] */
+	{ "misbehave", 1, MOST_WORDS, slow_controls },	/* NAME [NUMBER..] */
 	{ "behave", 0, 0, controls },
-	{ "take", 1, 1, controls },			/* PAGES */
+	{ "take", 1, 1, slow_controls },			/* PAGES */
 	/* For measuring (watch.h). */
 	{ "watch", 1, 1, watching },			/* MS */
 	{ "clock", 0, 0, watching },
@@ -526,9 +705,11 @@ static void line_received(char *line)
 		send_line("! a line without a number and a verb");
 		return;
 	}
-	if (n == agent.load.n || n == agent.exercise.n || n == agent.pages.n ||
-	    n == agent.held.n)
+	if (n == agent.held.n)
 		return;
+	for (i = 0; i < NR_WORKERS; i++)
+		if (n == workers[i]->n || n == workers[i]->then)
+			return;
 	for (i = 0; i < KEPT_ANSWERS; i++)
 		if (agent.kept[i].n == n) {
 			send_line(agent.kept[i].text);
@@ -587,6 +768,7 @@ int main(int argc, char **argv)
 {
 	const char *tty = NULL;
 	char text[LINE_BYTES - 64], ready[LINE_BYTES];
+	sigset_t ended;
 	int i;
 
 	for (i = 1; i + 1 < argc; i += 2) {
@@ -602,24 +784,29 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	signal(SIGPIPE, SIG_IGN);
+	sigemptyset(&ended);
+	sigaddset(&ended, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &ended, NULL);
+	agent.children = signalfd(-1, &ended, SFD_CLOEXEC | SFD_NONBLOCK);
 	open_tty(tty);
 	watch_share();
 	describe(text, sizeof(text));
 	snprintf(ready, sizeof(ready), "ready %s", text);
 	send_line(ready);
 	while (!agent.poweroff || agent.out_used) {
-		struct pollfd wait[6] = {
+		struct pollfd wait[4 + NR_WORKERS] = {
 			{ agent.tty, POLLIN | (agent.out_used ? POLLOUT : 0), 0 },
-			{ agent.load.fd, POLLIN, 0 },
-			{ agent.exercise.fd, POLLIN, 0 },
 			{ agent.held.fd, POLLIN, 0 },
-			{ agent.pages.fd, POLLIN, 0 },
 			{ watch.timer, POLLIN, 0 },
+			{ agent.children, POLLIN, 0 },
 		};
+		unsigned int w;
 
-		if (poll(wait, 6, -1) < 0)
+		for (w = 0; w < NR_WORKERS; w++)
+			wait[4 + w] = (struct pollfd){ workers[w]->fd, POLLIN, 0 };
+		if (poll(wait, 4 + NR_WORKERS, -1) < 0)
 			continue;
-		if (wait[5].revents)
+		if (wait[2].revents)
 			watch_take();
 		if (wait[0].revents & POLLOUT)
 			flush();
@@ -628,14 +815,13 @@ int main(int argc, char **argv)
 		else if (wait[0].revents & (POLLHUP | POLLERR))
 			return 1;
 		/* A read above may have ended a worker, or started another. */
-		if (wait[1].revents && agent.load.fd == wait[1].fd)
-			worker_read(&agent.load);
-		if (wait[2].revents && agent.exercise.fd == wait[2].fd)
-			worker_read(&agent.exercise);
-		if (wait[3].revents && agent.held.fd == wait[3].fd)
+		for (w = 0; w < NR_WORKERS; w++)
+			if (wait[4 + w].revents && workers[w]->fd == wait[4 + w].fd)
+				worker_read(workers[w]);
+		if (wait[3].revents)
+			children_ended();
+		if (wait[1].revents && agent.held.fd == wait[1].fd)
 			standing_changed();
-		if (wait[4].revents && agent.pages.fd == wait[4].fd)
-			worker_read(&agent.pages);
 	}
 	tcdrain(agent.tty);
 	if (agent.restart && reboot(agent.restart))

@@ -59,6 +59,12 @@
 
 static char cmdline[4096];
 
+/* Who serves a connection to the ssh port. */
+static struct {
+	pid_t pids[MAX_SESSIONS];
+	int count;
+} sessions;
+
 static void say(const char *format, ...)
 {
 	char line[512] = "freepage-init: ";
@@ -315,16 +321,33 @@ static void say_ready_and_wait(void)
 		pause();
 }
 
+static void session_began(pid_t pid)
+{
+	if (pid > 0)
+		sessions.pids[sessions.count++] = pid;
+}
+
+/* Was it one at all?  Most of what dies here lost its parent, and was left to us. */
+static void session_ended(pid_t pid)
+{
+	int i;
+
+	for (i = 0; i < sessions.count; i++)
+		if (sessions.pids[i] == pid) {
+			sessions.pids[i] = sessions.pids[--sessions.count];
+			return;
+		}
+}
+
 /* Reap whatever dies; what the guest cannot be without takes it along. */
-static void reap(pid_t agent, int *sessions)
+static void reap(pid_t agent)
 {
 	int status;
 	pid_t pid;
 
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
 		if (pid != agent) {
-			if (*sessions > 0)
-				(*sessions)--;
+			session_ended(pid);
 			continue;
 		}
 		if (WIFEXITED(status) && WEXITSTATUS(status) == AGENT_POWEROFF) {
@@ -339,7 +362,6 @@ int main(void)
 {
 	char driver[16] = "info", text[32];
 	struct pollfd wait[2];
-	int sessions = 0;
 	sigset_t signals;
 	pid_t agent;
 
@@ -370,13 +392,13 @@ int main(void)
 		struct signalfd_siginfo drop[8];
 
 		/* Too many sessions: new ones wait in the socket's backlog. */
-		wait[1].events = sessions < MAX_SESSIONS ? POLLIN : 0;
+		wait[1].events = sessions.count < MAX_SESSIONS ? POLLIN : 0;
 		if (poll(wait, 2, -1) < 0)
 			continue;
 		if ((wait[0].revents & POLLIN) && read(wait[0].fd, drop, sizeof(drop)) < 0)
 			say("signalfd: %s", strerror(errno));
-		reap(agent, &sessions);
-		if ((wait[1].revents & POLLIN) && serve_ssh(wait[1].fd) > 0)
-			sessions++;
+		reap(agent);
+		if (wait[1].revents & POLLIN)
+			session_began(serve_ssh(wait[1].fd));
 	}
 }

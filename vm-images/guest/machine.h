@@ -16,7 +16,9 @@
 #include <unistd.h>
 
 #define BALLOON_DRIVER	"/sys/bus/virtio/drivers/"
+#ifndef MEMORY_BLOCKS
 #define MEMORY_BLOCKS	"/sys/devices/system/memory"
+#endif
 #define KEXEC_KERNEL	"/kexec/vmlinuz"
 #define KEXEC_INITRD	"/kexec/initrd"
 
@@ -34,22 +36,28 @@ static int machine_write(const char *path, const char *text)
 /* The device that a driver let go of last: there is no other way to find it again. */
 static char machine_device[64];
 
-static int machine_driver(const char *driver, const char *what)
+/* Note which device a driver has, before it lets go of it. */
+static void machine_note_device(const char *driver)
 {
 	char path[256];
 	struct dirent *entry;
 	DIR *dir;
 
 	snprintf(path, sizeof(path), BALLOON_DRIVER "%s", driver);
-	if (!strcmp(what, "unbind")) {
-		dir = opendir(path);
-		machine_device[0] = '\0';
-		while (dir && (entry = readdir(dir)))
-			if (!strncmp(entry->d_name, "virtio", 6))
-				snprintf(machine_device, sizeof(machine_device), "%.60s", entry->d_name);
-		if (dir)
-			closedir(dir);
-	}
+	dir = opendir(path);
+	machine_device[0] = '\0';
+	while (dir && (entry = readdir(dir)))
+		if (!strncmp(entry->d_name, "virtio", 6))
+			snprintf(machine_device, sizeof(machine_device), "%.60s", entry->d_name);
+	if (dir)
+		closedir(dir);
+}
+
+/* Bind or unbind it.  Takes as long as the driver needs: it may wait for the host. */
+static int machine_driver(const char *driver, const char *what)
+{
+	char path[256];
+
 	if (!machine_device[0]) {
 		errno = ENODEV;
 		return -1;

@@ -9,7 +9,9 @@
 #include "meminfo.h"
 
 #define MODULE_STATS	"/sys/kernel/debug/freepage_balloon"
+#ifndef KMEMLEAK
 #define KMEMLEAK	"/sys/kernel/debug/kmemleak"
+#endif
 #define WARNING_LEVEL	4
 
 /* Append what fits, and nothing else: the result is always terminated. */
