@@ -8,7 +8,6 @@
 #include <linux/slab.h>
 
 #include "freepage.h"
-#include "test.h"
 
 static void fpb_free_chunk(struct fpb_chunk *chunk)
 {

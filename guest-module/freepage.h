@@ -13,7 +13,9 @@
  *   walk.c       free page info: the walk over the free lists, and why it is right
  *   window.h     free page info: from a block of frames to bits
  *   debugfs.c    counters
- *   test.h, .c   controls for tests, compiled out by default
+ *   hold.h, .c   controls for tests, compiled out by default: where a walk stands
+ *   misbehave.h, .c  likewise: how the driver goes wrong
+ *   test.h, .c   likewise: their files, and what else a test can do
  */
 #ifndef FREEPAGE_H
 #define FREEPAGE_H
@@ -42,6 +44,9 @@
 /* Buffers for answers: 32 GiB of guest memory in one pass, 1 MiB at most. */
 #define FPB_MAX_CHUNKS		32
 #define FPB_CHUNK_BYTES		(VFPI_MAX_BITS / 8)
+
+#include "hold.h"
+#include "misbehave.h"
 
 /* Queues, in the order in which the device numbers those that it offers. */
 enum fpb_queue {
@@ -113,87 +118,6 @@ struct fpb_counters {
 
 #define FPB_HOLD_BUCKETS	24	/* of 2^n to 2^(n+1) microseconds; the first from 0 */
 
-/* Where a test can make the worker stand; and, last, who takes memory offline. */
-enum fpb_point {
-	FPB_BEFORE_WALK,
-	FPB_MID_WALK,
-	FPB_AFTER_WALK,
-	FPB_GOING_OFFLINE,
-	FPB_NR_POINTS
-};
-
-/* Ways for a test to make the driver go wrong; test.c has their names. */
-enum fpb_misbehaviour {
-	FPB_BEHAVE,
-	FPB_REPORT_OWNED,
-	FPB_REPORT_ALL,
-	FPB_REPORT_PERCPU,
-	FPB_WRONG_ORDER,
-	FPB_PAST_END,
-	FPB_DROP_EDGE,
-	FPB_KEEP_BITS,
-	FPB_OLDER_WALK,
-	FPB_TRUST_CURSOR,
-	FPB_REUSE_BUFFER,
-	FPB_STALE_ID,
-	FPB_HEADER,
-	FPB_HIDE_CONTENT,
-	FPB_DROP_LAST,
-	FPB_NO_ANSWER,
-	FPB_DUPLICATE,
-	FPB_BACKWARDS,
-	FPB_IGNORE_NEWER,
-	FPB_KEEP_REQUEST,
-	FPB_LONG_HOLD,
-	FPB_SLEEP_IN_HOLD,
-	FPB_LEAK,
-	FPB_REPORT_IN_USE,
-	FPB_REPORT_RESERVED,
-	FPB_REPORT_ISOLATED,
-	FPB_MAX_ORDER_ONLY,
-	FPB_WRITES_PAGES,
-	FPB_SHORT_LAST_CHUNK,
-	FPB_NO_FEATURE,
-	FPB_IGNORE_POISON,
-	FPB_NR_MISBEHAVIOURS
-};
-
-#ifdef FREEPAGE_TEST
-#define FPB_TEST_ARGS	64
-#define FPB_TEST_TAKE	65536
-
-struct fpb_test_point {
-	struct fpb_info *info;
-	enum fpb_point point;
-};
-
-struct fpb_test {
-	struct fpb_test_point points[FPB_NR_POINTS];
-	unsigned long holds;		/* points to stand at, a bit each */
-	unsigned long standing;		/* where the worker stands now, likewise */
-	bool released;
-	u64 stood;			/* how often it stood */
-	u32 hold_entries;		/* entries that one hold may visit; 0: all that it may */
-	u32 mid_entries;		/* entries of a walk before it stands midway */
-	u32 chunk_bits;			/* frames of a chunk; 0: all that it may */
-	u32 pass_chunks;		/* chunks that one pass fills; 0: all that it may */
-
-	struct mutex lock;		/* what follows, but for the count */
-	enum fpb_misbehaviour misbehave;
-	u64 args[FPB_TEST_ARGS];
-	unsigned int nr_args;
-	u64 misbehaved;			/* how often it made a difference */
-	struct list_head taken;		/* pages that were allocated and only read */
-	u64 taken_sum;			/* of what was read, so that it is */
-
-	u64 ids[2];			/* of this request and the one before */
-	bool older_wanted;
-	struct completion older_done;
-	struct fpb_chunk *older;	/* a walk made when it was asked for, not at a request */
-	unsigned int nr_older;
-};
-#endif
-
 struct fpb_info {
 	struct virtio_device *vdev;
 	struct virtqueue *vq;
@@ -218,9 +142,8 @@ struct fpb_info {
 	spinlock_t offline_lock;	/* offline_count; see fpb_cursor_valid() */
 	unsigned long offline_count;
 
-#ifdef FREEPAGE_TEST
-	struct fpb_test test;
-#endif
+	struct fpb_holds test;		/* nothing, but in a build for tests */
+	struct fpb_misbehaving misbehaving;
 	struct fpb_counters counters;
 	u64 free_blocks[FPB_NR_ORDERS];	/* visited by the last walk, by order */
 	u64 hold_times[FPB_HOLD_BUCKETS];
@@ -311,7 +234,6 @@ void fpb_free_chunks(struct fpb_info *info);
 
 int fpb_walk_init(struct fpb_info *info);
 void fpb_walk_exit(struct fpb_info *info);
-unsigned long fpb_end_pfn(void);
 void fpb_walk(struct fpb_pass *pass);
 
 /* Has a newer request come, or the end, since the job was taken? */

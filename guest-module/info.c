@@ -17,6 +17,7 @@
 #include <linux/mm.h>
 #include <linux/slab.h>
 
+#include "frames.h"
 #include "freepage.h"
 #include "test.h"
 
@@ -138,8 +139,6 @@ static bool fpb_send(struct fpb_info *info, struct fpb_job *job, struct fpb_chun
 	struct scatterlist sg[FPB_CHUNK_DESCRIPTORS];
 	struct vfpi_response *header = &chunk->header;
 	unsigned int nr_sg = nr_bits ? 2 : 1;
-	/* Who reuses its buffer while the host may read it: the host has not looked yet. */
-	bool with_last = !(flags & VFPI_RESP_DONE) && fpb_misbehaves(info, FPB_REUSE_BUFFER);
 	bool notify;
 	int err;
 
@@ -155,7 +154,7 @@ static bool fpb_send(struct fpb_info *info, struct fpb_job *job, struct fpb_chun
 	sg_init_table(sg, nr_sg);
 	sg_set_buf(&sg[0], header, sizeof(*header));
 	if (nr_bits)
-		sg_set_buf(&sg[1], fpb_test_bitmap(info, chunk),
+		sg_set_buf(&sg[1], fpb_test_bitmap(info, chunk->bitmap),
 			   fpb_test_words(info, nr_bits) * sizeof(__le64));
 
 	for (;;) {
@@ -165,7 +164,8 @@ static bool fpb_send(struct fpb_info *info, struct fpb_job *job, struct fpb_chun
 		err = virtqueue_add_outbuf(info->vq, sg, nr_sg, chunk, GFP_ATOMIC);
 		if (!err)
 			chunk->with_host = true;
-		notify = !err && !with_last && virtqueue_kick_prepare(info->vq);
+		notify = !err && !fpb_test_unnoticed(info, flags) &&
+			 virtqueue_kick_prepare(info->vq);
 		spin_unlock_irq(&info->vq_lock);
 		if (notify)
 			virtqueue_notify(info->vq);
@@ -211,7 +211,7 @@ static bool fpb_send_chunk(struct fpb_info *info, struct fpb_job *job, struct fp
 		return true;
 	if (last)
 		flags |= VFPI_RESP_DONE | (job->partial ? VFPI_RESP_PARTIAL : 0);
-	if (fpb_misbehaves(info, FPB_NO_ANSWER) || (last && fpb_misbehaves(info, FPB_DROP_LAST)))
+	if (fpb_test_drops(info, last))
 		return true;
 	if (!fpb_send(info, job, chunk, start, nr ? nr_bits : 0, flags))
 		return false;
@@ -228,7 +228,7 @@ static bool fpb_send_pass(struct fpb_info *info, struct fpb_job *job,
 	unsigned int i, nr = DIV_ROUND_UP(pass->end - pass->base, pass->chunk_bits);
 
 	for (i = 0; i < nr; i++) {
-		unsigned int n = fpb_misbehaves(info, FPB_BACKWARDS) ? nr - 1 - i : i;
+		unsigned int n = fpb_test_turn(info, i, nr);
 		unsigned long start = pass->base + (unsigned long)n * pass->chunk_bits;
 
 		if (!fpb_send_chunk(info, job, pass->chunks[n], start,
@@ -307,7 +307,7 @@ static void fpb_info_work(struct work_struct *work)
 	struct fpb_info *info = container_of(work, struct fpb_info, work);
 	struct fpb_job job;
 
-	fpb_test_work(info);
+	fpb_test_work(info, fpb_walk);
 	while (fpb_next_job(info, &job))
 		fpb_answer(info, &job);
 }

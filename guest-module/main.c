@@ -8,7 +8,6 @@
 #include <linux/virtio_ring.h>
 
 #include "freepage.h"
-#include "test.h"
 
 /*
  * The device numbers its queues by the features that it offers, not by those

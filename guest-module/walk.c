@@ -66,7 +66,6 @@
 #include <linux/sched.h>
 
 #include "freepage.h"
-#include "test.h"
 #include "window.h"
 
 /* Where to go on in a list after the lock was dropped. */
@@ -75,17 +74,6 @@ struct fpb_cursor {
 	unsigned long pfn;
 	unsigned long offline_count;
 };
-
-/* One past the last frame of the machine. */
-unsigned long fpb_end_pfn(void)
-{
-	unsigned long end = 0;
-	int nid;
-
-	for_each_online_node(nid)
-		end = max(end, (unsigned long)node_end_pfn(nid));
-	return end;
-}
 
 /*
  * May the walk go on from where it was?  Called with the zone's lock held.

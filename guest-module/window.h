@@ -17,6 +17,29 @@ static inline void fpb_set_bits(__le64 *bitmap, unsigned int from, unsigned int 
 	}
 }
 
+/* And clear them. */
+static inline void fpb_clear_bits(__le64 *bitmap, unsigned int from, unsigned int to)
+{
+	while (from < to) {
+		unsigned int bit = from % 64, nr = min(64 - bit, to - from);
+
+		bitmap[from / 64] &= ~cpu_to_le64((~0ULL >> (64 - nr)) << bit);
+		from += nr;
+	}
+}
+
+static inline bool fpb_all_set(const __le64 *bitmap, unsigned int from, unsigned int to)
+{
+	while (from < to) {
+		unsigned int bit = from % 64, nr = min(64 - bit, to - from);
+
+		if (~bitmap[from / 64] & cpu_to_le64((~0ULL >> (64 - nr)) << bit))
+			return false;
+		from += nr;
+	}
+	return true;
+}
+
 /* Note a free block, or what of it is inside of the pass. */
 static inline void fpb_mark(struct fpb_pass *pass, unsigned long pfn, unsigned int order)
 {

@@ -48,7 +48,7 @@ def test_every_fault_of_qemu_is_in_the_patches_and_the_other_way_round(repositor
 
 def test_every_fault_of_the_module_is_one_of_its_misbehaviours(repository: Path) -> None:
     names = set(
-        re.findall(r'\[FPB_[A-Z_]+\] = "([a-z-]+)"', (repository / "guest-module/test.c").read_text())
+        re.findall(r'\[FPB_[A-Z_]+\] = "([a-z-]+)"', (repository / "guest-module/misbehave.c").read_text())
     )
     assert {fault.id for fault in FAULTS if fault.where == "module"} <= names
 

@@ -18,7 +18,12 @@ CHUNKS = 3
 SHIM = r"""
 #include <stdint.h>
 typedef uint64_t __le64;
+#include <stdbool.h>
+#ifdef OTHER_ORDER /* what a big endian machine computes; its words are stored the other way round, too */
+#define cpu_to_le64(x) __builtin_bswap64(x)
+#else
 #define cpu_to_le64(x) (x)
+#endif
 #define min(a, b) ((a) < (b) ? (a) : (b))
 #define max(a, b) ((a) > (b) ? (a) : (b))
 #define VFPI_MAX_BITS (1U << 18)
@@ -38,21 +43,29 @@ void mark(unsigned long start, unsigned long end, unsigned long base, __le64 *bi
     for (unsigned int i = 0; i < nr; i++)
         fpb_mark(&pass, pfns[i], orders[i]);
 }
+
+void set(__le64 *bits, unsigned int from, unsigned int to) { fpb_set_bits(bits, from, to); }
+void clear(__le64 *bits, unsigned int from, unsigned int to) { fpb_clear_bits(bits, from, to); }
+bool all_set(const __le64 *bits, unsigned int from, unsigned int to) { return fpb_all_set(bits, from, to); }
 """
+
+
+def compiled(folder: Path, *options: str) -> ctypes.CDLL:
+    compiler = shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no gcc")
+    (folder / "shim.c").write_text(SHIM)
+    # The sanitizer's runtime cannot be loaded into Python; its trap needs none.
+    flags = ["-shared", "-fPIC", "-O1", "-Wall", "-fsanitize=undefined", "-fsanitize-undefined-trap-on-error"]
+    library = folder / "window.so"
+    command = [compiler, *flags, *options, "-I", str(MODULE), "-o", str(library), str(folder / "shim.c")]
+    subprocess.run(command, check=True)
+    return ctypes.CDLL(str(library))
 
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    compiler = shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("no gcc")
-    folder = tmp_path_factory.mktemp("window")
-    (folder / "shim.c").write_text(SHIM)
-    # The sanitizer's runtime cannot be loaded into Python; its trap needs none.
-    flags = ["-shared", "-fPIC", "-O1", "-Wall", "-fsanitize=undefined", "-fsanitize-undefined-trap-on-error"]
-    command = [compiler, *flags, "-I", str(MODULE), "-o", str(folder / "window.so"), str(folder / "shim.c")]
-    subprocess.run(command, check=True)
-    return ctypes.CDLL(str(folder / "window.so"))
+    return compiled(tmp_path_factory.mktemp("window"))
 
 
 def marked(library: ctypes.CDLL, start: int, end: int, blocks: list[tuple[int, int]]) -> set[int]:
@@ -113,3 +126,27 @@ def test_any_blocks_in_any_window(library: ctypes.CDLL, seed: int) -> None:
     frames = [rng.randrange(origin, end + 2048) for _ in orders]
     blocks = [(frame >> order << order, order) for frame, order in zip(frames, orders, strict=True)]
     assert marked(library, start, end, blocks + blocks[:50]) == expected(start, end, blocks)
+
+
+@pytest.mark.parametrize("order", ["little", "big"])
+def test_bits_are_where_the_wire_has_them_whatever_the_machine(tmp_path: Path, order: str) -> None:
+    """They are set, cleared and asked for as bits of little endian words, and never of the machine's own."""
+    library = compiled(tmp_path, *(["-DOTHER_ORDER"] if order == "big" else []))
+    rng, buffer, there = random.Random(7), ctypes.create_string_buffer(256 // 8), set[int]()
+
+    def wire() -> set[int]:
+        words = [buffer.raw[i : i + 8] for i in range(0, 256 // 8, 8)]
+        wire = b"".join(word[::-1] if order == "big" else word for word in words)
+        return {bit for bit in range(256) if wire[bit // 8] >> bit % 8 & 1}
+
+    for _ in range(300):
+        first, last = sorted(rng.sample(range(257), 2))
+        if rng.randrange(2):
+            library.set(buffer, first, last)
+            there |= set(range(first, last))
+        else:
+            library.clear(buffer, first, last)
+            there -= set(range(first, last))
+        assert wire() == there
+        first, last = sorted(rng.sample(range(257), 2))
+        assert bool(library.all_set(buffer, first, last) & 1) == (set(range(first, last)) <= there)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The module's controls for tests, where it was built with them: holds of its
- * walk, and ways to make it go wrong.  See guest-module/test.c for the files.
+ * walk, and ways to make it go wrong.  See guest-module/hold.c and misbehave.c for the files.
  */
 #ifndef FREEPAGE_CONTROLS_H
 #define FREEPAGE_CONTROLS_H
