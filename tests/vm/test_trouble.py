@@ -64,7 +64,7 @@ def test_a_guest_that_never_says_ready(freepage: Freepage) -> None:
 
 
 def test_a_guest_that_panics_is_lost_at_once(freepage: Freepage) -> None:
-    ending = freepage.start("idle", set={"guest.cmdline": "mem=64M"}).end()
+    ending = freepage.start("idle", set={"guest.cmdline": "mem=40M"}).end()
     assert ending.exit_code == 3, str(ending)
     assert "the guest's kernel panicked" in ending.stderr
     assert "  | console: " in ending.stderr

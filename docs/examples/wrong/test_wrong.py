@@ -8,4 +8,4 @@ def test_all_is_left_behind(freepage):
 
 
 def test_a_guest_that_panics(freepage):
-    freepage.run("idle", memory="256MiB", set={"guest.cmdline": "mem=64M"})
+    freepage.run("idle", memory="256MiB", set={"guest.cmdline": "mem=40M"})
