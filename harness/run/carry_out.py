@@ -39,6 +39,8 @@ def carry_out(
             result, judgement = build_result(plan, folder, events, findings, ready.lab.report())
             if findings.evidence is not None:
                 keep(findings.evidence, judgement, _title(result), folder, events)
+            if judgement.verdict == "fail":
+                ready.guest.keep_disk()
     if findings.guest.answers is not None:
         folder.write_whole("guest.json", json.dumps(jsonable(findings.guest.answers), indent=2) + "\n")
     folder.write_whole("result.json", result.to_json())

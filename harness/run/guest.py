@@ -39,6 +39,7 @@ class Guest:
         self._channels = Channels(folder, events)
         self._pair = pair
         self._folder = folder
+        self._disk_is_evidence = False
 
     def __enter__(self) -> Guest:
         self._channels.__enter__()
@@ -49,8 +50,9 @@ class Guest:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._channels.__exit__(kind, value, trace)
-        # As large as a guest's disk, and of no use without its memory.
-        self._definition.own_disk.unlink(missing_ok=True)
+        # As large as a guest's disk, and of no use without its memory; unless it was judged, and is wrong.
+        if not self._disk_is_evidence:
+            self._definition.own_disk.unlink(missing_ok=True)
 
     @property
     def plan(self) -> RunPlan:
@@ -67,6 +69,11 @@ class Guest:
         """The run's own disk, which the guest writes to."""
         disk = self.plan.disk
         return self._definition.own_disk if disk is not None and disk.private else None
+
+    def keep_disk(self) -> None:
+        """Leave the disk that a workload wrote to in the run folder; a distribution's always goes."""
+        disk = self.plan.disk
+        self._disk_is_evidence = disk is not None and disk.path is None
 
     @property
     def held(self) -> bool:

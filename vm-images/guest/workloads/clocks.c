@@ -27,6 +27,8 @@
 #include "workload.h"
 
 #define IN_A_ROW	4
+#define LATEST		2000000000ULL	/* a timer that is later than so many ns is lost */
+#define MOST_TRIES	10000000	/* if the clock stands as well */
 #define HPET_BYTES	1024
 #define HPET_PERIOD	4	/* in femtoseconds */
 #define HPET_LOW	0xf0
@@ -153,9 +155,26 @@ static void fired(void)
 		set_timer();
 }
 
+/*
+ * One timer more: it was set before, so it shows whether the interrupts still come.
+ * Not asleep, as a sleeper is woken by what may be lost.
+ */
 static void stop(void)
 {
+	struct pollfd timer = { watched.timer, POLLIN, 0 };
+	unsigned int tries = 0;
+	uint64_t t;
+
+	if (!watched.running)
+		return;
 	watched.running = 0;
+	while (!poll(&timer, 1, 0) && read_monotonic() < watched.due + LATEST && tries++ < MOST_TRIES)
+		;
+	t = read_monotonic();
+	if (timer.revents)
+		fired();
+	else if (t > watched.due && t - watched.due > watched.late)
+		watched.late = t - watched.due;
 }
 
 static struct tally verify(void)
