@@ -72,7 +72,14 @@ class WorkloadReports:
             resolved = self._resolved
             found = self._partner.account() if self._partner is not None else None
             aftermath = Aftermath(
-                resolved.seed, self._before, after, gaps, resolved.accelerator, self._disk, found
+                seed=resolved.seed,
+                before=self._before,
+                after=after,
+                pauses=gaps,
+                accelerator=resolved.accelerator,
+                disk=self._disk,
+                partner=found,
+                patience=patience(1.0),
             )
             facts = resolved.scenario.workload.facts(aftermath)
             step.note(report=after.said, paused_s=round(sum(gap.seconds for gap in gaps), 3), facts=facts)

@@ -16,9 +16,11 @@ from typing import Final
 
 from harness.guestview.report import Aftermath, Report
 
-#: Seconds: between QEMU's word that the guest stands, or goes on, and its clock's own stop or start lies
-#: what a busy machine lets pass until the thread goes on.
+#: Seconds: when we hear of QEMU's word that the guest stands, or goes on, is not quite when it spoke.
 TOLERANCE_S: Final = 0.2
+#: Seconds for each pause: QEMU stops its clock, then waits for its processors and devices, then says that the
+#: guest stands.  That is a millisecond or two, and up to 0.1 s in an emulated machine (``patience``).
+PAUSE_TOLERANCE_S: Final = 0.02
 #: A kernel measures the rate of its TSC against another clock, for some tenths of a second, and an
 #: emulated processor may be interrupted meanwhile: its clock is off by so much of what it shows.
 RATE_ERROR: Final = 0.002
@@ -86,7 +88,7 @@ def review(aftermath: Aftermath) -> ClockReview:
             if back
         ),
         late=after.number("late_ns") / 1e9,
-        late_most=LATE_S + (longest if tsc else 0.0),
+        late_most=LATE_S * aftermath.patience + (longest if tsc else 0.0),
         fired=after.number("fired"),
     )
 
@@ -95,6 +97,7 @@ def _spans(aftermath: Aftermath, names: list[str], paused: float, may_gain: floa
     before, after = aftermath.before, aftermath.after
     # The guest read its clocks some time between question and answer.
     least, most = after.asked - before.answered - paused, after.answered - before.asked - paused
+    tolerance = (TOLERANCE_S + PAUSE_TOLERANCE_S * len(aftermath.pauses)) * aftermath.patience
     first, last = (report.numbers("shown", len(names)) for report in (before, after))
     for name, begin, end in zip(names, first, last, strict=True):
         if name == _TICKS:
@@ -104,8 +107,8 @@ def _spans(aftermath: Aftermath, names: list[str], paused: float, may_gain: floa
         yield Span(
             name,
             (end - begin) / 1e9,
-            least * (1 - error) - TOLERANCE_S,
-            most * (1 + error) + gain + TOLERANCE_S,
+            least * (1 - error) - tolerance,
+            most * (1 + error) + gain + tolerance,
         )
 
 

@@ -72,3 +72,5 @@ class Aftermath:
     """The image of its disk, where it has one to write to."""
     partner: object = None
     """What the host's half of the workload has found; see :mod:`harness.guestview.partner`."""
+    patience: float = 1.0
+    """How many times as long everything may take here; see :func:`harness.events.patience`."""

@@ -73,6 +73,12 @@ def test_a_clock_that_jumps(seconds: float) -> None:
     assert not any(span.right for span in found.spans)
 
 
+def test_where_everything_takes_longer_more_is_tolerated() -> None:
+    taken = Report(said(50.0), 100.0, 100.01), Report(said(50.0 + RAN - 0.4, rtc=10), 110.0, 110.01)
+    assert rules(review(Aftermath(7, *taken, PAUSES, "kvm"))) == ["clock-jumps"]
+    assert rules(review(Aftermath(7, *taken, PAUSES, "kvm", patience=5.0))) == []
+
+
 def test_a_clock_that_went_back() -> None:
     found = reviewed(said(50.0 + RAN, rtc=10, back=[1_500_000, 0, 0, 12345, 0]))
     assert rules(found) == ["clock-back"]
