@@ -98,8 +98,13 @@ class WorkloadReports:
 
 
 def pauses(events: Iterable[Event], begin: float, end: float) -> tuple[Pause, ...]:
-    """The spans between two instants in which no QEMU ran the guest; at first the source's does."""
-    running, since, found = {"source.qmp"}, begin, list[Pause]()
+    """The spans between two instants in which no QEMU ran the guest.
+
+    It runs on one of them at a time, so it does not matter which of them says that it stands or goes on
+    (from one migration to the next they change their names).
+    """
+    since: float | None = None
+    found = list[Pause]()
     zero = 0.0
     for event in events:
         if event.kind == "stream-start":
@@ -109,13 +114,9 @@ def pauses(events: Iterable[Event], begin: float, end: float) -> tuple[Pause, ..
         # QEMU's own time of it, where it is known: ours is later on a busy machine.
         stamp = event.data.get("at")
         at = stamp - zero if isinstance(stamp, float) else event.t
-        stood = not running
-        if event.kind == "STOP":
-            running.discard(event.source)
-        else:
-            running.add(event.source)
-        if stood and running:
-            found.append(Pause(since, at))
-        elif not stood and not running:
+        if event.kind == "STOP" and since is None:
             since = at
+        elif event.kind == "RESUME" and since is not None:
+            found.append(Pause(since, at))
+            since = None
     return tuple(gap for gap in found if begin <= gap.begin and gap.end <= end)

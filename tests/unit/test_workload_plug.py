@@ -222,12 +222,14 @@ def test_the_spans_in_which_nobody_ran_the_guest() -> None:
         ("STOP", "source", 5.0),
         ("STOP", "destination", 5.5),  # it comes up stopped
         ("RESUME", "destination", 8.0),
-        ("STOP", "destination", 30.0),
+        ("STOP", "source", 9.0),  # the same one: it is the source of the next migration
+        ("RESUME", "destination", 9.5),
+        ("STOP", "source", 30.0),
     ):
         of(kind, side, at)
     found = pauses(events.history(), 1.5, 20.0)
-    assert [(round(gap.begin, 3), round(gap.end, 3)) for gap in found] == [(5.0, 8.0)]
-    assert [round(gap.seconds, 3) for gap in pauses(events.history(), 0.0, 20.0)] == [1.0, 3.0]
+    assert [(round(gap.begin, 3), round(gap.end, 3)) for gap in found] == [(5.0, 8.0), (9.0, 9.5)]
+    assert [round(gap.seconds, 3) for gap in pauses(events.history(), 0.0, 20.0)] == [1.0, 3.0, 0.5]
 
 
 def test_it_is_gone() -> None:

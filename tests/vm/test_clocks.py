@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from harness.testing import Freepage
 
 
@@ -12,6 +14,9 @@ def test_clocks_are_right_and_timers_fire(freepage: Freepage) -> None:
     assert run.result.observed["timers-fired"] > 20
 
 
-def test_clocks_of_a_guest_that_comes_back(freepage: Freepage) -> None:
-    run = freepage.run("there-and-back", set={"workload": "{kind: clocks}"})
+def test_clocks_of_a_guest_that_comes_back(freepage: Freepage, freepage_folder: Path) -> None:
+    scenario = freepage_folder / "back.yaml"
+    scenario.write_text("name: back\nworkload: {kind: clocks}\nmoves: [{}, {}]\n", encoding="utf-8")
+    run = freepage.run(str(scenario))
     assert run.verdict == "pass", run
+    assert [move.ended for move in run.result.moves] == ["completed"] * 2
