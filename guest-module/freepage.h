@@ -11,6 +11,7 @@
  *   info.c       free page info: requests come in, answers go out
  *   buffers.c    free page info: what answers travel in
  *   walk.c       free page info: the walk over the free lists, and why it is right
+ *   frames.h     free page info: how many frames there are
  *   window.h     free page info: from a block of frames to bits
  *   debugfs.c    counters
  *   hold.h, .c   controls for tests, compiled out by default: where a walk stands

@@ -24,6 +24,15 @@ DEVICE = ("free-page-info=on", "free-page-reporting=on", "deflate-on-oom=on")
 WANTED = 128 * MIB
 
 
+@pytest.fixture(
+    scope="module",
+    params=["default", *(pytest.param(name, marks=pytest.mark.slow) for name in ("debug", "newest"))],
+)
+def kernel(request: pytest.FixtureRequest) -> Kernel:
+    """Those that take a driver's end each in its own way."""
+    return Toolchain().kernel(request.param)
+
+
 @pytest.fixture
 def guest(toolchain: Toolchain, qemu: QemuBinary, kernel: Kernel, folder: Path) -> Iterator[ShellGuest]:
     memory = (512 if kernel.release.endswith("-debug") else 256) * MIB
