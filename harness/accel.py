@@ -26,7 +26,7 @@ from harness.arch import HOST, Architecture
 from harness.errors import DeadlineExceeded, MachineryError
 from harness.events import Deadline, EventStream
 
-DEVICE: Final = Path("/dev/kvm")
+KVM_DEVICE: Final = Path("/dev/kvm")
 
 #: What a Linux prints first, and how long it may take: a second, or several where KVM itself is emulated.
 FIRST_WORD: Final = b"Linux version"
@@ -45,7 +45,7 @@ _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class ProbeMachine:
     """What the probe starts: a QEMU with its firmware, and a guest kernel."""
 
     qemu: Path
@@ -66,7 +66,7 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class KvmProbe:
     """Whether KVM runs guests, and how that is known."""
 
     usable: bool
@@ -75,7 +75,7 @@ class Probe:
     seconds: float | None = None
 
 
-class Memory(Protocol):
+class ProbeMemory(Protocol):
     """Where an answer is kept: the toolchain's cache."""
 
     def recall(self, name: str) -> object | None:
@@ -96,7 +96,7 @@ def full_name(accelerator: str) -> str:
     return chain() or accelerator if accelerator == "kvm" else accelerator
 
 
-def device_problem(device: Path = DEVICE) -> str | None:
+def device_problem(device: Path = KVM_DEVICE) -> str | None:
     """Why ``/dev/kvm`` cannot even be asked; None when it can."""
     try:
         descriptor = os.open(device, os.O_RDWR | os.O_CLOEXEC)
@@ -113,7 +113,7 @@ def device_problem(device: Path = DEVICE) -> str | None:
     return None if version == _KVM_API else f"{device} speaks version {version} of KVM's interface"
 
 
-def boots(machine: Machine, seconds: float = PROBE_SECONDS, accelerator: str = "kvm") -> Probe:
+def boots(machine: ProbeMachine, seconds: float = PROBE_SECONDS, accelerator: str = "kvm") -> KvmProbe:
     """Start a guest kernel and wait for its first word."""
     began = time.monotonic()
     process = subprocess.Popen(
@@ -135,15 +135,15 @@ def boots(machine: Machine, seconds: float = PROBE_SECONDS, accelerator: str = "
     return replace(answer, seconds=took) if answer.usable else answer
 
 
-def judge_words(said: bytes, seconds: float, accelerator: str = "kvm") -> Probe:
+def judge_words(said: bytes, seconds: float, accelerator: str = "kvm") -> KvmProbe:
     """What a guest kernel's words prove, or its silence after ``seconds``."""
     name = accelerator.upper()
     if FIRST_WORD in said:
-        return Probe(True, f"a guest kernel under {name} printed its first line")
+        return KvmProbe(True, f"a guest kernel under {name} printed its first line")
     if said.strip():
         last = said.strip().splitlines()[-1].decode("utf-8", "replace")
-        return Probe(False, f"QEMU starts no guest under {name}: {last}")
-    return Probe(False, f"a guest kernel under {name} printed nothing within {seconds:g} s")
+        return KvmProbe(False, f"QEMU starts no guest under {name}: {last}")
+    return KvmProbe(False, f"a guest kernel under {name} printed nothing within {seconds:g} s")
 
 
 def _listen(descriptor: int, deadline: Deadline) -> bytes:
@@ -161,19 +161,19 @@ def _listen(descriptor: int, deadline: Deadline) -> bytes:
     return said
 
 
-def probe(machine: Machine, memory: Memory, events: EventStream) -> Probe:
+def probe_kvm(machine: ProbeMachine, memory: ProbeMemory, events: EventStream) -> KvmProbe:
     """Whether KVM runs guests; from memory where this was asked before in this boot of the host."""
     problem = device_problem()
     if problem is not None:
-        return Probe(False, problem)
+        return KvmProbe(False, problem)
     around = chain()
     if around is not None:
-        return Probe(True, _CHAINS[around])
+        return KvmProbe(True, _CHAINS[around])
     fact = f"kvm-probe-{_key(machine)}"
     known = memory.recall(fact)
     if isinstance(known, dict):
         with contextlib.suppress(TypeError):
-            return Probe(**known)
+            return KvmProbe(**known)
     with events.step("probe-kvm", limit_s=PROBE_SECONDS) as step:
         answer = boots(machine)
         step.note(usable=answer.usable, reason=answer.reason)
@@ -183,7 +183,7 @@ def probe(machine: Machine, memory: Memory, events: EventStream) -> Probe:
     return answer
 
 
-def _key(machine: Machine) -> str:
+def _key(machine: ProbeMachine) -> str:
     parts: Sequence[str] = (
         _BOOT_ID.read_text(encoding="ascii").strip() if _BOOT_ID.exists() else "",
         machine.qemu_sha256,

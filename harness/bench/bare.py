@@ -40,7 +40,7 @@ def age() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 
-class Side:
+class _Side:
     """One QEMU, its monitor and its control port."""
 
     def __init__(self, name: str, folder: Path, command: list[str]) -> None:
@@ -56,7 +56,7 @@ class Side:
         self.monitor.readline()
         self.execute("qmp_capabilities")
 
-    def __enter__(self) -> Side:
+    def __enter__(self) -> _Side:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -120,8 +120,8 @@ def main(*what: str) -> None:
     with contextlib.ExitStack() as stack:
         # /dev/shm: where the lab has its RAM files is memory as well.
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/dev/shm")))
-        source = stack.enter_context(Side("source", folder, command("source", folder, *what)))
-        destination = stack.enter_context(Side("destination", folder, command("destination", folder, *what)))
+        source = stack.enter_context(_Side("source", folder, command("source", folder, *what)))
+        destination = stack.enter_context(_Side("destination", folder, command("destination", folder, *what)))
         marks["started"] = age()
         source.control.readline()
         marks["ready"] = age()

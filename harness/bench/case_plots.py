@@ -48,7 +48,9 @@ def of_case(points: Sequence[BenchPoint]) -> list[Markup]:
     if series:
         found.append(
             Markup(  # noqa: S704 - our own, with every text in it escaped
-                plots.steps("share of runs that took at most ...", series, lambda v: show.number(v, "ms"))
+                plots.steps(
+                    "share of runs that took at most ...", series, lambda v: show.format_value(v, "ms")
+                )
             )
         )
     return found
@@ -67,7 +69,7 @@ def _bars(points: Sequence[BenchPoint], name: str) -> Markup:
                 low=interval.low if interval else None,
                 high=interval.high if interval else None,
                 dots=tuple(counted_values(point, name)),
-                text=show.number(point.median.get(name), measure.unit)
+                text=show.format_value(point.median.get(name), measure.unit)
                 if point.median.get(name) is not None
                 else "no run that counts",
             )
@@ -77,8 +79,8 @@ def _bars(points: Sequence[BenchPoint], name: str) -> Markup:
         floors = [value for point in points for value in counted_values(point, "floor_bytes")]
         if floors:
             floor = statistics.median(floors)
-            mark = (floor, f"floor: {show.number(floor, 'B')}")
-    text = plots.bars(measure.words, rows, lambda v: show.number(v, measure.unit), mark)
+            mark = (floor, f"floor: {show.format_value(floor, 'B')}")
+    text = plots.bars(measure.words, rows, lambda v: show.format_value(v, measure.unit), mark)
     return Markup(text)  # noqa: S704 - our own, with every text in it escaped
 
 
@@ -102,11 +104,11 @@ def growth(document: BenchDocument) -> list[Markup]:
                     series.append(plots.Series(arm, _style(arm), tuple(sorted(at))))
             if series:
                 unit = BY_NAME[name].unit
-                text = plots.lines(
+                text = plots.line_plot(
                     f"{scenario}: {BY_NAME[name].words}",
                     series,
                     lambda v: show.size(int(v)),
-                    lambda v, unit=unit: show.number(v, unit),  # type: ignore[misc]
+                    lambda v, unit=unit: show.format_value(v, unit),  # type: ignore[misc]
                 )
                 found.append(Markup(text))  # noqa: S704 - likewise
     return found

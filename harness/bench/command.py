@@ -18,8 +18,8 @@ from harness.bench.markdown import to_markdown
 from harness.bench.overhead import measure_overhead
 from harness.bench.page import to_html
 from harness.bench.plan import PlannedRun, Point, make_plan, make_points
-from harness.bench.runner import Request, read_all, read_result, run_all
-from harness.bench.summarise import Made, Setting, summarise
+from harness.bench.runner import BenchRequest, read_all, read_result, run_all
+from harness.bench.summarise import BenchSetting, CountedRun, summarise_bench
 from harness.errors import ExitCode, InputError
 from harness.events import EventStream
 from harness.units import format_size
@@ -34,7 +34,7 @@ BUSY: Final = 1.2
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class BenchOrder:
     """What is to be measured.  ``memories``: bytes, or None for each scenario's own."""
 
     scenarios: tuple[str, ...]
@@ -42,7 +42,7 @@ class Wanted:
     memories: tuple[int | None, ...]
     repeat: int
     seed: int
-    request: Request
+    request: BenchRequest
     #: Pairs of a whole run and a bare one, which tell what the testbed itself costs.
     overhead: int = 0
 
@@ -59,7 +59,7 @@ class Wanted:
             "options": list(self.request.options),
         }
 
-    def with_options(self, options: tuple[str, ...]) -> Wanted:
+    def with_options(self, options: tuple[str, ...]) -> BenchOrder:
         """This bench, with more options for each run."""
         return replace(self, request=replace(self.request, options=(*self.request.options, *options)))
 
@@ -87,7 +87,7 @@ class Wanted:
         return make_plan(points, self.repeat, self.seed)
 
 
-def check_points(wanted: Wanted) -> None:
+def check_points(wanted: BenchOrder) -> None:
     """Refuse what no run could do before the first one is made."""
     from harness.hosts.this_machine import memory_available
     from harness.scenario.resolve import MachineFacts, resolve
@@ -97,7 +97,7 @@ def check_points(wanted: Wanted) -> None:
         resolve(scenario, facts)
 
 
-def scenarios_of(wanted: Wanted) -> list[Scenario]:
+def scenarios_of(wanted: BenchOrder) -> list[Scenario]:
     """The scenario of each point, as its runs will have it."""
     from harness.scenario.load import load_scenario
 
@@ -105,7 +105,7 @@ def scenarios_of(wanted: Wanted) -> list[Scenario]:
     return [load_scenario(point.scenario, _changes(wanted, point)) for point in points]
 
 
-def _changes(wanted: Wanted, point: Point) -> list[str]:
+def _changes(wanted: BenchOrder, point: Point) -> list[str]:
     changes = [f"arm={point.arm}", *wanted.request.settings(point)]
     if point.memory is not None:
         changes.append(f"guest.memory={format_size(point.memory)}")
@@ -114,7 +114,7 @@ def _changes(wanted: Wanted, point: Point) -> list[str]:
     return changes
 
 
-def run_bench(wanted: Wanted, out: Path | None, events: EventStream) -> tuple[BenchFolder, BenchDocument]:
+def run_bench(wanted: BenchOrder, out: Path | None, events: EventStream) -> tuple[BenchFolder, BenchDocument]:
     """Make the runs that are missing, and the documents out of all of them."""
     check_points(wanted)
     folder = BenchFolder.open(out, wanted.as_dict())
@@ -131,7 +131,7 @@ def run_bench(wanted: Wanted, out: Path | None, events: EventStream) -> tuple[Be
 
 
 def write_documents(
-    wanted: Wanted, folder: BenchFolder, host: dict[str, Any], overhead: Sequence[Overhead] = ()
+    wanted: BenchOrder, folder: BenchFolder, host: dict[str, Any], overhead: Sequence[Overhead] = ()
 ) -> BenchDocument:
     """``bench.json``, ``report.html`` and ``table.md`` from what lies in the folder."""
     plan = wanted.plan()
@@ -139,7 +139,7 @@ def write_documents(
     if not made:
         raise InputError(f"no run of {folder.path} has ended: there is nothing to show")
     versions = next((found.versions for run in plan if (found := read_result(run, folder))), {})
-    setting = Setting(
+    setting = BenchSetting(
         started=str(folder.request.get("started", "")),
         command=wanted.command(),
         seed=wanted.seed,
@@ -153,14 +153,14 @@ def write_documents(
             *_notes(wanted, made),
         ],
     )
-    document = summarise(setting, made)
+    document = summarise_bench(setting, made)
     folder.write("bench.json", document.to_json())
     folder.write("table.md", to_markdown(document))
     folder.write("report.html", to_html(document, folder.path))
     return document
 
 
-def _notes(wanted: Wanted, made: Sequence[Made]) -> list[str]:
+def _notes(wanted: BenchOrder, made: Sequence[CountedRun]) -> list[str]:
     notes = []
     accelerators = {one.accelerator for one in made}
     loads = sorted(one.run.load for one in made if one.run.load is not None)

@@ -8,7 +8,7 @@ A measure has moved where both hold:
 * the medians differ by at least ``threshold``: what is real and too small to matter
   is no regression.
 
-Many comparisons are made at once, so :class:`Comparison` says how many of them
+Many comparisons are made at once, so :class:`BenchComparison` says how many of them
 would move by chance alone.  Where there are too few runs for any p to reach
 ``alpha``, a change beyond the threshold is ``unclear``: nobody can tell whether the measure moved.
 """
@@ -21,17 +21,17 @@ from typing import Final, Literal
 
 from harness.bench import statistics
 from harness.bench.document import BenchDocument, BenchPoint
-from harness.bench.measures import MEASURES, Measure
+from harness.bench.measures import MEASURES, BenchMeasure
 from harness.bench.summarise import counted_values
 from harness.errors import ExitCode, InputError
 
 ALPHA: Final = 0.01
 THRESHOLD: Final = 0.05
-Kind = Literal["worse", "better", "moved", "unclear", "same"]
+_Kind = Literal["worse", "better", "moved", "unclear", "same"]
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
+class Change:
     """One measure of one point in both benches."""
 
     point: str
@@ -42,14 +42,14 @@ class Moved:
     after: float
     p: float
     least_p: float
-    kind: Kind
+    kind: _Kind
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class BenchComparison:
     """Everything that was compared."""
 
-    moved: tuple[Moved, ...]
+    moved: tuple[Change, ...]
     compared: int
     alpha: float
     #: Points that are in one bench only.
@@ -81,9 +81,9 @@ def _label(key: tuple[str, str, int, str]) -> str:
     return f"{scenario} {memory / 2**30:g}GiB {arm} {accelerator}"
 
 
-def compare(
+def compare_benches(
     before: BenchDocument, after: BenchDocument, *, alpha: float = ALPHA, threshold: float = THRESHOLD
-) -> Comparison:
+) -> BenchComparison:
     """Compare two benches.  Raises :class:`InputError` if they have no point in common."""
     old = {_key(point): point for point in before.points}
     new = {_key(point): point for point in after.points}
@@ -94,14 +94,14 @@ def compare(
             hint=f"the first has {', '.join(map(_label, old)) or 'none'}; "
             f"the second {', '.join(map(_label, new)) or 'none'}",
         )
-    moved: list[Moved] = []
+    moved: list[Change] = []
     broken = []
     for key in common:
         if _passing(new[key]) < _passing(old[key]):
             broken.append(f"{_label(key)}: {_passes(old[key])} passed, now {_passes(new[key])}")
         moved += _of_point(old[key], new[key], alpha, threshold)
     missing = tuple(_label(key) for key in [*old, *new] if (key in old) != (key in new))
-    return Comparison(tuple(moved), len(moved), alpha, missing, tuple(broken))
+    return BenchComparison(tuple(moved), len(moved), alpha, missing, tuple(broken))
 
 
 def _passing(point: BenchPoint) -> float:
@@ -112,13 +112,13 @@ def _passes(point: BenchPoint) -> str:
     return f"{sum(run.counted for run in point.runs)} of {len(point.runs)} runs"
 
 
-def _of_point(old: BenchPoint, new: BenchPoint, alpha: float, threshold: float) -> Iterator[Moved]:
+def _of_point(old: BenchPoint, new: BenchPoint, alpha: float, threshold: float) -> Iterator[Change]:
     for measure in MEASURES:
         first, second = counted_values(old, measure.name), counted_values(new, measure.name)
         if not first or not second:
             continue
         test = statistics.rank_test(first, second)
-        yield Moved(
+        yield Change(
             point=_label(_key(old)),
             measure=measure.name,
             unit=measure.unit,
@@ -132,13 +132,13 @@ def _of_point(old: BenchPoint, new: BenchPoint, alpha: float, threshold: float) 
 
 
 def _kind(
-    measure: Measure,
+    measure: BenchMeasure,
     first: Sequence[float],
     second: Sequence[float],
     test: statistics.Test,
     alpha: float,
     threshold: float,
-) -> Kind:
+) -> _Kind:
     before, after = statistics.median(first), statistics.median(second)
     if abs(after - before) <= threshold * max(abs(before), abs(after)):
         return "same"

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from harness.bench import show
-from harness.bench.compare import Comparison, Moved
-from harness.bench.markdown import table
+from harness.bench.compare import BenchComparison, Change
+from harness.bench.markdown import markdown_table
 
 _ORDER = ("worse", "unclear", "moved", "better")
 
 
-def as_document(comparison: Comparison) -> dict[str, object]:
+def comparison_document(comparison: BenchComparison) -> dict[str, object]:
     """Everything, measure by measure."""
     return {
         "compared": comparison.compared,
@@ -26,7 +26,7 @@ def as_document(comparison: Comparison) -> dict[str, object]:
     }
 
 
-def lines(comparison: Comparison) -> Iterator[str]:
+def comparison_lines(comparison: BenchComparison) -> Iterator[str]:
     """What moved, and what that is worth."""
     yield from (f"fewer runs pass: {text}" for text in comparison.broken)
     moved = sorted(
@@ -34,7 +34,7 @@ def lines(comparison: Comparison) -> Iterator[str]:
         key=lambda one: (_ORDER.index(one.kind), not one.gate),
     )
     if moved:
-        yield table(
+        yield markdown_table(
             ["", "point", "measure", "before", "after", "change", "p"],
             (_row(one) for one in moved),
         )
@@ -53,8 +53,8 @@ def lines(comparison: Comparison) -> Iterator[str]:
         yield f"in one bench only: {', '.join(comparison.missing)}"
 
 
-def _row(one: Moved) -> list[str]:
+def _row(one: Change) -> list[str]:
     change = f"{100 * (one.after / one.before - 1):+.1f} %" if one.before else "-"
     word = one.kind + (" *" if one.gate and one.kind == "worse" else "")
-    numbers = (show.number(one.before, one.unit), show.number(one.after, one.unit))
+    numbers = (show.format_value(one.before, one.unit), show.format_value(one.after, one.unit))
     return [word, one.point, one.measure, *numbers, change, f"{one.p:.3f}"]

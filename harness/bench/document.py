@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from harness.errors import InputError
 from harness.report.result import first_problem
 
-VERSION = 1
+BENCH_VERSION = 1
 
 
 class _Part(BaseModel):
@@ -184,6 +184,6 @@ class BenchDocument(_Part):
             return cls.model_validate_json(text)
         except ValidationError as error:
             raise InputError(
-                f"{name} is not a bench of version {VERSION}: {first_problem(error)}",
+                f"{name} is not a bench of version {BENCH_VERSION}: {first_problem(error)}",
                 hint="it is made by 'freepage bench ... --json', or is bench.json in a bench's folder",
             ) from error

@@ -23,7 +23,7 @@ from harness.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class BenchRunEnd:
     """What came of one run: its exit status, and why there is no result, if there is none."""
 
     number: int
@@ -80,15 +80,15 @@ class BenchFolder:
             place.rename(aside)
         return place
 
-    def outcomes(self) -> dict[int, Outcome]:
+    def outcomes(self) -> dict[int, BenchRunEnd]:
         """The outcome of every run that has ended, by the run's number."""
         path = self.path / "runs.jsonl"
         if not path.exists():
             return {}
-        found = (Outcome(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines())
+        found = (BenchRunEnd(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines())
         return {outcome.number: outcome for outcome in found}
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: BenchRunEnd) -> None:
         """Note the outcome of a run."""
         line = {
             "number": outcome.number,

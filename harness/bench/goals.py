@@ -14,7 +14,7 @@ from typing import Final, Literal
 from harness.bench import statistics
 from harness.bench.document import BenchPoint, Contrast, Doubling, Goal, Range
 
-Outcome = Literal["met", "missed", "undecided"]
+_GoalOutcome = Literal["met", "missed", "undecided"]
 
 RATIO_LIMIT: Final = 1.05
 HEAD_LIMIT_MS: Final = 150.0
@@ -24,8 +24,8 @@ SURPLUS_OF_HINT: Final = 0.25
 SENT_GROWTH: Final = 0.05
 TIME_GROWTH: Final = 0.10
 #: What the kernel keeps for each page of memory grows with it, and is a part of the use.
-SAME_USE: Final = 0.5
-LEVEL: Final = 0.05
+_SAME_USE: Final = 0.5
+_LEVEL: Final = 0.05
 
 
 class _Case:
@@ -42,7 +42,7 @@ class _Case:
     def contrast(self, first: str, second: str, measure: str) -> Contrast | None:
         return self._contrasts.get((first, second, measure))
 
-    def goal(self, text: str, value: str, outcome: Outcome) -> Goal:
+    def goal(self, text: str, value: str, outcome: _GoalOutcome) -> Goal:
         return Goal(text=text, scenario=self.scenario, memory_bytes=self.memory, value=value, outcome=outcome)
 
     def at_most(self, text: str, measure: str, limit: float, form: str) -> Iterator[Goal]:
@@ -64,7 +64,7 @@ class _Case:
         """One arm takes no more time than another, beyond noise."""
         found = self.contrast(first, second, "total_ms")
         if found is not None and found.quotient is not None:
-            slower = found.interval is not None and found.interval.low > 1 and found.p <= LEVEL
+            slower = found.interval is not None and found.interval.low > 1 and found.p <= _LEVEL
             yield self.goal(
                 text, _show(found.quotient, found.interval, "{:.2f}"), "missed" if slower else "met"
             )
@@ -75,7 +75,7 @@ def _show(value: float, interval: Range | None, form: str) -> str:
     return form.format(value) + around
 
 
-def _below(value: float, interval: Range | None, limit: float) -> Outcome:
+def _below(value: float, interval: Range | None, limit: float) -> _GoalOutcome:
     low, high = (value, value) if interval is None else (interval.low, interval.high)
     if high <= limit:
         return "met"
@@ -167,9 +167,9 @@ def _slowdown(case: _Case) -> Iterator[Goal]:
     found = case.contrast("info", "off", "work_during")
     if found is None or found.quotient is None:
         return
-    slower = found.p <= LEVEL and found.quotient < 1
+    slower = found.p <= _LEVEL and found.quotient < 1
     text = "guest slowdown of info against off not to be told from noise (work per second during)"
-    outcome: Outcome = "missed" if slower else "undecided" if found.least_p > LEVEL else "met"
+    outcome: _GoalOutcome = "missed" if slower else "undecided" if found.least_p > _LEVEL else "met"
     yield case.goal(text, f"{_show(found.quotient, found.interval, '{:.2f}')}, p = {found.p:.2g}", outcome)
 
 
@@ -182,7 +182,7 @@ def _of_growth(doublings: Sequence[Doubling]) -> Iterator[Goal]:
         if one.arm != "info" or one.measure not in limits:
             continue
         # Only where the use stayed: a workload that fills a share of memory says nothing of this.
-        if one.used_factor is None or abs(one.used_factor - 1) > SAME_USE:
+        if one.used_factor is None or abs(one.used_factor - 1) > _SAME_USE:
             continue
         words, limit = limits[one.measure]
         yield Goal(

@@ -25,7 +25,7 @@ RESAMPLES: Final = 2000
 #: Above this correlation two effects are one.
 INSEPARABLE: Final = 0.98
 #: A use that varies by less, as a share of the largest, is the same use.
-SAME_USE: Final = 0.1
+_SAME_USE: Final = 0.1
 #: Fewer runs of one size give a bootstrap nothing to draw from.
 LEAST_RUNS: Final = 2
 
@@ -71,7 +71,7 @@ def fit(samples: Sequence[Sample], seed: int = 0) -> Fit | None:
     if len(np.unique(total)) < 2:
         return None
     columns = {"used": used, "total": total}
-    if np.ptp(used) <= SAME_USE * float(used.max()):
+    if np.ptp(used) <= _SAME_USE * float(used.max()):
         del columns["used"]
     elif abs(float(np.corrcoef(total, used)[0, 1])) >= INSEPARABLE:
         del columns["total"]

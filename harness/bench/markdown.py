@@ -21,7 +21,7 @@ COLUMNS: Final = (
 _KINDS: Final = {"total_ms": "time", "sent_bytes": "bytes"}
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table whose columns line up in plain text."""
     lines = [list(headings), *map(list, rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
@@ -60,7 +60,7 @@ def _case(points: Sequence[BenchPoint], contrasts: Sequence[Contrast]) -> str:
         rows.append([point.arm, show.outcome(point), *cells])
     headings = ["arm", "runs", *(heading for _, heading in shown)]
     title = f"{first.scenario}, {show.size(first.memory_bytes)}, {first.accelerator}"
-    lines = [title, "", table(headings, rows)]
+    lines = [title, "", markdown_table(headings, rows)]
     notes = [
         f"  {c.first} against {c.second}: {c.quotient:.2f} times the {_KINDS[c.measure]}"
         f"{_between(c)}, p {show.p_value(c.p)}"
@@ -82,7 +82,7 @@ def _goals(document: BenchDocument) -> str:
         [goal.outcome, goal.scenario, show.size(goal.memory_bytes), goal.value, goal.text]
         for goal in document.goals
     ]
-    return "Goals\n\n" + table(["outcome", "scenario", "memory", "measured", "goal"], rows)
+    return "Goals\n\n" + markdown_table(["outcome", "scenario", "memory", "measured", "goal"], rows)
 
 
 def _how(document: BenchDocument) -> str:

@@ -17,7 +17,7 @@ Better = Literal["less", "more", "neither"]
 
 
 @dataclass(frozen=True, slots=True)
-class Measure:
+class BenchMeasure:
     """One measure.  ``gate``: whether ``bench compare`` fails over it."""
 
     name: str
@@ -118,27 +118,27 @@ def _skipped(result: Result) -> float:
     return result.pages.skipped + left
 
 
-MEASURES: Final[tuple[Measure, ...]] = (
-    Measure("total_ms", "ms", "less", "total time, without the oracle's holds", _total, gate=True),
-    Measure("downtime_ms", "ms", "less", "down time", lambda r: r.moved_time.downtime_ms, gate=True),
-    Measure("sent_bytes", "B", "less", "bytes sent", lambda r: r.moved_bytes.sent, gate=True),
-    Measure("floor_bytes", "B", "neither", "floor: what had to be sent", _floor),
-    Measure("sent_over_floor", "", "less", "(sent - head) / floor", _ratio, gate=True),
-    Measure(
+MEASURES: Final[tuple[BenchMeasure, ...]] = (
+    BenchMeasure("total_ms", "ms", "less", "total time, without the oracle's holds", _total, gate=True),
+    BenchMeasure("downtime_ms", "ms", "less", "down time", lambda r: r.moved_time.downtime_ms, gate=True),
+    BenchMeasure("sent_bytes", "B", "less", "bytes sent", lambda r: r.moved_bytes.sent, gate=True),
+    BenchMeasure("floor_bytes", "B", "neither", "floor: what had to be sent", _floor),
+    BenchMeasure("sent_over_floor", "", "less", "(sent - head) / floor", _ratio, gate=True),
+    BenchMeasure(
         "head_bytes", "B", "less", "head: free pages sent before the answer", lambda r: r.moved_bytes.head
     ),
-    Measure("head_ms", "ms", "less", "head, in time of the link", _head_ms),
-    Measure("full_pages", "", "less", "pages sent whole", lambda r: r.moved_bytes.full_pages),
-    Measure("zero_pages", "", "less", "pages sent as zero", lambda r: r.moved_bytes.zero_pages),
-    Measure("skipped_pages", "", "more", "pages left behind", _skipped),
-    Measure("rounds", "", "neither", "rounds", lambda r: r.rounds),
-    Measure("cpu_s", "s", "less", "CPU of both QEMUs", _both_cpu),
-    Measure("host_cpu_s", "s", "less", "CPU of both QEMUs without vCPUs", _host_cpu, gate=True),
-    Measure(
+    BenchMeasure("head_ms", "ms", "less", "head, in time of the link", _head_ms),
+    BenchMeasure("full_pages", "", "less", "pages sent whole", lambda r: r.moved_bytes.full_pages),
+    BenchMeasure("zero_pages", "", "less", "pages sent as zero", lambda r: r.moved_bytes.zero_pages),
+    BenchMeasure("skipped_pages", "", "more", "pages left behind", _skipped),
+    BenchMeasure("rounds", "", "neither", "rounds", lambda r: r.rounds),
+    BenchMeasure("cpu_s", "s", "less", "CPU of both QEMUs", _both_cpu),
+    BenchMeasure("host_cpu_s", "s", "less", "CPU of both QEMUs without vCPUs", _host_cpu, gate=True),
+    BenchMeasure(
         "migration_cpu_s", "s", "less", "CPU of the source's migration", _cpu("source", "migration_seconds")
     ),
-    Measure("source_rss_bytes", "B", "less", "peak RSS, source", _cpu("source", "peak_resident_bytes")),
-    Measure(
+    BenchMeasure("source_rss_bytes", "B", "less", "peak RSS, source", _cpu("source", "peak_resident_bytes")),
+    BenchMeasure(
         "destination_rss_bytes",
         "B",
         "less",
@@ -146,19 +146,21 @@ MEASURES: Final[tuple[Measure, ...]] = (
         _cpu("destination", "peak_resident_bytes"),
         gate=True,
     ),
-    Measure("work_before", "1/s", "more", "work per second, before", _rate("before")),
-    Measure("work_during", "1/s", "more", "work per second, during", _rate("during")),
-    Measure("work_after", "1/s", "more", "work per second, after", _rate("after")),
-    Measure("slowdown_percent", "%", "less", "guest slowdown during", _slowdown),
-    Measure("guest_gap_ms", "ms", "less", "longest gap between two samples in the guest", _gap),
-    Measure("memfree_lowest_bytes", "B", "more", "guest's MemFree at its lowest", _lowest_free),
-    Measure("memfree_taken_bytes", "B", "less", "MemFree taken by the migration", _stolen, gate=True),
-    Measure("walk_ms", "ms", "less", "the guest's longest walk", _walk("longest_ms")),
-    Measure("answer_ms", "ms", "less", "from a request to its last chunk", _walk("answer_ms")),
-    Measure("longest_hold_us", "us", "less", "longest hold of a zone's lock", _walk("longest_hold_us")),
-    Measure("top_order_percent", "%", "neither", "free memory in blocks of the largest order", _top_order),
+    BenchMeasure("work_before", "1/s", "more", "work per second, before", _rate("before")),
+    BenchMeasure("work_during", "1/s", "more", "work per second, during", _rate("during")),
+    BenchMeasure("work_after", "1/s", "more", "work per second, after", _rate("after")),
+    BenchMeasure("slowdown_percent", "%", "less", "guest slowdown during", _slowdown),
+    BenchMeasure("guest_gap_ms", "ms", "less", "longest gap between two samples in the guest", _gap),
+    BenchMeasure("memfree_lowest_bytes", "B", "more", "guest's MemFree at its lowest", _lowest_free),
+    BenchMeasure("memfree_taken_bytes", "B", "less", "MemFree taken by the migration", _stolen, gate=True),
+    BenchMeasure("walk_ms", "ms", "less", "the guest's longest walk", _walk("longest_ms")),
+    BenchMeasure("answer_ms", "ms", "less", "from a request to its last chunk", _walk("answer_ms")),
+    BenchMeasure("longest_hold_us", "us", "less", "longest hold of a zone's lock", _walk("longest_hold_us")),
+    BenchMeasure(
+        "top_order_percent", "%", "neither", "free memory in blocks of the largest order", _top_order
+    ),
 )
-BY_NAME: Final[Mapping[str, Measure]] = {measure.name: measure for measure in MEASURES}
+BY_NAME: Final[Mapping[str, BenchMeasure]] = {measure.name: measure for measure in MEASURES}
 
 
 def values_of(result: Result) -> dict[str, float | None]:

@@ -24,7 +24,7 @@ _LARGEST_MAP = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class _Row:
     """A line of a case's table."""
 
     words: str
@@ -33,7 +33,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class _Case:
     """A scenario at a size: what the template shows of it."""
 
     scenario: str
@@ -42,7 +42,7 @@ class Case:
     points: list[BenchPoint]
     summary: list[str]
     plots: list[Markup]
-    rows: list[Row]
+    rows: list[_Row]
     caption: str
     maps: list[tuple[str, str]]
 
@@ -77,7 +77,9 @@ def to_html(document: BenchDocument, folder: Path | None = None) -> str:
     )
 
 
-def _case(document: BenchDocument, scenario: str, memory: int, accelerator: str, folder: Path | None) -> Case:
+def _case(
+    document: BenchDocument, scenario: str, memory: int, accelerator: str, folder: Path | None
+) -> _Case:
     key = (scenario, memory, accelerator)
     points = [p for p in document.points if (p.scenario, p.memory_bytes, p.accelerator) == key]
     contrasts = {
@@ -93,14 +95,14 @@ def _case(document: BenchDocument, scenario: str, memory: int, accelerator: str,
         if measure.better == "neither":
             pairs = [None, None]
         rows.append(
-            Row(
+            _Row(
                 measure.words,
                 [show.cell(point, measure.name) for point in points],
                 [_contrast(pair) for pair in pairs],
             )
         )
     covered = sorted({round(100 * i.coverage, 1) for p in points for i in p.interval.values() if i})
-    return Case(
+    return _Case(
         scenario,
         memory,
         accelerator,
@@ -169,10 +171,10 @@ def _fit_words(document: BenchDocument, index: int) -> list[str]:
         if found is None:
             return "-"
         around = show.interval(found.interval, unit)
-        return show.number(found.per_gib, unit) + (f" ({around})" if around else "")
+        return show.format_value(found.per_gib, unit) + (f" ({around})" if around else "")
 
     return [
-        *(fit.scenario, fit.arm, BY_NAME[fit.measure].words, show.number(fit.fixed, unit)),
+        *(fit.scenario, fit.arm, BY_NAME[fit.measure].words, show.format_value(fit.fixed, unit)),
         *(slope(fit.by_total), slope(fit.by_used), f"{100 * fit.explained:.0f} %"),
     ]
 
@@ -212,9 +214,9 @@ def _runs(document: BenchDocument) -> list[dict[str, str]]:
             "point": f"{point.scenario}, {show.size(point.memory_bytes)}, {point.arm}",
             "verdict": run.verdict,
             "reason": run.reason,
-            "total": show.number(run.values.get("total_ms"), "ms"),
-            "sent": show.number(run.values.get("sent_bytes"), "B"),
-            "down": show.number(run.values.get("downtime_ms"), "ms"),
+            "total": show.format_value(run.values.get("total_ms"), "ms"),
+            "sent": show.format_value(run.values.get("sent_bytes"), "B"),
+            "down": show.format_value(run.values.get("downtime_ms"), "ms"),
             "load": "-" if run.load is None else f"{run.load:.1f}",
             "folder": run.folder,
         }
@@ -225,7 +227,10 @@ def _runs(document: BenchDocument) -> list[dict[str, str]]:
 def _setup(document: BenchDocument) -> list[tuple[str, str]]:
     host = document.host
     lines = [
-        ("Host", f"{host.get('cpu')}, {host.get('cpus')} CPUs, {show.number(host.get('memory_bytes'), 'B')}"),
+        (
+            "Host",
+            f"{host.get('cpu')}, {host.get('cpus')} CPUs, {show.format_value(host.get('memory_bytes'), 'B')}",
+        ),
         ("Host system", f"{host.get('distribution')}, kernel {host.get('kernel')}"),
         ("Load average at the start", ", ".join(str(load) for load in host.get("load_average", []))),
         ("Digests at each request", "yes" if document.strict else "no"),

@@ -18,7 +18,7 @@ WIDTH: Final = 400
 _LEFT: Final = 52
 _RIGHT: Final = 14
 
-Words = Callable[[float], str]
+_Words = Callable[[float], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def _line(x1: float, y1: float, x2: float, y2: float, style: str) -> str:
     return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{style}"/>'
 
 
-def bars(title: str, rows: Sequence[Bar], words: Words, mark: tuple[float, str] | None = None) -> str:
+def bars(title: str, rows: Sequence[Bar], words: _Words, mark: tuple[float, str] | None = None) -> str:
     """Horizontal bars with intervals and dots.  ``mark``: a line at a value, such as the floor."""
     values = [v for row in rows for v in (row.value, row.high, *row.dots) if v is not None]
     scale = ticks(max([*values, mark[0] if mark else 0.0], default=1.0), 4)
@@ -116,7 +116,7 @@ def bars(title: str, rows: Sequence[Bar], words: Words, mark: tuple[float, str] 
     return _svg(WIDTH, height, title, [*body, *words_on_top])
 
 
-def steps(title: str, series: Sequence[Series], words: Words) -> str:
+def steps(title: str, series: Sequence[Series], words: _Words) -> str:
     """Empirical distributions: which share of the runs took at most so much."""
     values = [point[0] for one in series for point in one.points]
     scale = ticks(max(values, default=1.0), 4)
@@ -147,7 +147,7 @@ def steps(title: str, series: Sequence[Series], words: Words) -> str:
     return _svg(WIDTH, height, title, [*body, *_legend(series, height - 12)])
 
 
-def lines(title: str, series: Sequence[Series], x_words: Words, y_words: Words) -> str:
+def line_plot(title: str, series: Sequence[Series], x_words: _Words, y_words: _Words) -> str:
     """Growth: a value against an amount of memory, which doubles from tick to tick."""
     xs = sorted({point[0] for one in series for point in one.points})
     tops = [value for one in series for point in one.points for value in (point[1], point[3]) if value]

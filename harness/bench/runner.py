@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Final
 
 from harness.bench.document import BenchRun
-from harness.bench.folder import BenchFolder, Outcome
+from harness.bench.folder import BenchFolder, BenchRunEnd
 from harness.bench.measures import values_of
 from harness.bench.plan import PlannedRun, Point
-from harness.bench.summarise import Made
+from harness.bench.summarise import CountedRun
 from harness.errors import InputError, MachineryError
 from harness.events import EventStream
 from harness.invoke import invoke
@@ -34,7 +34,7 @@ _INPUT: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class BenchRequest:
     """What every run of a bench has in common.  ``options`` are passed on to ``freepage run`` as they are."""
 
     options: tuple[str, ...] = ()
@@ -68,7 +68,9 @@ class Request:
         ]
 
 
-def run_all(plan: Sequence[PlannedRun], request: Request, folder: BenchFolder, events: EventStream) -> None:
+def run_all(
+    plan: Sequence[PlannedRun], request: BenchRequest, folder: BenchFolder, events: EventStream
+) -> None:
     """Make every run that has not been made yet.
 
     A run without a verdict is put down as such, and the next one is made.  Raises
@@ -85,7 +87,7 @@ def run_all(plan: Sequence[PlannedRun], request: Request, folder: BenchFolder, e
             step.note(verdict=made.run.verdict, **_briefly(made.run))
 
 
-def _make(run: PlannedRun, request: Request, folder: BenchFolder) -> Outcome:
+def _make(run: PlannedRun, request: BenchRequest, folder: BenchFolder) -> BenchRunEnd:
     out = folder.make_room(run)
     began, load = time.monotonic(), round(os.getloadavg()[0], 2)
     # What it says while it runs is in its folder; here only the end matters.
@@ -99,7 +101,7 @@ def _make(run: PlannedRun, request: Request, folder: BenchFolder) -> Outcome:
     if done.exit_code < 0:
         raise MachineryError(f"run {run.number} was killed by signal {-done.exit_code}")
     has_result = (out / "result.json").exists()
-    return Outcome(run.number, done.exit_code, "" if has_result else said, seconds, load)
+    return BenchRunEnd(run.number, done.exit_code, "" if has_result else said, seconds, load)
 
 
 def _last_words(text: str) -> str:
@@ -127,14 +129,14 @@ def read_result(run: PlannedRun, folder: BenchFolder) -> Result | None:
     return Result.from_json(path.read_text(encoding="utf-8"), str(path))
 
 
-def read_run(run: PlannedRun, folder: BenchFolder, outcome: Outcome) -> Made:
+def read_run(run: PlannedRun, folder: BenchFolder, outcome: BenchRunEnd) -> CountedRun:
     """One run that was made, as the document has it.  Only a pass enters numbers."""
     result = read_result(run, folder)
     if result is None:
         verdict, reason, values = "error", outcome.error or "no result", dict[str, float | None]()
     else:
         verdict, reason, values = result.verdict, result.reason, values_of(result)
-    return Made(
+    return CountedRun(
         scenario=result.scenario if result is not None else run.point.scenario,
         arm=run.point.arm,
         memory=result.memory_bytes if result is not None else run.point.memory or 0,
@@ -155,7 +157,7 @@ def read_run(run: PlannedRun, folder: BenchFolder, outcome: Outcome) -> Made:
     )
 
 
-def read_all(plan: Sequence[PlannedRun], folder: BenchFolder) -> list[Made]:
+def read_all(plan: Sequence[PlannedRun], folder: BenchFolder) -> list[CountedRun]:
     """Every run that was made.  A run without a result belongs to its point, too."""
     outcomes = folder.outcomes()
     made = {run: read_run(run, folder, outcomes[run.number]) for run in plan if run.number in outcomes}

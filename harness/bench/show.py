@@ -11,7 +11,7 @@ from harness.bench.measures import BY_NAME
 _MB = 1e6
 
 
-def number(value: float | None, unit: str) -> str:
+def format_value(value: float | None, unit: str) -> str:
     """A value with its unit, to three or four digits; a dash where there is none."""
     if value is None:
         return "-"
@@ -40,7 +40,7 @@ def interval(found: Range | None, unit: str) -> str:
     """An interval without a repeated unit: ``421 to 633 ms``."""
     if found is None:
         return ""
-    low, high = number(found.low, unit), number(found.high, unit)
+    low, high = format_value(found.low, unit), format_value(found.high, unit)
     if low == high:
         return high
     word, _, mark = low.partition(" ")
@@ -50,7 +50,7 @@ def interval(found: Range | None, unit: str) -> str:
 def cell(point: BenchPoint, measure: str) -> tuple[str, str]:
     """A point's median and its interval, as words."""
     unit = BY_NAME[measure].unit
-    return number(point.median.get(measure), unit), interval(point.interval.get(measure), unit)
+    return format_value(point.median.get(measure), unit), interval(point.interval.get(measure), unit)
 
 
 def size(memory: int) -> str:

@@ -29,7 +29,7 @@ PAIRS: Final = (("info", "off"), ("hint", "off"), ("info", "hint"))
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class CountedRun:
     """A run that was made: which point, and what came of it."""
 
     scenario: str
@@ -40,7 +40,7 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class BenchSetting:
     """What the document says of the bench as a whole."""
 
     started: str
@@ -68,7 +68,7 @@ def counted_values(point: BenchPoint, measure: str) -> list[float]:
     return [value for value in values if value is not None]
 
 
-def to_points(made: Iterable[Made], scenarios: Sequence[str] = ()) -> list[BenchPoint]:
+def to_points(made: Iterable[CountedRun], scenarios: Sequence[str] = ()) -> list[BenchPoint]:
     """Runs by point, in the order of ``scenarios``; medians over those that count."""
     groups: dict[tuple[str, int, str, str], list[BenchRun]] = {}
     for one in made:
@@ -235,7 +235,7 @@ def _doublings(
     ]
 
 
-def summarise(setting: Setting, made: Iterable[Made]) -> BenchDocument:
+def summarise_bench(setting: BenchSetting, made: Iterable[CountedRun]) -> BenchDocument:
     """Everything that can be said of these runs."""
     points = to_points(made, setting.scenarios)
     contrasts = contrasts_of(points)

@@ -14,8 +14,8 @@ from harness.cli.options import (
     DestinationQemu,
     Json,
     KernelName,
-    Qemu,
-    QemuSource,
+    QemuOption,
+    QemuSourceOption,
     Settings,
     SourceQemu,
     app,
@@ -109,18 +109,18 @@ def bench_run(
     ] = False,
     accel: Accel = None,
     settings: Settings = None,
-    qemu: Qemu = None,
+    qemu: QemuOption = None,
     source_qemu: SourceQemu = None,
     destination_qemu: DestinationQemu = None,
     kernel: KernelName = None,
-    qemu_source: QemuSource = None,
+    qemu_source: QemuSourceOption = None,
 ) -> None:
     """Migrate in every arm, several times, interleaved; judge each run, and say what it saves and costs.
 
     A run that is not a pass is listed and enters no number.
     """
-    from harness.bench.command import Wanted, exit_code, run_bench
-    from harness.bench.runner import Request
+    from harness.bench.command import BenchOrder, exit_code, run_bench
+    from harness.bench.runner import BenchRequest
     from harness.events import EventStream
     from harness.terminal import TerminalProgress
 
@@ -128,13 +128,13 @@ def bench_run(
     options = tools.options()
     options += ["--accel", accel] if accel is not None else []
     options += [word for setting in settings or () for word in ("--set", setting)]
-    wanted = Wanted(
+    wanted = BenchOrder(
         scenarios=tuple(dict.fromkeys(scenarios or _DEFAULT)),
         arms=_arms(arms),
         memories=_memories(memory),
         repeat=repeat,
         seed=seed,
-        request=Request(tuple(options), strict, window),
+        request=BenchRequest(tuple(options), strict, window),
         overhead=overhead,
     )
     if nested:
@@ -168,14 +168,14 @@ def bench_compare(
 
     Exit status 1: one that matters got worse, or fewer runs pass; 4: one may have, with too few runs to tell.
     """
-    from harness.bench.compare import compare
-    from harness.bench.compared import as_document, lines
+    from harness.bench.compare import compare_benches
+    from harness.bench.compared import comparison_document, comparison_lines
 
-    comparison = compare(_read(before), _read(after), alpha=alpha, threshold=threshold)
+    comparison = compare_benches(_read(before), _read(after), alpha=alpha, threshold=threshold)
     if json:
-        print_json(as_document(comparison))
+        print_json(comparison_document(comparison))
     else:
-        for line in lines(comparison):
+        for line in comparison_lines(comparison):
             typer.echo(line)
     raise typer.Exit(comparison.exit_code)
 

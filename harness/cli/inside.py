@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from harness import accel
-from harness.nested.wire import ALIVE_SECONDS, PORT, Lines, encode, pack, unpack
+from harness.nested.wire import ALIVE_SECONDS, PORT, LineBuffer, encode, pack_message, unpack
 
 _PORTS: Final = Path("/sys/class/virtio-ports")
 _PIECE: Final = 1 << 16
@@ -100,12 +100,12 @@ def _terminal(rows: int, columns: int) -> _Streams:
     return _Streams(os.dup(ours), {ours: "out"}, (theirs, theirs, theirs))
 
 
-class Agent:
+class MachineAgent:
     """Reads messages from the port, runs what they ask for, one command at a time."""
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self._lines = Lines()
+        self._lines = LineBuffer()
         self._command: _Command | None = None
         self._alive = 0
         self._next_alive = 0.0
@@ -208,7 +208,7 @@ class Agent:
         except OSError:
             data = b""  # of a terminal whose other end is closed: EIO
         if data:
-            self.say(output=command.number, to=command.outputs[descriptor], data=pack(data))
+            self.say(output=command.number, to=command.outputs[descriptor], data=pack_message(data))
         else:
             os.close(descriptor)
             del command.outputs[descriptor]
@@ -267,7 +267,7 @@ def main() -> None:
     port = os.open(find_port(), os.O_RDWR | os.O_CLOEXEC)
     flags = fcntl.fcntl(port, fcntl.F_GETFL)
     fcntl.fcntl(port, fcntl.F_SETFL, flags & ~os.O_NONBLOCK)
-    agent = Agent(port)
+    agent = MachineAgent(port)
     problem = accel.device_problem()
     agent.say(hello={"kvm": problem or "", "uptime": time.clock_gettime(time.CLOCK_BOOTTIME)})
     if problem is None:

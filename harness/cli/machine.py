@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import Json, KernelName, QemuSource, app, kernel_named, print_json
-from harness.cli.remote import Destination, Source, SshConfig, named_machines
+from harness.cli.options import Json, KernelName, QemuSourceOption, app, kernel_named, print_json
+from harness.cli.remote import Destination, SourceOption, SshConfig, named_machines
 from harness.errors import InputError
 
 
@@ -22,7 +22,7 @@ def doctor(
             help="Boot a guest in each way that there is here, once, to see how fast: a minute or more.",
         ),
     ] = True,
-    source: Source = None,
+    source: SourceOption = None,
     destination: Destination = None,
     ssh_config: SshConfig = None,
     packages: Annotated[
@@ -36,7 +36,7 @@ def doctor(
         typer.echo("\n".join(package.name for package in debian_packages()))
         return
     from harness.doctor import examine, possible
-    from harness.doctor.show import as_document, print_findings
+    from harness.doctor.show import diagnosis_document, print_findings
     from harness.events import EventStream
     from harness.terminal import TerminalProgress
 
@@ -45,7 +45,7 @@ def doctor(
     with TerminalProgress(events):
         findings = examine(events, measure=measure, uris=uris, ssh_config=ssh_config)
     if json:
-        print_json(as_document(findings))
+        print_json(diagnosis_document(findings))
     else:
         print_findings(findings)
     raise typer.Exit(0 if possible(findings) else 3)
@@ -80,7 +80,7 @@ def build(
     flavour: Annotated[
         str | None, typer.Option(metavar="default|debug", help="The kernel's: debug is --kernel debug.")
     ] = None,
-    qemu_source: QemuSource = None,
+    qemu_source: QemuSourceOption = None,
     update: Annotated[
         bool, typer.Option("--update", help="Look for newer packages in Debian's archive first.")
     ] = False,

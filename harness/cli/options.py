@@ -36,18 +36,18 @@ app = typer.Typer(
     help="Proves that live migration may leave a guest's free pages behind, and measures what that saves.",
 )
 
-Arm = Annotated[
+ArmOption = Annotated[
     str | None, typer.Option(metavar="off|hint|info", help="Which of the three a migration uses.")
 ]
 Accel = Annotated[str | None, typer.Option(metavar="auto|kvm|tcg", help="How the guest's CPU is run.")]
-Memory = Annotated[str | None, typer.Option(metavar="SIZE", help="The guest's memory, such as 2GiB.")]
+MemoryOption = Annotated[str | None, typer.Option(metavar="SIZE", help="The guest's memory, such as 2GiB.")]
 Seed = Annotated[int | None, typer.Option(metavar="N", help="What all random choices start from.")]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change any key of the scenario; repeatable."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, and nothing else there.")]
-Qemu = Annotated[
+QemuOption = Annotated[
     Path | None, typer.Option(metavar="PATH", help="A QEMU binary for both sides, instead of the built one.")
 ]
 SourceQemu = Annotated[Path | None, typer.Option(metavar="PATH", help="A QEMU binary for the source.")]
@@ -58,11 +58,11 @@ KernelName = Annotated[
     str | None,
     typer.Option("--kernel", metavar="NAME|PATH", help="Another guest kernel: trixie, newest, debug, path."),
 ]
-QemuSource = Annotated[
+QemuSourceOption = Annotated[
     Path | None,
     typer.Option(metavar="PATH", help="A QEMU source tree or tarball to build, instead of Debian's."),
 ]
-Fault = Annotated[
+FaultOption = Annotated[
     str | None,
     typer.Option(
         "--fault", metavar="ID", help="Be wrong on purpose, to see it caught; see 'freepage faults list'."

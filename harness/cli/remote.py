@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from harness.scenario.load import Override
 
-Source = Annotated[
+SourceOption = Annotated[
     str | None,
     typer.Option(metavar="URI", help="The source is a machine of yours: qemu+ssh://USER@HOST[:PORT]/system."),
 ]

@@ -10,15 +10,15 @@ import typer
 
 from harness.cli.options import (
     Accel,
-    Arm,
+    ArmOption,
     DestinationQemu,
-    Fault,
+    FaultOption,
     Json,
     KernelName,
-    Memory,
+    MemoryOption,
     Nested,
-    Qemu,
-    QemuSource,
+    QemuOption,
+    QemuSourceOption,
     Seed,
     Settings,
     SourceQemu,
@@ -28,7 +28,7 @@ from harness.cli.options import (
     overrides,
     tools_of,
 )
-from harness.cli.remote import Destination, Source, SshConfig, remote_overrides
+from harness.cli.remote import Destination, SourceOption, SshConfig, remote_overrides
 
 
 @app.command()
@@ -37,24 +37,24 @@ def run(
         list[str],
         typer.Argument(metavar="SCENARIO...", help="Names (see 'scenario list') or files: one run each."),
     ],
-    arm: Arm = None,
+    arm: ArmOption = None,
     accel: Accel = None,
-    memory: Memory = None,
+    memory: MemoryOption = None,
     seed: Seed = None,
     settings: Settings = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The run folder; must not exist yet.")
     ] = None,
     json: Json = False,
-    qemu: Qemu = None,
+    qemu: QemuOption = None,
     source_qemu: SourceQemu = None,
     destination_qemu: DestinationQemu = None,
     kernel: KernelName = None,
-    qemu_source: QemuSource = None,
+    qemu_source: QemuSourceOption = None,
     strict: Strict = None,
-    fault: Fault = None,
+    fault: FaultOption = None,
     trace: Trace = None,
-    source: Source = None,
+    source: SourceOption = None,
     destination: Destination = None,
     ssh_config: SshConfig = None,
     nested: Nested = False,
@@ -82,17 +82,17 @@ def shell(
     scenario: Annotated[
         str, typer.Argument(metavar="SCENARIO", help="A name (see 'scenario list') or a file.")
     ],
-    arm: Arm = None,
+    arm: ArmOption = None,
     accel: Accel = None,
-    memory: Memory = None,
+    memory: MemoryOption = None,
     seed: Seed = None,
     settings: Settings = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The run folder; must not exist yet.")
     ] = None,
-    qemu: Qemu = None,
+    qemu: QemuOption = None,
     kernel: KernelName = None,
-    qemu_source: QemuSource = None,
+    qemu_source: QemuSourceOption = None,
     nested: Nested = False,
 ) -> None:
     """Boot the scenario's guest on the source, with everything in place, and give a shell in it.

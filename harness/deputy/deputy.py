@@ -10,12 +10,12 @@ from typing import Any
 from . import machine, qemus
 from .files import Folder, digest_of, fetch
 from .keeper import Keeper
-from .memory import Memory
+from .memory import MemoryLooks
 from .programs import ask
 from .tidy import Traces, tidy
 from .wire import Frame, Header
 
-Answer = tuple[Header, bytes]
+_Answer = tuple[Header, bytes]
 
 
 class Deputy:
@@ -28,8 +28,8 @@ class Deputy:
         self._traces = Traces()
         self._places = machine.places(session=False)
         self._folder: Folder | None = None
-        self._memory = Memory()
-        self._verbs: dict[str, Callable[[Header, bytes], Answer]] = {
+        self._memory = MemoryLooks()
+        self._verbs: dict[str, Callable[[Header, bytes], _Answer]] = {
             "facts": self._facts,
             "greet": lambda *_: ({"path": machine.greet(self._own_folder)}, b""),
             "try-socket": lambda header, _: ({"problem": machine.try_socket(header["path"])}, b""),
@@ -66,7 +66,7 @@ class Deputy:
             "leave": self._leave,
         }
 
-    def answer(self, frame: Frame) -> Answer:
+    def answer(self, frame: Frame) -> _Answer:
         """What came of a request; what went wrong is an answer too."""
         header, payload = frame
         verb = self._verbs.get(str(header.get("verb")))
@@ -81,11 +81,11 @@ class Deputy:
             return {"id": header.get("id"), "error": f"{type(error).__name__}: {error}"}, b""
         return {"id": header.get("id"), "ok": True, **found}, data
 
-    def _facts(self, header: Header, _: bytes) -> Answer:
+    def _facts(self, header: Header, _: bytes) -> _Answer:
         self._places = machine.places(header["session"])
         return machine.facts(header["session"]), b""
 
-    def _session(self, _header: Header, _payload: bytes) -> Answer:
+    def _session(self, _header: Header, _payload: bytes) -> _Answer:
         """Start this user's own libvirt daemon."""
         process, name = machine.start_session(self._places)
         if process:
@@ -94,7 +94,7 @@ class Deputy:
         sockets = {path: machine.try_socket(path) for path in self._places.sockets}
         return {"started": name, "sockets": sockets}, b""
 
-    def _make_folder(self, header: Header, _: bytes) -> Answer:
+    def _make_folder(self, header: Header, _: bytes) -> _Answer:
         path = header["path"]
         if self._traces.folder or os.path.lexists(path):
             raise ValueError(f"{path}: exists already")
@@ -104,7 +104,7 @@ class Deputy:
         self._folder = Folder(path, header["owner"], header["group"])
         return {}, b""
 
-    def _guest(self, header: Header, _: bytes) -> Answer:
+    def _guest(self, header: Header, _: bytes) -> _Answer:
         """The guest's name and its emulator, and with them what libvirt will leave behind of it."""
         name = header["name"]
         log = f"{self._places.logs}/{name}.log"
@@ -121,45 +121,45 @@ class Deputy:
             raise ValueError("there is no folder yet")
         return self._folder
 
-    def _put(self, header: Header, part: bytes) -> Answer:
+    def _put(self, header: Header, part: bytes) -> _Answer:
         self._own().put(
             header["name"], part, first=header["first"], mode=header["mode"], sha256=header["sha256"]
         )
         return {}, b""
 
-    def _open_to_all(self, header: Header, _: bytes) -> Answer:
+    def _open_to_all(self, header: Header, _: bytes) -> _Answer:
         self._own().open_to_all(header["name"])
         return {}, b""
 
-    def _fetch(self, header: Header, _: bytes) -> Answer:
+    def _fetch(self, header: Header, _: bytes) -> _Answer:
         return fetch(header["path"], header["offset"])
 
-    def _find(self, _header: Header, _payload: bytes) -> Answer:
+    def _find(self, _header: Header, _payload: bytes) -> _Answer:
         """The guest's QEMUs, with their command lines."""
         found = qemus.find(self._traces.guest, self._own().path)
         return {"processes": [[pid, qemus.command_of(pid)] for pid in found]}, b""
 
-    def _key(self, _: Header, key: bytes) -> Answer:
+    def _key(self, _: Header, key: bytes) -> _Answer:
         self._memory.set_key(key)
         return {}, b""
 
-    def _copy(self, header: Header, _: bytes) -> Answer:
+    def _copy(self, header: Header, _: bytes) -> _Answer:
         images, failed = self._memory.copy(header["pid"], _blocks(header))
         return {"images": images, "failed": failed}, b""
 
-    def _close(self, header: Header, _: bytes) -> Answer:
+    def _close(self, header: Header, _: bytes) -> _Answer:
         self._memory.close(header["image"])
         return {}, b""
 
-    def _digest(self, header: Header, _: bytes) -> Answer:
+    def _digest(self, header: Header, _: bytes) -> _Answer:
         number, flags = self._memory.digest(header["image"])
         return {"look": number}, flags
 
-    def _drop(self, header: Header, _: bytes) -> Answer:
+    def _drop(self, header: Header, _: bytes) -> _Answer:
         self._memory.drop(header["look"])
         return {}, b""
 
-    def _leave(self, _header: Header, _payload: bytes) -> Answer:
+    def _leave(self, _header: Header, _payload: bytes) -> _Answer:
         left = tidy(self._traces)
         self._traces = Traces()
         self._folder = None

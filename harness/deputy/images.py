@@ -24,7 +24,7 @@ RUN = 256
 _ZERO = bytes(PAGE)
 
 
-class Image:
+class ImageFile:
     """One RAMBlock.  Page numbers count from the file's start."""
 
     def __init__(self, fd: int, size: int, name: str) -> None:
@@ -38,7 +38,7 @@ class Image:
         self.pages = size // PAGE
 
     @classmethod
-    def of(cls, content: bytes, name: str) -> Image:
+    def of(cls, content: bytes, name: str) -> ImageFile:
         """An image of what was read from elsewhere."""
         fd = os.memfd_create("freepage-block")
         view = memoryview(content)
@@ -91,7 +91,7 @@ class Taken:
     hole: bytearray
 
 
-def digest_all(image: Image, key: bytes) -> Taken:
+def digest_all(image: ImageFile, key: bytes) -> Taken:
     """Look at every page once.  The guest must stand still."""
     pages = image.pages
     taken = Taken(

@@ -26,7 +26,7 @@ _PARENTS = ("/var/tmp", "/tmp", "/run", "~")  # noqa: S108 - a fresh folder is m
 
 
 @dataclass
-class Places:
+class DaemonPlaces:
     """Where a libvirt daemon, the system's or this user's, keeps things."""
 
     sockets: list[str]
@@ -35,20 +35,22 @@ class Places:
     capabilities: str
 
 
-def places(session: bool) -> Places:
+def places(session: bool) -> DaemonPlaces:
     """The places of the system's daemon, or of this user's own."""
     if not session:
         run = "/run/libvirt"
         sockets = [f"{run}/virtqemud-sock", f"{run}/libvirt-sock"]
-        return Places(sockets, "/var/log/libvirt/qemu", f"{run}/qemu", "/var/cache/libvirt/qemu/capabilities")
+        return DaemonPlaces(
+            sockets, "/var/log/libvirt/qemu", f"{run}/qemu", "/var/cache/libvirt/qemu/capabilities"
+        )
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     run = (os.environ.get("XDG_RUNTIME_DIR") or cache) + "/libvirt"
     sockets = [f"{run}/virtqemud-sock", f"{run}/libvirt-sock"]
     qemu = f"{cache}/libvirt/qemu"
-    return Places(sockets, f"{qemu}/log", f"{run}/qemu/run", f"{qemu}/cache/capabilities")
+    return DaemonPlaces(sockets, f"{qemu}/log", f"{run}/qemu/run", f"{qemu}/cache/capabilities")
 
 
-def capability_file(where: Places, emulator: str) -> str:
+def capability_file(where: DaemonPlaces, emulator: str) -> str:
     """Where libvirt keeps what it has learnt about this emulator."""
     return f"{where.capabilities}/{hashlib.sha256(emulator.encode()).hexdigest()}.xml"
 
@@ -78,7 +80,7 @@ def greet(folder: str) -> str:
     return path
 
 
-def start_session(where: Places) -> tuple[int, str]:
+def start_session(where: DaemonPlaces) -> tuple[int, str]:
     """Start this user's own daemon: process and name; 0 and "" if there is none, or it does not start."""
     search = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
     for name in ("virtqemud", "libvirtd"):

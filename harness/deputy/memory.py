@@ -7,21 +7,21 @@ import struct
 import zlib
 
 from . import qemus
-from .images import DIGEST, PAGE, RUN, WORD, Image, Taken, chunk_digests, digest_all, page_digest, same
+from .images import DIGEST, PAGE, RUN, WORD, ImageFile, Taken, chunk_digests, digest_all, page_digest, same
 
 _MOST_FOUND = 1000
 #: For what is worth some time: tables of the guest's kernel.
 _BEST = 9
 
-Blocks = list[tuple[str, int, int]]
+_Blocks = list[tuple[str, int, int]]
 
 
-class Memory:
+class MemoryLooks:
     """Images and looks at them, each known by a number."""
 
     def __init__(self) -> None:
         self._key = b""
-        self._images: dict[int, Image] = {}
+        self._images: dict[int, ImageFile] = {}
         self._taken: dict[int, Taken] = {}
         self._next = 1
 
@@ -29,11 +29,11 @@ class Memory:
         """The secret of all digests of this run: nobody can look for two contents with the same."""
         self._key = key
 
-    def open(self, pid: int, blocks: Blocks) -> dict[str, int]:
+    def open(self, pid: int, blocks: _Blocks) -> dict[str, int]:
         """Open the blocks of a QEMU that are files: their numbers, by name."""
         return {name: self._add(image) for name, image in qemus.memory(pid, blocks).items()}
 
-    def copy(self, pid: int, blocks: Blocks) -> tuple[dict[str, int], dict[str, str]]:
+    def copy(self, pid: int, blocks: _Blocks) -> tuple[dict[str, int], dict[str, str]]:
         """Copy blocks that are no files out of a QEMU that stands still; and why some could not be."""
         found, failed = {}, {}
         for name, address, used in blocks:
@@ -43,7 +43,7 @@ class Memory:
                 failed[name] = getattr(error, "strerror", None) or str(error)
         return found, failed
 
-    def _add(self, image: Image) -> int:
+    def _add(self, image: ImageFile) -> int:
         self._images[self._number()] = image
         return self._next - 1
 

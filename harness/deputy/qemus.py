@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from .images import Image
+from .images import ImageFile
 
 _MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S+ ([0-9a-f]+) ([0-9a-f]+:[0-9a-f]+) (\d+)")
 
@@ -44,7 +44,7 @@ def find(guest: str, folder: str) -> list[int]:
     ]
 
 
-def memory(pid: int, blocks: list[tuple[str, int, int]]) -> dict[str, Image]:
+def memory(pid: int, blocks: list[tuple[str, int, int]]) -> dict[str, ImageFile]:
     """The RAMBlocks (name, address, used length) of a QEMU that are files, each opened.
 
     By what the process has open, and not by a path: a memfd has none, and a
@@ -60,7 +60,7 @@ def memory(pid: int, blocks: list[tuple[str, int, int]]) -> dict[str, Image]:
             if start == address and offset == 0 and end >= address + used:
                 fd = _open(pid, match[4], int(match[5]))
                 if fd is not None:
-                    found[name] = Image(fd, used, name)
+                    found[name] = ImageFile(fd, used, name)
     return found
 
 
@@ -76,7 +76,7 @@ def _open(pid: int, device: str, inode: int) -> int | None:
     return None
 
 
-def anonymous(pid: int, name: str, address: int, used: int) -> Image:
+def anonymous(pid: int, name: str, address: int, used: int) -> ImageFile:
     """A RAMBlock that is no file, copied out of a QEMU that stands still."""
     fd = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -85,4 +85,4 @@ def anonymous(pid: int, name: str, address: int, used: int) -> Image:
         os.close(fd)
     if len(content) != used:
         raise OSError(f"only {len(content)} of {used} bytes could be read")
-    return Image.of(content, name)
+    return ImageFile.of(content, name)

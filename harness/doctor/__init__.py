@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """``freepage doctor``: what this machine has, what it lacks, and what to do about it.
 
-A check looks at one thing and says so in one :class:`Finding`.  Nothing here
+A check looks at one thing and says so in one :class:`Diagnosis`.  Nothing here
 changes the machine, and nothing takes longer than the KVM probe's time limit.
 """
 
 from __future__ import annotations
 
 from harness.doctor.checks import examine, possible
-from harness.doctor.finding import Finding, Level
+from harness.doctor.finding import Diagnosis, Level
 
-__all__ = ["Finding", "Level", "examine", "possible"]
+__all__ = ["Diagnosis", "Level", "examine", "possible"]

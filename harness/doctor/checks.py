@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from harness import accel
-from harness.doctor.finding import Finding, Level
+from harness.doctor.finding import Diagnosis, Level
 from harness.errors import MachineryError
 from harness.events import EventStream
-from harness.toolchain.built import PARTS, built_parts, machine_of
+from harness.toolchain.built import BUILT_PARTS, built_parts, machine_of
 from harness.toolchain.cache import Cache
 from harness.toolchain.run import PACKAGES, search_path
 from harness.toolchain.sources import how_to_install
@@ -35,7 +35,7 @@ def examine(
     measure: bool = False,
     uris: Mapping[str, str] | None = None,
     ssh_config: Path | None = None,
-) -> tuple[Finding, ...]:
+) -> tuple[Diagnosis, ...]:
     """Look at everything; ``uris``: machines of the user's own, by the side that they are to be.
 
     With ``measure``, a guest is booted in each way that there is here, once, to see how fast it is.
@@ -44,7 +44,7 @@ def examine(
     built = built_parts(cache)
     from harness.doctor import remote, speed
 
-    checks: tuple[Callable[[], Iterable[Finding]], ...] = (
+    checks: tuple[Callable[[], Iterable[Diagnosis]], ...] = (
         lambda: [_kvm(cache, built, events), *speed.ways(cache, events, measure=measure)],
         lambda: [
             remote.ssh_client(measure=measure),
@@ -57,109 +57,110 @@ def examine(
     return tuple(finding for check in checks for finding in check())
 
 
-def possible(findings: Iterable[Finding]) -> bool:
+def possible(findings: Iterable[Diagnosis]) -> bool:
     """Whether a run is possible."""
     return all(finding.level is not Level.MISSING for finding in findings)
 
 
-def _kvm(cache: Cache, built: dict[str, list[Path]], events: EventStream) -> Finding:
+def _kvm(cache: Cache, built: dict[str, list[Path]], events: EventStream) -> Diagnosis:
     """Usable, not just present: a guest kernel has to say something under it."""
     slower = "guests are emulated (TCG), some ten times slower"
     problem = accel.device_problem()
     if problem is not None:
         advice = None
-        if accel.DEVICE.exists() and not os.access(accel.DEVICE, os.R_OK | os.W_OK):
+        if accel.KVM_DEVICE.exists() and not os.access(accel.KVM_DEVICE, os.R_OK | os.W_OK):
             advice = "sudo usermod --append --groups kvm $USER, and log in again"
-        return Finding("kvm", Level.NOTE, f"{problem}; {slower}", advice)
+        return Diagnosis("kvm", Level.NOTE, f"{problem}; {slower}", advice)
     machine = machine_of(built)
     if machine is None:
-        return Finding(
+        return Diagnosis(
             "kvm",
             Level.NOTE,
-            f"{accel.DEVICE} answers; whether it runs guests is not known until there is one to try it with",
+            f"{accel.KVM_DEVICE} answers; "
+            "whether it runs guests is not known until there is one to try it with",
             "freepage build, then ask again",
         )
-    answer = accel.probe(machine, cache, events)
+    answer = accel.probe_kvm(machine, cache, events)
     if answer.usable:
-        return Finding("kvm", Level.OK, answer.reason, seconds=answer.seconds)
-    return Finding("kvm", Level.NOTE, f"present and not usable ({answer.reason}); {slower}")
+        return Diagnosis("kvm", Level.OK, answer.reason, seconds=answer.seconds)
+    return Diagnosis("kvm", Level.NOTE, f"present and not usable ({answer.reason}); {slower}")
 
 
-def _libvirt() -> Finding:
-    from harness.hosts.libvirtd import find_program, libvirt_version
+def _libvirt() -> Diagnosis:
+    from harness.hosts.libvirtd import find_libvirt, libvirt_version
 
     try:
-        program = find_program()
+        program = find_libvirt()
         version = libvirt_version()
     except (MachineryError, ImportError) as error:
         hint = error.hint if isinstance(error, MachineryError) else "install libvirt's Python binding"
-        return Finding("libvirt", Level.MISSING, str(error), hint)
-    return Finding("libvirt", Level.OK, f"{program.path}, library {version}")
+        return Diagnosis("libvirt", Level.MISSING, str(error), hint)
+    return Diagnosis("libvirt", Level.OK, f"{program.path}, library {version}")
 
 
-def _namespaces() -> Finding:
+def _namespaces() -> Diagnosis:
     """Make a lab's namespaces: only that says exactly what is allowed here."""
     from harness.hosts.enter import enter
 
     try:
         status = enter(lambda: 0)
     except MachineryError as error:
-        return Finding("namespaces", Level.MISSING, error.message, error.hint)
+        return Diagnosis("namespaces", Level.MISSING, error.message, error.hint)
     if status != 0:
-        return Finding("namespaces", Level.MISSING, f"a process in a lab ended with status {status}")
-    return Finding("namespaces", Level.OK, "PID, mount, network, UTS and IPC namespaces can be made")
+        return Diagnosis("namespaces", Level.MISSING, f"a process in a lab ended with status {status}")
+    return Diagnosis("namespaces", Level.OK, "PID, mount, network, UTS and IPC namespaces can be made")
 
 
-def _subordinate_ids() -> Finding:
+def _subordinate_ids() -> Diagnosis:
     """Users often ask whether subordinate ids are needed, so the doctor says: a lab needs none."""
-    return Finding("subuids", Level.OK, "not needed: a lab maps no ids but the user's own")
+    return Diagnosis("subuids", Level.OK, "not needed: a lab maps no ids but the user's own")
 
 
-def _tun() -> Finding:
+def _tun() -> Diagnosis:
     from harness.hosts.netns import can_open_tun
 
     if can_open_tun():
-        return Finding("tun", Level.OK, "/dev/net/tun opens: the guest's NIC is a tap")
+        return Diagnosis("tun", Level.OK, "/dev/net/tun opens: the guest's NIC is a tap")
     text = "/dev/net/tun does not open: the guest's frames go through a relay, which is slower"
-    return Finding("tun", Level.NOTE, text, "load the module tun, or allow this user to open the device")
+    return Diagnosis("tun", Level.NOTE, text, "load the module tun, or allow this user to open the device")
 
 
-def _memory() -> Finding:
+def _memory() -> Diagnosis:
     from harness.hosts.this_machine import memory_available
 
     available = memory_available()
     text = f"{format_size(available // GIB * GIB or available)} available"
     if available < MEMORY_WANTED:
-        return Finding("memory", Level.NOTE, text, "use smaller guests: --memory 512MiB")
-    return Finding("memory", Level.OK, text)
+        return Diagnosis("memory", Level.NOTE, text, "use smaller guests: --memory 512MiB")
+    return Diagnosis("memory", Level.OK, text)
 
 
-def _disk(cache: Cache, built: dict[str, list[Path]]) -> Finding:
+def _disk(cache: Cache, built: dict[str, list[Path]]) -> Diagnosis:
     place = next(path for path in (cache.root, *cache.root.parents) if path.exists())
     free = shutil.disk_usage(place).free
     text = f"{free // GIB} GiB free for the cache {cache.root}"
     if free < (1 if built["qemu"] else 6) * GIB:
-        return Finding(
+        return Diagnosis(
             "disk", Level.NOTE if built["qemu"] else Level.MISSING, text, "make room, or set FREEPAGE_CACHE"
         )
-    return Finding("disk", Level.OK, text)
+    return Diagnosis("disk", Level.OK, text)
 
 
-def _programs(built: dict[str, list[Path]]) -> Finding:
+def _programs(built: dict[str, list[Path]]) -> Diagnosis:
     lacking = sorted(name for name in PACKAGES if shutil.which(name, path=search_path()) is None)
     if not lacking:
-        return Finding("build tools", Level.OK, "all there")
+        return Diagnosis("build tools", Level.OK, "all there")
     packages = sorted({PACKAGES[name] for name in lacking})
     level = Level.NOTE if all(built.values()) else Level.MISSING
-    return Finding("build tools", level, f"missing: {', '.join(lacking)}", how_to_install(*packages))
+    return Diagnosis("build tools", level, f"missing: {', '.join(lacking)}", how_to_install(*packages))
 
 
-def _parts(built: dict[str, list[Path]]) -> Iterable[Finding]:
-    for kind in PARTS:
+def _parts(built: dict[str, list[Path]]) -> Iterable[Diagnosis]:
+    for kind in BUILT_PARTS:
         if not built[kind]:
-            yield Finding(kind, Level.NOTE, "not built yet: the first run builds it", "freepage build")
+            yield Diagnosis(kind, Level.NOTE, "not built yet: the first run builds it", "freepage build")
         else:
-            yield Finding(kind, Level.OK, f"{len(built[kind])} in the cache{_detail(built[kind][-1])}")
+            yield Diagnosis(kind, Level.OK, f"{len(built[kind])} in the cache{_detail(built[kind][-1])}")
 
 
 def _detail(entry: Path) -> str:

@@ -18,7 +18,7 @@ class Level(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Diagnosis:
     """One line of the doctor's: what was looked at, what was seen, what to do."""
 
     name: str

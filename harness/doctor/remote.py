@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from harness.doctor.finding import Finding, Level
+from harness.doctor.finding import Diagnosis, Level
 from harness.errors import FreepageError
 from harness.events import EventStream
 from harness.scenario.remote import RemoteSide
@@ -39,11 +39,11 @@ _PAGES: Final = 4096
 _SOME_FILE: Final = "/proc/self/exe"
 
 
-def ssh_client(*, measure: bool) -> Finding:
+def ssh_client(*, measure: bool) -> Diagnosis:
     """Whether two machines of the user's own could be reached at all."""
     found = shutil.which("ssh", path=search_path())
     if found is None:
-        return Finding(
+        return Diagnosis(
             "remote",
             Level.NOTE,
             "there is no ssh: no run between machines of yours",
@@ -53,7 +53,7 @@ def ssh_client(*, measure: bool) -> Finding:
     text = f"{said.stderr.split(',')[0].strip()}: freepage run --source qemu+ssh://... --destination qemu+ssh://..."
     if measure:
         text += f"; a CPU like ours looks at 1 GiB of memory in {_look_seconds():.1f} s"
-    return Finding("remote", Level.OK, text, "freepage doctor --source URI tries one of them")
+    return Diagnosis("remote", Level.OK, text, "freepage doctor --source URI tries one of them")
 
 
 def _look_seconds() -> float:
@@ -67,27 +67,27 @@ def _look_seconds() -> float:
 
 def machines(
     uris: Mapping[str, str], ssh_config: Path | None, events: EventStream, *, measure: bool
-) -> Iterator[Finding]:
+) -> Iterator[Diagnosis]:
     """A finding for each machine that is named."""
     for name, uri in uris.items():
         try:
             with _connected(name, uri, ssh_config, events) as host:
-                yield Finding(name, Level.OK, _describe(host) + (_speed(host) if measure else ""))
+                yield Diagnosis(name, Level.OK, _describe(host) + (_speed(host) if measure else ""))
         except FreepageError as error:
-            yield Finding(name, Level.MISSING, error.message, error.hint)
+            yield Diagnosis(name, Level.MISSING, error.message, error.hint)
 
 
 @contextlib.contextmanager
 def _connected(name: str, uri: str, ssh_config: Path | None, events: EventStream) -> Iterator[RemoteHost]:
     from harness.hosts.remote import connect_host
-    from harness.hosts.remote_memory import Shared
+    from harness.hosts.remote_memory import LookContext
 
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fp-")))
         config = None if ssh_config is None else ssh_config.absolute()
         with events.step("connect", host=name, to=uri):
             host = connect_host(
-                name, RemoteSide(uri=uri), config, folder, Shared(secrets.token_bytes(32)), events, stack
+                name, RemoteSide(uri=uri), config, folder, LookContext(secrets.token_bytes(32)), events, stack
             )
         yield host
 

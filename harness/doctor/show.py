@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.text import Text
 
 from harness.doctor.checks import possible
-from harness.doctor.finding import Finding, Level
+from harness.doctor.finding import Diagnosis, Level
 
 _STYLES: Final = {Level.OK: "green", Level.NOTE: "yellow", Level.MISSING: "bold red"}
 
 
-def as_document(findings: Sequence[Finding]) -> dict[str, object]:
+def diagnosis_document(findings: Sequence[Diagnosis]) -> dict[str, object]:
     """The findings as JSON."""
     return {
         "version": 1,
@@ -33,7 +33,7 @@ def as_document(findings: Sequence[Finding]) -> dict[str, object]:
     }
 
 
-def print_findings(findings: Sequence[Finding]) -> None:
+def print_findings(findings: Sequence[Diagnosis]) -> None:
     """One line each, what to do about it below."""
     findings = tuple(findings)
     console = Console()

@@ -15,7 +15,7 @@ from harness.evidence.device_state import compare_states
 from harness.evidence.host_writes import names_of
 from harness.evidence.switch_over import SwitchOver
 from harness.evidence.witnesses import is_quiet, witnesses_of
-from harness.explain.store import END, Instant
+from harness.explain.store import LOOK_AT_END, LookKey
 from harness.memory.access import Image, PageDigests
 from harness.memory.compare import compare
 from harness.memory.digest import RequestDigests, look
@@ -24,9 +24,9 @@ from harness.memory.record import Block, MigrationRecord, read_record
 from harness.memory.walk import FreeWalk
 from harness.migration.hold import ANSWER, REQUEST, START, HoldKeeper
 from harness.migration.outside import Look
-from harness.scenario.resolve import Resolved
+from harness.scenario.resolve import ResolvedScenario
 from harness.verdict.judge import BlockState, JudgeInput
-from harness.verdict.log import replay
+from harness.verdict.log import replay_record
 
 _NO_RECORD: Final = MigrationRecord()
 
@@ -56,14 +56,14 @@ class Evidence:
     record_file: Path
     traces: tuple[Path, Path] | None
     #: Every other walk, by request and point, in order.
-    looks: Mapping[Instant, Look]
+    looks: Mapping[LookKey, Look]
     #: Between two instants at which digests were taken, by block: which pages changed.
-    changed: Mapping[tuple[Instant, Instant], Mapping[str, Flags]]
+    changed: Mapping[tuple[LookKey, LookKey], Mapping[str, Flags]]
     #: Both sides' devices, held against each other; words say why they were not.
     devices: Comparison | str
 
 
-def gather(switch_over: SwitchOver, resolved: Resolved, events: EventStream) -> Evidence:
+def gather(switch_over: SwitchOver, resolved: ResolvedScenario, events: EventStream) -> Evidence:
     """Compare the two memories, and read what the device says that it did."""
     record = _read_record(switch_over.record)
     scenario = resolved.scenario
@@ -135,14 +135,14 @@ def _devices(switch_over: SwitchOver, accelerator: str, events: EventStream) -> 
 
 def _changes(
     holds: HoldKeeper, now: Mapping[str, PageDigests]
-) -> Mapping[tuple[Instant, Instant], Mapping[str, Flags]]:
+) -> Mapping[tuple[LookKey, LookKey], Mapping[str, Flags]]:
     """What changed from one request to the next, to its answer, and to switch-over."""
-    found: dict[tuple[Instant, Instant], Mapping[str, Flags]] = {}
+    found: dict[tuple[LookKey, LookKey], Mapping[str, Flags]] = {}
     requests = holds.requests.requests
     if not requests:
         return found
     following = [((request, REQUEST), holds.requests.at(request) or {}) for request in requests[1:]]
-    for request, (then, later) in zip(requests, [*following, (END, now)], strict=True):
+    for request, (then, later) in zip(requests, [*following, (LOOK_AT_END, now)], strict=True):
         here, taken = (request, REQUEST), holds.requests.at(request) or {}
         if request in holds.unchanged:
             same = holds.unchanged[request]
@@ -174,7 +174,7 @@ def _demand_seen(
 def _free(case: JudgeInput, switch_over: SwitchOver) -> Free | None:
     """The walk at the first accepted answer's request; in the other arms, the one before the migration."""
     blocks = {state.block.name: state.block for state in case.blocks}
-    request = replay(case.log, blocks, case.arm).first if case.arm == "info" else START
+    request = replay_record(case.log, blocks, case.arm).first if case.arm == "info" else START
     for instant in (request, START):
         look = switch_over.holds.looks.get((instant, REQUEST)) if instant is not None else None
         if instant is not None and isinstance(look, FreeWalk):

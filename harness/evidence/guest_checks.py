@@ -13,7 +13,7 @@ import libvirt
 from harness.errors import MachineryError
 from harness.events import Deadline, EventStream
 from harness.guest.control import GuestControl
-from harness.scenario.resolve import Resolved
+from harness.scenario.resolve import ResolvedScenario
 from harness.scenario.workloads.answer import Answer, number
 from harness.verdict.judge import GuestChecks
 
@@ -50,7 +50,7 @@ def resume(domain: libvirt.virDomain, control: GuestControl, host: str, events: 
         control.call("ping", deadline=deadline)
 
 
-def look(control: GuestControl, events: EventStream) -> int:
+def check_guest(control: GuestControl, events: EventStream) -> int:
     """Have a guest that goes on migrating look at the pages that it owns: how many are wrong."""
     deadline = Deadline(CHECK_SECONDS, "the guest's look at its pages")
     with events.step("verify") as step:
@@ -61,7 +61,7 @@ def look(control: GuestControl, events: EventStream) -> int:
 
 def check(
     control: GuestControl,
-    resolved: Resolved,
+    resolved: ResolvedScenario,
     since: int,
     events: EventStream,
     *,

@@ -14,7 +14,7 @@ from harness.guest.control import GuestControl
 from harness.memory.access import Comparison, Image
 from harness.memory.host_written import MOST_CANDIDATES, Page, guid_in_memory, named_pages
 from harness.memory.record import Block
-from harness.memory.registered import GENERATION, SIZES, Registered, Source, agreed, from_registers
+from harness.memory.registered import GENERATION, SIZES, HostStructure, SourceFinding, agreed, from_registers
 from harness.migration.outside import OutsideWalk
 from harness.units import PAGE_SIZE
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from harness.migration.qmp import Monitor
 
 #: Of a guest that answers at all.
-ANSWER_SECONDS: Final = 60.0
+_ANSWER_SECONDS: Final = 60.0
 #: Where QEMU puts the id in its page, so that firmware finds a table's header in front of it.
 _GUID_OFFSET: Final = 40
 
@@ -31,15 +31,15 @@ _GUID_OFFSET: Final = 40
 class HostWritten:
     """What the hypervisor may write to, as far as anybody can tell."""
 
-    structures: frozenset[Registered] = frozenset()
+    structures: frozenset[HostStructure] = frozenset()
     guids: tuple[bytes, bytes] | None = None
     #: QEMU gives each its registers anew.
     vcpus: int = 1
 
 
-def read_registers(control: GuestControl, vcpus: int) -> Source | None:
+def read_registers(control: GuestControl, vcpus: int) -> SourceFinding | None:
     """KVM's registers of every processor, as the guest reads them; None if it cannot."""
-    deadline = Deadline(ANSWER_SECONDS, "the guest's registers")
+    deadline = Deadline(_ANSWER_SECONDS, "the guest's registers")
     try:
         cpus = [control.call("msrs", cpu, deadline=deadline) for cpu in range(vcpus)]
     except FreepageError:
@@ -62,7 +62,7 @@ def generation_id(monitor: Monitor) -> bytes | None:
 
 
 def host_written(
-    registers: Source | None,
+    registers: SourceFinding | None,
     outside: OutsideWalk | None,
     guids: tuple[bytes | None, bytes | None],
     accelerator: str,
@@ -70,7 +70,7 @@ def host_written(
     events: EventStream,
 ) -> HostWritten:
     """Put together what is registered; the guest stands still."""
-    structures: frozenset[Registered] = frozenset()
+    structures: frozenset[HostStructure] = frozenset()
     if accelerator == "kvm":
         kernel = outside.registered() if outside is not None else None
         found = agreed([source for source in (registers, kernel) if source is not None])
@@ -105,10 +105,10 @@ def names_of(
     return named_pages(pages, structures, known.guids, vcpus=known.vcpus)
 
 
-def _generations(pages: list[Page], guids: tuple[bytes, bytes] | None) -> frozenset[Registered]:
+def _generations(pages: list[Page], guids: tuple[bytes, bytes] | None) -> frozenset[HostStructure]:
     """The one page that has the source's id where QEMU puts it; none if there are several."""
     if guids is None:
         return frozenset()
     end = _GUID_OFFSET + SIZES[GENERATION]
     found = [page.address for page in pages if page.source[_GUID_OFFSET:end] == guids[0]]
-    return frozenset({Registered(GENERATION, found[0] + _GUID_OFFSET)}) if len(found) == 1 else frozenset()
+    return frozenset({HostStructure(GENERATION, found[0] + _GUID_OFFSET)}) if len(found) == 1 else frozenset()

@@ -12,7 +12,7 @@ from harness.evidence.gather import Evidence
 from harness.evidence.switch_over import SwitchOver
 from harness.explain import picture
 from harness.explain.sendings import Sendings
-from harness.explain.store import END, FILE, Instant, Kept
+from harness.explain.store import LOOK_AT_END, PAGES_FILE, Kept, LookKey
 from harness.explain.trace import sendings_of
 from harness.migration.outside import Look
 from harness.report.folder import RunFolder
@@ -25,8 +25,8 @@ def keep(
     """Write ``pages.npz`` and ``map.svg``; of a traced run, ``sendings.npz``."""
     with events.step("keep") as step:
         kept = Kept.of(judgement, _looks(evidence), evidence.changed, evidence.record_file.name)
-        step.note(bytes=kept.save(folder.file(FILE)))
-        folder.write_text(picture.FILE, picture.picture(kept, title))
+        step.note(bytes=kept.save(folder.file(PAGES_FILE)))
+        folder.write_text(picture.PICTURE_FILE, picture.picture(kept, title))
         if evidence.traces is not None:
             step.note(sendings=Sendings.save(sendings_of(*evidence.traces), folder.path))
             for trace in evidence.traces:
@@ -34,11 +34,11 @@ def keep(
                 trace.unlink()
 
 
-def _looks(evidence: Evidence) -> Iterator[tuple[Instant, Look]]:
+def _looks(evidence: Evidence) -> Iterator[tuple[LookKey, Look]]:
     """Every walk, in the order in which they were made."""
     yield from evidence.looks.items()
     if evidence.at_end is not None:
-        yield END, evidence.at_end
+        yield LOOK_AT_END, evidence.at_end
 
 
 #: Of so many wrong pages the contents are kept.

@@ -15,7 +15,7 @@ from harness.memory.record import Block, MigrationRecord
 from harness.memory.walk import FreeWalk, Kind, TornError, WalkError, to_pages
 from harness.migration.hold import ANSWER, REQUEST, HoldKeeper
 from harness.migration.outside import Look
-from harness.scenario.resolve import Resolved
+from harness.scenario.resolve import ResolvedScenario
 from harness.scenario.script import actions
 from harness.verdict.judge import RequestWitness
 from harness.verdict.witness import reported_by_request
@@ -26,7 +26,7 @@ def witnesses_of(
     holds: HoldKeeper,
     at_end: Look | None,
     unchanged: Mapping[int, Mapping[str, Flags]],
-    resolved: Resolved,
+    resolved: ResolvedScenario,
 ) -> dict[int, RequestWitness]:
     """By request id, for every request of which an answer was accepted.
 
@@ -74,7 +74,7 @@ def _owned(
     held: Mapping[str, Flags],
     holds: HoldKeeper,
     blocks: Mapping[str, Block],
-    resolved: Resolved,
+    resolved: ResolvedScenario,
 ) -> dict[str, Flags]:
     """Reported pages that some process had at both ends, with the workload's content all the while."""
     digests = holds.requests.at(request) or {}
@@ -92,7 +92,7 @@ def _owned(
     return found
 
 
-def _formula(then: PageDigests, pages: PageNumbers, resolved: Resolved) -> Flags:
+def _formula(then: PageDigests, pages: PageNumbers, resolved: ResolvedScenario) -> Flags:
     """Which of these hold what the formula gives, and are not pages that the workload has given up."""
     firsts, digests = then.marks(pages)
     mine = formula.recognise(firsts, digests, then.digest)
@@ -100,7 +100,7 @@ def _formula(then: PageDigests, pages: PageNumbers, resolved: Resolved) -> Flags
     return mine & workload.owns(resolved.seed, resolved.noise_bytes, formula.keys_of(firsts))
 
 
-def is_quiet(resolved: Resolved) -> bool:
+def is_quiet(resolved: ResolvedScenario) -> bool:
     """Whether nothing in the guest allocates or frees while it is migrated.
 
     What a script does before the migration begins is over by then, and what it does

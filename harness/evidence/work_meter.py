@@ -17,7 +17,7 @@ from typing import Final
 
 from harness.events import Deadline, Event, EventStream
 from harness.guest.control import GuestControl
-from harness.report.costs import Rate, Work
+from harness.report.costs import WindowRate, Work
 from harness.scenario.load import Scenario
 
 _ANSWER_SECONDS: Final = 60.0
@@ -44,7 +44,7 @@ class WorkMeter:
         self._unit = scenario.workload.work_unit
         self._events = events
         self._clock = _Clock(0.0, 0.0)
-        self._before: Rate | None = None
+        self._before: WindowRate | None = None
         self._orders: list[int] | None = None
 
     @property
@@ -95,7 +95,7 @@ class WorkMeter:
         assert best is not None
         return _Clock(self._events.now(), best[1])
 
-    def _window(self, clock: _Clock, begin: float, end: float) -> Rate | None:
+    def _window(self, clock: _Clock, begin: float, end: float) -> WindowRate | None:
         history = self._events.history()
         words = (
             max(0, round(1e6 * (at + clock.ahead - stood_still(history, clock.asked, at))))
@@ -105,7 +105,7 @@ class WorkMeter:
         numbers = {key: value for key, value in answer.items() if isinstance(value, int)}
         if numbers["samples"] < 2:
             return None
-        return Rate(
+        return WindowRate(
             seconds=numbers["us"] / 1e6,
             work=numbers["work"],
             lowest_free_bytes=numbers["mem_free_lowest"],

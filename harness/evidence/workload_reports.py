@@ -15,7 +15,7 @@ from harness.guest.control import GuestControl
 from harness.guestview.partner import Partner
 from harness.guestview.report import Aftermath, Pause, Report
 from harness.hosts.netns import GUEST_ADDRESS
-from harness.scenario.resolve import Resolved
+from harness.scenario.resolve import ResolvedScenario
 
 _ANSWER_SECONDS: Final = 60.0
 _QUESTIONS: Final = 3
@@ -30,7 +30,7 @@ class WorkloadReports:
     """
 
     def __init__(
-        self, control: GuestControl, resolved: Resolved, disk: Path | None, events: EventStream
+        self, control: GuestControl, resolved: ResolvedScenario, disk: Path | None, events: EventStream
     ) -> None:
         self._control = control
         self._resolved = resolved

@@ -10,51 +10,53 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from harness.explain.case import Case
-from harness.explain.store import FILE
+from harness.explain.store import PAGES_FILE
 from harness.memory.record import Request
 from harness.units import human_size
 
 
 @dataclass(frozen=True)
-class Step:
+class ArgumentStep:
     """One claim, and the grounds for it."""
 
     claim: str
     grounds: list[str] = field(default_factory=list)
 
 
-def argument(case: Case) -> list[Step]:
+def argument(case: Case) -> list[ArgumentStep]:
     """Every step, in order; the last is what follows."""
     return [*_looked(case), *_equal(case), *_skipped(case), *_explained(case), *_wrong(case), *_guest(case),
             *_bytes(case), *_open(case), _therefore(case)]  # fmt: skip
 
 
-def _looked(case: Case) -> Iterator[Step]:
+def _looked(case: Case) -> Iterator[ArgumentStep]:
     pages, kept = case.result.pages, case.kept
     names = ", ".join(f"{name} ({one.block.pages})" for name, one in kept.blocks.items())
     grounds = [f"both sides stood still; the blocks and their pages: {names}"]
     left = [f"{block.name}: {block.reason}" for block in case.result.not_compared]
     grounds.append(f"not compared: {'; '.join(left)}" if left else "no migrated block was left out")
-    yield Step(f"All memory was looked at: {pages.total} pages, each on both sides, at switch-over.", grounds)
+    yield ArgumentStep(
+        f"All memory was looked at: {pages.total} pages, each on both sides, at switch-over.", grounds
+    )
 
 
-def _equal(case: Case) -> Iterator[Step]:
+def _equal(case: Case) -> Iterator[ArgumentStep]:
     zero = sum(
         int((one.zero_source & one.zero_destination)[one.pages("equal")].sum())
         for one in case.kept.blocks.values()
     )
     equal = case.result.pages.equal
-    yield Step(
+    yield ArgumentStep(
         f"{equal} pages are the same on both sides, byte for byte, so nothing more has to be said of them.",
         [f"{zero} of them hold nothing but zeros"],
     )
 
 
-def _skipped(case: Case) -> Iterator[Step]:
+def _skipped(case: Case) -> Iterator[ArgumentStep]:
     pages = case.result.pages
     if not pages.skipped:
         return
-    yield Step(
+    yield ArgumentStep(
         f"{pages.skipped} pages ({pages.skipped_percent:.1f} %) were left behind, and nobody needs them:",
         [*_free(case), *_accepted(case), *_unwritten(case), *_zeros(case)],
     )
@@ -118,27 +120,27 @@ def _zeros(case: Case) -> Iterator[str]:
     yield f"{differing} of them hold something on the source: bytes that did not have to travel"
 
 
-def _explained(case: Case) -> Iterator[Step]:
+def _explained(case: Case) -> Iterator[ArgumentStep]:
     for name, count in case.result.pages.explained.items():
-        yield Step(f"{count} pages differ for a reason that has a name: {name}.")
+        yield ArgumentStep(f"{count} pages differ for a reason that has a name: {name}.")
 
 
-def _wrong(case: Case) -> Iterator[Step]:
+def _wrong(case: Case) -> Iterator[ArgumentStep]:
     result = case.result
     if not result.findings:
-        yield Step("No page is wrong, and no rule was broken.")
+        yield ArgumentStep("No page is wrong, and no rule was broken.")
         return
     grounds = [f"{found.rule} ({found.kind}): {found.text}" for found in result.findings]
     first = result.wrong_pages[0] if result.wrong_pages else None
     if first is not None and first.frame is not None:
         grounds.append(f"for one of them: freepage explain {case.folder} --pfn {first.frame:#x}")
-    yield Step(f"{result.pages.wrong} pages are wrong, and these rules were broken:", grounds)
+    yield ArgumentStep(f"{result.pages.wrong} pages are wrong, and these rules were broken:", grounds)
 
 
-def _guest(case: Case) -> Iterator[Step]:
+def _guest(case: Case) -> Iterator[ArgumentStep]:
     guest = case.result.guest
     if guest.verify_bad is None:
-        yield Step("The guest was not asked what it thinks of its memory.")
+        yield ArgumentStep("The guest was not asked what it thinks of its memory.")
         return
     grounds = [f"{guest.verify_bad} of the {guest.verify_pages} pages that it owned are wrong"]
     if guest.checksum_matches is not None:
@@ -153,10 +155,10 @@ def _guest(case: Case) -> Iterator[Step]:
     )
     if guest.kernel_warnings is not None:
         grounds.append(f"its kernel's log has {len(guest.kernel_warnings)} new warnings")
-    yield Step("The guest went on, and looked for itself:", grounds)
+    yield ArgumentStep("The guest went on, and looked for itself:", grounds)
 
 
-def _bytes(case: Case) -> Iterator[Step]:
+def _bytes(case: Case) -> Iterator[ArgumentStep]:
     sent = case.result.moved_bytes
     times = f", {sent.sent_over_floor:.3f} times the floor" if sent.sent_over_floor is not None else ""
     parts = (
@@ -166,7 +168,7 @@ def _bytes(case: Case) -> Iterator[Step]:
         ("free pages that no answer reported", sent.unreported),
         ("headers, device state, pages that changed their kind", sent.rest),
     )
-    yield Step(
+    yield ArgumentStep(
         f"{human_size(sent.sent)} were sent{times}; free by: {sent.floor_by}, at: {sent.floor_at}.",
         [
             f"{words}: {human_size(abs(size)) if size >= 0 else '-' + human_size(-size)}"
@@ -176,7 +178,7 @@ def _bytes(case: Case) -> Iterator[Step]:
     )
 
 
-def _open(case: Case) -> Iterator[Step]:
+def _open(case: Case) -> Iterator[ArgumentStep]:
     grounds = []
     heard, result = case.result.witnesses, case.result
     if heard is not None and heard.undecided:
@@ -190,13 +192,13 @@ def _open(case: Case) -> Iterator[Step]:
     grounds.append("a page that was written and written back to all of its old bytes would not be seen")
     if result.accelerator == "tcg":
         grounds.append("the guest was emulated: KVM's dirty log was not exercised")
-    yield Step("What this leaves open:", grounds)
+    yield ArgumentStep("What this leaves open:", grounds)
 
 
-def _therefore(case: Case) -> Step:
+def _therefore(case: Case) -> ArgumentStep:
     result = case.result
-    size = (case.folder / FILE).stat().st_size
-    return Step(
+    size = (case.folder / PAGES_FILE).stat().st_size
+    return ArgumentStep(
         f"Verdict: {result.verdict}. {result.reason}.",
-        [f"kept for questions about single pages: {FILE}, {human_size(size)}"],
+        [f"kept for questions about single pages: {PAGES_FILE}, {human_size(size)}"],
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.errors import InputError
 from harness.explain.sendings import Sendings
-from harness.explain.store import FILE, Kept, KeptBlock
+from harness.explain.store import PAGES_FILE, Kept, KeptBlock
 from harness.memory.record import Accept, MigrationRecord, read_record
 from harness.report.result import Result
 
@@ -48,7 +48,7 @@ class Case:
     def open(cls, folder: Path) -> Case:
         """Read a run folder; :class:`InputError` if it is none, or its run reached no verdict."""
         result = read_result(folder)
-        kept = Kept.load(folder / FILE)
+        kept = Kept.load(folder / PAGES_FILE)
         record = folder / kept.record
         migrations = read_record(record) if record.exists() else []
         return cls(

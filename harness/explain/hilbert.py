@@ -6,10 +6,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-Places = npt.NDArray[np.int64]
+_Places = npt.NDArray[np.int64]
 
 
-def curve(order: int) -> tuple[Places, Places]:
+def curve(order: int) -> tuple[_Places, _Places]:
     """Row and column of each cell of a square of 2^order by 2^order, in the curve's order."""
     side = 1 << order
     distance = np.arange(side * side, dtype=np.int64)

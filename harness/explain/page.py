@@ -9,21 +9,21 @@ from __future__ import annotations
 import numpy as np
 
 from harness.explain.case import Case
-from harness.explain.store import END, EQUAL, EXPLAINED, SKIPPED, WRONG, Instant, KeptBlock
+from harness.explain.store import EQUAL, EXPLAINED, LOOK_AT_END, SKIPPED, WRONG, KeptBlock, LookKey
 from harness.memory.record import Request
-from harness.verdict.table import words_of
+from harness.verdict.table import rule_words
 
-Lines = list[tuple[str, str]]
+_Lines = list[tuple[str, str]]
 
 #: So many differing bytes are shown.
 _SHOWN = 8
 
 
-def explain_page(case: Case, frame: int) -> Lines:
+def explain_page(case: Case, frame: int) -> _Lines:
     """What is known of one guest frame: (label, text) in the order in which it happened."""
     kept, page = case.find(frame)
     name = kept.block.name
-    lines: Lines = [("page", f"{page:#x} of {name!r}, guest frame {frame:#x}")]
+    lines: _Lines = [("page", f"{page:#x} of {name!r}, guest frame {frame:#x}")]
     lines += _walked(case, frame)
     lines += _reported(case, name, page)
     lines += _changed(kept, page)
@@ -33,29 +33,29 @@ def explain_page(case: Case, frame: int) -> Lines:
     return lines
 
 
-def _moment(instant: Instant) -> str:
+def _moment(instant: LookKey) -> str:
     request, point = instant
-    if instant == END:
+    if instant == LOOK_AT_END:
         return "switch-over"
     if not request:
         return "the start"
     return f"{point} {request:#x}"
 
 
-def _walked(case: Case, frame: int) -> Lines:
+def _walked(case: Case, frame: int) -> _Lines:
     lines = [(f"at {_moment((walk.request, walk.point))}", walk.describe(frame)) for walk in case.kept.walks]
     lines += [(f"at {_moment(instant)}", f"not known: {why}") for instant, why in case.kept.missing.items()]
     return lines or [("free lists", "nobody walked them (walk: false)")]
 
 
-def _reported(case: Case, name: str, page: int) -> Lines:
+def _reported(case: Case, name: str, page: int) -> _Lines:
     if case.record is None:
         return [("reported", "not known: the device kept no record")]
     answers = case.answers(name, page)
     if not answers:
         return [("reported", "by no answer")]
     requests = {entry.id: entry for entry in case.record.log if isinstance(entry, Request)}
-    lines: Lines = []
+    lines: _Lines = []
     for accept, cleared in answers:
         what = (
             "its dirty bit was cleared" if cleared else "its dirty bit was clear already, or it was let alone"
@@ -69,7 +69,7 @@ def _reported(case: Case, name: str, page: int) -> Lines:
     return lines
 
 
-def _changed(kept: KeptBlock, page: int) -> Lines:
+def _changed(kept: KeptBlock, page: int) -> _Lines:
     return [
         (
             "content",
@@ -79,8 +79,8 @@ def _changed(kept: KeptBlock, page: int) -> Lines:
     ]
 
 
-def _sent(case: Case, kept: KeptBlock, page: int) -> Lines:
-    lines: Lines = []
+def _sent(case: Case, kept: KeptBlock, page: int) -> _Lines:
+    lines: _Lines = []
     if kept.sent is not None:
         lines.append(("sent", "at least once" if kept.sent[page] else "never"))
     traced = case.sendings.get(kept.block.name)
@@ -92,9 +92,9 @@ def _sent(case: Case, kept: KeptBlock, page: int) -> Lines:
     return lines
 
 
-def _bytes(case: Case, kept: KeptBlock, page: int) -> Lines:
+def _bytes(case: Case, kept: KeptBlock, page: int) -> _Lines:
     sides = (("source", kept.zero_source[page]), ("destination", kept.zero_destination[page]))
-    lines: Lines = [(side, "zeros" if zero else "not zero") for side, zero in sides]
+    lines: _Lines = [(side, "zeros" if zero else "not zero") for side, zero in sides]
     if kept.hole is not None and kept.hole[page]:
         lines[0] = ("source", "zeros: never touched, or given back (a hole in its file)")
     both = case.contents(kept.block.name, page)
@@ -124,4 +124,4 @@ def _therefore(kept: KeptBlock, page: int) -> str:
     if category.startswith(EXPLAINED):
         return f"right: it differs, as {category.removeprefix(EXPLAINED)}"
     rule = category.removeprefix(WRONG)
-    return f"wrong, {rule}: pages like this one {words_of(rule)}"
+    return f"wrong, {rule}: pages like this one {rule_words(rule)}"

@@ -25,7 +25,7 @@ from harness.memory.image import Flags
 from harness.memory.walk import to_frames
 from harness.units import PAGE_SIZE, human_size
 
-FILE: Final = "map.svg"
+PICTURE_FILE: Final = "map.svg"
 
 #: From the least to the most important: state, colour (told apart without red and green), words.
 STATES: Final = (

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from harness.errors import InputError
 
-FILE: Final = "sendings.npz"
+SENDINGS_FILE: Final = "sendings.npz"
 
 ZERO: Final = 0
 FULL: Final = 1
@@ -39,7 +39,7 @@ class Sendings:
     @staticmethod
     def save(blocks: Mapping[str, Sendings], folder: Path) -> int:
         """Write a new file; its size in bytes."""
-        path = folder / FILE
+        path = folder / SENDINGS_FILE
         arrays = {
             f"{name}:{part}": getattr(one, part)
             for name, one in blocks.items()
@@ -52,7 +52,7 @@ class Sendings:
     @staticmethod
     def load(folder: Path) -> dict[str, Sendings]:
         """Read the sendings by block name; empty where a run did not ask for the trace."""
-        path = folder / FILE
+        path = folder / SENDINGS_FILE
         if not path.exists():
             return {}
         try:

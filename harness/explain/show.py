@@ -6,22 +6,22 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator
 
-from harness.explain.argument import Step
+from harness.explain.argument import ArgumentStep
 from harness.explain.case import Case
-from harness.explain.page import Lines, explain_page
+from harness.explain.page import _Lines, explain_page
 from harness.report.result import WRONG_PAGES
 
 _WIDTH = 118
 _LABEL = 30
 
 
-def page_lines(lines: Lines) -> Iterator[str]:
+def page_lines(lines: _Lines) -> Iterator[str]:
     """What is known of one page, as lines."""
     for label, text in lines:
         yield f"{label:{_LABEL}}{text}"
 
 
-def step_lines(title: str, steps: Iterable[Step]) -> Iterator[str]:
+def step_lines(title: str, steps: Iterable[ArgumentStep]) -> Iterator[str]:
     """The argument as numbered lines below ``title``."""
     yield title
     for number, step in enumerate(steps, start=1):

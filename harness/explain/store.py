@@ -28,8 +28,8 @@ from harness.memory.record import Block
 from harness.memory.walk import NONE, FreeWalk, Kind
 from harness.verdict.judge import Judgement
 
-FILE: Final = "pages.npz"
-VERSION: Final = 1
+PAGES_FILE: Final = "pages.npz"
+_VERSION: Final = 1
 
 EQUAL: Final = "equal"
 SKIPPED: Final = "skipped"
@@ -40,10 +40,10 @@ WRONG: Final = "wrong: "
 #: No block has more pages (16 TiB): a larger number is a damaged file.
 _MOST_PAGES: Final = 1 << 32
 
-Bytes = npt.NDArray[np.uint8]
+_Bytes = npt.NDArray[np.uint8]
 #: What was looked at, by request id and point; the end is (0, "switch-over").
-Instant = tuple[int, str]
-END: Final[Instant] = (0, "switch-over")
+LookKey = tuple[int, str]
+LOOK_AT_END: Final[LookKey] = (0, "switch-over")
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,13 +54,13 @@ class KeptWalk:
     point: str
     zones: tuple[str, ...]
     types: tuple[str, ...]
-    kind: Bytes
-    order: Bytes
-    place: Bytes
+    kind: _Bytes
+    order: _Bytes
+    place: _Bytes
     """Zone in the upper half, migrate type in the lower."""
 
     @classmethod
-    def of(cls, instant: Instant, walk: FreeWalk) -> KeptWalk:
+    def of(cls, instant: LookKey, walk: FreeWalk) -> KeptWalk:
         """Pack a walk; zones beyond the fifteenth lose their name."""
         zone = np.minimum(walk.zone, 15).astype(np.uint8)
         place = np.where(walk.zone == NONE, 0xFF, zone << 4 | walk.migrate_type & 15).astype(np.uint8)
@@ -91,14 +91,14 @@ class KeptBlock:
     block: Block
     categories: tuple[str, ...]
     """The names of categories, by the number that :attr:`category` holds."""
-    category: Bytes
+    category: _Bytes
     request: npt.NDArray[np.int16]
     """Of the clearing that is in force: index into :attr:`Kept.requests`, -1: never cleared."""
     zero_source: Flags
     zero_destination: Flags
     hole: Flags | None = None
     sent: Flags | None = None
-    changed: Mapping[tuple[Instant, Instant], Flags] = field(default_factory=dict)
+    changed: Mapping[tuple[LookKey, LookKey], Flags] = field(default_factory=dict)
     """Between two instants at which digests were taken."""
 
     def category_of(self, page: int) -> str:
@@ -119,7 +119,7 @@ class Kept:
     requests: tuple[int, ...]
     """Ids of the requests whose answers cleared pages."""
     walks: tuple[KeptWalk, ...] = ()
-    missing: Mapping[Instant, str] = field(default_factory=dict)
+    missing: Mapping[LookKey, str] = field(default_factory=dict)
     """Walks that could not be made, and why."""
     record: str = "source.record"
     """The file that the device's record is in."""
@@ -128,8 +128,8 @@ class Kept:
     def of(
         cls,
         judgement: Judgement,
-        looks: Iterable[tuple[Instant, FreeWalk | Exception]],
-        changed: Mapping[tuple[Instant, Instant], Mapping[str, Flags]],
+        looks: Iterable[tuple[LookKey, FreeWalk | Exception]],
+        changed: Mapping[tuple[LookKey, LookKey], Mapping[str, Flags]],
         record: str = "source.record",
     ) -> Kept:
         """From the judgement, the walks in order, what changed in between, and the record's file."""
@@ -167,7 +167,7 @@ class Kept:
         """Write a new file; returns its size in bytes."""
         arrays: dict[str, npt.NDArray[Any]] = {}
         meta: dict[str, object] = {
-            "version": VERSION,
+            "version": _VERSION,
             "requests": list(self.requests),
             "record": self.record,
             "blocks": [_block_meta(number, kept, arrays) for number, kept in enumerate(self.blocks.values())],
@@ -188,8 +188,8 @@ class Kept:
         try:
             with zipfile.ZipFile(path) as file:
                 meta = json.loads(file.read("meta.json"))
-                if meta["version"] != VERSION:
-                    raise InputError(f"{path}: of version {meta['version']}, this program reads {VERSION}")
+                if meta["version"] != _VERSION:
+                    raise InputError(f"{path}: of version {meta['version']}, this program reads {_VERSION}")
 
                 def array(name: str) -> npt.NDArray[Any]:
                     with file.open(f"{name}.npy") as entry:
@@ -213,7 +213,7 @@ class Kept:
             ) from error
 
 
-def _pack(flags: Flags) -> Bytes:
+def _pack(flags: Flags) -> _Bytes:
     return np.packbits(flags, bitorder="little")
 
 
@@ -272,7 +272,7 @@ def _block(number: int, meta: Mapping[str, Any], array: Any) -> KeptBlock:
     )
 
 
-def _instant(pair: Sequence[Any]) -> Instant:
+def _instant(pair: Sequence[Any]) -> LookKey:
     request, point = pair
     return int(request), str(point)
 

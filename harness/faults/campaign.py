@@ -26,7 +26,7 @@ from typing import Final
 
 from harness.errors import MachineryError
 from harness.faults.catalogue import Fault
-from harness.faults.outcome import Ended, judge_control, judge_fault
+from harness.faults.outcome import RunEnd, judge_control, judge_fault
 from harness.invoke import start
 
 OUTCOMES: Final = "outcomes.jsonl"
@@ -36,7 +36,7 @@ _CONTROL: Final = "control:"
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class CampaignRun:
     """One run of the campaign: with a fault, or the control of a scenario (a run without a fault)."""
 
     scenario: str
@@ -54,7 +54,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CampaignRow:
     """What came of one job."""
 
     job: str
@@ -69,11 +69,11 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class CampaignReport:
     """What came of a campaign."""
 
-    faults: tuple[Row, ...]
-    controls: tuple[Row, ...]
+    faults: tuple[CampaignRow, ...]
+    controls: tuple[CampaignRow, ...]
     not_run: tuple[str, ...]
     """Faults that were left out: they show only under the other accelerator."""
 
@@ -101,7 +101,7 @@ class Report:
         }
 
 
-def _fault_entry(row: Row) -> Mapping[str, str]:
+def _fault_entry(row: CampaignRow) -> Mapping[str, str]:
     return {
         "id": row.job,
         "outcome": row.word,
@@ -113,20 +113,20 @@ def _fault_entry(row: Row) -> Mapping[str, str]:
     }
 
 
-def _control_word(row: Row) -> str:
+def _control_word(row: CampaignRow) -> str:
     return "ok" if row.word == "caught" else row.word
 
 
-def jobs_for(faults: Sequence[Fault]) -> list[Job]:
+def jobs_for(faults: Sequence[Fault]) -> list[CampaignRun]:
     """Controls first: a scenario that fails without a fault proves nothing about one."""
     files = {fault.scenario: fault.scenario_file for fault in faults}
-    controls = [Job(scenario, file) for scenario, file in files.items()]
-    return [*controls, *(Job(fault.scenario, fault.scenario_file, fault) for fault in faults)]
+    controls = [CampaignRun(scenario, file) for scenario, file in files.items()]
+    return [*controls, *(CampaignRun(fault.scenario, fault.scenario_file, fault) for fault in faults)]
 
 
-def clean_jobs_for(faults: Sequence[Fault]) -> list[Job]:
+def clean_jobs_for(faults: Sequence[Fault]) -> list[CampaignRun]:
     """As many runs as there are faults, and none of them with one: all have to come out right."""
-    return [Job(fault.scenario, fault.scenario_file, None, fault.id) for fault in faults]
+    return [CampaignRun(fault.scenario, fault.scenario_file, None, fault.id) for fault in faults]
 
 
 class Campaign:
@@ -140,7 +140,7 @@ class Campaign:
         folder: Path,
         key: str,
         accelerator: str,
-        say: Callable[[Row], None],
+        say: Callable[[CampaignRow], None],
         options: Sequence[str] = (),
     ) -> None:
         self._folder = folder
@@ -151,7 +151,7 @@ class Campaign:
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[str]] = set()
 
-    def run(self, wanted: Sequence[Job], *, jobs: int, not_run: Iterable[str] = ()) -> Report:
+    def run(self, wanted: Sequence[CampaignRun], *, jobs: int, not_run: Iterable[str] = ()) -> CampaignReport:
         """Run what has not been run yet; Ctrl-C ends what runs, and keeps what is done."""
         self._folder.mkdir(parents=True, exist_ok=True)
         rows = {row.job: row for row in self._read()}
@@ -173,15 +173,17 @@ class Campaign:
         clean = tuple(row for row in found if row.job.startswith(_CONTROL))
         controls = {row.scenario: row for row in clean}
         of_faults = [row for row in found if not row.job.startswith(_CONTROL)]
-        return Report(tuple(_proven(row, controls[row.scenario]) for row in of_faults), clean, tuple(not_run))
+        return CampaignReport(
+            tuple(_proven(row, controls[row.scenario]) for row in of_faults), clean, tuple(not_run)
+        )
 
-    def _one(self, job: Job) -> Row:
+    def _one(self, job: CampaignRun) -> CampaignRow:
         folder = self._new_folder(job)
         ended, seconds = self._freepage(job, folder)
         judged = judge_fault(job.fault, ended) if job.fault else judge_control(ended)
         if judged.word == "caught":
             shutil.rmtree(folder, ignore_errors=True)
-        row = Row(
+        row = CampaignRow(
             job.name,
             job.scenario,
             word=judged.word,
@@ -194,14 +196,14 @@ class Campaign:
         self._append(row)
         return row
 
-    def _new_folder(self, job: Job) -> Path:
+    def _new_folder(self, job: CampaignRun) -> Path:
         """A run folder is never used twice; one that an interrupted campaign left stays where it is."""
         number, stem = 1, job.name.replace(":", "-").replace("/", "-")
         while (folder := self._folder / f"{stem}-{number}").exists():
             number += 1
         return folder
 
-    def _freepage(self, job: Job, folder: Path) -> tuple[Ended, float]:
+    def _freepage(self, job: CampaignRun, folder: Path) -> tuple[RunEnd, float]:
         accelerator = self._accelerator
         if job.fault is not None and job.fault.accelerator != "any":
             accelerator = job.fault.accelerator
@@ -228,12 +230,12 @@ class Campaign:
             for process in self._running:
                 process.terminate()
 
-    def _append(self, row: Row) -> None:
+    def _append(self, row: CampaignRow) -> None:
         line = json.dumps({"key": self._key, **dataclasses.asdict(row)})
         with self._lock, (self._folder / OUTCOMES).open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
-    def _read(self) -> Iterable[Row]:
+    def _read(self) -> Iterable[CampaignRow]:
         """Outcomes of an earlier campaign over the same things; errors are tried again."""
         path = self._folder / OUTCOMES
         if not path.exists():
@@ -242,7 +244,7 @@ class Campaign:
             try:
                 data = json.loads(line)
                 key = data.pop("key")
-                row = Row(**data)
+                row = CampaignRow(**data)
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 raise MachineryError(
                     f"{path}:{number}: not an outcome of a campaign", hint="remove the file to begin anew"
@@ -251,29 +253,29 @@ class Campaign:
                 yield row
 
 
-def _proven(row: Row, control: Row) -> Row:
+def _proven(row: CampaignRow, control: CampaignRow) -> CampaignRow:
     """The row of a fault, as an error where its control failed: then nothing is proven."""
     if control.word == "caught" or row.word != "caught":
         return row
     return dataclasses.replace(row, word="error", rule="", why=f"its control went wrong: {control.why}")
 
 
-def ended_of(status: int, stdout: str, stderr: str) -> tuple[Ended, float]:
+def ended_of(status: int, stdout: str, stderr: str) -> tuple[RunEnd, float]:
     """How a run ended, from what it printed; and its seconds."""
     if not stdout.strip():
-        return Ended(status, error=stderr), 0.0
+        return RunEnd(status, error=stderr), 0.0
     from harness.report.result import Result
 
     result = Result.from_json(stdout)
     rules = tuple(dict.fromkeys(finding.rule for finding in result.findings))
-    ended = Ended(status, result.verdict, rules, result.expected, result.accelerator)
+    ended = RunEnd(status, result.verdict, rules, result.expected, result.accelerator)
     return ended, round(sum(result.phases.get(step, 0.0) for step in _STEPS), 1)
 
 
 _STEPS: Final = ("prepare", "lab", "boot", "load", "migrate", "judge", "check")
 
 
-def summarise(report: Report) -> list[str]:
+def summarise_campaign(report: CampaignReport) -> list[str]:
     """The matrix of faults and scenarios, and what became of each, as lines."""
     scenarios = list(dict.fromkeys(row.scenario for row in (*report.controls, *report.faults)))
     letters = {name: chr(ord("A") + number % 26) for number, name in enumerate(scenarios)}

@@ -24,9 +24,9 @@ from harness.errors import InputError, MachineryError
 
 Where: TypeAlias = Literal["qemu", "module"]
 #: What a run with the fault has to end with.  ``lost``: the fault kills a QEMU, or the guest.
-Outcome: TypeAlias = Literal["fail", "inconclusive", "lost"]
+_FaultEnd: TypeAlias = Literal["fail", "inconclusive", "lost"]
 #: Whose code is wrong, or what becomes wrong by it.
-Kind: TypeAlias = Literal[
+_FaultKind: TypeAlias = Literal[
     "dirty-log",
     "bitmap",
     "zero-page",
@@ -44,7 +44,7 @@ Kind: TypeAlias = Literal[
     "outcome",
     "harmless",
 ]
-Words: TypeAlias = Annotated[str, Field(min_length=1)]
+_Words: TypeAlias = Annotated[str, Field(min_length=1)]
 
 #: Where the campaign's own scenarios are; the others ship with the testbed.
 SCENARIOS = Path(str(resources.files("harness") / "faults" / "scenarios"))
@@ -58,20 +58,20 @@ class Fault(_Frozen):
     """One deliberate fault."""
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
-    what: Words
+    what: _Words
     """What is wrong, in one line."""
     stands_for: str = ""
     """The historic bug: a commit, a version of a series."""
     where: Where
-    kind: Kind
+    kind: _FaultKind
     ours: bool = True
     """In the code of this project; otherwise in upstream's."""
     accelerator: Literal["any", "tcg", "kvm"] = "any"
     """Under which it shows."""
-    scenario: Words
+    scenario: _Words
     """The scenario that must catch it: one of the campaign's own, or one that ships."""
-    verdict: Outcome = "fail"
-    rules: tuple[Words, ...] = ()
+    verdict: _FaultEnd = "fail"
+    rules: tuple[_Words, ...] = ()
     """The rules one of which has to be among the findings."""
     says: str = ""
     """``lost``: words that the error has to have in it."""

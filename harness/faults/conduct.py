@@ -10,7 +10,14 @@ from filelock import FileLock, Timeout
 
 from harness.errors import ExitCode, InputError
 from harness.events import EventStream
-from harness.faults.campaign import Campaign, Report, Row, clean_jobs_for, jobs_for, summarise
+from harness.faults.campaign import (
+    Campaign,
+    CampaignReport,
+    CampaignRow,
+    clean_jobs_for,
+    jobs_for,
+    summarise_campaign,
+)
 from harness.faults.catalogue import Catalogue, Fault, catalogue
 from harness.terminal import TerminalProgress, print_error
 from harness.toolchain import Toolchain
@@ -58,7 +65,7 @@ def conduct(
         raise InputError(
             f"another campaign is at work in {out}", hint="give --out a folder of its own"
         ) from None
-    return _status(report, chosen), report.document(), summarise(report)
+    return _status(report, chosen), report.document(), summarise_campaign(report)
 
 
 def _build(toolchain: Toolchain, chosen: Sequence[Fault]) -> str:
@@ -72,12 +79,12 @@ def _build(toolchain: Toolchain, chosen: Sequence[Fault]) -> str:
     return key_of(made=made, kernel=kernel.digest, harness=ours)
 
 
-def _say(row: Row) -> None:
+def _say(row: CampaignRow) -> None:
     detail = row.rule or row.why
     print_error(f"{row.word:7} {row.job}  {row.scenario}  {row.seconds:.0f} s  {detail}")
 
 
-def _status(report: Report, chosen: Sequence[Fault]) -> int:
+def _status(report: CampaignReport, chosen: Sequence[Fault]) -> int:
     known = {fault.id for fault in chosen if fault.known_missed}
     rows = [row for row in report.faults if row.job not in known]
     words = {row.word for row in (*rows, *report.controls)}

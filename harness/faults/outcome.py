@@ -16,11 +16,11 @@ from typing import Literal, TypeAlias
 from harness.errors import ExitCode
 from harness.faults.catalogue import Fault
 
-Word: TypeAlias = Literal["caught", "missed", "error"]
+_Word: TypeAlias = Literal["caught", "missed", "error"]
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class RunEnd:
     """How ``freepage run`` ended."""
 
     status: int
@@ -35,40 +35,42 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class FaultJudgement:
     """What a run says of a fault."""
 
-    word: Word
+    word: _Word
     rule: str = ""
     """The rule by which the fault was caught."""
     why: str = ""
     """How the run ended, if the fault was not caught."""
 
 
-def judge_fault(fault: Fault, ended: Ended) -> Judged:
+def judge_fault(fault: Fault, ended: RunEnd) -> FaultJudgement:
     """Whether the run has caught the fault that it was run with."""
     if not ended.verdict:
         if fault.verdict == "lost" and ended.status == ExitCode.ERROR and fault.says in ended.error:
-            return Judged("caught", "lost")
-        return Judged("error", why=_first_line(ended.error) or f"exit status {ended.status}")
+            return FaultJudgement("caught", "lost")
+        return FaultJudgement("error", why=_first_line(ended.error) or f"exit status {ended.status}")
     if ended.verdict == "fail":
         for rule in fault.rules:
             if rule in ended.rules:
-                return Judged("caught", rule)
-        return Judged("missed", why=f"failed by {', '.join(ended.rules)} only, which is not what it breaks")
+                return FaultJudgement("caught", rule)
+        return FaultJudgement(
+            "missed", why=f"failed by {', '.join(ended.rules)} only, which is not what it breaks"
+        )
     if ended.verdict == "inconclusive" == fault.verdict:
-        return Judged("caught", "inconclusive")
-    return Judged("missed", why=f"the verdict is {ended.verdict}")
+        return FaultJudgement("caught", "inconclusive")
+    return FaultJudgement("missed", why=f"the verdict is {ended.verdict}")
 
 
-def judge_control(ended: Ended) -> Judged:
+def judge_control(ended: RunEnd) -> FaultJudgement:
     """Whether a control (a run without a fault) ended as its scenario says."""
     if ended.verdict and ended.verdict == ended.expected:
-        return Judged("caught", ended.verdict)
+        return FaultJudgement("caught", ended.verdict)
     if not ended.verdict:
-        return Judged("error", why=_first_line(ended.error) or f"exit status {ended.status}")
+        return FaultJudgement("error", why=_first_line(ended.error) or f"exit status {ended.status}")
     rules = f" by {', '.join(ended.rules)}" if ended.rules else ""
-    return Judged("missed", why=f"the verdict is {ended.verdict}{rules}, expected {ended.expected}")
+    return FaultJudgement("missed", why=f"the verdict is {ended.verdict}{rules}, expected {ended.expected}")
 
 
 def _first_line(text: str) -> str:

@@ -40,7 +40,7 @@ from harness.guest.ports import PortOwner
 from harness.guest.replies import REPLIES, Hello, Plain, Reply
 
 #: Longest line in either direction, without its end.
-LONGEST: Final = 4095
+LONGEST_LINE: Final = 4095
 
 _NAK: Final = b"\x15"
 _CHUNK: Final = 65536
@@ -135,7 +135,7 @@ class GuestControl(PortOwner):
         with self._changed:
             self._number += 1
             call = _Call(self._number, f"{self._number} {' '.join(words)}\n".encode("ascii"))
-            if len(call.line) > LONGEST:
+            if len(call.line) > LONGEST_LINE:
                 raise ValueError(f"longer than a line: {verb}")
             self._calls[call.number] = call
             try:
@@ -200,14 +200,14 @@ class GuestControl(PortOwner):
             return
         *complete, rest = (connection.partial + data).split(b"\n")
         for line in complete:
-            if connection.overlong or len(line) > LONGEST:
+            if connection.overlong or len(line) > LONGEST_LINE:
                 self._strange(connection, line)
             elif line.strip(b"\r"):
                 self._line(connection, line.rstrip(b"\r"))
             connection.overlong = False
         # A line without an end costs no more memory than one with.
-        connection.overlong |= len(rest) > LONGEST
-        connection.partial = rest[: LONGEST + 1]
+        connection.overlong |= len(rest) > LONGEST_LINE
+        connection.partial = rest[: LONGEST_LINE + 1]
 
     def _closed(self, connection: _Connection) -> None:
         self._events.emit("control-closed", source=f"{connection.host}.control")

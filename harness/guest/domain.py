@@ -20,7 +20,7 @@ from uuid import UUID
 from harness.arch import HOST, Architecture
 from harness.errors import MachineryError
 from harness.guest.devices import (
-    Balloon,
+    BalloonDevice,
     Disk,
     DomainDevice,
     Interface,
@@ -64,7 +64,7 @@ class DomainSpec:
     vcpus: int
     machine: str
     accelerator: Accelerator
-    balloon: Balloon
+    balloon: BalloonDevice
     sockets: Sockets
     #: None: the guest has no network.
     nic: Nic | None

@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field
 _U64: Final = (1 << 64) - 1
 
 Count = Annotated[int, Field(strict=True, ge=0, le=_U64)]
-Word = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
-Text = Annotated[str, Field(max_length=512)]
+_Word = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+_Text = Annotated[str, Field(max_length=512)]
 
 
 class Reply(BaseModel):
@@ -29,7 +29,9 @@ class Plain(Reply):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    __pydantic_extra__: dict[str, Count | bool | Text | Annotated[list[Count], Field(max_length=4096)] | None]
+    __pydantic_extra__: dict[
+        str, Count | bool | _Text | Annotated[list[Count], Field(max_length=4096)] | None
+    ]
 
 
 class Nothing(Reply):
@@ -39,10 +41,10 @@ class Nothing(Reply):
 class Hello(Reply):
     """``ready`` and ``ping``: who the guest is.  A guest that does nothing else says only ``init``."""
 
-    init: Text = ""
+    init: _Text = ""
     protocol: Count = 0
-    driver: Text = ""
-    release: Text = ""
+    driver: _Text = ""
+    release: _Text = ""
     uptime_ms: Count = 0
     mem_total: Count = 0
     mem_free: Count = 0
@@ -54,11 +56,11 @@ class BadPage(Reply):
 
     page: Count
     word: Annotated[int, Field(strict=True, ge=0, lt=512)]
-    expected: Word
-    actual: Word
+    expected: _Word
+    actual: _Word
 
 
-class Pages(Reply):
+class PagesReply(Reply):
     """``load``, ``verify``, ``stop``, ``exercise``: what was read, and how much of it was wrong.
 
     ``freed`` counts the pages that a load wrote and gave back, ``steps`` those of
@@ -66,10 +68,10 @@ class Pages(Reply):
     fresh pages that did not come as zeros.
     """
 
-    kind: Text
+    kind: _Text
     pages: Count
     bad: Count
-    checksum: Word
+    checksum: _Word
     first_bad: BadPage | None
     seconds: Annotated[float, Field(ge=0)]
     freed: Count = 0
@@ -79,7 +81,7 @@ class Pages(Reply):
     nonzero: Count = 0
 
 
-class Owned(Pages):
+class ScriptPagesReply(PagesReply):
     """``pages-alloc``, ``pages-write``, ``pages-read``, ``pages-free``: the script's own pages.
 
     ``frames``: where the first of them are in the guest's memory.
@@ -88,7 +90,7 @@ class Owned(Pages):
     frames: list[Count] = Field(default=[], max_length=512)
 
 
-class Blocks(Reply):
+class MemoryBlocks(Reply):
     """``memory-offline``, ``memory-online``: memory blocks that changed, by number."""
 
     blocks: list[Count] = Field(max_length=1024)
@@ -105,7 +107,7 @@ class KernelLog(Reply):
     warnings: Count
     count: Count
     lost: Count
-    lines: list[Text]
+    lines: list[_Text]
 
 
 class Stats(Reply):
@@ -114,25 +116,25 @@ class Stats(Reply):
     mem_total: Count
     mem_free: Count
     mem_available: Count
-    module: dict[Text, Count | list[Count] | Text] | None
+    module: dict[_Text, Count | list[Count] | _Text] | None
 
 
-class Frames(Reply):
+class FrameList(Reply):
     """``frames``: a file in the guest with {page, frame} pairs of 64 bit words."""
 
-    path: Text
+    path: _Text
     pages: Count
 
 
-class Standing(Reply):
+class HeldWalk(Reply):
     """``held POINT``: the module stands there, on the request ``id``, after so many entries of its walk."""
 
-    point: Text
+    point: _Text
     id: Count
     entries: Count
 
 
-class Released(Reply):
+class WalkRelease(Reply):
     """``release``: whether anything stood, and goes on now."""
 
     released: bool
@@ -175,12 +177,12 @@ class Orders(Reply):
 
 REPLIES: Final[dict[str, type[Reply]]] = {
     "ping": Hello,
-    "load": Pages,
+    "load": PagesReply,
     "unload": Nothing,
-    "verify": Pages,
-    "stop": Pages,
-    "exercise": Pages,
-    "frames": Frames,
+    "verify": PagesReply,
+    "stop": PagesReply,
+    "exercise": PagesReply,
+    "frames": FrameList,
     "kmsg": KernelLog,
     "stats": Stats,
     "watch": Clock,
@@ -191,21 +193,21 @@ REPLIES: Final[dict[str, type[Reply]]] = {
     "poweroff": Nothing,
     "hold": Nothing,
     "unhold": Nothing,
-    "held": Standing,
-    "release": Released,
+    "held": HeldWalk,
+    "release": WalkRelease,
     "misbehave": Nothing,
     "tune": Nothing,
     "behave": Nothing,
     "take": Nothing,
-    "pages-alloc": Owned,
-    "pages-write": Owned,
-    "pages-read": Owned,
-    "pages-free": Owned,
+    "pages-alloc": ScriptPagesReply,
+    "pages-write": ScriptPagesReply,
+    "pages-read": ScriptPagesReply,
+    "pages-free": ScriptPagesReply,
     "driver-unbind": Nothing,
     "driver-bind": Nothing,
-    "memory-offline": Blocks,
+    "memory-offline": MemoryBlocks,
     "memory-offline-begin": Nothing,
-    "memory-online": Blocks,
+    "memory-online": MemoryBlocks,
     "reboot": Nothing,
     "kexec": Nothing,
 }

@@ -107,7 +107,7 @@ def _draws(seed: int, writer: int, steps: int, blocks: int) -> tuple[formula.Wor
 def review(image: Path, seed: int, size: int, patience: int, writers: Writers) -> DiskReview:
     """Hold an image of ``size`` bytes against what its writers were told."""
     depth = len(writers.steps)
-    words = np.fromfile(image, "<u8", count=size // 8).reshape(-1, formula.WORDS)
+    words = np.fromfile(image, "<u8", count=size // 8).reshape(-1, formula.WORDS_PER_PAGE)
     wrong: list[WrongBlock] = []
     for writer in range(depth):
         wrong += _wrong_of(words, seed, writer, writers)

@@ -34,7 +34,7 @@ def capability_cache() -> Path:
     return Path(root).absolute() / "libvirt" / f"{kvm}-{os.uname().release}"
 
 
-def load(kept: Path, private: Path) -> None:
+def load_capabilities(kept: Path, private: Path) -> None:
     """Give a daemon its copies."""
     private.mkdir(parents=True, exist_ok=True)
     for file in kept.glob(_PATTERN):

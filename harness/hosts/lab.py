@@ -37,7 +37,7 @@ from harness.hosts.enter import inside_lab
 from harness.hosts.interface import Ends, Nic, Site, Sockets, Through
 from harness.hosts.kernel import Mount
 from harness.hosts.lab_qemu import LabQemu
-from harness.hosts.libvirtd import CERTIFICATES, HUGEPAGES, Daemon, Program, find_program
+from harness.hosts.libvirtd import CERTIFICATES, HUGEPAGES, LibvirtDaemon, Program, find_libvirt
 from harness.hosts.obituary import Obituaries
 from harness.hosts.room import ROOM
 from harness.hosts.space import Space, background
@@ -74,7 +74,9 @@ class LabHost:
         self.log_dir = folders.logs
         self._events = events
         self._space = Space(name)
-        self._daemon = Daemon(program, self._space, folders.own / "libvirt", folders.memory, folders.logs)
+        self._daemon = LibvirtDaemon(
+            program, self._space, folders.own / "libvirt", folders.memory, folders.logs
+        )
         self._connection: Future[libvirt.virConnect] | None = None
         self._network: Future[Nic] | None = None
         self._relay_process: subprocess.Popen[bytes] | None = None
@@ -175,7 +177,7 @@ class LabHost:
 
     def _start(self) -> libvirt.virConnect:
         self._daemon.prepare()
-        capscache.load(capscache.capability_cache(), self._daemon.capabilities)
+        capscache.load_capabilities(capscache.capability_cache(), self._daemon.capabilities)
         self._daemon.start(self._daemon_ended)
         connection = self._open()
         self._events.emit("host-ready", source=self.name, uri=self.uri)
@@ -310,7 +312,7 @@ class Lab:
     def __enter__(self) -> Lab:
         if not inside_lab():
             raise MachineryError("not in a lab", hint="harness.hosts.enter.enter() makes one")
-        program = find_program()
+        program = find_libvirt()
         with contextlib.ExitStack() as stack:
             stack.enter_context(Obituaries(self._events))
             self.runtime_dir.mkdir(mode=0o700)
@@ -334,7 +336,7 @@ class Lab:
                     text="no access to /dev/net/tun: the guest's frames go through a relay instead of a tap",
                 )
             spaces = [host.space for host in self._hosts]
-            network = background(lambda: netns.build(spaces, self._bandwidth, tap=tap), "network")
+            network = background(lambda: netns.build_network(spaces, self._bandwidth, tap=tap), "network")
             for index, host in enumerate(self._hosts):
                 host.attach(network, index)
             self._stack = stack.pop_all()

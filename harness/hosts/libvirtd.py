@@ -102,7 +102,7 @@ class Program:
         return self.path.name
 
 
-def find_program() -> Program:
+def find_libvirt() -> Program:
     """The daemon to start, or an error that says what to install."""
     search = os.pathsep.join([*_PROGRAM_FOLDERS, os.environ.get("PATH", "")])
     for name in ("libvirtd", "virtqemud"):
@@ -129,7 +129,7 @@ def find_program() -> Program:
     return Program(Path(found), driver)
 
 
-class Daemon:
+class LibvirtDaemon:
     """A libvirt daemon in its host's space.  ``folder`` is the host's own, in memory."""
 
     def __init__(self, program: Program, space: Space, folder: Path, memory: Path, logs: Path) -> None:

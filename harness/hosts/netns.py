@@ -69,7 +69,7 @@ def can_open_tun() -> bool:
     return True
 
 
-def build(spaces: Sequence[Space], bandwidth: int | None, *, tap: bool) -> tuple[Nic, ...]:
+def build_network(spaces: Sequence[Space], bandwidth: int | None, *, tap: bool) -> tuple[Nic, ...]:
     """Make all links; returns how the guest's NIC is attached to each host."""
     # Costs 0.1 s, and the daemons are starting meanwhile.
     from pyroute2.iproute.linux import IPRoute
@@ -103,7 +103,7 @@ def build(spaces: Sequence[Space], bandwidth: int | None, *, tap: bool) -> tuple
 
 
 def _inside(route_type: Any, address: str, bandwidth: int | None, *, tap: bool) -> Callable[[], Nic]:
-    """The part of :func:`build` that is done in a host's namespaces."""
+    """The part of :func:`build_network` that is done in a host's namespaces."""
 
     def work() -> Nic:
         with route_type() as route:

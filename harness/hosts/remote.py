@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING, Final
 from harness.errors import InputError
 from harness.events import EventStream
 from harness.hosts.remote_deputy import DeputyClient
-from harness.hosts.remote_fit import RECORDS_ROOM, common_parent, demand_memory
+from harness.hosts.remote_fit import RECORDS_ROOM, common_parent, demand_machine_memory
 from harness.hosts.remote_host import RemoteHost
-from harness.hosts.remote_memory import ORACLE, Shared
+from harness.hosts.remote_memory import ORACLE, LookContext
 from harness.hosts.remote_ssh import SshConnection
 from harness.scenario.remote_uri import RemoteUri
 
@@ -76,7 +76,7 @@ class RemotePair:
         with contextlib.ExitStack() as stack:
             runtime_dir = Path(tempfile.mkdtemp(prefix="fp-"))
             stack.callback(shutil.rmtree, runtime_dir, ignore_errors=True)
-            shared = Shared(secrets.token_bytes(32))
+            shared = LookContext(secrets.token_bytes(32))
             hosts = []
             for name, side in (("source", remote.source), ("destination", remote.destination)):
                 with events.step("connect", host=name, to=RemoteUri.parse(side.uri).place) as step:
@@ -101,7 +101,7 @@ class RemotePair:
         """Raise unless a guest of this size fits on both."""
         for host in self._hosts:
             available = host.facts.memory_available
-            demand_memory(available, memory, MEMORY_MARGIN, host.name, host.remote.place)
+            demand_machine_memory(available, memory, MEMORY_MARGIN, host.name, host.remote.place)
 
     def make_folders(self, needed: int) -> None:
         """Make the run's folder on both, with room for ``needed`` bytes of files."""
@@ -148,7 +148,7 @@ def connect_host(
     side: RemoteSide,
     config: Path | None,
     runtime_dir: Path,
-    shared: Shared,
+    shared: LookContext,
     events: EventStream,
     stack: contextlib.ExitStack,
 ) -> RemoteHost:

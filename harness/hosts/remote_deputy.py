@@ -22,14 +22,14 @@ from typing import IO, Final
 from harness.deputy import wire
 from harness.errors import DeadlineExceeded, HostLost, MachineryError
 from harness.events import Deadline
-from harness.hosts.remote_ssh import CONNECT_SECONDS, SshConnection
+from harness.hosts.remote_ssh import SSH_SECONDS, SshConnection
 
 #: Its keeper gives up after a minute of silence.
 _SIGN_OF_LIFE_SECONDS: Final = 10.0
 #: No call of ours takes longer: the largest guest's digests, on a slow machine.
 _CALL_SECONDS: Final = 900.0
 
-Answer = tuple[Mapping[str, object], bytes]
+_Answer = tuple[Mapping[str, object], bytes]
 
 
 def archive() -> bytes:
@@ -53,7 +53,7 @@ class DeputyClient:
         self.name = name
         self._ssh = ssh
         self._lock = threading.Lock()
-        self._waiting: dict[int, Future[Answer]] = {}
+        self._waiting: dict[int, Future[_Answer]] = {}
         self._numbers = itertools.count(1)
         self._bytes: dict[tuple[str, str], int] = {}
         self._lost = threading.Event()
@@ -69,7 +69,7 @@ class DeputyClient:
         hello: Future[wire.Frame | None] = Future()
         threading.Thread(target=_read_hello, args=(self._ssh.stdout, hello), daemon=True).start()
         try:
-            frame = hello.result(2 * CONNECT_SECONDS)
+            frame = hello.result(2 * SSH_SECONDS)
         except (wire.WireError, FutureTimeout) as error:
             raise MachineryError(
                 f"{self._ssh.uri.place} answers, but not as our program does: {error or 'in time'}",
@@ -86,7 +86,7 @@ class DeputyClient:
         purpose: str = "other",
         deadline: Deadline | None = None,
         **what: object,
-    ) -> Answer:
+    ) -> _Answer:
         """Have something done.  ``purpose``: under what its bytes are counted.
 
         Raises :class:`MachineryError` with the deputy's words if it could not be done,
@@ -94,7 +94,7 @@ class DeputyClient:
         """
         number = next(self._numbers)
         frame = wire.pack({"id": number, "verb": verb, **what}, payload)
-        future: Future[Answer] = Future()
+        future: Future[_Answer] = Future()
         with self._lock:
             self._waiting[number] = future
         self._send(frame)

@@ -31,7 +31,7 @@ class Room(BaseModel):
     free: int
 
 
-class Facts(BaseModel):
+class DeputyFacts(BaseModel):
     """What a deputy says of its machine."""
 
     model_config = ConfigDict(frozen=True, strict=True)
@@ -49,7 +49,7 @@ class Facts(BaseModel):
     kvm: str
 
     @classmethod
-    def of(cls, answer: Mapping[str, object], place: str) -> Facts:
+    def of(cls, answer: Mapping[str, object], place: str) -> DeputyFacts:
         """Check the facts, which come from another machine, and build this from them."""
         try:
             return cls.model_validate({key: answer.get(key) for key in cls.model_fields})
@@ -58,7 +58,7 @@ class Facts(BaseModel):
             raise MachineryError(f"what {place} says of itself makes no sense: {first['msg']}") from None
 
 
-def demand_machine(facts: Facts, uri: RemoteUri) -> None:
+def demand_machine(facts: DeputyFacts, uri: RemoteUri) -> None:
     """Raise unless this machine, and this user on it, can be a host at all."""
     if facts.arch != HOST.name:
         raise InputError(f"{uri.place} is a {facts.arch} machine; guests here are for {HOST.name}")
@@ -97,7 +97,7 @@ def no_libvirt(sockets: Mapping[str, str], uri: RemoteUri) -> InputError:
     )
 
 
-def demand_memory(available: int, memory: int, margin: int, name: str, place: str) -> None:
+def demand_machine_memory(available: int, memory: int, margin: int, name: str, place: str) -> None:
     """Raise unless a guest of this size fits."""
     if memory + margin > available:
         raise InputError(
@@ -107,7 +107,7 @@ def demand_memory(available: int, memory: int, margin: int, name: str, place: st
         )
 
 
-def common_parent(hosts: Sequence[tuple[str, Facts]], needed: int) -> str:
+def common_parent(hosts: Sequence[tuple[str, DeputyFacts]], needed: int) -> str:
     """A folder that every host has, with room for the run's own and leave to start programs from it.
 
     The same on all of them: a migration through a forwarded socket has one name for it on both sides.
@@ -134,7 +134,7 @@ def _describe(room: Room) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Daemon:
+class DaemonFacts:
     """What a libvirt daemon says of its host."""
 
     host_uuid: str
@@ -144,7 +144,7 @@ class Daemon:
     owner: tuple[int, int] | None
 
     @classmethod
-    def of(cls, capabilities: str) -> Daemon:
+    def of(cls, capabilities: str) -> DaemonFacts:
         """Read the daemon's capabilities (XML)."""
         root = ET.fromstring(capabilities)  # noqa: S314 - expat of a Python that bounds entities
         models, owner = [], None

@@ -13,8 +13,8 @@ from harness.events import EventStream
 from harness.hosts.interface import Ends, Site, Sockets, Through
 from harness.hosts.remote_deputy import DeputyClient
 from harness.hosts.remote_files import bring, fetch
-from harness.hosts.remote_fit import Daemon, Facts, demand_machine, no_libvirt, working_socket
-from harness.hosts.remote_memory import ORACLE, Shared
+from harness.hosts.remote_fit import DaemonFacts, DeputyFacts, demand_machine, no_libvirt, working_socket
+from harness.hosts.remote_memory import ORACLE, LookContext
 from harness.hosts.remote_qemu import RemoteQemu, find_qemu
 from harness.hosts.remote_ssh import SshConnection
 from harness.scenario.remote_uri import RemoteUri
@@ -38,7 +38,7 @@ class RemoteHost:
         ssh: SshConnection,
         deputy: DeputyClient,
         runtime_dir: Path,
-        shared: Shared,
+        shared: LookContext,
         events: EventStream,
     ) -> None:
         self.name = name
@@ -51,8 +51,8 @@ class RemoteHost:
         self._shared = shared
         self._events = events
         self._connection: libvirt.virConnect | None = None
-        self._facts: Facts | None = None
-        self._daemon: Daemon | None = None
+        self._facts: DeputyFacts | None = None
+        self._daemon: DaemonFacts | None = None
         self._folder = ""
         self._placed: dict[Path, str] = {}
         self._guest_log: tuple[str, Path] | None = None
@@ -64,13 +64,13 @@ class RemoteHost:
         return str(self.remote)
 
     @property
-    def facts(self) -> Facts:
+    def facts(self) -> DeputyFacts:
         """What the deputy says of the machine."""
         assert self._facts is not None
         return self._facts
 
     @property
-    def daemon(self) -> Daemon:
+    def daemon(self) -> DaemonFacts:
         """What libvirt says of the machine."""
         assert self._daemon is not None
         return self._daemon
@@ -90,16 +90,16 @@ class RemoteHost:
     def examine(self) -> None:
         """Connect to libvirt there; raises, in words, if anything is missing."""
         header, _ = self.deputy.call("facts", session=self.remote.session)
-        self._facts = Facts.of(header, self.remote.place)
+        self._facts = DeputyFacts.of(header, self.remote.place)
         demand_machine(self._facts, self.remote)
         header, _ = self.deputy.call("greet")
         self._ssh.demand_forwarding(str(header.get("path")), self._runtime_dir / "greeter.sock")
         self._ssh.forward_here(self._runtime_dir / "libvirt.sock", self._libvirt_socket(self._facts))
         self.deputy.call("key", self._shared.key)
         self._connection = self._open()
-        self._daemon = Daemon.of(self._connection.getCapabilities())
+        self._daemon = DaemonFacts.of(self._connection.getCapabilities())
 
-    def _libvirt_socket(self, facts: Facts) -> str:
+    def _libvirt_socket(self, facts: DeputyFacts) -> str:
         if self.remote.socket is not None:
             header, _ = self.deputy.call("try-socket", path=self.remote.socket)
             named = {self.remote.socket: str(header.get("problem"))}

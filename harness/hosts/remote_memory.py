@@ -43,7 +43,7 @@ _UNKNOWN: Final = (bytes(DIGEST_BYTES), b"")
 
 
 @dataclass(frozen=True, eq=False)
-class Shared:
+class LookContext:
     """What the looks (sets of digests) of one run have in common, on both hosts."""
 
     #: Of the digests; the deputies have it as well.
@@ -117,7 +117,7 @@ class RemoteDigests:
 class RemoteImage:
     """One RAMBlock of a QEMU over there."""
 
-    def __init__(self, deputy: DeputyClient, number: int, name: str, size: int, shared: Shared) -> None:
+    def __init__(self, deputy: DeputyClient, number: int, name: str, size: int, shared: LookContext) -> None:
         self.deputy = deputy
         self.key = shared.key
         self.name = name

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from harness.errors import MachineryError
 from harness.hosts.remote_deputy import DeputyClient
-from harness.hosts.remote_memory import ORACLE, RemoteImage, Shared
+from harness.hosts.remote_memory import ORACLE, LookContext, RemoteImage
 from harness.memory.access import Image
 from harness.memory.qemu_ram import BlockPlace
 
@@ -20,7 +20,7 @@ class RemoteQemu:
     pid: int
     words: tuple[str, ...]
     deputy: DeputyClient
-    shared: Shared
+    shared: LookContext
 
     @property
     def here(self) -> bool:
@@ -60,7 +60,7 @@ def _places(blocks: Sequence[BlockPlace]) -> list[list[object]]:
     return [[block.name, block.address, block.used] for block in blocks]
 
 
-def find_qemu(deputy: DeputyClient, monitor: str, shared: Shared) -> RemoteQemu:
+def find_qemu(deputy: DeputyClient, monitor: str, shared: LookContext) -> RemoteQemu:
     """The QEMU whose monitor has this path over there."""
     header, _ = deputy.call("find")
     found = header.get("processes")

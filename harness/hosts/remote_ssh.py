@@ -29,7 +29,7 @@ from harness.hosts import kernel
 from harness.scenario.remote_uri import RemoteUri
 
 #: Seconds until a host must have answered, and after which a silent one is given up.
-CONNECT_SECONDS: Final = 20
+SSH_SECONDS: Final = 20
 ALIVE_EVERY: Final = 5
 ALIVE_TIMES: Final = 4
 
@@ -37,7 +37,7 @@ _OPTIONS: Final = (
     "BatchMode=yes",
     "StrictHostKeyChecking=yes",
     "UpdateHostKeys=no",
-    f"ConnectTimeout={CONNECT_SECONDS}",
+    f"ConnectTimeout={SSH_SECONDS}",
     f"ServerAliveInterval={ALIVE_EVERY}",
     f"ServerAliveCountMax={ALIVE_TIMES}",
     "ControlMaster=yes",
@@ -203,7 +203,7 @@ class SshConnection:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=CONNECT_SECONDS,
+            timeout=SSH_SECONDS,
             check=False,
         )
         if done.returncode != 0:
@@ -215,7 +215,7 @@ class SshConnection:
         self.forward_there(f"{greeter}.there", here.with_suffix(".there"))
         self.forward_here(here, greeter)
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-            client.settimeout(CONNECT_SECONDS)
+            client.settimeout(SSH_SECONDS)
             try:
                 client.connect(str(here))
                 heard = client.recv(1)

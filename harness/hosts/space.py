@@ -20,17 +20,17 @@ from typing import TypeVar
 from harness.hosts import kernel
 from harness.hosts.kernel import Namespace
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
-def background(work: Callable[[], T], name: str) -> Future[T]:
+def background(work: Callable[[], _T], name: str) -> Future[_T]:
     """Start ``work`` in a thread that nobody has to wait for, not even the end of the process."""
-    future: Future[T] = Future()
+    future: Future[_T] = Future()
     threading.Thread(target=_settle, args=(future, work), name=name, daemon=True).start()
     return future
 
 
-def _settle(future: Future[T], work: Callable[[], T]) -> None:
+def _settle(future: Future[_T], work: Callable[[], _T]) -> None:
     try:
         result = work()
     except BaseException as error:
@@ -68,11 +68,11 @@ class Space:
         """A descriptor of the network namespace, to move links into it."""
         return self._network.result()
 
-    def submit(self, work: Callable[[], T]) -> Future[T]:
+    def submit(self, work: Callable[[], _T]) -> Future[_T]:
         """Have ``work`` done in the namespaces; calls are done one after the other."""
-        future: Future[T] = Future()
+        future: Future[_T] = Future()
 
-        def inside() -> T:
+        def inside() -> _T:
             # Where the namespaces could not be made, nothing is done in those of the lab instead.
             self._network.result()
             return work()
@@ -80,7 +80,7 @@ class Space:
         self._work.put(lambda: _settle(future, inside))
         return future
 
-    def run(self, work: Callable[[], T]) -> T:
+    def run(self, work: Callable[[], _T]) -> _T:
         """Do ``work`` in the namespaces and return what it returns."""
         return self.submit(work).result()
 

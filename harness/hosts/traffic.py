@@ -21,7 +21,7 @@ _PORT: Final = 9
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
+class TrafficRate:
     """So many datagrams at once, each of so many bytes; and the pause after them, in seconds."""
 
     burst: int
@@ -30,17 +30,17 @@ class Rate:
 
 
 #: Some 6000 whole frames a second, a third of a slow CPU.
-DENSE: Final = Rate(64, 1400, 0.01)
+DENSE: Final = TrafficRate(64, 1400, 0.01)
 #: Twenty a second: of 256 buffers the guest gave each away twelve seconds before it is written to, and
 #: a migration that takes less has sent most of them before.  And so small that its driver copies them,
 #: and writes nothing to those pages itself (GOOD_COPY_LEN in the kernel's drivers/net/virtio_net.c).
-SPARSE: Final = Rate(1, 64, 0.05)
+SPARSE: Final = TrafficRate(1, 64, 0.05)
 
 
 class Traffic:
     """Context manager: while it is entered, a thread sends datagrams to ``address``."""
 
-    def __init__(self, address: str, rate: Rate = DENSE) -> None:
+    def __init__(self, address: str, rate: TrafficRate = DENSE) -> None:
         self._address = (address, _PORT)
         self._rate = rate
         self._over = threading.Event()

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 PAGE: Final = 4096
-WORDS: Final = PAGE // 8
+WORDS_PER_PAGE: Final = PAGE // 8
 
 #: What ``dma`` reads at a time, in pages.
 PIECE: Final = 16
@@ -47,7 +47,7 @@ Generations = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
+class VerifyAnswer:
     """What ``verify`` must answer; the checksum is written as the guest writes it."""
 
     pages: int
@@ -67,7 +67,7 @@ def _keys(seed: int, pages: Words, generations: Words) -> Words:
     return np.uint64(seed & _MASK) ^ (pages * np.uint64(_GOLDEN)) ^ (generations * np.uint64(_GENERATION))
 
 
-_STRIDES: Final = np.arange(1, WORDS + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
+_STRIDES: Final = np.arange(1, WORDS_PER_PAGE + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
 
 
 def page_words(seed: int, page: int, generation: int) -> Words:
@@ -216,16 +216,18 @@ def pieces_held(seed: int, pieces: int, steps: int) -> Words:
     return held
 
 
-def expected_pieces(seed: int, pieces: int, steps: int) -> Expected:
+def expected_pieces(seed: int, pieces: int, steps: int) -> VerifyAnswer:
     """What ``dma`` must find in so many pieces after ``steps`` steps."""
     inside = np.arange(PIECE, dtype=np.uint64)
     held = pieces_held(seed, pieces, steps)
     came = (held[:, np.newaxis] * np.uint64(PIECE) + inside).ravel()
     places = np.arange(len(came), dtype=np.uint64)
-    return Expected(len(came), checksum(DISK_SEED, places, np.zeros_like(places), holding=came))
+    return VerifyAnswer(len(came), checksum(DISK_SEED, places, np.zeros_like(places), holding=came))
 
 
-def expected(seed: int, generations: Generations) -> Expected:
+def expected(seed: int, generations: Generations) -> VerifyAnswer:
     """What a guest must find in its pages, by the generation of each; FREED where it has none."""
     pages = np.flatnonzero(generations != FREED)
-    return Expected(len(pages), checksum(seed, pages.astype(np.uint64), generations[pages].astype(np.uint64)))
+    return VerifyAnswer(
+        len(pages), checksum(seed, pages.astype(np.uint64), generations[pages].astype(np.uint64))
+    )

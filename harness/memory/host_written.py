@@ -33,7 +33,7 @@ from harness.memory.registered import (
     STEAL_TIME,
     VCPU_TIME,
     WALL_CLOCK,
-    Registered,
+    HostStructure,
 )
 from harness.units import PAGE_SIZE
 
@@ -69,7 +69,7 @@ class Page:
 
 def name_of(
     page: Page,
-    structures: Iterable[Registered],
+    structures: Iterable[HostStructure],
     guids: tuple[bytes, bytes] | None = None,
     *,
     vcpus: int = 1,
@@ -159,7 +159,7 @@ _SHAPES: Final[Mapping[str, Callable[[bytes, bytes], bool]]] = {
 
 def named_pages(
     pages: Iterable[Page],
-    structures: Iterable[Registered],
+    structures: Iterable[HostStructure],
     guids: tuple[bytes, bytes] | None = None,
     *,
     vcpus: int = 1,

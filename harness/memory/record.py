@@ -37,8 +37,8 @@ from harness.units import PAGE_SIZE
 
 _HEADER = struct.Struct("<4sIQQ64sQQQ")
 _MAGIC = b"FPIR"
-ACCEPT, SENT, END, REQUEST, BLOCKS = 1, 2, 3, 4, 5
-_NAMES = {ACCEPT: "ACCEPT", SENT: "SENT", END: "END", REQUEST: "REQUEST", BLOCKS: "BLOCKS"}
+ACCEPT, SENT, END, _REQUEST, BLOCKS = 1, 2, 3, 4, 5
+_NAMES = {ACCEPT: "ACCEPT", SENT: "SENT", END: "END", _REQUEST: "REQUEST", BLOCKS: "BLOCKS"}
 
 #: Upstream's hints have no request; QEMU records them under this, plus the command id.
 HINT_ID = 0xFFFFFFFF << 32
@@ -187,7 +187,7 @@ def _raw_records(file: BinaryIO, name: str) -> Iterator[_Raw]:
             raise MachineryError(f"{where}: not a record of this version (magic {magic!r}, type {kind})")
         where += f" ({_NAMES[kind]})"
         words = -(-pages // 64) * 8
-        expected = {ACCEPT: 2 * words, SENT: words, REQUEST: 0}.get(kind)
+        expected = {ACCEPT: 2 * words, SENT: words, _REQUEST: 0}.get(kind)
         if pages > _MOST_PAGES or length > (_MOST_JSON if expected is None else expected):
             raise MachineryError(f"{where}: implausible: {pages} pages, payload of {length} bytes")
         if expected is not None and length != expected:
@@ -260,7 +260,7 @@ class _Builder:
             raise raw.fail("comes after END")
         if raw.kind == BLOCKS:
             self.blocks[raw.block] = _block(raw)
-        elif raw.kind == REQUEST:
+        elif raw.kind == _REQUEST:
             self.log.append(Request(raw.id, raw.generation, raw.start, raw.pages))
         elif raw.kind == ACCEPT:
             if raw.start + raw.pages > self.known(raw).pages:

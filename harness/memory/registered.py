@@ -27,7 +27,7 @@ SIZES: Final = {WALL_CLOCK: 12, VCPU_TIME: 32, STEAL_TIME: 64, PV_EOI: 4, ASYNC_
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Registered:
+class HostStructure:
     """One structure: what it is, and its guest physical address in bytes."""
 
     name: str
@@ -50,38 +50,38 @@ _REGISTERS: Final = {
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceFinding:
     """What one source says."""
 
     name: str
-    structures: frozenset[Registered]
+    structures: frozenset[HostStructure]
     knows: frozenset[str]
     """The kinds of structure that it can tell of: one that it does not name is not registered."""
 
 
-def from_registers(cpus: Sequence[Mapping[str, int | None]]) -> Source:
+def from_registers(cpus: Sequence[Mapping[str, int | None]]) -> SourceFinding:
     """What the KVM registers of every processor say; a register that is None does not exist."""
     found = frozenset(
-        Registered(name, value & mask)
+        HostStructure(name, value & mask)
         for registers in cpus
         for register, (name, used, mask) in _REGISTERS.items()
         if (value := registers.get(register)) is not None and value & mask and (not used or value & used)
     )
-    return Source("registers", found, frozenset(name for name, _, _ in _REGISTERS.values()))
+    return SourceFinding("registers", found, frozenset(name for name, _, _ in _REGISTERS.values()))
 
 
 @dataclass(frozen=True)
 class Registrations:
     """What is registered, and who says so."""
 
-    structures: frozenset[Registered]
+    structures: frozenset[HostStructure]
     by: tuple[str, ...] = ()
     """``registers``, ``kernel``; none: nobody could tell."""
-    unconfirmed: frozenset[Registered] = frozenset()
+    unconfirmed: frozenset[HostStructure] = frozenset()
     """Named by one source and not by another that could tell, and so not believed."""
 
 
-def agreed(sources: Sequence[Source]) -> Registrations:
+def agreed(sources: Sequence[SourceFinding]) -> Registrations:
     """The structures that are named by every source which can know of them."""
     everything = frozenset().union(*(source.structures for source in sources))
     common = frozenset(

@@ -38,7 +38,7 @@ _TURN_SECONDS: Final = 2.0
 SWITCH_OVER: Final = frozenset({"pre-switchover", "device"})
 
 
-class Script(Moments, Protocol):
+class FollowedScript(Moments, Protocol):
     """What is done while the guest migrates; :class:`harness.script.runner.ScriptRunner` in a run."""
 
     def answered(self, item: Completion) -> None:
@@ -72,7 +72,7 @@ class Follower(ABC):
     All methods run in the main thread.
     """
 
-    def __init__(self, inbox: Inbox, holds: Holds, script: Script) -> None:
+    def __init__(self, inbox: Inbox, holds: Holds, script: FollowedScript) -> None:
         self._inbox = inbox
         self._holds = holds
         self._script = script

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from harness.scenario.mode import Mode, Setting, settings_of
+from harness.scenario.mode import Mode, ModeSetting, settings_of
 
 if TYPE_CHECKING:
     from harness.scenario.load import Migration
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 NO_LIMIT: Final = 1 << 50
 
 #: Leave shared memory in files with names where it is.  No key of the migration's: it goes with the guest.
-IGNORE_SHARED: Final = Setting(Mode("x-ignore-shared"))
+IGNORE_SHARED: Final = ModeSetting(Mode("x-ignore-shared"))
 
 
 @dataclass(frozen=True, slots=True)
 class Modes:
     """What one migration has switched on."""
 
-    settings: tuple[Setting, ...] = ()
+    settings: tuple[ModeSetting, ...] = ()
     #: Bytes a second; None: no limit.
     bandwidth: int | None = None
 

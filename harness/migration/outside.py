@@ -20,11 +20,11 @@ from typing import TypeAlias
 from harness.errors import MachineryError
 from harness.memory.access import Image
 from harness.memory.image import Flags
-from harness.memory.registered import Source
+from harness.memory.registered import SourceFinding
 from harness.memory.walk import (
     FreeWalk,
     GuestMemory,
-    Kernel,
+    KernelLayout,
     TornError,
     WalkError,
     find_kernel,
@@ -45,7 +45,7 @@ class OutsideWalk:
         self._ranges = ranges
         self._stack = ExitStack()
         self._pool = self._stack.enter_context(ThreadPoolExecutor(1, "find-kernel"))
-        self._kernel: Future[Kernel] | None = None
+        self._kernel: Future[KernelLayout] | None = None
 
     @classmethod
     def begin(cls, images: Mapping[str, Image], ranges: Mapping[str, Sequence[Range]]) -> OutsideWalk:
@@ -90,7 +90,7 @@ class OutsideWalk:
         except WalkError as error:
             return error
 
-    def registered(self) -> Source | None:
+    def registered(self) -> SourceFinding | None:
         """What the kernel has for its hypervisor to write; None if it cannot be told."""
         assert self._kernel is not None
         try:

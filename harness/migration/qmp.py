@@ -44,7 +44,7 @@ from harness.errors import DeadlineExceeded, GuestLost, MachineryError
 from harness.events import Deadline, EventStream
 from harness.migration.transcript import Transcript
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 #: The event that a listener gets when the monitor's other end is gone.
 CLOSED = "MONITOR_CLOSED"
@@ -134,7 +134,7 @@ class MonitorLoop:
         self._thread.start()
         return self
 
-    def run(self, work: Coroutine[Any, Any, T], seconds: float, what: str) -> T:
+    def run(self, work: Coroutine[Any, Any, _T], seconds: float, what: str) -> _T:
         """Run ``work`` in the loop and wait for it, ``seconds`` at most."""
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:

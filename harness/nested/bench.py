@@ -5,16 +5,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.bench.command import INSIDE, Wanted, check_points, scenarios_of
+from harness.bench.command import INSIDE, BenchOrder, check_points, scenarios_of
 from harness.bench.folder import BenchFolder
 from harness.errors import InputError
 from harness.events import EventStream
-from harness.nested.commands import environment, memory_for, nested, prepare_here
+from harness.nested.commands import memory_for, nested, nested_environment, prepare_here
 from harness.plan.plan import Tools
 from harness.terminal import TerminalProgress
 
 
-def bench_nested(wanted: Wanted, tools: Tools, out: Path | None, *, as_json: bool) -> int:
+def bench_nested(wanted: BenchOrder, tools: Tools, out: Path | None, *, as_json: bool) -> int:
     """Build what is needed, boot the machine, and run the same bench in it; returns its exit status.
 
     The folder is made here, so that it can be gone on with; what is in it is written inside.
@@ -34,4 +34,4 @@ def bench_nested(wanted: Wanted, tools: Tools, out: Path | None, *, as_json: boo
         with nested(events, memory=memory, writable=[folder.path], visible=named) as machine:
             words = [*inside.words(), "--out", str(folder.path), *(["--json"] if as_json else [])]
             with terminal.suspended():
-                return machine.run(words, cwd=Path.cwd(), env=environment())
+                return machine.run(words, cwd=Path.cwd(), env=nested_environment())

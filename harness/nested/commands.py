@@ -32,13 +32,13 @@ from harness.nested.machine import (
     Chain,
     MachineSpec,
     NestedMachine,
-    Share,
+    SharedFolder,
 )
 from harness.nested.parts import machine_parts
 from harness.plan.here import LabMachines
 from harness.plan.kinds import kind_of
 from harness.plan.plan import Tools
-from harness.plan.prepare import load, prepare
+from harness.plan.prepare import load_with_tools, prepare
 from harness.report.folder import RunFolder
 from harness.run.several import INTERRUPTED, run_folders, worst
 from harness.scenario.load import Override, Scenario
@@ -74,7 +74,7 @@ def run_scenarios_nested(
     names: Sequence[str], changes: Sequence[str | Override], tools: Tools, *, out: Path | None, as_json: bool
 ) -> int:
     """Run scenarios in one nested machine; returns the exit status that counts."""
-    loaded = [load(name, changes, tools) for name in names]
+    loaded = [load_with_tools(name, changes, tools) for name in names]
     for scenario, _ in loaded:
         demand_nestable(scenario)
     folders = run_folders([scenario for scenario, _ in loaded], out)
@@ -161,7 +161,7 @@ def nested(
         yield machine
 
 
-def environment() -> dict[str, str]:
+def nested_environment() -> dict[str, str]:
     """What a command inside must know of this host's user: where home and cache are."""
     return {CACHE_VARIABLE: str(Cache(None, EventStream()).root), "HOME": str(Path.home())}
 
@@ -177,7 +177,7 @@ def choose_chain(cache: Cache, events: EventStream) -> tuple[Chain, str]:
     machine = built_machine(cache)
     if machine is None:
         return "kvm-in-tcg", "nothing is built to try this host's KVM with"
-    probe = accel.probe(machine, cache, events)
+    probe = accel.probe_kvm(machine, cache, events)
     return ("kvm-in-kvm" if probe.usable else "kvm-in-tcg"), probe.reason
 
 
@@ -187,13 +187,13 @@ def _compile_harness() -> None:
     compileall.compile_dir(package_folder(), quiet=2)
 
 
-def shares_of(writable: Iterable[Path], visible: Iterable[Path]) -> tuple[Share, ...]:
+def shares_of(writable: Iterable[Path], visible: Iterable[Path]) -> tuple[SharedFolder, ...]:
     """What has to be shared beside the root: folders to write in, and what the machine's own folders hide."""
-    shares = {path.resolve(): Share(path.resolve()) for path in writable}
+    shares = {path.resolve(): SharedFolder(path.resolve()) for path in writable}
     for path in (Path.cwd(), installation(), Path(sys.prefix), Path(sys.base_prefix), *visible):
         folder = path.resolve() if path.is_dir() else path.resolve().parent
         if any(folder.is_relative_to(own) for own in OWN_FOLDERS) and folder.is_dir():
-            shares.setdefault(folder, Share(folder, writable=False))
+            shares.setdefault(folder, SharedFolder(folder, writable=False))
     # Outer folders first: an inner one is mounted in what it is in.
     return tuple(shares[path] for path in sorted(shares))
 
@@ -219,7 +219,7 @@ def _run_one(machine: NestedMachine, run: NestedRun, *, as_json: bool) -> int:
         return machine.run(
             run.argv(place, as_json=as_json),
             cwd=Path.cwd(),
-            env=environment(),
+            env=nested_environment(),
             files={place: run.scenario.to_yaml()},
         )
 

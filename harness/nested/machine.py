@@ -38,7 +38,7 @@ from harness.errors import GuestLost, MachineryError
 from harness.events import Deadline, EventStream
 from harness.nested.keyboard import Keyboard
 from harness.nested.parts import Parts
-from harness.nested.wire import PORT, Lines, WireError, encode, pack, unpack
+from harness.nested.wire import PORT, LineBuffer, MachineWireError, encode, pack_message, unpack
 from harness.toolchain.run import search_path
 
 Chain: TypeAlias = Literal["kvm-in-tcg", "kvm-in-kvm"]
@@ -66,7 +66,7 @@ _PIECE: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class SharedFolder:
     """A folder of this host that the machine has at the same place; its own root is otherwise read only."""
 
     path: Path
@@ -90,7 +90,7 @@ class MachineSpec:
 
     chain: Chain
     memory: int
-    shares: tuple[Share, ...] = ()
+    shares: tuple[SharedFolder, ...] = ()
     tap: Tap | None = None
     services: tuple[str, ...] = ()
 
@@ -100,7 +100,7 @@ class MachineSpec:
         return max(2, min(4, len(os.sched_getaffinity(0))))
 
 
-def command_line(parts: Parts, spec: MachineSpec, console: int, control: int) -> list[str]:
+def machine_command(parts: Parts, spec: MachineSpec, console: int, control: int) -> list[str]:
     """QEMU's command line; ``console`` and ``control`` are descriptors that it inherits."""
     words = [str(parts.qemu), "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
     words += ["-machine", "q35,usb=off,vmport=off", *_CPUS[spec.chain]]
@@ -161,7 +161,7 @@ def kernel_arguments(parts: Parts, spec: MachineSpec) -> str:
     return " ".join([*words, f"virtme.exec=`{script}`", f"init={parts.init}"])
 
 
-def start_script(shares: Sequence[Share], services: Sequence[str] = ()) -> str:
+def start_script(shares: Sequence[SharedFolder], services: Sequence[str] = ()) -> str:
     """What virtme-ng's init runs: mounts the shares, starts services, becomes the agent."""
     lines = [f"exec >/dev/{HOST.board.console} 2>&1 </dev/null", "set -e"]
     for number, share in enumerate(shares):
@@ -187,7 +187,7 @@ class NestedMachine:
         self._boot_seconds = boot_seconds
         self._events = events
         self._stack = contextlib.ExitStack()
-        self._lines = Lines()
+        self._lines = LineBuffer()
         self._commands = 0
         self._console = -1
         self._command: list[str] = []
@@ -258,7 +258,7 @@ class NestedMachine:
             terminal=terminal,
         )
         if keyboard is None:
-            self._send(input=number, data=pack(b""))
+            self._send(input=number, data=pack_message(b""))
         interrupted = False
         while True:
             try:
@@ -292,7 +292,7 @@ class NestedMachine:
         writing = os.open(f"/proc/self/fd/{self._console}", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         self._stack.callback(os.close, writing)
         with theirs:
-            self._command = command_line(self._parts, self._spec, writing, theirs.fileno())
+            self._command = machine_command(self._parts, self._spec, writing, theirs.fileno())
             taps = () if self._spec.tap is None else (self._spec.tap.descriptor,)
             setpriv = shutil.which("setpriv", path=search_path())
             if setpriv is None:
@@ -338,7 +338,7 @@ class NestedMachine:
             ready, _, _ = select.select(sources, [], [], max(deadline.remaining(), 0))
             if not ready or self._control in ready:
                 return
-            self._send(input=number, data=pack(keyboard.read()))
+            self._send(input=number, data=pack_message(keyboard.read()))
 
     def _receive(self, deadline: Deadline) -> Iterator[dict[str, Any]]:
         """The messages that come next, at least one."""
@@ -354,7 +354,7 @@ class NestedMachine:
                 raise self._lost("the nested machine has ended" + self._status())
             try:
                 messages = list(self._lines.feed(data))
-            except WireError as error:
+            except MachineWireError as error:
                 raise self._lost(f"the nested machine's agent is confused: {error}") from error
             if messages:
                 yield from messages

@@ -25,7 +25,7 @@ from harness.toolchain.cache import MIB, Cache, file_digest, key_of
 from harness.toolchain.image import load_order
 from harness.toolchain.kernel import Kernel, read_module
 from harness.toolchain.recipe import read_recipe
-from harness.toolchain.run import run, search_path
+from harness.toolchain.run import run_program, search_path
 from harness.toolchain.sources import how_to_install, sources
 
 #: Names Debian's current kernel, all modules included.
@@ -93,9 +93,9 @@ def _qemu(cache: Cache) -> tuple[Path, str]:
     mark = f"{path} {state.st_size} {state.st_mtime_ns}"
     known = cache.recall("nested-qemu")
     if not isinstance(known, dict) or known.get("mark") != mark:
-        said = run([path, "-version"], what=f"ask {path} for its version", seconds=20)
+        said = run_program([path, "-version"], what=f"ask {path} for its version", seconds=20)
         version = re.search(r"version (\S+)", said)
-        devices = run([path, "-device", "help"], what=f"ask {path} for its devices", seconds=20)
+        devices = run_program([path, "-device", "help"], what=f"ask {path} for its devices", seconds=20)
         known = {
             "mark": mark,
             "version": version[1] if version else "unknown",
@@ -158,7 +158,7 @@ def _boot_files(cache: Cache) -> tuple[Path, str]:
     return cache.get("nested", key, build, what="the nested machine's kernel", space=600 * MIB), release
 
 
-def _entries(root: Path, release: str) -> list[cpio.Entry]:
+def _entries(root: Path, release: str) -> list[cpio.CpioEntry]:
     kernel = Kernel(Path(), release, root / "lib" / "modules" / release, None, "")
     files = kernel.module_files()
     try:

@@ -13,17 +13,17 @@ from harness.events import EventStream
 from harness.nested.commands import (
     NestedRun,
     demand_nestable,
-    environment,
     interruptible,
     kept_console,
     memory_for,
     named_files,
     nested,
+    nested_environment,
     scenario_file,
 )
 from harness.nested.keyboard import Keyboard
 from harness.plan.plan import Tools
-from harness.plan.prepare import load
+from harness.plan.prepare import load_with_tools
 from harness.run.several import run_folders
 from harness.scenario.load import Override
 from harness.terminal import TerminalProgress, raw_mode
@@ -31,7 +31,7 @@ from harness.terminal import TerminalProgress, raw_mode
 
 def open_shell_nested(name: str, changes: Sequence[str | Override], tools: Tools, *, out: Path | None) -> int:
     """Build what is needed, boot the machine, and open the shell in it; returns its exit status."""
-    scenario, tools = load(name, changes, tools)
+    scenario, tools = load_with_tools(name, changes, tools)
     demand_nestable(scenario)
     (folder,) = run_folders([scenario], out)
     run = NestedRun(scenario, tools, folder)
@@ -52,7 +52,7 @@ def open_shell_nested(name: str, changes: Sequence[str | Override], tools: Tools
                 return machine.run(
                     shell_words(run, place),
                     cwd=Path.cwd(),
-                    env={**environment(), "TERM": os.environ.get("TERM", "vt100")},
+                    env={**nested_environment(), "TERM": os.environ.get("TERM", "vt100")},
                     files={place: scenario.to_yaml()},
                     keyboard=keyboard,
                 )

@@ -32,10 +32,10 @@ PORT: Final = "freepage.control"
 ALIVE_SECONDS: Final = 2.0
 
 #: A longer line is no message of ours: whatever runs inside is not to fill our memory.
-LONGEST: Final = 1 << 20
+LONGEST_MESSAGE: Final = 1 << 20
 
 
-class WireError(Exception):
+class MachineWireError(Exception):
     """What arrived is not a message."""
 
 
@@ -44,37 +44,37 @@ def encode(message: Mapping[str, object]) -> bytes:
     return json.dumps(message, separators=(",", ":")).encode() + b"\n"
 
 
-def pack(data: bytes) -> str:
+def pack_message(data: bytes) -> str:
     """Bytes as text, for a message."""
     return base64.b64encode(data).decode("ascii")
 
 
 def unpack(text: object) -> bytes:
-    """The bytes that :func:`pack` was given; raises :class:`WireError` for other text."""
+    """The bytes that :func:`pack_message` was given; raises :class:`MachineWireError` for other text."""
     try:
         return base64.b64decode(str(text), validate=True)
     except ValueError as error:
-        raise WireError(f"not base64: {text!r:.80}") from error
+        raise MachineWireError(f"not base64: {text!r:.80}") from error
 
 
-class Lines:
+class LineBuffer:
     """Puts messages together from what arrives, however it is cut."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     def feed(self, data: bytes) -> Iterator[dict[str, Any]]:
-        """The messages that are complete now; raises :class:`WireError` for anything else."""
+        """The messages that are complete now; raises :class:`MachineWireError` for anything else."""
         *lines, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > LONGEST:
-            raise WireError(f"a line of more than {LONGEST} bytes")
+        if len(self._rest) > LONGEST_MESSAGE:
+            raise MachineWireError(f"a line of more than {LONGEST_MESSAGE} bytes")
         for line in lines:
             if not line.strip():
                 continue  # what resynchronises a port is an empty line
             try:
                 message = json.loads(line)
             except ValueError as error:
-                raise WireError(f"not JSON: {line!r:.80}") from error
+                raise MachineWireError(f"not JSON: {line!r:.80}") from error
             if not isinstance(message, dict):
-                raise WireError(f"not a message: {line!r:.80}")
+                raise MachineWireError(f"not a message: {line!r:.80}")
             yield message

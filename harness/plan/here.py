@@ -57,11 +57,11 @@ class LabMachines(Machines):
         """Bytes that this machine can give to guests now."""
         return memory_available()
 
-    def probe(self, binaries: Binaries, cache: Cache, events: EventStream) -> accel.Probe:
+    def probe(self, binaries: Binaries, cache: Cache, events: EventStream) -> accel.KvmProbe:
         """Whether this machine's KVM runs guests."""
         qemu, kernel = binaries.source_qemu, binaries.kernel
-        machine = accel.Machine(qemu.path, qemu.sha256, qemu.firmware, kernel.vmlinuz)
-        return accel.probe(machine, cache, events)
+        machine = accel.ProbeMachine(qemu.path, qemu.sha256, qemu.firmware, kernel.vmlinuz)
+        return accel.probe_kvm(machine, cache, events)
 
     def run(self, work: Callable[[], int], keep: Iterable[Path]) -> int:
         """In a fork, in namespaces of its own.

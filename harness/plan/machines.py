@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from harness import accel
-from harness.scenario.resolve import MachineFacts, Resolved, resolve
+from harness.scenario.resolve import MachineFacts, ResolvedScenario, resolve
 
 if TYPE_CHECKING:
     from harness.events import EventStream
@@ -93,12 +93,12 @@ class Machines(ABC):
         return None, None
 
     @abstractmethod
-    def probe(self, binaries: Binaries, cache: Cache, events: EventStream) -> accel.Probe:
+    def probe(self, binaries: Binaries, cache: Cache, events: EventStream) -> accel.KvmProbe:
         """Whether KVM runs guests on both hosts."""
 
     def resolve(
         self, scenario: Scenario, binaries: Binaries, cache: Cache, events: EventStream
-    ) -> tuple[Resolved, str]:
+    ) -> tuple[ResolvedScenario, str]:
         """Decide what the scenario leaves open.  Returns also the reason for the accelerator, in words.
 
         A run asks for memory twice: :meth:`demand` before it builds, so that the answer costs no

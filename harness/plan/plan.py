@@ -17,8 +17,8 @@ from harness.toolchain.cache import file_digest
 
 if TYPE_CHECKING:
     from harness.plan.machines import Machines
-    from harness.scenario.resolve import Resolved
-    from harness.toolchain import Image, Kernel, QemuBinary
+    from harness.scenario.resolve import ResolvedScenario
+    from harness.toolchain import GuestImage, Kernel, QemuBinary
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +68,13 @@ class GuestDisk:
 class RunPlan:
     """One run: the resolved scenario, and every binary that it uses."""
 
-    resolved: Resolved
+    resolved: ResolvedScenario
     tools: Tools
     accelerator_reason: str
     source_qemu: QemuBinary
     destination_qemu: QemuBinary
     kernel: Kernel
-    image: Image
+    image: GuestImage
     #: Where the hosts are.
     machines: Machines
     #: ``time.monotonic()`` when the command began: a run is measured from there.

@@ -19,10 +19,10 @@ from harness.plan.device_facts import demand_devices
 from harness.plan.machines import Binaries, Machines
 from harness.plan.plan import GuestDisk, RunPlan, Tools
 from harness.scenario.load import Override, Scenario, load_scenario
-from harness.toolchain import Image, Kernel, QemuBinary, Toolchain
+from harness.toolchain import GuestImage, Kernel, QemuBinary, Toolchain
 
 
-def load(name: str, changes: Sequence[str | Override], tools: Tools) -> tuple[Scenario, Tools]:
+def load_with_tools(name: str, changes: Sequence[str | Override], tools: Tools) -> tuple[Scenario, Tools]:
     """The scenario with the command's changes; a kernel named on the command line wins."""
     scenario = load_scenario(name, changes)
     if tools.kernel is None and scenario.guest.kernel != "default":
@@ -81,7 +81,7 @@ def _image(
     toolchain: Toolchain,
     kernel: Kernel,
     injection: Injection,
-) -> tuple[Image, GuestDisk | None]:
+) -> tuple[GuestImage, GuestDisk | None]:
     """What the guest boots from; a distribution has a disk, of which the run gets a copy."""
     variant = "test" if injection.faulty_module else scenario.guest.module
     if (scenario.guest.image or scenario.workload.image) == "small":

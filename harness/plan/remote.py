@@ -82,19 +82,19 @@ class RemoteMachines(Machines):
         )
         return source, destination
 
-    def probe(self, binaries: Binaries, cache: Cache, events: EventStream) -> accel.Probe:  # noqa: ARG002
+    def probe(self, binaries: Binaries, cache: Cache, events: EventStream) -> accel.KvmProbe:  # noqa: ARG002
         """Whether KVM runs guests on both.  Kept nowhere: the machines are not ours, and change."""
         for host in self._pair.hosts:
             if host.facts.kvm:
-                return accel.Probe(False, f"{host.remote.place}: {host.facts.kvm}")
+                return accel.KvmProbe(False, f"{host.remote.place}: {host.facts.kvm}")
         self._put_in_place(binaries)
         for host, qemu in zip(self._pair.hosts, binaries.qemus, strict=True):
             with events.step("probe-kvm", host=host.name, limit_s=accel.PROBE_SECONDS) as step:
                 found = _probe(host, qemu, binaries.kernel)
                 step.note(usable=found.usable, reason=found.reason)
             if not found.usable:
-                return accel.Probe(False, f"{host.remote.place}: {found.reason}")
-        return accel.Probe(True, "a guest kernel under KVM printed its first line on both hosts")
+                return accel.KvmProbe(False, f"{host.remote.place}: {found.reason}")
+        return accel.KvmProbe(True, "a guest kernel under KVM printed its first line on both hosts")
 
     def _put_in_place(self, binaries: Binaries) -> None:
         """Make the run's folders, and copy there what is not there."""
@@ -214,8 +214,8 @@ def _demand_runs(host: RemoteHost, qemu: QemuBinary) -> None:
         ) from error
 
 
-def _probe(host: RemoteHost, qemu: QemuBinary, kernel: Kernel) -> accel.Probe:
-    machine = accel.Machine(
+def _probe(host: RemoteHost, qemu: QemuBinary, kernel: Kernel) -> accel.KvmProbe:
+    machine = accel.ProbeMachine(
         host.path_of(qemu.path),
         qemu.sha256,
         tuple(host.path_of(folder) for folder in qemu.firmware),
@@ -225,5 +225,5 @@ def _probe(host: RemoteHost, qemu: QemuBinary, kernel: Kernel) -> accel.Probe:
     try:
         said = _ask(host, *machine.command(), word=word, seconds=accel.PROBE_SECONDS)
     except MachineryError as error:
-        return accel.Probe(False, error.message)
+        return accel.KvmProbe(False, error.message)
     return accel.judge_words(said.encode(), accel.PROBE_SECONDS)

@@ -36,7 +36,7 @@ class Cost(_Part):
     """The one that it went to."""
 
 
-class Rate(_Part):
+class WindowRate(_Part):
     """The guest in one window of time, by its own clock, which stands while it is stopped."""
 
     seconds: float
@@ -59,11 +59,11 @@ class Work(_Part):
 
     unit: str
     """What is counted; empty for a workload that does no work."""
-    before: Rate | None = None
+    before: WindowRate | None = None
     """Before the migration began."""
-    during: Rate | None = None
+    during: WindowRate | None = None
     """From the migration's begin to the guest's stop at switch-over."""
-    after: Rate | None = None
+    after: WindowRate | None = None
     """After it was resumed on the destination."""
 
 

@@ -16,7 +16,7 @@ from typing import Final
 
 from harness.errors import InputError, MachineryError
 
-MARKER: Final = "INCOMPLETE"
+INCOMPLETE_MARKER: Final = "INCOMPLETE"
 
 _MARKER_TEXT: Final = (
     "This run has not ended: it is still going on, was interrupted, or was killed.\n"
@@ -79,7 +79,7 @@ class RunFolder:
         raise MachineryError(f"no free name for a run folder under {parent}")
 
     def _marked(self) -> RunFolder:
-        (self.path / MARKER).write_text(_MARKER_TEXT, encoding="utf-8")
+        (self.path / INCOMPLETE_MARKER).write_text(_MARKER_TEXT, encoding="utf-8")
         return self
 
     def below(self, name: str) -> RunFolder:
@@ -114,11 +114,11 @@ class RunFolder:
     @property
     def complete(self) -> bool:
         """Whether the run ended as it should."""
-        return not (self.path / MARKER).exists()
+        return not (self.path / INCOMPLETE_MARKER).exists()
 
     def finish(self, note: str | None = None) -> None:
         """Take the marker away; with ``note``, the run ended early and the marker says how."""
-        marker = self.path / MARKER
+        marker = self.path / INCOMPLETE_MARKER
         if note is None:
             marker.unlink(missing_ok=True)
         else:

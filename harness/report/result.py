@@ -19,14 +19,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.devicestate.compare import Comparison
 from harness.errors import InputError, MachineryError
-from harness.memory.walk import FreeWalk, Standing, WalkError
+from harness.memory.walk import FreeWalk, PageStanding, WalkError
 from harness.report.costs import Cost, Walk, Work
 from harness.report.remote import RemoteReport
 from harness.scenario.model import Arm, VerdictWord
 from harness.verdict.floor import Account
 from harness.verdict.judge import Finding, Judgement, PageCounts, Testimony
 
-VERSION = 1
+RESULT_VERSION = 1
 #: How many wrong pages are listed with all that is known of each.
 WRONG_PAGES = 100
 _NOT_MOVED = "this result is of a migration that came to no switch-over"
@@ -72,7 +72,7 @@ class Pages(_Part):
         )
 
 
-class WrongPage(_Part):
+class WrongPageEntry(_Part):
     """One wrong page."""
 
     block: str
@@ -361,7 +361,7 @@ class Result(_Part):
     pages: Pages
     findings: list[FoundRule]
     """Every rule that was broken; empty unless the verdict is fail."""
-    wrong_pages: list[WrongPage]
+    wrong_pages: list[WrongPageEntry]
     """The first 100 wrong pages."""
     observed: dict[str, int]
     """Counted, and harmless; docs/oracle.md says what each means."""
@@ -432,11 +432,11 @@ class Result(_Part):
             return cls.model_validate_json(text)
         except ValidationError as error:
             raise InputError(
-                f"{name} is not a result of version {VERSION}: {first_problem(error)}"
+                f"{name} is not a result of version {RESULT_VERSION}: {first_problem(error)}"
             ) from error
 
 
-def witnesses_of(heard: Testimony, at_end: FreeWalk | WalkError | None) -> Witnesses | None:
+def witness_counts(heard: Testimony, at_end: FreeWalk | WalkError | None) -> Witnesses | None:
     """From what the judge heard, and the walk at switch-over."""
     if at_end is None:
         return None
@@ -446,16 +446,16 @@ def witnesses_of(heard: Testimony, at_end: FreeWalk | WalkError | None) -> Witne
         judged=heard.judged,
         missing=[*heard.missing, *([str(at_end)] if isinstance(at_end, WalkError) else [])],
         standing=dict(heard.standing),
-        owned=heard.standing.get(Standing.OWNED.label, 0),
-        undecided=heard.standing.get(Standing.UNDECIDED.label, 0),
+        owned=heard.standing.get(PageStanding.OWNED.label, 0),
+        undecided=heard.standing.get(PageStanding.UNDECIDED.label, 0),
         agreement=dict(heard.differences),
     )
 
 
-def wrong_pages_of(judgement: Judgement, limit: int = WRONG_PAGES) -> list[WrongPage]:
+def wrong_pages_of(judgement: Judgement, limit: int = WRONG_PAGES) -> list[WrongPageEntry]:
     """The first wrong pages, some of each rule that was broken."""
     return [
-        WrongPage(
+        WrongPageEntry(
             block=page.block,
             page=page.page,
             frame=page.frame,

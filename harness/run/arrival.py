@@ -18,7 +18,7 @@ ARRIVAL_SECONDS: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True)
-class Arrived:
+class GuestOnDestination:
     """The guest on its new host; see :class:`harness.scenario.devices.ArrivedGuest`."""
 
     context: DeviceContext
@@ -50,7 +50,9 @@ def look_at_devices(
         return []
     findings: list[Finding] = []
     with events.step("devices") as step:
-        guest = Arrived(context, control, monitor, Deadline(ARRIVAL_SECONDS, "a look at the guest's devices"))
+        guest = GuestOnDestination(
+            context, control, monitor, Deadline(ARRIVAL_SECONDS, "a look at the guest's devices")
+        )
         for device in devices:
             rule = f"device-{device.device}"
             findings += [Finding(rule, "guest", text) for text in device.arrived(guest)]

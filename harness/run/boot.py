@@ -100,7 +100,7 @@ def _boot(
     return ReadyGuest(plan, lab, guest, domain)
 
 
-def load(ready: ReadyGuest, events: EventStream) -> int:
+def load_workload(ready: ReadyGuest, events: EventStream) -> int:
     """Step 5: the workload.  Returns the number of the last record in the guest's kernel log.
 
     What the kernel warned of until then (a mitigation that the CPU lacks, say) is

@@ -11,7 +11,7 @@ from harness.errors import ExitCode
 from harness.events import EventStream, jsonable
 from harness.plan.plan import RunPlan
 from harness.report.folder import RunFolder
-from harness.run.boot import load, ready_guest
+from harness.run.boot import load_workload, ready_guest
 from harness.terminal import TerminalProgress
 from harness.units import human_size
 
@@ -26,7 +26,7 @@ def carry_out(
 ) -> int:
     """The run itself, where the hosts are; returns the exit status."""
     with ready_guest(plan, folder, events, meanwhile=_import_rest) as ready:
-        last_message = load(ready, events)
+        last_message = load_workload(ready, events)
         from harness.run.journey import Journey
 
         journey = Journey(ready, folder, events, last_message)

@@ -8,7 +8,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 from harness.explain import trace
-from harness.guest.devices import Balloon, Disk, ScenarioDevice, SharedMemory
+from harness.guest.devices import BalloonDevice, Disk, ScenarioDevice, SharedMemory
 from harness.guest.dirty_log import DirtyLog
 from harness.guest.domain import Boot, DomainSpec
 from harness.guest.memory_shape import MemoryShape
@@ -67,7 +67,9 @@ class Definition:
             machine=scenario.guest.machine,
             disk=self._disk(host),
             accelerator=plan.resolved.accelerator,
-            balloon=Balloon(arm=scenario.arm, hold=self._holds(), record=self._record(host, qemu, files)),
+            balloon=BalloonDevice(
+                arm=scenario.arm, hold=self._holds(), record=self._record(host, qemu, files)
+            ),
             sockets=files.sockets.qemu,
             nic=host.nic,
             vhost=scenario.guest.vhost,

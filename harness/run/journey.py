@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from harness.errors import GuestLost, HostLost, MachineryError
 from harness.events import Deadline, EventStream
 from harness.evidence.gather import Evidence, gather
-from harness.evidence.guest_checks import CHECK_SECONDS, WRONG_GUEST_SECONDS, check, look, resume
+from harness.evidence.guest_checks import CHECK_SECONDS, WRONG_GUEST_SECONDS, check, check_guest, resume
 from harness.evidence.keep import keep_pages
 from harness.evidence.switch_over import Abort, SwitchOver
 from harness.evidence.work_meter import WorkMeter
@@ -263,7 +263,7 @@ class Journey:
         course.found += self._look_at_devices(arrival)
         bad = migration.verify_owned(Deadline(SCRIPT_SECONDS, "the script's own pages"))
         if turn.move.check:
-            bad += look(control, self._events)
+            bad += check_guest(control, self._events)
         if bad:
             text = turn.named(f"the guest found {bad} of its own pages with wrong content")
             course.found.append(Finding("guest-verify", "guest", text, bad))

@@ -47,7 +47,7 @@ def build_result(
         Pages,
         Protocol,
         Result,
-        witnesses_of,
+        witness_counts,
         wrong_pages_of,
     )
     from harness.verdict.facts import CourseOfRun, SentOverFloor
@@ -98,7 +98,7 @@ def build_result(
         findings=[FoundRule.of(finding) for finding in judgement.findings],
         wrong_pages=wrong_pages_of(judgement),
         observed=dict(judgement.observed),
-        witnesses=witnesses_of(judgement.testimony, evidence.at_end) if evidence is not None else None,
+        witnesses=witness_counts(judgement.testimony, evidence.at_end) if evidence is not None else None,
         not_compared=[
             NotCompared(name=name, bytes=size, reason=reason)
             for name, (size, reason) in (evidence.not_compared.items() if evidence is not None else ())

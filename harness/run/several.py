@@ -9,7 +9,7 @@ from typing import Final
 
 from harness.errors import ExitCode, FreepageError, InputError
 from harness.plan.plan import Tools
-from harness.plan.prepare import load
+from harness.plan.prepare import load_with_tools
 from harness.report.folder import RunFolder, demand_new
 from harness.scenario.load import Override, Scenario
 from harness.terminal import print_error
@@ -32,7 +32,7 @@ def run_scenarios(
     if len(names) == 1:
         return run_scenario(names[0], changes, tools, out=out, as_json=as_json)
     # What is wrong with the last of them is said before the first runs.
-    folders = run_folders([load(name, changes, tools)[0] for name in names], out)
+    folders = run_folders([load_with_tools(name, changes, tools)[0] for name in names], out)
     statuses: list[int] = []
     for name, folder in zip(names, folders, strict=True):
         try:

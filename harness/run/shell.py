@@ -21,23 +21,23 @@ from harness.events import Deadline, EventStream
 from harness.hosts.netns import GUEST_ADDRESS
 from harness.plan.plan import RunPlan
 from harness.report.folder import RunFolder
-from harness.run.boot import load, ready_guest
+from harness.run.boot import load_workload, ready_guest
 from harness.terminal import TerminalProgress, raw_mode
 
 if TYPE_CHECKING:
     import paramiko
 
-CONNECT_SECONDS: Final = 30.0
+_CONNECT_SECONDS: Final = 30.0
 _CHUNK: Final = 32768
 
 
-def shell(plan: RunPlan, folder: RunFolder, events: EventStream, terminal: TerminalProgress) -> int:
+def guest_shell(plan: RunPlan, folder: RunFolder, events: EventStream, terminal: TerminalProgress) -> int:
     """Boot, load, connect; returns the remote shell's exit status."""
     from harness.guest.shell import Shell
 
     with ready_guest(plan, folder, events) as ready:
-        load(ready, events)
-        deadline = Deadline(CONNECT_SECONDS, "the guest's ssh server")
+        load_workload(ready, events)
+        deadline = Deadline(_CONNECT_SECONDS, "the guest's ssh server")
         with (
             Shell.connect(GUEST_ADDRESS, ready.guest.keys, deadline) as session,
             terminal.suspended(),

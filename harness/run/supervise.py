@@ -20,14 +20,14 @@ from harness.hosts.signals import polite_signals
 from harness.hosts.this_machine import command_start
 from harness.plan.kinds import kind_of
 from harness.plan.plan import RunPlan, Tools
-from harness.plan.prepare import load, prepare
+from harness.plan.prepare import load_with_tools, prepare
 from harness.report.folder import RunFolder, demand_new
 from harness.scenario.load import Override
 from harness.terminal import TerminalProgress, print_error
 
 INTERRUPTED: Final = 130
 
-Work = Callable[[RunPlan, RunFolder, EventStream, TerminalProgress], int]
+_Work = Callable[[RunPlan, RunFolder, EventStream, TerminalProgress], int]
 
 
 def run_scenario(
@@ -48,9 +48,9 @@ def open_shell(name: str, changes: Sequence[str | Override], tools: Tools, *, ou
 
     # Imported by the process that needs it: ssh takes a while to load.
     def work(plan: RunPlan, folder: RunFolder, events: EventStream, terminal: TerminalProgress) -> int:
-        from harness.run.shell import shell
+        from harness.run.shell import guest_shell
 
-        return shell(plan, folder, events, terminal)
+        return guest_shell(plan, folder, events, terminal)
 
     return _on_hosts(name, changes, tools, out, work, networked="a shell")
 
@@ -60,13 +60,13 @@ def _on_hosts(
     changes: Sequence[str | Override],
     tools: Tools,
     out: Path | None,
-    work: Work,
+    work: _Work,
     *,
     networked: str | None = None,
 ) -> int:
     """Prepare, and do ``work`` where the hosts are.  ``networked``: what of it needs the guest's network."""
     began = command_start()
-    scenario, tools = load(name, changes, tools)
+    scenario, tools = load_with_tools(name, changes, tools)
     # Said before minutes of building, not after.
     demand_new(out)
     kind = kind_of(scenario)
@@ -91,7 +91,7 @@ def _folder(plan: RunPlan, out: Path | None, events: EventStream) -> RunFolder:
     return folder
 
 
-def _supervise(plan: RunPlan, folder: RunFolder, events: EventStream, work: Work) -> int:
+def _supervise(plan: RunPlan, folder: RunFolder, events: EventStream, work: _Work) -> int:
     """Run ``work``; every end of it leaves a folder that says how it was."""
     try:
         with polite_signals(), TerminalProgress(events) as terminal:

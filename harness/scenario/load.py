@@ -120,7 +120,7 @@ def load_scenario(name_or_path: str, overrides: Sequence[str | Override] = ()) -
     """
     text, source = scenario_text(name_or_path)
     try:
-        tree = located.parse(text, source)
+        tree = located.parse_yaml(text, source)
         parsed = [o if isinstance(o, Override) else Override.parse(o) for o in overrides]
         tree = tree.with_overrides(parsed)
     except LocatedError as error:

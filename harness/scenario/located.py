@@ -182,7 +182,7 @@ def _replace(data: dict[str, object], override: Override) -> None:
     here[str(override.key[-1])] = override.value
 
 
-def parse(text: str, source: str) -> LocatedTree:
+def parse_yaml(text: str, source: str) -> LocatedTree:
     """Read one YAML document whose top level is a mapping."""
     try:
         _refuse_indirection(text, source)

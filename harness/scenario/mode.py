@@ -57,7 +57,7 @@ class Mode:
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class ModeSetting:
     """A mode that is switched on, and the value that its key has."""
 
     mode: Mode
@@ -74,12 +74,12 @@ def modes_of(section: type[BaseModel]) -> dict[str, Mode]:
     }
 
 
-def settings_of(section: BaseModel) -> Iterator[tuple[str, Setting]]:
+def settings_of(section: BaseModel) -> Iterator[tuple[str, ModeSetting]]:
     """What a section switches on, by key."""
     for key, mode in modes_of(type(section)).items():
         value = getattr(section, key)
         if value:
-            yield key, Setting(mode, value)
+            yield key, ModeSetting(mode, value)
 
 
 def refuse_excluded(scenario: BaseModel, section: str) -> None:

@@ -36,26 +36,26 @@ from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError, core_schema
 
-Kind = TypeVar("Kind", bound=BaseModel)
+_Kind = TypeVar("_Kind", bound=BaseModel)
 
 #: The type of the error for a word that no class has registered; ``key`` and ``known`` are in its context.
 UNKNOWN_KIND: Final = "unknown-kind"
 
 
-class Registry(Mapping[str, type[Kind]]):
+class Registry(Mapping[str, type[_Kind]]):
     """The classes of one kind of thing, by the word that a file chooses them with.
 
     ``base`` is the class that they all have above them, ``key`` the field that holds the word, and
     ``noun`` what messages call the thing.
     """
 
-    def __init__(self, base: type[Kind], *, key: str, noun: str) -> None:
+    def __init__(self, base: type[_Kind], *, key: str, noun: str) -> None:
         self.base = base
         self.key = key
         self.noun = noun
-        self._kinds: dict[str, type[Kind]] = {}
+        self._kinds: dict[str, type[_Kind]] = {}
 
-    def add(self, kind: type[Kind]) -> type[Kind]:
+    def add(self, kind: type[_Kind]) -> type[_Kind]:
         """Enter a class by the default of its field ``key``; one without a default is a base of others.
 
         Raises ValueError if another class has the same word.
@@ -76,7 +76,7 @@ class Registry(Mapping[str, type[Kind]]):
         finally:
             self._kinds = before
 
-    def __getitem__(self, word: str) -> type[Kind]:
+    def __getitem__(self, word: str) -> type[_Kind]:
         return self._kinds[word]
 
     def __iter__(self) -> Iterator[str]:
@@ -85,19 +85,19 @@ class Registry(Mapping[str, type[Kind]]):
     def __len__(self) -> int:
         return len(self._kinds)
 
-    def chosen_by(self, value: object) -> type[Kind] | None:
+    def chosen_by(self, value: object) -> type[_Kind] | None:
         """The class that the keys of a file choose, or None."""
         word = value.get(self.key) if isinstance(value, Mapping) else None
         return self._kinds.get(word) if isinstance(word, str) else None
 
 
 @dataclass(frozen=True, eq=False)
-class OneOf(Generic[Kind]):
+class OneOf(Generic[_Kind]):
     """For ``Annotated[Base, OneOf(REGISTRY)]``: a value of one of the registered classes."""
 
-    registry: Registry[Kind]
+    registry: Registry[_Kind]
 
-    def _validate(self, value: object) -> Kind:
+    def _validate(self, value: object) -> _Kind:
         registry = self.registry
         if isinstance(value, registry.base):
             return value

@@ -27,7 +27,7 @@ class MachineFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Resolved:
+class ResolvedScenario:
     """A scenario with nothing left open: the same one always gives the same run."""
 
     scenario: Scenario
@@ -68,7 +68,7 @@ def demand_accelerator(scenario: Scenario, accelerator: str) -> None:
         )
 
 
-def resolve(scenario: Scenario, machine: MachineFacts) -> Resolved:
+def resolve(scenario: Scenario, machine: MachineFacts) -> ResolvedScenario:
     """Fill in what the file left open, and refuse what this machine cannot do."""
     demand_memory(scenario, machine.memory_available)
     accelerator = scenario.accelerator
@@ -82,4 +82,4 @@ def resolve(scenario: Scenario, machine: MachineFacts) -> Resolved:
     noise = noise_bytes(scenario)
     workload = scenario.workload.with_noise(noise)
     update: dict[str, object] = {"seed": seed, "accelerator": accelerator, "workload": workload}
-    return Resolved(scenario.model_copy(update=update), seed, noise, accelerator)
+    return ResolvedScenario(scenario.model_copy(update=update), seed, noise, accelerator)

@@ -10,7 +10,7 @@ from typing import Final
 from harness.events import Deadline
 from harness.evidence.host_writes import read_registers
 from harness.guest.control import GuestControl
-from harness.memory.registered import Source
+from harness.memory.registered import SourceFinding
 
 #: Loading the guest once more; it may be emulated, and have memory to fill.
 RELOAD_SECONDS: Final = 180.0
@@ -36,7 +36,7 @@ class ScriptAgent:
         self._reload = reload
         self._lost = lost
         self._since: int | None = None
-        self._registers: Source | None = None
+        self._registers: SourceFinding | None = None
 
     @property
     def since(self) -> int | None:
@@ -44,7 +44,7 @@ class ScriptAgent:
         return self._since
 
     @property
-    def registers(self) -> Source | None:
+    def registers(self) -> SourceFinding | None:
         """Where the guest has its hypervisor write, as it said when it was asked last."""
         return self._registers
 

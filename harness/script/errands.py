@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 
 from harness.migration.inbox import Completion
 
-Work: TypeAlias = Callable[[], object]
+_Work: TypeAlias = Callable[[], object]
 #: What the main thread goes on with.
 Then: TypeAlias = Callable[[], None]
 
@@ -34,7 +34,7 @@ class Errands:
         self._put = put
         self._waiting: dict[int, Then] = {}
         #: What the guest was given to do and has not answered: one thing after the other.
-        self._queue: queue.SimpleQueue[tuple[int, Work]] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[int, _Work]] = queue.SimpleQueue()
         self._unanswered = 0
 
     @property
@@ -42,7 +42,7 @@ class Errands:
         """Whether something that was queued has not been done."""
         return self._unanswered > 0
 
-    def enqueue(self, work: Work, then: Then) -> None:
+    def enqueue(self, work: _Work, then: Then) -> None:
         """Have it done after all that was queued before; ``then`` is called when it is."""
         if self._unanswered == 0:
             self._queue = queue.SimpleQueue()
@@ -60,7 +60,7 @@ class Errands:
         self._waiting[number] = done
         self._queue.put((number, work))
 
-    def start(self, work: Work, then: Then) -> None:
+    def start(self, work: _Work, then: Then) -> None:
         """Have it done in a thread of its own, whatever is queued."""
         number = next(_NUMBERS)
         self._waiting[number] = then
@@ -77,7 +77,7 @@ class Errands:
             raise item.error
         then()
 
-    def _work(self, todo: queue.SimpleQueue[tuple[int, Work]]) -> None:
+    def _work(self, todo: queue.SimpleQueue[tuple[int, _Work]]) -> None:
         """In a thread: what was queued, in order, until number 0."""
         while True:
             number, work = todo.get()
@@ -86,7 +86,7 @@ class Errands:
             self._put(_completion(number, work))
 
 
-def _completion(number: int, work: Work) -> Completion:
+def _completion(number: int, work: _Work) -> Completion:
     try:
         work()
     except Exception as error:

@@ -13,7 +13,7 @@ FROZEN: Final = "qmp-frozen"
 
 
 @dataclass(slots=True)
-class Outcome:
+class ScriptOutcome:
     """Put together while the script is worked off, read when the migration is over."""
 
     findings: list[Finding] = field(default_factory=list)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from harness.scenario.actions.stage import Stage
     from harness.scenario.script import Entry
 
-APPLIED: Final = "applied"
+_APPLIED: Final = "applied"
 
 
 @dataclass(slots=True)
@@ -90,7 +90,7 @@ class ScriptRunner:
         self._seen[moment] += 1
         which = self._seen[moment] if number is None else number
         after = then if then is not None else nothing
-        if self._current is not None and moment == APPLIED:
+        if self._current is not None and moment == _APPLIED:
             self._deferred.append((moment, which, after))
         else:
             self._is(moment, which, after)

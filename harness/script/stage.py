@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 from harness.errors import DeadlineExceeded
 from harness.migration.modes import NO_LIMIT
 from harness.migration.qmp import Monitor
-from harness.scenario.actions.stage import Facts
+from harness.scenario.actions.stage import RunFacts
 from harness.script.agent import Reload, ScriptAgent
-from harness.script.outcome import FROZEN, Outcome
+from harness.script.outcome import FROZEN, ScriptOutcome
 from harness.script.pages import OwnedPages
 from harness.script.qemus import Qemus
 from harness.script.wire import Target, Wire
@@ -19,7 +19,7 @@ from harness.script.wire import Target, Wire
 if TYPE_CHECKING:
     from harness.events import Deadline, EventStream
     from harness.guest.control import GuestControl
-    from harness.scenario.resolve import Resolved
+    from harness.scenario.resolve import ResolvedScenario
 
 #: How long QEMU may take to answer a simple question.  Far more than it ever needs: what is
 #: looked for is a monitor that hangs for as long as the network does.
@@ -34,7 +34,7 @@ class RunStage:
 
     def __init__(
         self,
-        resolved: Resolved,
+        resolved: ResolvedScenario,
         control: GuestControl,
         load: Callable[[Deadline], object],
         target: Target,
@@ -42,14 +42,14 @@ class RunStage:
     ) -> None:
         scenario = resolved.scenario
         how = scenario.migration
-        self.facts = Facts(resolved.seed, how.bandwidth or NO_LIMIT, how.timeout_s)
+        self.facts = RunFacts(resolved.seed, how.bandwidth or NO_LIMIT, how.timeout_s)
         self.qemus = Qemus()
         self.pages = OwnedPages(control)
         vcpus = scenario.guest.vcpus if resolved.accelerator == "kvm" else 0
         reload = Reload(scenario.guest.boot_timeout_s, load, vcpus)
         self.guest = ScriptAgent(control, reload, self.pages.lost)
         self.wire = Wire(self.qemus, target)
-        self.outcome = Outcome()
+        self.outcome = ScriptOutcome()
         self._events = events
 
     @property

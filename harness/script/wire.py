@@ -22,7 +22,7 @@ from harness.script.qemus import Qemus
 #: How long a source with nobody to send to may take until it blocks.
 BLOCK_SECONDS: Final = 120.0
 #: How long QEMU may take to answer meanwhile.
-ANSWER_SECONDS: Final = 60.0
+_ANSWER_SECONDS: Final = 60.0
 
 #: The kernel's lists of connections.
 _TCP: Final = ("tcp", "tcp6")
@@ -131,7 +131,7 @@ class Wire:
         return ""
 
     def _ask_transferred(self) -> int:
-        answer = self._qemus.source.execute("query-migrate", seconds=ANSWER_SECONDS)
+        answer = self._qemus.source.execute("query-migrate", seconds=_ANSWER_SECONDS)
         ram = answer.get("ram") if isinstance(answer, Mapping) else None
         sent = ram.get("transferred") if isinstance(ram, Mapping) else None
         return sent if isinstance(sent, int) else 0

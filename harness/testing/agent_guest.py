@@ -26,7 +26,7 @@ from harness.events import Deadline, EventStream
 from harness.guest.control import GuestControl
 from harness.memory.record import MigrationRecord, read_record
 from harness.migration.qmp import QmpEvent
-from harness.testing.plain_guest import MIB, Machine, PlainGuest, Software
+from harness.testing.plain_guest import MIB, PlainGuest, PlainMachine, Software
 from harness.toolchain import Kernel, QemuBinary, Toolchain
 
 #: For anything that a guest is asked, on a slow machine under emulation.
@@ -52,12 +52,12 @@ class Setup:
     device: Sequence[str] = ("free-page-info=on",)
     more: Sequence[str] = field(default=())
 
-    def machine(self, record: Path, port: socket.socket) -> Machine:
+    def machine(self, record: Path, port: socket.socket) -> PlainMachine:
         """The machine; what the device does is recorded where it has free page info."""
         options = ["virtio-balloon-pci", "id=balloon", *self.device]
         if any(option.startswith("free-page-info=") for option in self.device):
             options.append(f"x-free-page-info-record={record}")
-        return Machine(
+        return PlainMachine(
             self.qemu,
             self.memory,
             self.nodes,

@@ -23,14 +23,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Unpack
 
 from harness import invoke
-from harness.testing.options import RunOptions, merged, words_of
+from harness.testing.options import RunOptions, merged, option_words
 from harness.testing.outcome import Ending, Run
 
 if TYPE_CHECKING:
     import psutil
 
 #: Seconds.  No single run takes longer, on a slow machine under emulation.
-LONGEST: Final = 300.0
+_LONGEST: Final = 300.0
 
 
 class Running:
@@ -43,7 +43,7 @@ class Running:
         *,
         stdin: str | None = None,
         env: Mapping[str, str] | None = None,
-        timeout: float = LONGEST,
+        timeout: float = _LONGEST,
     ) -> None:
         self.folder = folder
         self.words = tuple(words)
@@ -121,7 +121,7 @@ class Freepage:
         return other
 
     def run(
-        self, scenario: str | Path, *words: str, timeout: float = LONGEST, **options: Unpack[RunOptions]
+        self, scenario: str | Path, *words: str, timeout: float = _LONGEST, **options: Unpack[RunOptions]
     ) -> Run:
         """Run a scenario (its name, or a file) to its verdict, whatever that is.
 
@@ -139,7 +139,7 @@ class Freepage:
         command: str = "run",
         stdin: str | None = None,
         env: Mapping[str, str] | None = None,
-        timeout: float = LONGEST,
+        timeout: float = _LONGEST,
         **options: Unpack[RunOptions],
     ) -> Running:
         """Start a run and return at once.  The test's end kills what still runs.
@@ -151,7 +151,7 @@ class Freepage:
         out = [] if "--out" in words else ["--out", str(folder)]
         json = ["--json"] if command == "run" and "--json" not in words else []
         # Words come last: a later one wins.
-        everything = [command, str(scenario), *json, *out, *words_of(chosen), *words]
+        everything = [command, str(scenario), *json, *out, *option_words(chosen), *words]
         running = Running(everything, folder, stdin=stdin, env=env, timeout=timeout)
         self.started.append(running)
         return running
@@ -159,7 +159,7 @@ class Freepage:
     def command(
         self,
         *words: str | Path,
-        timeout: float = LONGEST,
+        timeout: float = _LONGEST,
         stdin: str | None = None,
         env: Mapping[str, str] | None = None,
     ) -> invoke.Output:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import pytest
 
-MARKER: Final = "freepage"
+PYTEST_MARKER: Final = "freepage"
 
 #: Each is an option of a run; the fixture ``freepage_NAME`` holds the value, and an option sets it.
 DIMENSIONS: Final[dict[str, str]] = {
@@ -54,7 +54,7 @@ def parametrise(metafunc: pytest.Metafunc) -> None:
 def _asked(metafunc: pytest.Metafunc) -> dict[str, list[str]]:
     """By markers; of several for one dimension the closest to the test counts."""
     found: dict[str, list[str]] = {}
-    for marker in metafunc.definition.iter_markers(MARKER):
+    for marker in metafunc.definition.iter_markers(PYTEST_MARKER):
         for name, values in marker.kwargs.items():
             if name not in DIMENSIONS:
                 known = ", ".join(DIMENSIONS)

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import pytest
 
-DEFAULT: Final = "freepage-results"
+RESULTS_FOLDER: Final = "freepage-results"
 #: Of a folder's name; file systems allow 255, and people read less.
 _LONGEST: Final = 120
 
@@ -26,7 +26,7 @@ def session_folder(config: pytest.Config) -> Path:
         given = worker_input(config).get("freepage_session")
         if given is None:
             option = config.getoption("freepage_out")
-            parent = Path(option).absolute() if option else config.rootpath / DEFAULT
+            parent = Path(option).absolute() if option else config.rootpath / RESULTS_FOLDER
             given = parent / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
         config.stash[_SESSION] = Path(given)
     return config.stash[_SESSION]

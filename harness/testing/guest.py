@@ -14,7 +14,7 @@ from harness.hosts.interface import Host
 from harness.hosts.lab import LabHost
 from harness.hosts.netns import GUEST_ADDRESS
 from harness.report.folder import RunFolder
-from harness.run.boot import ReadyGuest, load
+from harness.run.boot import ReadyGuest, load_workload
 from harness.testing.migration import GuidedMigration
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from harness.plan.plan import RunPlan
 
 #: Seconds, for anything that a guest is asked, on a slow machine under emulation.
-PATIENCE: Final = 120.0
+_PATIENCE: Final = 120.0
 
 
 class LabGuest:
@@ -74,9 +74,9 @@ class LabGuest:
 
     def load(self) -> int:
         """Load the scenario's workload; the number of the guest's last kernel message."""
-        return load(self._ready, self.events)
+        return load_workload(self._ready, self.events)
 
-    def run(self, command: str | Sequence[str], *, timeout: float = PATIENCE) -> CommandResult:
+    def run(self, command: str | Sequence[str], *, timeout: float = _PATIENCE) -> CommandResult:
         """Run a command in the guest (a string: by its shell); its exit status and both outputs.
 
         All commands use one ssh session, which survives migrations.
@@ -90,7 +90,7 @@ class LabGuest:
             self._shell = self._stack.enter_context(Shell.connect(GUEST_ADDRESS, keys, deadline))
         return self._shell.run(words, deadline)
 
-    def shell(self, command: str | Sequence[str], *, timeout: float = PATIENCE) -> str:
+    def shell(self, command: str | Sequence[str], *, timeout: float = _PATIENCE) -> str:
         """The output of a command in the guest.  Raises AssertionError if the command fails."""
         __tracebackhide__ = True
         outcome = self.run(command, timeout=timeout)
@@ -98,7 +98,7 @@ class LabGuest:
         assert outcome.status == 0, f"in the guest: {line}: status {outcome.status}: {outcome.stderr}"
         return outcome.stdout
 
-    def call(self, verb: str, *words: str | int, timeout: float = PATIENCE) -> Mapping[str, Any]:
+    def call(self, verb: str, *words: str | int, timeout: float = _PATIENCE) -> Mapping[str, Any]:
         """Have the guest's agent do something (``stats``, ``verify``, ``exercise``, ...): its answer."""
         return self._ready.guest.control.call(verb, *words, deadline=Deadline(timeout, verb))
 
@@ -119,7 +119,7 @@ class LabGuest:
         path = self._ready.guest.monitor_socket(self.host(side))
         name = self._fresh("qmp-test", ".jsonl")
         with MonitorLoop() as loop, Transcript(self.folder.file(name)) as transcript:
-            deadline = Deadline(PATIENCE, "QEMU's monitor")
+            deadline = Deadline(_PATIENCE, "QEMU's monitor")
             monitor = Monitor.connect(loop, side, path, self.events, transcript, deadline)
             try:
                 yield monitor

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from harness.plan.plan import RunPlan, Tools
     from harness.testing.guest import LabGuest
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 #: Keys of a scenario, by options of a run.
 _KEYS: Final = {
@@ -79,13 +79,13 @@ class LabFixture:
     def _plan(self, name: str, options: RunOptions, events: EventStream) -> RunPlan:
         from harness.hosts.this_machine import command_start
         from harness.plan.kinds import kind_of
-        from harness.plan.prepare import load, prepare
+        from harness.plan.prepare import load_with_tools, prepare
 
-        scenario, tools = load(name, _changes(options), _tools(options))
+        scenario, tools = load_with_tools(name, _changes(options), _tools(options))
         machines = self._stack.enter_context(kind_of(scenario).reach(scenario, events))
         return prepare(scenario, tools, events, command_start(), machines)
 
-    def enter(self, context: contextlib.AbstractContextManager[T]) -> T:
+    def enter(self, context: contextlib.AbstractContextManager[_T]) -> _T:
         """Enter a context for as long as the body runs."""
         return self._stack.enter_context(context)
 
@@ -94,7 +94,7 @@ class LabFixture:
         self._stack.close()
 
 
-def build(defaults: RunOptions) -> list[Path]:
+def build_lab(defaults: RunOptions) -> list[Path]:
     """Have everything built that a guest with these options needs; paths that must stay visible in a lab."""
     from harness.toolchain import Toolchain
 

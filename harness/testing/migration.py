@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from harness.verdict.judge import Judgement
 
 #: Seconds.  A moment that has not come by then does not come.
-PATIENCE: Final = 300.0
+_PATIENCE: Final = 300.0
 _END: Final = ""
 
 
@@ -92,7 +92,7 @@ class GuidedMigration:
         self._thread.start()
 
     @contextlib.contextmanager
-    def held(self, moment: str, *, timeout: float = PATIENCE) -> Iterator[None]:
+    def held(self, moment: str, *, timeout: float = _PATIENCE) -> Iterator[None]:
         """Wait for the next moment of that name; the migration goes on when the block is left.
 
         Raises what ended the migration if it ends before, and DeadlineExceeded.
@@ -195,6 +195,6 @@ class GuidedMigration:
         with contextlib.suppress(MachineryError):
             self._live.monitor("source").execute("migrate_cancel")
         self._let_go()
-        self._thread.join(PATIENCE)
+        self._thread.join(_PATIENCE)
         if self._end is None:
             self._ready.guest.control.rebind(self._hosts[0].name)

@@ -45,7 +45,7 @@ _OTHERS: Final = ("set", "strict", "machine")
 _QEMUS: Final = ("qemu", "source_qemu", "destination_qemu")
 
 
-def words_of(options: RunOptions) -> list[str]:
+def option_words(options: RunOptions) -> list[str]:
     """The options as words of a command line.  Raises TypeError for a name that is none."""
     given: Mapping[str, object] = {key: value for key, value in options.items() if value is not None}
     unknown = sorted(set(given) - set(RunOptions.__annotations__))

@@ -36,7 +36,7 @@ MONITOR = "monitor"
 
 
 @dataclass(frozen=True)
-class Machine:
+class PlainMachine:
     """What to boot a guest in."""
 
     qemu: QemuBinary
@@ -67,7 +67,7 @@ class PlainGuest:
         process: subprocess.Popen[bytes],
         monitor: Monitor,
         folder: Path,
-        machine: Machine,
+        machine: PlainMachine,
         console: Path,
     ) -> None:
         self.process = process
@@ -79,7 +79,7 @@ class PlainGuest:
 
     @classmethod
     @contextmanager
-    def boot(cls, machine: Machine, software: Software, results: Path) -> Iterator[PlainGuest]:
+    def boot(cls, machine: PlainMachine, software: Software, results: Path) -> Iterator[PlainGuest]:
         """Start it; transcript and console stay in ``results``, everything else goes."""
         events, console = EventStream(), results / "console.log"
         with ExitStack() as stack:
@@ -138,7 +138,7 @@ def _qemu(command: Sequence[str], folder: Path, port: socket.socket | None = Non
         )
 
 
-def _command(machine: Machine, software: Software, folder: Path, console: Path) -> list[str]:
+def _command(machine: PlainMachine, software: Software, folder: Path, console: Path) -> list[str]:
     each = machine.memory // machine.nodes
     command = [str(machine.qemu.path)]
     for place in machine.qemu.firmware:

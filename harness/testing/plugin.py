@@ -35,14 +35,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--freepage-out",
         metavar="DIR",
-        help=f"where each session gets a folder, and in it each test; default: {folders.DEFAULT}",
+        help=f"where each session gets a folder, and in it each test; default: {folders.RESULTS_FOLDER}",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make the marker known."""
     config.addinivalue_line(
-        "markers", f"{dimensions.MARKER}({', '.join(dimensions.DIMENSIONS)}): repeat a test along these"
+        "markers",
+        f"{dimensions.PYTEST_MARKER}({', '.join(dimensions.DIMENSIONS)}): repeat a test along these",
     )
 
 
@@ -141,10 +142,10 @@ def freepage(
 @pytest.fixture
 def lab(freepage_folder: Path, freepage_defaults: RunOptions, request: pytest.FixtureRequest) -> LabFixture:
     """The body of the test runs in a lab, and boots a guest there: :class:`harness.testing.LabFixture`."""
-    from harness.testing.lab import LabFixture, build
+    from harness.testing.lab import LabFixture, build_lab
 
     fixture = LabFixture(freepage_folder, freepage_defaults)
-    request.node.stash[_VISIBLE] = [freepage_folder, *build(freepage_defaults)]
+    request.node.stash[_VISIBLE] = [freepage_folder, *build_lab(freepage_defaults)]
     return fixture
 
 

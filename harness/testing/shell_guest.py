@@ -56,7 +56,7 @@ LEAKS = "k=/sys/kernel/debug/kmemleak; ! [ -e $k ] || { echo scan > $k && echo s
 LOAD = "insmod /lib/modules/{driver}.ko {parameters}"
 
 
-class CommandError(AssertionError):
+class ShellCommandError(AssertionError):
     """A command in the guest has failed."""
 
 
@@ -95,7 +95,7 @@ class ShellGuest(MigratingGuest):
         output = self._until(b"\n\x01").decode("utf-8", "replace")
         status = int(self._until(b"\n"))
         if check and status:
-            raise CommandError(f"{command}: status {status}: {output}")
+            raise ShellCommandError(f"{command}: status {status}: {output}")
         return output.strip()
 
     def start(self, command: str) -> None:

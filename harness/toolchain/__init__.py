@@ -11,9 +11,9 @@ When everything is built this costs a few milliseconds and no network.
 
 from __future__ import annotations
 
-from harness.toolchain.image import Image
+from harness.toolchain.image import GuestImage
 from harness.toolchain.kernel import Kernel
 from harness.toolchain.qemu import QemuBinary
 from harness.toolchain.toolchain import PARTS, Built, Toolchain, build_all
 
-__all__ = ["PARTS", "Built", "Image", "Kernel", "QemuBinary", "Toolchain", "build_all"]
+__all__ = ["PARTS", "Built", "GuestImage", "Kernel", "QemuBinary", "Toolchain", "build_all"]

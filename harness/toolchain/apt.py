@@ -23,7 +23,7 @@ from pathlib import Path
 from harness.arch import HOST, X86_64, Architecture
 from harness.errors import FreepageError, MachineryError
 from harness.toolchain.cache import Cache, file_digest, key_of
-from harness.toolchain.run import environment, run
+from harness.toolchain.run import build_environment, run_program
 from harness.toolchain.sources import how_to_install
 
 MIRROR_VARIABLE = "FREEPAGE_DEBIAN_MIRROR"
@@ -79,7 +79,7 @@ class Package:
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class AptSource:
     """A source package of a suite: version, and digests of its files by name."""
 
     name: str
@@ -187,7 +187,7 @@ class Apt:
         text = self._apt("apt-get", *words, *names, what="resolve packages")
         return sorted(line.split()[1] for line in text.splitlines() if line.startswith("Inst "))
 
-    def source(self, name: str) -> Source:
+    def source(self, name: str) -> AptSource:
         """This source package, at the version that the suite has (or had, when first asked)."""
         known = self._known("source")
         if name not in known:
@@ -195,7 +195,7 @@ class Apt:
                 known = self._look_up("source", [name])
         entry = known[name]
         files = tuple(sorted((str(k), str(v)) for k, v in _mapping(entry["files"]).items()))
-        return Source(name, str(entry["version"]), files)
+        return AptSource(name, str(entry["version"]), files)
 
     def configuration(self, user: str) -> str:
         """The file that apt reads first; ``user``: whom it downloads as."""
@@ -265,7 +265,9 @@ class Apt:
         (self.root / "etc" / "apt.conf").write_text(text, encoding="utf-8")
 
     def _apt(self, *words: str, what: str, cwd: Path | None = None) -> str:
-        return run(words, what=what, cwd=cwd, env=environment(APT_CONFIG=str(self.root / "etc" / "apt.conf")))
+        return run_program(
+            words, what=what, cwd=cwd, env=build_environment(APT_CONFIG=str(self.root / "etc" / "apt.conf"))
+        )
 
     def _find_binary(self, names: Sequence[str]) -> dict[str, object]:
         text = self._apt("apt-cache", "show", "--no-all-versions", *names, what="look up packages")
@@ -308,9 +310,11 @@ class Apt:
                 lambda folder, package=package: self._fetch_deb(package, folder),  # type: ignore[misc]
                 what=f"package {package.name}",
             )
-            run(["dpkg-deb", "-x", next(deb.glob("*.deb")), into], what=f"unpack {package.name}", cwd=into)
+            run_program(
+                ["dpkg-deb", "-x", next(deb.glob("*.deb")), into], what=f"unpack {package.name}", cwd=into
+            )
 
-    def fetch_source(self, source: Source, folder: Path) -> None:
+    def fetch_source(self, source: AptSource, folder: Path) -> None:
         """Fetch a source package's files into a folder; they match the signed index."""
         exact = f"{source.name}={source.version}"
         with self.cache.events.step("fetch", source=source.name, version=source.version):
@@ -337,7 +341,7 @@ def _check(file: Path, digest: str) -> None:
 
 
 def _proxy_settings() -> str:
-    text = run(["apt-config", "dump", "--no-empty"], what="read apt's settings")
+    text = run_program(["apt-config", "dump", "--no-empty"], what="read apt's settings")
     return "".join(line + "\n" for line in text.splitlines() if _INHERITED.match(line))
 
 

@@ -11,7 +11,7 @@ from harness import accel
 from harness.arch import HOST
 from harness.toolchain.cache import Cache
 
-PARTS: Final = ("qemu", "kernel", "module", "image", "firmware")
+BUILT_PARTS: Final = ("qemu", "kernel", "module", "image", "firmware")
 
 
 def _entries(cache: Cache, kind: str) -> list[Path]:
@@ -23,15 +23,15 @@ def _entries(cache: Cache, kind: str) -> list[Path]:
 
 def built_parts(cache: Cache) -> dict[str, list[Path]]:
     """The entries of each kind that a run is made of, newest last."""
-    return {kind: _entries(cache, kind) for kind in PARTS}
+    return {kind: _entries(cache, kind) for kind in BUILT_PARTS}
 
 
-def built_machine(cache: Cache) -> accel.Machine | None:
+def built_machine(cache: Cache) -> accel.ProbeMachine | None:
     """What there is to try KVM with; None when nothing is built."""
     return machine_of(built_parts(cache))
 
 
-def machine_of(built: dict[str, list[Path]]) -> accel.Machine | None:
+def machine_of(built: dict[str, list[Path]]) -> accel.ProbeMachine | None:
     """The newest QEMU and kernel of the cache, for the probe."""
     if not (built["qemu"] and built["kernel"] and built["firmware"]):
         return None
@@ -43,6 +43,6 @@ def machine_of(built: dict[str, list[Path]]) -> accel.Machine | None:
     if not kernels:
         return None
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
-    return accel.Machine(
+    return accel.ProbeMachine(
         folder / HOST.qemu_binary, str(facts["sha256"]), (built["firmware"][-1],), kernels[-1]
     )

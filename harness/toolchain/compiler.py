@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.errors import MachineryError
 from harness.toolchain.cache import Cache, tree_digest
 from harness.toolchain.kernel import Kernel
-from harness.toolchain.run import find_program, run, search_path
+from harness.toolchain.run import find_program, run_program, search_path
 
 
 def kernel_compiler(kernel: Kernel) -> str:
@@ -28,7 +28,9 @@ def version_of(cache: Cache, compiler: str) -> str:
     known = cache.recall("compilers")
     versions: dict[str, object] = known if isinstance(known, dict) else {}
     if mark not in versions:
-        said = run([compiler, "-dumpfullversion", "-dumpmachine"], what="ask the compiler's version").strip()
+        said = run_program(
+            [compiler, "-dumpfullversion", "-dumpmachine"], what="ask the compiler's version"
+        ).strip()
         versions = {**versions, mark: said}
         cache.remember("compilers", versions)
     return str(versions[mark])

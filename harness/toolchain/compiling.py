@@ -23,7 +23,7 @@ from harness.toolchain import cpio
 from harness.toolchain.apt import Apt
 from harness.toolchain.cache import MIB, Cache, key_of
 from harness.toolchain.image import binaries_of
-from harness.toolchain.run import run
+from harness.toolchain.run import run_program
 
 _BUILD = 1  # changes when what is done below changes
 #: What the guest's program reads; see vm-images/guest/workloads/compile.c.
@@ -73,7 +73,7 @@ def build_compile_archive(cache: Cache, recipe: CompileRecipe) -> Path:
             apt.fetch_source(source, fetched)
             tree = fetched / "tree"
             unpack = ["dpkg-source", "--no-check", "-x", str(fetched / source.dsc), str(tree)]
-            run(unpack, what=f"unpack {source.name}", cwd=fetched)
+            run_program(unpack, what=f"unpack {source.name}", cwd=fetched)
             entries = [
                 *binaries_of(recipe.binaries, root),
                 *_build_tree(tree),
@@ -88,14 +88,14 @@ def build_compile_archive(cache: Cache, recipe: CompileRecipe) -> Path:
     return cache.get("compile", key, build, what=what, space=1024 * MIB) / "compile.cpio"
 
 
-def _build_tree(tree: Path) -> Iterator[cpio.Entry]:
+def _build_tree(tree: Path) -> Iterator[cpio.CpioEntry]:
     """The sources, the headers that their makefile generates, and what it would have compiled how."""
-    run(
+    run_program(
         ["sh", "./configure", f"--target={HOST.name}", "CC=gcc"],
         what="configure the sources to compile",
         cwd=tree,
     )
-    said = run(["make", "-n", "lib/libc.a"], what="ask what there is to compile", cwd=tree)
+    said = run_program(["make", "-n", "lib/libc.a"], what="ask what there is to compile", cwd=tree)
     commands = [line for line in said.splitlines() if re.search(r" -c -o \S+ \S+\.c$", line)]
     if not commands:
         raise MachineryError(f"the makefile of {tree} compiles nothing that could be told")
@@ -104,7 +104,7 @@ def _build_tree(tree: Path) -> Iterator[cpio.Entry]:
         for path in re.findall(r"> (\S+/(?:alltypes|syscall|version)\.h)", said)
         if not Path(path).is_absolute()
     ]
-    run(["make", *dict.fromkeys(generated)], what="make the generated headers", cwd=tree)
+    run_program(["make", *dict.fromkeys(generated)], what="make the generated headers", cwd=tree)
     flags = shlex.split(commands[0])[1:]
     flags = [
         word for word in flags[: flags.index("-c")] if not word.startswith("-W") or word.startswith("-Wa,")

@@ -29,7 +29,7 @@ _BLOCK = 512
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class CpioEntry:
     """One member of an archive.  ``mode`` has the type in it, as in ``st_mode``."""
 
     name: str
@@ -44,27 +44,27 @@ class Entry:
         return self.name.lstrip("/") or "."
 
 
-def directory(name: str, mode: int = 0o755) -> Entry:
+def directory(name: str, mode: int = 0o755) -> CpioEntry:
     """A directory."""
-    return Entry(name, stat.S_IFDIR | mode, links=2)
+    return CpioEntry(name, stat.S_IFDIR | mode, links=2)
 
 
-def file(name: str, data: bytes, mode: int = 0o644) -> Entry:
+def file(name: str, data: bytes, mode: int = 0o644) -> CpioEntry:
     """A plain file."""
-    return Entry(name, stat.S_IFREG | mode, data)
+    return CpioEntry(name, stat.S_IFREG | mode, data)
 
 
-def symlink(name: str, target: str) -> Entry:
+def symlink(name: str, target: str) -> CpioEntry:
     """A symbolic link."""
-    return Entry(name, stat.S_IFLNK | 0o777, target.encode())
+    return CpioEntry(name, stat.S_IFLNK | 0o777, target.encode())
 
 
-def character_device(name: str, major: int, minor: int, mode: int = 0o600) -> Entry:
+def character_device(name: str, major: int, minor: int, mode: int = 0o600) -> CpioEntry:
     """A character device, such as the console."""
-    return Entry(name, stat.S_IFCHR | mode, device=(major, minor))
+    return CpioEntry(name, stat.S_IFCHR | mode, device=(major, minor))
 
 
-def with_parents(entries: Iterable[Entry]) -> list[Entry]:
+def with_parents(entries: Iterable[CpioEntry]) -> list[CpioEntry]:
     """The entries with the directories that they need, each before what is in it.
 
     The kernel does not make a missing directory; it drops the file, silently.
@@ -77,7 +77,7 @@ def with_parents(entries: Iterable[Entry]) -> list[Entry]:
     return [found[path] for path in sorted(found, key=lambda path: PurePosixPath(path).parts)]
 
 
-def write_cpio(target: Path | IO[bytes], entries: Iterable[Entry]) -> None:
+def write_cpio(target: Path | IO[bytes], entries: Iterable[CpioEntry]) -> None:
     """Write an archive; all files belong to root."""
     if isinstance(target, Path):
         with target.open("wb") as out:
@@ -86,7 +86,7 @@ def write_cpio(target: Path | IO[bytes], entries: Iterable[Entry]) -> None:
     size = 0
     for number, entry in enumerate(entries, 1):
         size += _write_entry(target, entry, number)
-    size += _write_entry(target, Entry(_TRAILER, 0), 0)
+    size += _write_entry(target, CpioEntry(_TRAILER, 0), 0)
     target.write(bytes(-size % _BLOCK))
 
 
@@ -99,7 +99,7 @@ def concatenate(target: Path, archives: Sequence[Path]) -> None:
             out.write(bytes(-out.tell() % 4))
 
 
-def read_cpio(data: bytes) -> Iterator[Entry]:
+def read_cpio(data: bytes) -> Iterator[CpioEntry]:
     """The members of an archive, or of several one after the other."""
     at = 0
     while at < len(data):
@@ -118,7 +118,7 @@ def read_cpio(data: bytes) -> Iterator[Entry]:
         if end > len(data):
             raise ValueError(f"the archive ends inside {name}")
         if name != _TRAILER:
-            yield Entry(name, field[1], data[data_at:end], (field[9], field[10]), field[4])
+            yield CpioEntry(name, field[1], data[data_at:end], (field[9], field[10]), field[4])
         at = end + _pad(field[6])
 
 
@@ -126,7 +126,7 @@ def _pad(length: int) -> int:
     return -length % 4
 
 
-def _write_entry(out: IO[bytes], entry: Entry, inode: int) -> int:
+def _write_entry(out: IO[bytes], entry: CpioEntry, inode: int) -> int:
     name = entry.path.encode() + b"\0"
     fields = (
         inode,

@@ -21,7 +21,7 @@ from harness.toolchain.apt import Apt
 from harness.toolchain.cache import GIB, Cache, file_digest, key_of
 from harness.toolchain.compiler import version_of
 from harness.toolchain.kernel import Kernel
-from harness.toolchain.run import find_program, run
+from harness.toolchain.run import find_program, run_program
 
 _SOURCE: Final = "linux-source"
 _BUILD: Final = 1  # changes when what is done below changes
@@ -64,7 +64,9 @@ def debug_kernel(cache: Cache, suite: str, fragment: Path) -> Kernel:
             for program in ("flex", "bison", "bc", "pahole"):
                 find_program(program)  # said now, and not by make in the middle of its output
             apt.unpack([package], work)
-            run(["tar", "-xf", work / "usr" / "src" / f"{name}.tar.xz"], what=f"unpack {name}", cwd=work)
+            run_program(
+                ["tar", "-xf", work / "usr" / "src" / f"{name}.tar.xz"], what=f"unpack {name}", cwd=work
+            )
             _Tree(cache, work / name, folder / "build.log").build(fragment, folder)
         shutil.rmtree(work)
 
@@ -93,7 +95,7 @@ class _Tree:
         self._make("tinyconfig")
         merge = self._source / "scripts" / "kconfig" / "merge_config.sh"
         words: list[str | Path] = [merge, "-m", "-O", self._source, self._source / ".config", fragment]
-        run(words, what="merge the configuration", cwd=self._source, log=self._log)
+        run_program(words, what="merge the configuration", cwd=self._source, log=self._log)
         self._make("olddefconfig")
         _check_configuration(fragment, self._source / ".config")
         with self._cache.events.step("compile"):
@@ -111,7 +113,7 @@ class _Tree:
     def _make(self, *targets: str) -> None:
         command = ["make", f"-j{os.cpu_count() or 1}", *targets]
         what = f"build the debug kernel ({targets[0]})"
-        run(command, what=what, cwd=self._source, log=self._log, on_line=self._follow)
+        run_program(command, what=what, cwd=self._source, log=self._log, on_line=self._follow)
 
     def _follow(self, line: str) -> None:
         if _COMPILING.match(line):

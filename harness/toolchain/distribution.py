@@ -23,10 +23,10 @@ from harness.toolchain import cpio
 from harness.toolchain.apt import Apt, mirrors
 from harness.toolchain.cache import MIB, Cache, file_digest, key_of, tree_digest
 from harness.toolchain.compiler import version_of
-from harness.toolchain.image import Image, load_order, module_entry, program_sources, programs_of
+from harness.toolchain.image import GuestImage, load_order, module_entry, program_sources, programs_of
 from harness.toolchain.kernel import Kernel
 from harness.toolchain.module import MODULE
-from harness.toolchain.run import environment, find_program, run
+from harness.toolchain.run import build_environment, find_program, run_program
 
 _BUILD: Final = 1  # changes when what is done below changes
 
@@ -52,7 +52,7 @@ class DistributionRecipe(BaseModel):
 class Distribution:
     """The first stage, and the disk that it finds.  Nobody writes to this disk: runs have copies."""
 
-    image: Image
+    image: GuestImage
     disk: Path
 
 
@@ -123,11 +123,11 @@ def build_distribution(
     what = f"the Debian guest for {kernel.release}"
     folder = cache.get("distribution", key, build, what=what, space=2048 * MIB)
     initrd = folder / "initrd.cpio"
-    image = Image(initrd, (folder / "sha256").read_text("ascii"), initrd.stat().st_size)
+    image = GuestImage(initrd, (folder / "sha256").read_text("ascii"), initrd.stat().st_size)
     return Distribution(image, folder / "disk.raw")
 
 
-def _first_modules(recipe: DistributionRecipe, kernel: Kernel, work: Path) -> list[cpio.Entry]:
+def _first_modules(recipe: DistributionRecipe, kernel: Kernel, work: Path) -> list[cpio.CpioEntry]:
     files = kernel.module_files()
     order = load_order(recipe.modules, files, kernel.builtin())
     listing = "".join(f"{name}\n" for name in order).encode()
@@ -190,7 +190,7 @@ def _bootstrap(recipe: DistributionRecipe, kernel: Kernel, hook: Path, overlay: 
             f"--customize-hook={hook}",
             *(recipe.suite, "-", mirror),
         ]
-        env = environment(
+        env = build_environment(
             FREEPAGE_OVERLAY=str(overlay),
             FREEPAGE_RELEASE=kernel.release,
             FREEPAGE_DISK=str(disk),
@@ -198,7 +198,7 @@ def _bootstrap(recipe: DistributionRecipe, kernel: Kernel, hook: Path, overlay: 
             TMPDIR=str(_room(disk)),
         )
         try:
-            run(command, what=f"make a guest of Debian {recipe.suite}", cwd=disk.parent, env=env)
+            run_program(command, what=f"make a guest of Debian {recipe.suite}", cwd=disk.parent, env=env)
         except MachineryError as error:
             failure = error
         else:

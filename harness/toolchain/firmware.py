@@ -12,7 +12,7 @@ from harness.toolchain.apt import Apt
 from harness.toolchain.cache import MIB, Cache, key_of
 from harness.toolchain.source import SUITE
 
-PACKAGES = HOST.board.firmware_packages
+_PACKAGES = HOST.board.firmware_packages
 NEEDED = HOST.board.firmware_files
 _FOLDERS = ("usr/share/qemu", "usr/share/seabios")
 
@@ -20,7 +20,7 @@ _FOLDERS = ("usr/share/qemu", "usr/share/seabios")
 def firmware(cache: Cache) -> tuple[Path, ...]:
     """The folders to name with ``-L``."""
     apt = Apt(cache, SUITE)
-    packages = apt.packages(PACKAGES)
+    packages = apt.packages(_PACKAGES)
     key = key_of(packages=[package.sha256 for package in packages], form=1)
 
     def build(folder: Path) -> None:
@@ -36,6 +36,6 @@ def firmware(cache: Cache) -> tuple[Path, ...]:
             shutil.rmtree(unpacked)
             lacking = [name for name in NEEDED if not (folder / name).exists()]
             if lacking:
-                raise MachineryError(f"Debian's packages {', '.join(PACKAGES)} have no {', '.join(lacking)}")
+                raise MachineryError(f"Debian's packages {', '.join(_PACKAGES)} have no {', '.join(lacking)}")
 
     return (cache.get("firmware", key, build, what="the firmware", space=100 * MIB),)

@@ -19,7 +19,7 @@ from harness.toolchain.compiler import check_unchanged, version_of
 from harness.toolchain.kernel import Kernel, module_name, read_module
 from harness.toolchain.module import MODULE
 from harness.toolchain.recipe import Recipe
-from harness.toolchain.run import find_program, run
+from harness.toolchain.run import find_program, run_program
 
 PROGRAM_FLAGS = ("-Os", "-static", "-Wall", "-Wextra", "-s")
 
@@ -35,7 +35,7 @@ _LIBRARY_FOLDERS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Image:
+class GuestImage:
     """An initramfs.  It holds nothing that belongs to one run: keys come in a run's overlay."""
 
     initrd: Path
@@ -43,7 +43,7 @@ class Image:
     size: int
 
 
-def build_image(cache: Cache, kernel: Kernel, module: Path, recipe: Recipe, sources: Path) -> Image:
+def build_image(cache: Cache, kernel: Kernel, module: Path, recipe: Recipe, sources: Path) -> GuestImage:
     """The initramfs for this kernel; ``sources`` holds the guest's own programs."""
     programs = program_sources(sources)
     digests = tree_digest(programs, sources)
@@ -86,7 +86,7 @@ def build_image(cache: Cache, kernel: Kernel, module: Path, recipe: Recipe, sour
 
     folder = cache.get("image", key, build, what="the guest's image", space=200 * MIB)
     initrd = folder / "initrd.cpio"
-    return Image(initrd, (folder / "sha256").read_text("ascii"), initrd.stat().st_size)
+    return GuestImage(initrd, (folder / "sha256").read_text("ascii"), initrd.stat().st_size)
 
 
 def program_sources(sources: Path) -> list[Path]:
@@ -99,7 +99,7 @@ def programs_of(
     sources: Path,
     work: Path,
     extra: Mapping[str, Sequence[str | Path]] | None = None,
-) -> list[cpio.Entry]:
+) -> list[cpio.CpioEntry]:
     """Programs of our own: path in the guest to the source files of each, patterns among them.
 
     ``extra``: what the compiler is told beside, of the programs that need it: definitions, libraries.
@@ -115,14 +115,14 @@ def programs_of(
         program = work / Path(target).name
         more = (extra or {}).get(target, ())
         command: list[str | Path] = ["gcc", *PROGRAM_FLAGS, f"-I{sources}", "-o", program, *files, *more]
-        run(command, what=f"compile {words}", cwd=work)
+        run_program(command, what=f"compile {words}", cwd=work)
         entries.append(cpio.file(target, program.read_bytes(), 0o755))
     return entries
 
 
-def binaries_of(binaries: Mapping[str, str], root: Path) -> list[cpio.Entry]:
+def binaries_of(binaries: Mapping[str, str], root: Path) -> list[cpio.CpioEntry]:
     """Programs out of packages, and the closure of the libraries that they need."""
-    entries: dict[str, cpio.Entry] = {}
+    entries: dict[str, cpio.CpioEntry] = {}
     wanted: list[Path] = []
     for target, source in binaries.items():
         path = _in_root(root, source)
@@ -148,7 +148,9 @@ def binaries_of(binaries: Mapping[str, str], root: Path) -> list[cpio.Entry]:
 
 def needed_by(path: Path) -> tuple[str | None, list[str]]:
     """The interpreter and the shared libraries that an ELF file names itself."""
-    text = run(["readelf", "--wide", "--program-headers", "--dynamic", path], what=f"read {path.name}")
+    text = run_program(
+        ["readelf", "--wide", "--program-headers", "--dynamic", path], what=f"read {path.name}"
+    )
     interpreter = re.search(r"Requesting program interpreter: ([^\]]+)\]", text)
     return (interpreter[1] if interpreter else None), re.findall(
         r"\(NEEDED\)\s+Shared library: \[([^\]]+)\]", text
@@ -181,7 +183,7 @@ def _in_root(root: Path, name: str) -> Path | None:
     return None
 
 
-def _modules(recipe: Recipe, kernel: Kernel, module: Path, work: Path) -> list[cpio.Entry]:
+def _modules(recipe: Recipe, kernel: Kernel, module: Path, work: Path) -> list[cpio.CpioEntry]:
     files, builtin = kernel.module_files(), kernel.builtin()
     order = load_order(recipe.modules, files, builtin)
     drivers = [name for name in load_order(recipe.drivers, files, builtin) if name not in order]
@@ -199,11 +201,11 @@ def _modules(recipe: Recipe, kernel: Kernel, module: Path, work: Path) -> list[c
     return entries
 
 
-def module_entry(name: str, path: Path, work: Path) -> cpio.Entry:
+def module_entry(name: str, path: Path, work: Path) -> cpio.CpioEntry:
     """A module as the image has it: uncompressed, without what only a debugger reads."""
     plain = work / f"{name}.ko"
     plain.write_bytes(read_module(path))
-    run(["strip", "--strip-debug", plain], what=f"strip {path.name}")
+    run_program(["strip", "--strip-debug", plain], what=f"strip {path.name}")
     return cpio.file(f"/lib/modules/{name}.ko", plain.read_bytes())
 
 
@@ -233,7 +235,7 @@ def load_order(names: Sequence[str], files: dict[str, Path], builtin: Iterable[s
     return order
 
 
-def _plain(recipe: Recipe) -> list[cpio.Entry]:
+def _plain(recipe: Recipe) -> list[cpio.CpioEntry]:
     return [
         # The kernel opens its console before init has mounted anything.
         cpio.character_device("/dev/console", 5, 1),

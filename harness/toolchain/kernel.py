@@ -12,7 +12,7 @@ from pathlib import Path
 from harness.arch import HOST, Architecture
 from harness.errors import InputError
 from harness.toolchain.cache import file_digest, key_of
-from harness.toolchain.run import run
+from harness.toolchain.run import run_program
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +144,7 @@ def check_compiler_files(headers: Path) -> None:
     """Kbuild's own programs must run here: they come from the kernel's suite, not the host's."""
     modpost = headers / "scripts" / "mod" / "modpost"
     if modpost.exists():
-        run(
+        run_program(
             [modpost],
             what="run the kernel's own build programs (are they of a newer Debian than this machine?)",
         )

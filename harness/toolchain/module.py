@@ -14,7 +14,7 @@ from harness.toolchain.cache import Cache, key_of, tree_digest
 from harness.toolchain.compiler import check_unchanged, kernel_compiler, version_of
 from harness.toolchain.kernel import Kernel, check_compiler_files
 from harness.toolchain.patches import apply_series, patch_at
-from harness.toolchain.run import run
+from harness.toolchain.run import run_program
 from harness.toolchain.suite_root import SuiteRoot, suite_root
 
 MODULE = "freepage_balloon"
@@ -48,7 +48,7 @@ class Builder:
             self.root.run(command, what=what, scratch=work, log=log)
         else:
             check_compiler_files(headers)
-            run(command, what=what, cwd=work, log=log)
+            run_program(command, what=what, cwd=work, log=log)
 
 
 def builder_for(cache: Cache, kernel: Kernel) -> Builder:
@@ -112,7 +112,9 @@ def build_module(
             built = work / f"{MODULE}.ko"
             if not built.exists():
                 raise MachineryError(f"building {sources} made no {MODULE}.ko")
-            run(["strip", "--strip-debug", "-o", folder / f"{MODULE}.ko", built], what="strip the module")
+            run_program(
+                ["strip", "--strip-debug", "-o", folder / f"{MODULE}.ko", built], what="strip the module"
+            )
             shutil.rmtree(tree)
             check_unchanged(digests, files, sources)
 

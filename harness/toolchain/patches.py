@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 from harness.errors import InputError, MachineryError
-from harness.toolchain.run import run
+from harness.toolchain.run import run_program
 
 _HEADER = re.compile(r"^(?:---|\+\+\+) (?P<name>[^\t\n]+)")
 _PATCHING = re.compile(r"^(?:patching|checking) file '?(?P<file>.+?)'?(?: \(.*\))?$")
@@ -146,7 +146,9 @@ def _run_patch(patch: Patch, file: Path, stage: Path) -> None:
     options = ["-p1", "-F0", "--batch", "--forward", "--no-backup-if-mismatch", "-r", "-"]
     output: list[str] = []
     try:
-        run(["patch", *options, "-i", file], what=f"apply {patch.name}", cwd=stage, on_line=output.append)
+        run_program(
+            ["patch", *options, "-i", file], what=f"apply {patch.name}", cwd=stage, on_line=output.append
+        )
     except MachineryError as error:
         where = failed_hunk("\n".join(output))
         if where is None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from harness.toolchain.cache import Cache, file_digest, key_of
-from harness.toolchain.run import run
+from harness.toolchain.run import run_program
 
 #: What the library says in QEMU's log, once it has been asked.
 HIDDEN: Final = "KVM's manual dirty log protection is hidden from this QEMU"
@@ -21,6 +21,8 @@ def no_manual_protect(cache: Cache, source: Path) -> Path:
 
     def build(folder: Path) -> None:
         library = folder / "no_manual_protect.so"
-        run(["gcc", *_FLAGS, "-o", library, source, "-ldl"], what=f"compile {source.name}", cwd=folder)
+        run_program(
+            ["gcc", *_FLAGS, "-o", library, source, "-ldl"], what=f"compile {source.name}", cwd=folder
+        )
 
     return cache.get("preload", key, build, what="the library for KVM") / "no_manual_protect.so"

@@ -11,16 +11,16 @@ from pathlib import Path
 
 from harness.arch import HOST
 from harness.errors import InputError, MachineryError
-from harness.toolchain.run import run
+from harness.toolchain.run import run_program
 
-DEVICE = "virtio-balloon-pci"
+BALLOON_DEVICE = "virtio-balloon-pci"
 #: What the oracle needs of a device with free page info.
 FOR_TESTS = frozenset({"x-free-page-info-hold", "x-free-page-info-record"})
 _SECONDS = 20.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Probe:
+class QemuProbe:
     """What a QEMU binary says of itself."""
 
     version: str
@@ -31,7 +31,7 @@ class Probe:
     """Whether free page info can be held and recorded, which a verdict rests on."""
 
 
-def probe_binary(path: Path) -> Probe:
+def probe_binary(path: Path) -> QemuProbe:
     """Run the binary's own help; raises :class:`InputError` for what is not a QEMU for PCs."""
     if not path.exists():
         raise InputError(f"there is no QEMU at {path}")
@@ -42,7 +42,7 @@ def probe_binary(path: Path) -> Probe:
     return read_probe(lambda *words: _ask(path, *words), str(path))
 
 
-def read_probe(ask: Callable[..., str], what: str) -> Probe:
+def read_probe(ask: Callable[..., str], what: str) -> QemuProbe:
     """Put the questions to a binary, wherever it is; ``ask`` gives what it prints for some arguments."""
     version = re.search(r"^QEMU emulator version (\S+)", ask("-version"), re.MULTILINE)
     if version is None:
@@ -50,10 +50,10 @@ def read_probe(ask: Callable[..., str], what: str) -> Probe:
     board = HOST.board
     if not re.search(rf"^{re.escape(board.types[0])}\s", ask("-machine", "help"), re.MULTILINE):
         raise InputError(f"{what} does not emulate {board.noun}", hint=f"it has to be a {HOST.qemu_binary}")
-    properties = properties_of(ask("-device", f"{DEVICE},help"))
+    properties = properties_of(ask("-device", f"{BALLOON_DEVICE},help"))
     if not properties:
-        raise InputError(f"{what} ({version[1]}) has no device {DEVICE}")
-    return Probe(
+        raise InputError(f"{what} ({version[1]}) has no device {BALLOON_DEVICE}")
+    return QemuProbe(
         version=version[1],
         has_free_page_info="free-page-info" in properties,
         has_free_page_hint="free-page-hint" in properties,
@@ -74,7 +74,7 @@ def devices_of(path: Path) -> frozenset[str]:
 
 def _ask(path: Path, *words: str) -> str:
     try:
-        return run([path, *words], what=f"ask {path} for {words[-1]}", seconds=_SECONDS)
+        return run_program([path, *words], what=f"ask {path} for {words[-1]}", seconds=_SECONDS)
     except MachineryError as error:
         raise InputError(f"{path} is not a QEMU that runs here: {error.message}", hint=error.hint) from error
     except OSError as error:  # no program at all: wrong format, wrong architecture

@@ -24,8 +24,8 @@ from harness.errors import InputError, MachineryError
 from harness.toolchain.cache import GIB, MIB, Cache, file_digest, key_of, require_space
 from harness.toolchain.firmware import firmware
 from harness.toolchain.patches import Patch, patch_at, read_series
-from harness.toolchain.probe import FOR_TESTS, Probe, probe_binary
-from harness.toolchain.run import environment, run, search_path
+from harness.toolchain.probe import FOR_TESTS, QemuProbe, probe_binary
+from harness.toolchain.run import build_environment, run_program, search_path
 from harness.toolchain.source import QemuSource, clean_leftovers
 from harness.toolchain.sources import sources
 from harness.toolchain.worktree import WorkTree
@@ -79,7 +79,7 @@ class Variant:
         return tree.build.with_name(f"{tree.build.name}-{self.name}") if self.name else tree.build
 
 
-PLAIN = Variant("", OPTIONS)
+PLAIN_BUILD = Variant("", OPTIONS)
 #: Else QEMU has no COLO to refuse anything to.
 WITH_COLO = Variant("colo", (*OPTIONS, "--enable-replication"))
 
@@ -159,7 +159,7 @@ class QemuBuilder:
             own = (*own, *series_patches(self.source, self.patch_folder / "faults"))
         return (*own, *(patch_at(path) for path in extra))
 
-    def key(self, patches: Sequence[Patch], variant: Variant = PLAIN) -> str:
+    def key(self, patches: Sequence[Patch], variant: Variant = PLAIN_BUILD) -> str:
         """Everything that a binary depends on, as far as it can be known without building."""
         return key_of(
             source=self.source.identity,
@@ -169,7 +169,7 @@ class QemuBuilder:
             system=_system(),
         )
 
-    def get(self, flavour: str, extra: Sequence[Path] = (), variant: Variant = PLAIN) -> QemuBinary:
+    def get(self, flavour: str, extra: Sequence[Path] = (), variant: Variant = PLAIN_BUILD) -> QemuBinary:
         """The flavour's binary, built if need be."""
         patches = self.patches(flavour, extra)
         key = self.key(patches, variant)
@@ -231,8 +231,10 @@ class QemuBuilder:
         for stale in (folder, *tree.root.glob(f"{tree.build.name}*/")):
             shutil.rmtree(stale, ignore_errors=True)
         with self.cache.events.step("build tools", packages=", ".join(BUILD_TOOLS)):
-            run([sys.executable, "-m", "venv", folder], what="make a Python environment for meson")
-            run([python, "-m", "pip", "install", "--quiet", *BUILD_TOOLS], what="install meson and ninja")
+            run_program([sys.executable, "-m", "venv", folder], what="make a Python environment for meson")
+            run_program(
+                [python, "-m", "pip", "install", "--quiet", *BUILD_TOOLS], what="install meson and ninja"
+            )
         (folder / "ready").touch()
         return python
 
@@ -253,7 +255,7 @@ class QemuBuilder:
         log = tree.root / "configure.log"
         log.unlink(missing_ok=True)
         with self.cache.events.step("configure"):
-            run(command, what="configure QEMU", cwd=build, log=log, env=_build_environment(tree))
+            run_program(command, what="configure QEMU", cwd=build, log=log, env=_build_environment(tree))
         mark.write_text(wanted, encoding="utf-8")
 
     def _compile(self, tree: WorkTree, build: Path, targets: Sequence[str]) -> int:
@@ -273,7 +275,7 @@ class QemuBuilder:
         log.unlink(missing_ok=True)
         ninja = tree.root / "tools" / "bin" / "ninja"
         with self.cache.events.step("compile"):
-            run(
+            run_program(
                 [ninja, "-C", build, *targets],
                 what="build QEMU",
                 env=_build_environment(tree),
@@ -292,10 +294,10 @@ def _build_environment(tree: WorkTree) -> dict[str, str]:
     # one's log and starts a new one: everything would be compiled again.
     ninja = tree.root / "tools" / "bin" / "ninja"
     path = os.pathsep.join([str(ninja.parent), search_path()])
-    return environment(PATH=path, NINJA=str(ninja), NINJA_STATUS="[%f/%t] ")
+    return build_environment(PATH=path, NINJA=str(ninja), NINJA_STATUS="[%f/%t] ")
 
 
-def _facts(found: Probe, binary: Path) -> dict[str, object]:
+def _facts(found: QemuProbe, binary: Path) -> dict[str, object]:
     return {
         "version": found.version,
         "sha256": file_digest(binary),

@@ -24,15 +24,15 @@ from harness.arch import HOST
 from harness.errors import MachineryError
 from harness.toolchain.cache import MIB, key_of
 from harness.toolchain.firmware import firmware
-from harness.toolchain.qemu import OPTIONS, PATCHED, PLAIN, TARGET, QemuBuilder, Variant
-from harness.toolchain.run import environment, find_program
+from harness.toolchain.qemu import OPTIONS, PATCHED, PLAIN_BUILD, TARGET, QemuBuilder, Variant
+from harness.toolchain.run import build_environment, find_program
 
 OUR_TEST = "virtio-balloon-info-test"
 BALLOON_TEST = "virtio-balloon-test"
 MIGRATION_TEST = "migration-test"
 TESTS = (OUR_TEST, BALLOON_TEST, MIGRATION_TEST)
 
-FUZZER = HOST.qemu_fuzzer
+_FUZZER = HOST.qemu_fuzzer
 FUZZ_TARGETS = ("virtio-balloon-info-fuzz", "generic-fuzz-virtio-balloon-info")
 
 # Neither KVM nor a network is fuzzed here.
@@ -116,7 +116,7 @@ class QemuTests:
         command = [str(self.folder / name), "-k", *(("-p", prefix) if prefix else ())]
         # Sockets are made there, whose paths must be short.
         with tempfile.TemporaryDirectory(prefix="qtest-") as temporary:
-            env = environment(QTEST_QEMU_BINARY=str(emulator), TMPDIR=temporary, **(more or {}))
+            env = build_environment(QTEST_QEMU_BINARY=str(emulator), TMPDIR=temporary, **(more or {}))
             return TapResult.of(*_run(command, scratch, scratch, env, seconds))
 
     def fuzz(self, target: str, scratch: Path, *, seconds: int, seed: int) -> tuple[int, str]:
@@ -125,12 +125,12 @@ class QemuTests:
         corpus.mkdir()
         # A target must be named before the fuzzer's own options.
         command = [
-            str(self.folder / FUZZER),
+            str(self.folder / _FUZZER),
             f"--fuzz-target={target}",
             *(f"-max_total_time={seconds}", f"-seed={seed}", "-max_len=4096", "-timeout=60"),
             *("-rss_limit_mb=4096", f"-artifact_prefix={scratch}/", str(corpus)),
         ]
-        env = environment(
+        env = build_environment(
             TMPDIR=str(scratch),
             ASAN_OPTIONS="detect_leaks=0",
             UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1",
@@ -170,7 +170,7 @@ def _run(
 def build_qtests(builder: QemuBuilder) -> QemuTests:
     """QEMU's balloon and migration qtests, and ours."""
     targets = (TARGET, *(f"{_PLACE}/{name}" for name in TESTS))
-    return _build(builder, "qtests", PLAIN, targets)
+    return _build(builder, "qtests", PLAIN_BUILD, targets)
 
 
 def build_fuzzer(builder: QemuBuilder, extra: Sequence[Path] = ()) -> QemuTests:
@@ -179,7 +179,7 @@ def build_fuzzer(builder: QemuBuilder, extra: Sequence[Path] = ()) -> QemuTests:
     From nothing it takes a long time.
     """
     find_program("clang")
-    return _build(builder, "fuzzer", SANITIZED, (FUZZER, TARGET, f"{_PLACE}/{OUR_TEST}"), extra)
+    return _build(builder, "fuzzer", SANITIZED, (_FUZZER, TARGET, f"{_PLACE}/{OUR_TEST}"), extra)
 
 
 def _build(

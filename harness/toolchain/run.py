@@ -67,7 +67,7 @@ def find_program(name: str) -> Path:
     return Path(found)
 
 
-def environment(**more: str) -> dict[str, str]:
+def build_environment(**more: str) -> dict[str, str]:
     """The environment for a program whose output is read: C locale, whole PATH."""
     return {**os.environ, "PATH": search_path(), "LC_ALL": "C.UTF-8", "LANGUAGE": ""} | more
 
@@ -82,7 +82,7 @@ def _bound_to_us(argv: Sequence[str]) -> list[str]:
     return [setpriv, "--pdeathsig", "TERM", "--", *argv] if setpriv else list(argv)
 
 
-def run(
+def run_program(
     argv: Sequence[str | Path],
     *,
     what: str,
@@ -103,7 +103,7 @@ def run(
     process = subprocess.Popen(
         _bound_to_us(command),
         cwd=cwd,
-        env=dict(env) if env is not None else environment(),
+        env=dict(env) if env is not None else build_environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.errors import InputError, MachineryError
-from harness.toolchain.apt import Apt, Source
+from harness.toolchain.apt import Apt, AptSource
 from harness.toolchain.cache import Cache, file_digest, key_of
-from harness.toolchain.run import run
+from harness.toolchain.run import run_program
 from harness.toolchain.worktree import WorkTree
 
 SUITE = "trixie"
@@ -51,7 +51,7 @@ class QemuSource(abc.ABC):
 class DebianSource(QemuSource):
     """The suite's current source package, with Debian's own patches."""
 
-    source: Source
+    source: AptSource
     apt: Apt
 
     def prepare(self, tree: WorkTree, cache: Cache) -> None:
@@ -73,7 +73,7 @@ class DebianSource(QemuSource):
                     folder / self.source.dsc,
                     unpacked,
                 ]
-                run(command, what="unpack QEMU's source", cwd=folder)
+                run_program(command, what="unpack QEMU's source", cwd=folder)
             unpacked.rename(tree.source)
 
 
@@ -89,7 +89,7 @@ class TarballSource(QemuSource):
             return
         with tempfile.TemporaryDirectory(prefix="unpack.", dir=tree.root) as name:
             with cache.events.step("unpack", tarball=str(self.path)):
-                run(["tar", "-xf", self.path, "-C", name], what=f"unpack {self.path}")
+                run_program(["tar", "-xf", self.path, "-C", name], what=f"unpack {self.path}")
             tops = list(Path(name).iterdir())
             if len(tops) != 1 or not (tops[0] / "configure").exists():
                 raise InputError(f"{self.path} is not a QEMU source tarball")
@@ -187,7 +187,7 @@ def _tarball(cache: Cache, path: Path) -> TarballSource:
         "*/VERSION",
     ]
     try:
-        text = run(command, what=f"read {path}")
+        text = run_program(command, what=f"read {path}")
     except MachineryError as error:
         raise InputError(f"{path} is not a QEMU source tarball: {error.message}", hint=error.hint) from error
     version = text.strip()

@@ -19,7 +19,7 @@ from typing import Final
 from harness.errors import MachineryError
 from harness.toolchain.apt import Apt
 from harness.toolchain.cache import MIB, Cache, key_of
-from harness.toolchain.run import run
+from harness.toolchain.run import run_program
 
 #: What ``make modules`` against Debian's headers runs, beside the compiler.
 _PACKAGES: Final = (
@@ -74,7 +74,7 @@ class SuiteRoot:
         user = [] if os.geteuid() == 0 else ["--map-root-user"]
         enter = ["unshare", "--mount", *user, "sh", "-c", _ENTER, "sh", str(self.folder), str(self.cache)]
         words = [*enter, f"TMPDIR={self.inside(scratch)}", *map(str, argv)]
-        return run(words, what=what, log=log)
+        return run_program(words, what=what, log=log)
 
 
 def suite_root(cache: Cache, suite: str, compiler: str) -> SuiteRoot:

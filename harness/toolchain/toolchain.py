@@ -24,12 +24,12 @@ from harness.toolchain.distribution import (
     read_distribution_recipe,
 )
 from harness.toolchain.firmware import NEEDED, firmware
-from harness.toolchain.image import Image, build_image
+from harness.toolchain.image import GuestImage, build_image
 from harness.toolchain.kernel import Kernel, named_kernel
 from harness.toolchain.module import SHIPPED, TEST, build_module
 from harness.toolchain.preload import no_manual_protect
-from harness.toolchain.probe import Probe, probe_binary
-from harness.toolchain.qemu import FAULTS, FLAVOURS, PATCHED, PLAIN, QemuBinary, QemuBuilder, Variant
+from harness.toolchain.probe import QemuProbe, probe_binary
+from harness.toolchain.qemu import FAULTS, FLAVOURS, PATCHED, PLAIN_BUILD, QemuBinary, QemuBuilder, Variant
 from harness.toolchain.qtests import QemuTests, build_fuzzer, build_qtests
 from harness.toolchain.recipe import Recipe, read_recipe
 from harness.toolchain.source import SUITE, find_source
@@ -43,7 +43,7 @@ FUZZER = "fuzzer"
 FAULTY = "faults"
 
 #: Kernels by name, beside those of newer suites, which the image's recipe names.
-DEFAULT, DEBUG, ALL = "default", "debug", "all"
+DEFAULT_KERNEL, DEBUG, ALL = "default", "debug", "all"
 
 
 class Toolchain:
@@ -76,7 +76,7 @@ class Toolchain:
         return QemuBuilder(self.cache, source, sources() / "qemu-patches")
 
     def qemu(
-        self, flavour: str = PATCHED, *, extra_patches: Sequence[Path] = (), variant: Variant = PLAIN
+        self, flavour: str = PATCHED, *, extra_patches: Sequence[Path] = (), variant: Variant = PLAIN_BUILD
     ) -> QemuBinary:
         """A QEMU of ours: ``patched`` or ``stock``; ``extra_patches`` go on top (a deliberate fault)."""
         return self._builder.get(flavour, extra_patches, variant)
@@ -108,10 +108,10 @@ class Toolchain:
             has_record=bool(facts.get("has_record", facts["has_free_page_info"])),
         )
 
-    def kernel(self, name: str | Path = DEFAULT) -> Kernel:
+    def kernel(self, name: str | Path = DEFAULT_KERNEL) -> Kernel:
         """Debian's cloud kernel, of the image's suite or a newer one; the debug kernel; one at a path."""
         recipe = self.recipe
-        if name == DEFAULT:
+        if name == DEFAULT_KERNEL:
             return debian_kernel(self.cache, recipe.suite, recipe.kernel)
         if name == DEBUG:
             return debug_kernel(self.cache, recipe.suite, sources() / "vm-images" / "debug.config")
@@ -122,13 +122,13 @@ class Toolchain:
 
     def kernel_names(self) -> tuple[str, ...]:
         """Debian's kernels, by the names that :meth:`kernel` knows; the debug kernel is not one of them."""
-        return (DEFAULT, *self.recipe.kernels)
+        return (DEFAULT_KERNEL, *self.recipe.kernels)
 
     def module(self, kernel: Kernel, variant: str = SHIPPED) -> Path:
         """The balloon driver with free page info, for this kernel: ``shipped``, or ``test`` with controls."""
         return build_module(self.cache, kernel, sources() / "guest-module", variant)
 
-    def image(self, kernel: Kernel, variant: str = SHIPPED) -> Image:
+    def image(self, kernel: Kernel, variant: str = SHIPPED) -> GuestImage:
         """The initramfs for this kernel, with that build of the module in it."""
         module = self.module(kernel, variant)
         return build_image(self.cache, kernel, module, self.recipe, sources() / "vm-images" / "guest")
@@ -176,7 +176,7 @@ class Toolchain:
         return dict(facts)
 
 
-def _facts(found: Probe, path: Path) -> dict[str, object]:
+def _facts(found: QemuProbe, path: Path) -> dict[str, object]:
     return {
         "version": found.version,
         "sha256": file_digest(path),
@@ -197,7 +197,7 @@ class Built:
 
 
 def build_all(
-    toolchain: Toolchain, parts: Sequence[str] = PARTS, *, kernel: str | Path = DEFAULT
+    toolchain: Toolchain, parts: Sequence[str] = PARTS, *, kernel: str | Path = DEFAULT_KERNEL
 ) -> list[Built]:
     """Make these parts (both flavours of QEMU), with progress on the toolchain's event stream.
 

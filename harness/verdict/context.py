@@ -17,7 +17,7 @@ from typing import TypeVar, cast
 from harness.errors import MachineryError
 from harness.verdict.case import JudgeInput
 
-Result = TypeVar("Result")
+_Result = TypeVar("_Result")
 Fact = TypeVar("Fact")
 
 
@@ -28,11 +28,11 @@ class Analyses:
         self.case = case
         self._results: dict[object, object] = {}
 
-    def of(self, analysis: Callable[[JudgeInput, Analyses], Result]) -> Result:
+    def of(self, analysis: Callable[[JudgeInput, Analyses], _Result]) -> _Result:
         """The result of an analysis."""
         if analysis not in self._results:
             self._results[analysis] = analysis(self.case, self)
-        return cast(Result, self._results[analysis])
+        return cast(_Result, self._results[analysis])
 
 
 class Context:
@@ -44,7 +44,7 @@ class Context:
         if len(self._facts) != len(facts):
             raise MachineryError(f"two facts of one kind are given to the judge: {list(facts)!r}")
 
-    def of(self, analysis: Callable[[JudgeInput, Analyses], Result]) -> Result:
+    def of(self, analysis: Callable[[JudgeInput, Analyses], _Result]) -> _Result:
         """The result of an analysis."""
         return self._analyses.of(analysis)
 

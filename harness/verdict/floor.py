@@ -24,7 +24,7 @@ from harness.memory.image import Flags
 from harness.memory.record import Accept, MigrationRecord
 from harness.memory.walk import FreeWalk, to_pages
 from harness.verdict.case import JudgeInput
-from harness.verdict.log import replay
+from harness.verdict.log import replay_record
 
 #: Content, and the eight bytes that say where it belongs.
 FULL_PAGE = 4104
@@ -173,7 +173,7 @@ def account_of(
     Pages are looked at where digests were taken: at that request, else at
     switch-over.
     """
-    history = replay(case.log, {state.block.name: state.block for state in case.blocks}, case.arm)
+    history = replay_record(case.log, {state.block.name: state.block for state in case.blocks}, case.arm)
     first = history.first if case.arm == "info" else None
     instant = walk_at if walk is not None else first
     zero_then = digests.zero_at(instant) if digests is not None and instant is not None else {}

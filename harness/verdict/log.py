@@ -53,7 +53,7 @@ class Clearings:
 
 
 @dataclass(eq=False)
-class Replay:
+class RecordReplay:
     """What came of replaying the log."""
 
     requests: tuple[int, ...]
@@ -67,14 +67,14 @@ class Replay:
     requests_left: int = 0
 
 
-def replay(log: Sequence[Request | Accept], blocks: Mapping[str, Block], arm: Arm) -> Replay:
+def replay_record(log: Sequence[Request | Accept], blocks: Mapping[str, Block], arm: Arm) -> RecordReplay:
     """Go through the log in order.  ``blocks`` are those whose memory is compared."""
     return _Replayer(blocks, arm).run(log)
 
 
-def replay_of(case: JudgeInput, _: Analyses) -> Replay:
+def replay_of(case: JudgeInput, _: Analyses) -> RecordReplay:
     """The replay of a case's log, as an analysis."""
-    return replay(case.log, {state.block.name: state.block for state in case.blocks}, case.arm)
+    return replay_record(case.log, {state.block.name: state.block for state in case.blocks}, case.arm)
 
 
 def reached(request: Request, block: Block) -> Flags:
@@ -101,13 +101,13 @@ class _Replayer:
         self._found: dict[tuple[str, str | None], Finding] = {}
         self._reported = self._cleared = self._left = 0
 
-    def run(self, log: Iterable[Request | Accept]) -> Replay:
+    def run(self, log: Iterable[Request | Accept]) -> RecordReplay:
         for entry in log:
             if isinstance(entry, Request):
                 self._request(entry)
             else:
                 self._accept(entry)
-        return Replay(
+        return RecordReplay(
             tuple(self._answers),
             self._clearings,
             self._first,

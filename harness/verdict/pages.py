@@ -19,7 +19,7 @@ from harness.verdict.block import BlockView
 from harness.verdict.case import BlockState, JudgeInput
 from harness.verdict.context import Analyses
 from harness.verdict.finding import Finding, Observation
-from harness.verdict.log import NEVER, Clearings, Replay, replay_of
+from harness.verdict.log import NEVER, Clearings, RecordReplay, replay_of
 from harness.verdict.registry import block_rules, page_rules
 from harness.verdict.witness import testimony_of
 
@@ -83,7 +83,7 @@ def page_counts(_: JudgeInput, analyses: Analyses) -> PageCounts:
     return PageCounts(total, equal, skipped, explained, wrong)
 
 
-def _view(state: BlockState, history: Replay, case: JudgeInput, owned: Flags | None) -> BlockView:
+def _view(state: BlockState, history: RecordReplay, case: JudgeInput, owned: Flags | None) -> BlockView:
     pages = state.block.pages
     clearings = history.clearings[state.block.name]
     differs = np.zeros(pages, dtype=np.bool_)
@@ -143,7 +143,7 @@ def _broken_rules(view: BlockView, unsettled: Flags) -> Iterator[tuple[str, str,
 
 
 def _changes(
-    name: str, skip: Flags, clearings: Clearings, history: Replay, case: JudgeInput
+    name: str, skip: Flags, clearings: Clearings, history: RecordReplay, case: JudgeInput
 ) -> tuple[Flags, Flags]:
     """For each skipped page: is it known whether it changed since its request, and is it unchanged."""
     known, unchanged = np.zeros(len(skip), dtype=np.bool_), np.zeros(len(skip), dtype=np.bool_)

@@ -15,16 +15,16 @@ from typing import Final
 from harness.verdict import rules  # noqa: F401 - they register
 from harness.verdict.registry import page_rules, rows
 
-BEGIN: Final = "<!-- The rules, by harness.verdict.table: begin -->"
-END: Final = "<!-- The rules: end -->"
+TABLE_BEGIN: Final = "<!-- The rules, by harness.verdict.table: begin -->"
+TABLE_END: Final = "<!-- The rules: end -->"
 
 
-def words_of(name: str) -> str:
+def rule_words(name: str) -> str:
     """What pages that break this rule have in common: "were sent, and differ"."""
     return next((rule.text for rule in page_rules() if rule.name == name), "break a rule")
 
 
-def table() -> str:
+def rule_table() -> str:
     """The rows, in Markdown."""
     lines = ["| rule | kind | found when |", "|---|---|---|"]
     lines += [f"| `{row.name}` | {row.kind} | {row.words} |" for row in rows()]
@@ -33,9 +33,9 @@ def table() -> str:
 
 def inserted(text: str) -> str:
     """A document with the table between its markers."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{table()}\n\n{END}{after}"
+    before, _, rest = text.partition(TABLE_BEGIN)
+    _, _, after = rest.partition(TABLE_END)
+    return f"{before}{TABLE_BEGIN}\n\n{rule_table()}\n\n{TABLE_END}{after}"
 
 
 if __name__ == "__main__":

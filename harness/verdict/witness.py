@@ -21,7 +21,7 @@ from harness.memory.record import Accept, Block, Request
 from harness.memory.walk import (
     FreeWalk,
     Kind,
-    Standing,
+    PageStanding,
     compare_witnesses,
     judge_reported,
     to_frames,
@@ -101,14 +101,14 @@ def _judge(
     standing = judge_reported(reported, before, seen.at_answer, unchanged=unchanged, owned=owned)
     _add(found.standing, standing.counts)
     identity = f"{answer.request.id:#x}"
-    stolen = standing.standing == np.uint8(Standing.OWNED)
+    stolen = standing.standing == np.uint8(PageStanding.OWNED)
     for name, pages in _pages_of(stolen, blocks):
         found.owned[name] = found.owned.get(name, np.zeros(len(pages), dtype=np.bool_)) | pages
         text = f"the answer to {identity} reported pages of {name!r} that the workload owned all the while"
         found.findings.append(_finding("reported-though-owned", text, pages, name))
     if not quiet:
         return
-    for name, pages in _pages_of(standing.standing == np.uint8(Standing.UNDECIDED), blocks):
+    for name, pages in _pages_of(standing.standing == np.uint8(PageStanding.UNDECIDED), blocks):
         text = (
             f"the answer to {identity} reported pages of {name!r} that were on no free list at the "
             "request, nor at the answer, and did not change; the guest was quiet"

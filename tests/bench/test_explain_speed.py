@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from harness.explain.picture import picture
-from harness.explain.store import FILE, Kept
+from harness.explain.store import PAGES_FILE, Kept
 from harness.memory.compare import compare
 from harness.memory.digest import RequestDigests
 from harness.memory.image import RamImage
@@ -106,7 +106,7 @@ class Oracle:
         looks = [((REQUEST, "request"), self.walk), ((REQUEST, "answer"), self.walk), ((0, "end"), self.walk)]
         kept = Kept.of(judgement, looks, {})
         self.rounds += 1
-        kept.save(self.folder / f"{self.rounds}-{FILE}")
+        kept.save(self.folder / f"{self.rounds}-{PAGES_FILE}")
         picture(kept, "bench")
 
 
@@ -138,10 +138,10 @@ def test_two_guests(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
         again.at_switch_over()
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    size = max(path.stat().st_size for path in tmp_path.glob(f"*-{FILE}"))
+    size = max(path.stat().st_size for path in tmp_path.glob(f"*-{PAGES_FILE}"))
     with capsys.disabled():
         print(
             f"\n{kind}, {SIZE >> 30} GiB a side: reading both with numpy {reading:.2f} s of CPU; comparing, "
             f"judging, keeping, drawing {whole:.2f} s: {whole / reading:.2f} times (goal: 2); memory at most "
-            f"{100 * peak / SIZE:.2f} % of the guest's (goal: 5); {FILE} has {size >> 10} KiB"
+            f"{100 * peak / SIZE:.2f} % of the guest's (goal: 5); {PAGES_FILE} has {size >> 10} KiB"
         )

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from harness.memory.walk.graph import Blocks, Graph, Heads, Places
+from harness.memory.walk.graph import AddressMap, FreeBlocks, Graph, Heads
 from harness.memory.walk.lists import prove_links
 
 pytestmark = pytest.mark.bench
@@ -23,7 +23,7 @@ BASE = 0xFFFF_EA00_0000_0000
 PAGE = 64
 
 
-def lists(count: int, how_many: int) -> tuple[Blocks, Heads, Places]:
+def lists(count: int, how_many: int) -> tuple[FreeBlocks, Heads, AddressMap]:
     """Every other frame is free by itself; on few lists or many, in no order: the worst that there is."""
     frames = 2 * np.arange(count, dtype=np.int64)
     address = np.uint64(BASE) + frames.astype(np.uint64) * np.uint64(PAGE)
@@ -38,9 +38,9 @@ def lists(count: int, how_many: int) -> tuple[Blocks, Heads, Places]:
     nothing = np.zeros(count, dtype=np.uint64)
     on_lists = Heads(heads, ends[:, 0].copy(), ends[:, 1].copy(), str)
     return (
-        Blocks(frames, following, previous, nothing, nothing),
+        FreeBlocks(frames, following, previous, nothing, nothing),
         on_lists,
-        Places(BASE, PAGE, 2 * count, heads),
+        AddressMap(BASE, PAGE, 2 * count, heads),
     )
 
 

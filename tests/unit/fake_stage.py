@@ -9,7 +9,7 @@ import queue
 from collections.abc import Callable, Mapping
 
 from harness.events import Deadline
-from harness.scenario.actions.stage import Facts
+from harness.scenario.actions.stage import RunFacts
 from harness.script.pages import OwnedPages
 
 
@@ -75,7 +75,7 @@ class FakeStage:
 
     def __init__(self) -> None:
         self.did: list[str] = []
-        self.facts = Facts(seed=7, bandwidth=1 << 20, timeout_s=10)
+        self.facts = RunFacts(seed=7, bandwidth=1 << 20, timeout_s=10)
         self.source = self.destination = FakeQemu(self.did)
         self.guest = FakeGuest(self.did)
         self.pages = OwnedPages(self.guest)

@@ -23,11 +23,11 @@ class Memory:
         self.facts[name] = value
 
 
-def machine(folder: Path, script: str, sha256: str = "0" * 64) -> accel.Machine:
+def machine(folder: Path, script: str, sha256: str = "0" * 64) -> accel.ProbeMachine:
     qemu = folder / "qemu"
     qemu.write_text(f"#!/bin/sh\n{script}\n")
     qemu.chmod(0o755)
-    return accel.Machine(qemu, sha256, (folder / "firmware",), folder / "vmlinuz")
+    return accel.ProbeMachine(qemu, sha256, (folder / "firmware",), folder / "vmlinuz")
 
 
 def test_a_guest_that_speaks_means_usable(tmp_path: Path) -> None:
@@ -63,16 +63,16 @@ def test_the_answer_is_kept_for_this_qemu(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(accel, "device_problem", lambda: None)
     memory, events = Memory(), EventStream()
     speaks = machine(tmp_path, "echo Linux version 6.1")
-    assert accel.probe(speaks, memory, events).usable
+    assert accel.probe_kvm(speaks, memory, events).usable
     # The same binary by its hash: not asked again, whatever it would say now.
-    assert accel.probe(machine(tmp_path, "exit 1"), memory, events).usable
-    assert not accel.probe(machine(tmp_path, "exit 1", "1" * 64), memory, events).usable
+    assert accel.probe_kvm(machine(tmp_path, "exit 1"), memory, events).usable
+    assert not accel.probe_kvm(machine(tmp_path, "exit 1", "1" * 64), memory, events).usable
 
 
 def test_without_a_device_nothing_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accel, "device_problem", lambda: "there is no /dev/kvm")
-    probe = accel.probe(machine(tmp_path, f"touch {tmp_path}/started"), Memory(), EventStream())
-    assert probe == accel.Probe(False, "there is no /dev/kvm")
+    probe = accel.probe_kvm(machine(tmp_path, f"touch {tmp_path}/started"), Memory(), EventStream())
+    assert probe == accel.KvmProbe(False, "there is no /dev/kvm")
     assert not (tmp_path / "started").exists()
 
 

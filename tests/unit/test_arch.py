@@ -118,7 +118,7 @@ def test_its_domain() -> None:
 
 
 def test_the_guest_that_probes_an_accelerator() -> None:
-    machine = accel.Machine(Path("/q"), "0", (), Path("/k"), TOY)
+    machine = accel.ProbeMachine(Path("/q"), "0", (), Path("/k"), TOY)
     assert machine.command("tcg")[-1] == "console=ttyAMA0 earlycon panic=-1"
     assert "cortex-toy" in machine.command("tcg")
     assert "host" in machine.command("kvm")

@@ -14,21 +14,21 @@ import pytest
 
 from harness import accel, invoke
 from harness.bench import command, runner
-from harness.bench.compare import compare
-from harness.bench.compared import as_document, lines
+from harness.bench.compare import compare_benches
+from harness.bench.compared import comparison_document, comparison_lines
 from harness.bench.document import BenchDocument, BenchRun
-from harness.bench.folder import BenchFolder, Outcome
-from harness.bench.markdown import table, to_markdown
+from harness.bench.folder import BenchFolder, BenchRunEnd
+from harness.bench.markdown import markdown_table, to_markdown
 from harness.bench.measures import BY_NAME, MEASURES, values_of
 from harness.bench.plan import PlannedRun, Point, make_plan, make_points
-from harness.bench.runner import Request
-from harness.bench.summarise import Made, Setting, summarise
+from harness.bench.runner import BenchRequest
+from harness.bench.summarise import BenchSetting, CountedRun, summarise_bench
 from harness.errors import ExitCode, InputError
 from harness.events import Event, EventStream
 from harness.evidence.cost_meter import CostMeter
 from harness.evidence.work_meter import migration_marks, stood_still
 from harness.hosts.process import Usage, usage_of
-from harness.report.costs import Cost, ProcessCost, Rate, Walk, Work
+from harness.report.costs import Cost, ProcessCost, Walk, WindowRate, Work
 from harness.report.result import Result
 from tests.unit.test_result import passing, result
 
@@ -75,8 +75,8 @@ def test_a_points_label_is_a_folders_name() -> None:
 
 
 def measured(arm: str = "info", **changes: object) -> Result:
-    rate = Rate(seconds=2.0, work=8000, lowest_free_bytes=500, longest_gap_ms=12.0)
-    slower = Rate(seconds=2.0, work=6000, lowest_free_bytes=100, longest_gap_ms=40.0)
+    rate = WindowRate(seconds=2.0, work=8000, lowest_free_bytes=500, longest_gap_ms=12.0)
+    slower = WindowRate(seconds=2.0, work=6000, lowest_free_bytes=100, longest_gap_ms=40.0)
     process = ProcessCost(
         cpu_seconds=3.0, vcpu_seconds=1.0, migration_seconds=0.5, peak_resident_bytes=1 << 20
     )
@@ -128,9 +128,9 @@ def planned(number: int = 1, arm: str = "info") -> PlannedRun:
 def test_a_bench_goes_on_only_with_the_same_request(tmp_path: Path) -> None:
     request = {"repeat": 3, "seed": 1}
     first = BenchFolder.open(tmp_path / "b", request)
-    first.add(Outcome(1, 0, "", 2.5))
+    first.add(BenchRunEnd(1, 0, "", 2.5))
     again = BenchFolder.open(tmp_path / "b", request)
-    assert again.outcomes() == {1: Outcome(1, 0, "", 2.5)}
+    assert again.outcomes() == {1: BenchRunEnd(1, 0, "", 2.5)}
     assert again.request["started"] == first.request["started"]
     with pytest.raises(InputError, match="repeat differ"):
         BenchFolder.open(tmp_path / "b", {"repeat": 4, "seed": 1})
@@ -154,7 +154,7 @@ def test_what_an_interrupted_run_left_is_kept(tmp_path: Path) -> None:
 
 
 def test_the_words_of_a_run(tmp_path: Path) -> None:
-    request = Request(("--accel", "tcg", "--set", "workload.noise=64MiB"), strict=False, window_s=0.5)
+    request = BenchRequest(("--accel", "tcg", "--set", "workload.noise=64MiB"), strict=False, window_s=0.5)
     words = request.words(planned(arm="hint"), tmp_path)
     assert words[:8] == ["run", "freed", "--arm", "hint", "--memory", "1GiB", "--seed", "7"]
     assert {"--no-strict", "--json", "measure.before_s=0.5", "expect.skipping=false"} <= set(words)
@@ -200,7 +200,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def go(tmp_path: Path, repeat: int = 3) -> tuple[BenchFolder, list[PlannedRun]]:
     plan = make_plan([Point("freed", 2 * GIB, "info")], repeat, 1)
     folder = BenchFolder.open(tmp_path / "bench", {"repeat": repeat})
-    runner.run_all(plan, Request(), folder, EventStream())
+    runner.run_all(plan, BenchRequest(), folder, EventStream())
     return folder, plan
 
 
@@ -213,7 +213,7 @@ def test_only_a_pass_counts(fake: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert [one.run.counted for one in made] == [True, False, False]
     assert "the guest was lost" in made[2].run.reason
     # One without a result is shown at its point all the same.
-    document = summarise(SETTING, made)
+    document = summarise_bench(SETTING, made)
     assert len(document.points) == 1
     assert document.points[0].interval["total_ms"] is None  # one value has none
     assert command.exit_code(document) == ExitCode.FAIL
@@ -250,7 +250,7 @@ def test_wrong_input_ends_the_bench(fake: Path, tmp_path: Path, monkeypatch: pyt
 
 # --- documents
 
-SETTING = Setting("2026-01-01T00:00:00+00:00", "freepage bench freed", 1, False, {"cpus": 2}, {})
+SETTING = BenchSetting("2026-01-01T00:00:00+00:00", "freepage bench freed", 1, False, {"cpus": 2}, {})
 
 
 def made(
@@ -260,7 +260,7 @@ def made(
     scenario: str = "freed",
     memory: int = GIB,
     verdict: str = "pass",
-) -> list[Made]:
+) -> list[CountedRun]:
     """Runs with these measures; None stands for one that is no ``pass``."""
     found = []
     for index, some in enumerate(values, start=1):
@@ -274,7 +274,7 @@ def made(
             values=dict(some or {"total_ms": 1e9, "sent_bytes": 1e15}),
             folder=f"runs/{index}",
         )
-        found.append(Made(scenario, arm, memory, "tcg", run))
+        found.append(CountedRun(scenario, arm, memory, "tcg", run))
     return found
 
 
@@ -282,8 +282,8 @@ def times(*values: float, **others: float) -> list[Mapping[str, float] | None]:
     return [{"total_ms": value, **others} for value in values]
 
 
-def document(*groups: list[Made]) -> BenchDocument:
-    return summarise(SETTING, [one for group in groups for one in group])
+def document(*groups: list[CountedRun]) -> BenchDocument:
+    return summarise_bench(SETTING, [one for group in groups for one in group])
 
 
 def goal(of: BenchDocument, text: str) -> str:
@@ -326,7 +326,9 @@ def test_a_document_comes_back_and_others_are_refused() -> None:
 
 
 def test_a_bench_is_repeated_from_outside_of_the_machine_it_ran_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = command.Wanted(("freed",), ("info",), (GIB,), 3, 1, Request((), strict=False, window_s=2.0))
+    wanted = command.BenchOrder(
+        ("freed",), ("info",), (GIB,), 3, 1, BenchRequest((), strict=False, window_s=2.0)
+    )
     inside = wanted.with_options(command.INSIDE)
     asked = "freepage bench freed --arms info --memory 1GiB --repeat 3 --seed 1"
     monkeypatch.delenv(accel.CHAIN_VARIABLE, raising=False)
@@ -337,13 +339,13 @@ def test_a_bench_is_repeated_from_outside_of_the_machine_it_ran_in(monkeypatch: 
 
 
 def test_a_table_lines_up() -> None:
-    assert table(["a", "bb"], [["ccc", "d"]]) == "| a   | bb |\n|-----|----|\n| ccc | d  |"
+    assert markdown_table(["a", "bb"], [["ccc", "d"]]) == "| a   | bb |\n|-----|----|\n| ccc | d  |"
 
 
 # --- goals
 
 
-def freed(arm: str, sent: float, total: float, floor: float = 100.0, head: float = 0.0) -> list[Made]:
+def freed(arm: str, sent: float, total: float, floor: float = 100.0, head: float = 0.0) -> list[CountedRun]:
     values: list[Mapping[str, float] | None] = []
     for wobble in (0.99, 1.0, 1.0, 1.0, 1.01):
         some = {"sent_bytes": sent * wobble, "total_ms": total * wobble, "head_ms": head}
@@ -403,7 +405,7 @@ def test_growth_is_held_against_its_goals() -> None:
 
 def test_nothing_moves_in_the_same_bench() -> None:
     found = document(made("info", times(1, 2, 3, 4, 5)), made("off", times(3, 4)))
-    comparison = compare(found, found)
+    comparison = compare_benches(found, found)
     assert {one.kind for one in comparison.moved} == {"same"}
     assert comparison.exit_code == ExitCode.PASS
 
@@ -411,33 +413,33 @@ def test_nothing_moves_in_the_same_bench() -> None:
 def test_a_regression_beyond_noise_is_one() -> None:
     before = document(made("info", times(10, 11, 12, 13, 14, walk_ms=3)))
     after = document(made("info", times(20, 21, 22, 23, 24, walk_ms=3)))
-    comparison = compare(before, after)
+    comparison = compare_benches(before, after)
     assert [(one.measure, one.kind) for one in comparison.moved if one.kind != "same"] == [
         ("total_ms", "worse")
     ]
     assert comparison.exit_code == ExitCode.FAIL
-    assert any("total_ms" in line for line in lines(comparison))
-    assert as_document(comparison)["exit_code"] == 1
-    assert compare(after, before).exit_code == ExitCode.PASS  # better
+    assert any("total_ms" in line for line in comparison_lines(comparison))
+    assert comparison_document(comparison)["exit_code"] == 1
+    assert compare_benches(after, before).exit_code == ExitCode.PASS  # better
 
 
 def test_noise_is_no_regression() -> None:
     before = document(made("info", times(10, 30, 12, 13, 14)))
     after = document(made("info", times(16, 11, 13, 14, 33)))
-    assert compare(before, after).exit_code == ExitCode.PASS
+    assert compare_benches(before, after).exit_code == ExitCode.PASS
 
 
 def test_a_change_that_is_real_and_small_does_not_matter() -> None:
     before = document(made("info", times(100, 100.1, 100.2, 100.3, 100.4)))
     after = document(made("info", times(101, 101.1, 101.2, 101.3, 101.4)))
-    assert compare(before, after).exit_code == ExitCode.PASS
-    assert compare(before, after, threshold=0.001).exit_code == ExitCode.FAIL
+    assert compare_benches(before, after).exit_code == ExitCode.PASS
+    assert compare_benches(before, after, threshold=0.001).exit_code == ExitCode.FAIL
 
 
 def test_a_measure_that_gates_nothing_fails_nothing() -> None:
     before = document(made("info", times(*[5] * 5, walk_ms=3)))
     after = document(made("info", times(*[5] * 5, walk_ms=9)))
-    comparison = compare(before, after)
+    comparison = compare_benches(before, after)
     assert [one.measure for one in comparison.moved if one.kind == "worse"] == ["walk_ms"]
     assert comparison.exit_code == ExitCode.PASS
 
@@ -445,30 +447,32 @@ def test_a_measure_that_gates_nothing_fails_nothing() -> None:
 def test_more_of_some_is_better() -> None:
     before = document(made("info", times(*[5] * 5, work_during=9)))
     after = document(made("info", times(*[5] * 5, work_during=3)))
-    assert [one.kind for one in compare(before, after).moved if one.measure == "work_during"] == ["worse"]
+    assert [one.kind for one in compare_benches(before, after).moved if one.measure == "work_during"] == [
+        "worse"
+    ]
 
 
 def test_too_few_runs_are_inconclusive() -> None:
     before, after = document(made("info", times(10, 11, 12))), document(made("info", times(20, 21, 22)))
-    comparison = compare(before, after)
+    comparison = compare_benches(before, after)
     assert comparison.exit_code == ExitCode.INCONCLUSIVE
-    assert any("too few" in line for line in lines(comparison))
-    assert compare(before, before).exit_code == ExitCode.PASS
+    assert any("too few" in line for line in comparison_lines(comparison))
+    assert compare_benches(before, before).exit_code == ExitCode.PASS
 
 
 def test_runs_that_no_longer_pass_are_a_regression() -> None:
     before = document(made("info", times(10, 11, 12)))
     after = document(made("info", [*times(10, 11), None]))
-    comparison = compare(before, after)
+    comparison = compare_benches(before, after)
     assert comparison.exit_code == ExitCode.FAIL
-    assert "fewer runs pass" in next(iter(lines(comparison)))
+    assert "fewer runs pass" in next(iter(comparison_lines(comparison)))
 
 
 def test_benches_of_different_things_are_not_compared() -> None:
     with pytest.raises(InputError, match="no point in common"):
-        compare(document(made("info", times(1))), document(made("off", times(1))))
+        compare_benches(document(made("info", times(1))), document(made("off", times(1))))
     both = document(made("info", times(1)), made("off", times(1)))
-    assert compare(both, document(made("off", times(1)))).missing == ("freed 1GiB info tcg",)
+    assert compare_benches(both, document(made("off", times(1)))).missing == ("freed 1GiB info tcg",)
 
 
 # --- what the session measures

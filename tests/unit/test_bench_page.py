@@ -12,7 +12,7 @@ import pytest
 from harness.bench import plots, show
 from harness.bench.document import BenchDocument, Range
 from harness.bench.page import to_html
-from harness.bench.summarise import Setting, summarise
+from harness.bench.summarise import BenchSetting, summarise_bench
 from tests.unit.test_bench import GIB, made
 
 EVIL = "<script>alert('x')</script>&\""
@@ -34,8 +34,10 @@ def whole(**changes: object) -> BenchDocument:
         for arm in ("off", "hint", "info")
         for one in made(arm, [{**values, "total_ms": 1000.0 + i} for i in range(5)], memory=memory)
     ]
-    setting = Setting("2026-01-01", "freepage bench freed", 1, False, {"cpu": "a CPU"}, {}, notes=("a note",))
-    return summarise(setting, runs).model_copy(update=changes)
+    setting = BenchSetting(
+        "2026-01-01", "freepage bench freed", 1, False, {"cpu": "a CPU"}, {}, notes=("a note",)
+    )
+    return summarise_bench(setting, runs).model_copy(update=changes)
 
 
 class Reader(HTMLParser):
@@ -142,7 +144,7 @@ def test_a_plot_of_nothing_is_a_plot() -> None:
     ],
 )
 def test_numbers_for_people(value: float | None, unit: str, words: str) -> None:
-    assert show.number(value, unit) == words
+    assert show.format_value(value, unit) == words
 
 
 def test_intervals_say_their_unit_once() -> None:

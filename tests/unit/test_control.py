@@ -14,7 +14,7 @@ import pytest
 
 from harness.errors import GuestLost, MachineryError
 from harness.events import Deadline, EventStream
-from harness.guest.control import LONGEST, GuestControl
+from harness.guest.control import LONGEST_LINE, GuestControl
 
 PAGES = {
     "kind": "verify",
@@ -193,7 +193,7 @@ def test_noise_does_not_disturb(control: GuestControl, connect: Connect, events:
     call = in_background(lambda: control.call("unload", deadline=soon()))
     number = guest.hear()[0]
     guest.say(b"\n\r\n\xff\xfe\n0 ok {}\nnonsense\n! the workload ended by signal 9\nready [1]\n")
-    guest.say(b"x" * (10 * LONGEST))
+    guest.say(b"x" * (10 * LONGEST_LINE))
     guest.say(f"\n999 ok {{}}\n{number} ok {{}}")
     assert call.result(10) == {}
     kinds = [event.kind for event in events.history()]
@@ -211,7 +211,7 @@ def test_endless_line_is_not_kept(control: GuestControl, connect: Connect) -> No
     guest.say("")
     guest.say('ready {"init":"nothing"}')
     control.wait_ready(soon())
-    assert len(control._connections[0].partial) <= LONGEST + 1
+    assert len(control._connections[0].partial) <= LONGEST_LINE + 1
 
 
 def test_call_follows_the_guest(control: GuestControl, connect: Connect) -> None:

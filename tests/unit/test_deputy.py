@@ -26,7 +26,7 @@ from harness.errors import HostLost, MachineryError
 from harness.events import Deadline
 from harness.hosts.remote_deputy import DeputyClient, archive, unpacked
 from harness.hosts.remote_files import bring, fetch
-from harness.hosts.remote_memory import CHUNK_PAGES, ORACLE, RemoteImage, Shared
+from harness.hosts.remote_memory import CHUNK_PAGES, ORACLE, LookContext, RemoteImage
 from harness.memory.compare import compare
 from harness.memory.image import RamImage
 from harness.scenario.remote_uri import RemoteUri
@@ -134,12 +134,12 @@ class Ram:
     def here(self) -> RamImage:
         return RamImage(os.dup(self.fd), self.used, self.name)
 
-    def there(self, deputy: DeputyClient, shared: Shared | None = None) -> RemoteImage:
+    def there(self, deputy: DeputyClient, shared: LookContext | None = None) -> RemoteImage:
         blocks = [[self.name, self.address, self.used]]
         header, _ = deputy.call("open", pid=os.getpid(), blocks=blocks)
         images = header["images"]
         assert isinstance(images, dict)
-        return RemoteImage(deputy, images[self.name], self.name, self.used, shared or Shared(KEY))
+        return RemoteImage(deputy, images[self.name], self.name, self.used, shared or LookContext(KEY))
 
 
 def noise(seed: int, pages: int = PAGES) -> bytearray:
@@ -229,7 +229,7 @@ def test_pages_are_read_again_only_if_they_have_changed(ssh: FakeSsh) -> None:
 
 
 def test_what_was_read_on_one_side_is_not_read_again_on_the_other(ssh: FakeSsh) -> None:
-    deputy, shared = client(ssh), Shared(KEY)
+    deputy, shared = client(ssh), LookContext(KEY)
     content = bytes(noise(4))
     source, destination = Ram(content).there(deputy, shared), Ram(content).there(deputy, shared)
     source.read(5, 100)

@@ -34,7 +34,7 @@ def writers(**changes: Any) -> Writers:
 
 def image(steps: tuple[int, ...] = STEPS) -> np.ndarray[Any, np.dtype[np.uint64]]:
     """What the disk holds after so many steps of each writer; discards have done nothing."""
-    words = np.zeros((DEPTH * BLOCKS, formula.WORDS), np.uint64)
+    words = np.zeros((DEPTH * BLOCKS, formula.WORDS_PER_PAGE), np.uint64)
     for writer, count in enumerate(steps):
         done = replay(SEED, writer, count, BLOCKS)
         for at in range(BLOCKS):
@@ -159,7 +159,7 @@ def test_the_guest_does_what_the_host_replays(tmp_path: Path) -> None:
     assert found.acknowledged == sum(after.numbers("steps", 4)) >= 2000  # type: ignore[attr-defined]
     assert (found.wrong, found.read_bad, found.unanswered, found.failed) == ((), 0, 0, 0)  # type: ignore[attr-defined]
     assert all(sum(after.numbers(kind, 4)) for kind in ("writes", "reads", "flushes", "discards", "zeroed"))
-    words = np.fromfile(disk, "<u8").reshape(-1, formula.WORDS)
+    words = np.fromfile(disk, "<u8").reshape(-1, formula.WORDS_PER_PAGE)
     words[np.flatnonzero(words.any(axis=1))[0]] = 0
     disk.write_bytes(words.tobytes())
     [found] = mine.facts(Aftermath(SEED, before, after, (), "tcg", disk))

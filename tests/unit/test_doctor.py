@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from harness import accel
-from harness.doctor import Finding, Level, checks, examine, possible, remote, speed
-from harness.doctor.show import as_document
+from harness.doctor import Diagnosis, Level, checks, examine, possible, remote, speed
+from harness.doctor.show import diagnosis_document
 from harness.errors import MachineryError
 from harness.events import EventStream
 from harness.hosts import remote as hosts_remote
@@ -34,13 +34,13 @@ def cache_of(folder: Path, *, built: bool) -> Cache:
     return cache
 
 
-def look(cache: Cache) -> dict[str, Finding]:
+def look(cache: Cache) -> dict[str, Diagnosis]:
     return {finding.name: finding for finding in examine(EventStream(), cache)}
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "_namespaces", lambda: Finding("namespaces", Level.OK, ""))
+    monkeypatch.setattr(checks, "_namespaces", lambda: Diagnosis("namespaces", Level.OK, ""))
 
 
 def test_nothing_built_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,14 +55,14 @@ def test_nothing_built_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("usable", [True, False])
 def test_kvm_is_usable_if_a_guest_ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, usable: bool) -> None:
-    asked: list[accel.Machine] = []
+    asked: list[accel.ProbeMachine] = []
 
-    def probe(machine: accel.Machine, *_: object) -> accel.Probe:
+    def probe(machine: accel.ProbeMachine, *_: object) -> accel.KvmProbe:
         asked.append(machine)
-        return accel.Probe(usable, "because")
+        return accel.KvmProbe(usable, "because")
 
     monkeypatch.setattr(accel, "device_problem", lambda: None)
-    monkeypatch.setattr(accel, "probe", probe)
+    monkeypatch.setattr(accel, "probe_kvm", probe)
     seen = look(cache_of(tmp_path, built=True))
     assert seen["kvm"].level is (Level.OK if usable else Level.NOTE)
     assert "because" in seen["kvm"].text
@@ -84,10 +84,10 @@ def test_little_memory_is_a_note_with_advice(tmp_path: Path, monkeypatch: pytest
 
 
 def test_what_is_missing_decides() -> None:
-    ok, note, missing = (Finding(level.value, level, "text") for level in Level)
+    ok, note, missing = (Diagnosis(level.value, level, "text") for level in Level)
     assert possible([ok, note])
     assert not possible([ok, missing])
-    document = as_document([ok, missing])
+    document = diagnosis_document([ok, missing])
     assert document["possible"] is False
     assert document["findings"] == [
         {"name": "ok", "level": "ok", "text": "text", "advice": None, "seconds": None},
@@ -100,13 +100,13 @@ def test_each_way_is_measured_once_and_only_when_asked(
 ) -> None:
     asked: list[str] = []
 
-    def nested(_: EventStream) -> accel.Probe:
+    def nested(_: EventStream) -> accel.KvmProbe:
         asked.append("nested")
-        return accel.Probe(True, "kvm-in-tcg: a machine boots in 9.0 s", 12.5)
+        return accel.KvmProbe(True, "kvm-in-tcg: a machine boots in 9.0 s", 12.5)
 
-    def emulated(machine: accel.Machine, seconds: float, accelerator: str) -> accel.Probe:
+    def emulated(machine: accel.ProbeMachine, seconds: float, accelerator: str) -> accel.KvmProbe:
         asked.append(accelerator)
-        return accel.Probe(True, "a guest kernel under TCG printed its first line", 1.5)
+        return accel.KvmProbe(True, "a guest kernel under TCG printed its first line", 1.5)
 
     monkeypatch.setattr(accel, "device_problem", lambda: "there is no /dev/kvm")
     monkeypatch.setattr(accel, "boots", emulated)
@@ -129,7 +129,7 @@ def test_a_nested_machine_that_cannot_be_made_is_a_note(
         raise MachineryError("there is no QEMU with 9p", hint="install one")
 
     monkeypatch.setattr(accel, "device_problem", lambda: "there is no /dev/kvm")
-    monkeypatch.setattr(accel, "boots", lambda *_: accel.Probe(False, "because"))
+    monkeypatch.setattr(accel, "boots", lambda *_: accel.KvmProbe(False, "because"))
     monkeypatch.setattr(parts, "machine_parts", lacking)
     seen = {
         finding.name: finding

@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from harness.errors import MachineryError
-from harness.guest.devices import Balloon
+from harness.guest.devices import BalloonDevice
 from harness.guest.domain import Boot, DomainSpec, destination_xml, domain_xml
 from harness.hosts.interface import Nic, Sockets
 from harness.hosts.netns import GUEST_MAC
@@ -32,7 +32,7 @@ def make(**changes: object) -> DomainSpec:
         vcpus=2,
         machine="pc",
         accelerator="tcg",
-        balloon=Balloon("off"),
+        balloon=BalloonDevice("off"),
         sockets=Sockets.below(Path("/run/source")),
         nic=TAP,
     )
@@ -90,18 +90,18 @@ def test_a_guest_that_ends_stays_ended() -> None:
 
 
 def test_arm_off_leaves_the_balloon_alone() -> None:
-    assert "-global" not in arguments(domain_xml(make(balloon=Balloon("off"))))
+    assert "-global" not in arguments(domain_xml(make(balloon=BalloonDevice("off"))))
 
 
 def test_arm_hint_has_an_iothread() -> None:
-    given = arguments(domain_xml(make(balloon=Balloon("hint"))))
+    given = arguments(domain_xml(make(balloon=BalloonDevice("hint"))))
     assert "virtio-balloon-device.free-page-hint=on" in given
     assert "iothread,id=freepage-hint" in given
     assert "virtio-balloon-device.iothread=freepage-hint" in given
 
 
 def test_arm_info_with_hold_and_record() -> None:
-    balloon = Balloon("info", ("request", "answer"), Path("/run/a,b/record"))
+    balloon = BalloonDevice("info", ("request", "answer"), Path("/run/a,b/record"))
     given = arguments(domain_xml(make(balloon=balloon)))
     assert "virtio-balloon-device.free-page-info=on" in given
     assert "virtio-balloon-device.x-free-page-info-hold=request,answer" in given
@@ -174,7 +174,7 @@ def as_libvirt_says(xml: str) -> str:
 
 @pytest.mark.parametrize(("there", "kind"), [(TAP, "ethernet"), (RELAY, "udp")])
 def test_the_destination_gets_its_own_paths_and_the_same_guest(there: Nic, kind: str) -> None:
-    info = Balloon("info", ("request",), Path("/run/source/record"))
+    info = BalloonDevice("info", ("request",), Path("/run/source/record"))
     running = as_libvirt_says(domain_xml(make(balloon=info)))
     moved = make(
         qemu=Path("/other/qemu"),

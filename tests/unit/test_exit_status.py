@@ -17,7 +17,7 @@ from harness import cli
 from harness.errors import ExitCode, InputError
 from harness.events import EventStream
 from harness.invoke import command_line
-from harness.report.folder import MARKER, RunFolder
+from harness.report.folder import INCOMPLETE_MARKER, RunFolder
 from harness.run import supervise
 
 LIST = command_line(["scenario", "list"])
@@ -83,7 +83,7 @@ def test_a_fault_during_a_run_is_3_and_stands_in_its_folder(
     status = supervise._supervise(SimpleNamespace(), folder, EventStream(), work)  # type: ignore[arg-type]
     assert status == ExitCode.ERROR
     assert "RuntimeError: a fault" in capsys.readouterr().err
-    assert "fault of the testbed itself" in folder.file(MARKER).read_text()
+    assert "fault of the testbed itself" in folder.file(INCOMPLETE_MARKER).read_text()
 
 
 def test_a_result_that_nobody_can_read_is_no_verdict(

@@ -25,7 +25,7 @@ from harness.explain.page import explain_page
 from harness.explain.picture import STATES, cells_of, picture, states_of, without_long_holes
 from harness.explain.png import png
 from harness.explain.sendings import Sendings
-from harness.explain.store import END, FILE, Kept
+from harness.explain.store import LOOK_AT_END, PAGES_FILE, Kept
 from harness.explain.trace import arguments, rounds, sendings_of
 from harness.memory.record import Block
 from harness.memory.walk import WalkError
@@ -48,19 +48,22 @@ def kept_of(world: Quiet, **changes: object) -> Kept:
     changed[7] = True
     request = world.request
     assert request is not None
-    looks = [((request.id, "request"), walk_of(world.free)), (END, WalkError("ring", "a list", "is torn"))]
-    flags = {((request.id, "request"), END): {"pc.ram": changed}}
+    looks = [
+        ((request.id, "request"), walk_of(world.free)),
+        (LOOK_AT_END, WalkError("ring", "a list", "is torn")),
+    ]
+    flags = {((request.id, "request"), LOOK_AT_END): {"pc.ram": changed}}
     return Kept.of(judge(case), looks, flags)
 
 
 def test_what_is_kept_comes_back(tmp_path: Path) -> None:
     world = quiet()
     kept = kept_of(world)
-    size = kept.save(tmp_path / FILE)
-    assert 0 < size == (tmp_path / FILE).stat().st_size <= kept.bound()
-    again = Kept.load(tmp_path / FILE)
+    size = kept.save(tmp_path / PAGES_FILE)
+    assert 0 < size == (tmp_path / PAGES_FILE).stat().st_size <= kept.bound()
+    again = Kept.load(tmp_path / PAGES_FILE)
     assert again.requests == kept.requests
-    assert again.missing == {END: "a list: is torn"}
+    assert again.missing == {LOOK_AT_END: "a list: is torn"}
     one, two = again.blocks["pc.ram"], kept.blocks["pc.ram"]
     assert one.block == two.block
     assert one.categories == two.categories
@@ -76,14 +79,14 @@ def test_what_is_kept_comes_back(tmp_path: Path) -> None:
 
 
 def test_a_file_is_never_written_twice(tmp_path: Path) -> None:
-    kept_of(quiet()).save(tmp_path / FILE)
+    kept_of(quiet()).save(tmp_path / PAGES_FILE)
     with pytest.raises(FileExistsError):
-        kept_of(quiet()).save(tmp_path / FILE)
+        kept_of(quiet()).save(tmp_path / PAGES_FILE)
 
 
 @pytest.mark.parametrize("what", ["nothing", "garbage", "cut", "version", "short", "missing"])
 def test_a_damaged_file_is_bad_input(tmp_path: Path, what: str) -> None:
-    path = tmp_path / FILE
+    path = tmp_path / PAGES_FILE
     kept_of(quiet()).save(path)
     whole = path.read_bytes()
     if what == "missing":
@@ -112,7 +115,7 @@ def folder(tmp_path: Path, world: Quiet, judgement: Judgement | None = None, **k
     judged = judgement or judge(world.told())
     (tmp_path / "result.json").write_text(result(judged).to_json())
     looks = [((world.next_id, "request"), walk_of(world.free))]
-    Kept.of(judged, looks, {}).save(tmp_path / FILE)
+    Kept.of(judged, looks, {}).save(tmp_path / PAGES_FILE)
     return tmp_path
 
 

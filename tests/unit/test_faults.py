@@ -12,11 +12,19 @@ import pytest
 
 from harness.errors import InputError
 from harness.faults import campaign as campaign_module
-from harness.faults.campaign import OUTCOMES, Campaign, Job, Row, clean_jobs_for, jobs_for, summarise
+from harness.faults.campaign import (
+    OUTCOMES,
+    Campaign,
+    CampaignRow,
+    CampaignRun,
+    clean_jobs_for,
+    jobs_for,
+    summarise_campaign,
+)
 from harness.faults.catalogue import Catalogue, Fault, catalogue
 from harness.faults.conduct import choose
 from harness.faults.injection import NO_INJECTION, injection_of
-from harness.faults.outcome import Ended, judge_control, judge_fault
+from harness.faults.outcome import RunEnd, judge_control, judge_fault
 from harness.scenario.load import load_scenario
 
 FAULTS = catalogue().faults
@@ -112,39 +120,39 @@ def test_a_fault_goes_into_what_is_under_test() -> None:
 @pytest.mark.parametrize(
     ("fault", "ended", "word", "rule"),
     [
-        (a_fault(), Ended(1, "fail", ("differs-though-sent", "x")), "caught", "differs-though-sent"),
-        (a_fault(), Ended(1, "fail", ("x", "write-missed")), "caught", "write-missed"),
+        (a_fault(), RunEnd(1, "fail", ("differs-though-sent", "x")), "caught", "differs-though-sent"),
+        (a_fault(), RunEnd(1, "fail", ("x", "write-missed")), "caught", "write-missed"),
         # Failed, but not by what it breaks: that may be chance.
-        (a_fault(), Ended(1, "fail", ("guest-kernel-log",)), "missed", ""),
-        (a_fault(), Ended(0, "pass"), "missed", ""),
-        (a_fault(), Ended(4, "inconclusive"), "missed", ""),
+        (a_fault(), RunEnd(1, "fail", ("guest-kernel-log",)), "missed", ""),
+        (a_fault(), RunEnd(0, "pass"), "missed", ""),
+        (a_fault(), RunEnd(4, "inconclusive"), "missed", ""),
         # No verdict is no catch, whatever the error says.
-        (a_fault(), Ended(3, error="freepage: the guest was lost"), "error", ""),
-        (a_fault(), Ended(-9), "error", ""),
-        (a_fault(verdict="inconclusive", rules=[]), Ended(4, "inconclusive"), "caught", "inconclusive"),
-        (a_fault(verdict="inconclusive", rules=[]), Ended(0, "pass"), "missed", ""),
+        (a_fault(), RunEnd(3, error="freepage: the guest was lost"), "error", ""),
+        (a_fault(), RunEnd(-9), "error", ""),
+        (a_fault(verdict="inconclusive", rules=[]), RunEnd(4, "inconclusive"), "caught", "inconclusive"),
+        (a_fault(verdict="inconclusive", rules=[]), RunEnd(0, "pass"), "missed", ""),
         (
             a_fault(verdict="lost", says="source QEMU"),
-            Ended(3, error="freepage: the source QEMU died"),
+            RunEnd(3, error="freepage: the source QEMU died"),
             "caught",
             "lost",
         ),
-        (a_fault(verdict="lost", says="source QEMU"), Ended(3, error="no disk space"), "error", ""),
-        (a_fault(verdict="lost", says="source QEMU"), Ended(2, error="source QEMU"), "error", ""),
-        (a_fault(verdict="lost", says="source QEMU"), Ended(0, "pass"), "missed", ""),
+        (a_fault(verdict="lost", says="source QEMU"), RunEnd(3, error="no disk space"), "error", ""),
+        (a_fault(verdict="lost", says="source QEMU"), RunEnd(2, error="source QEMU"), "error", ""),
+        (a_fault(verdict="lost", says="source QEMU"), RunEnd(0, "pass"), "missed", ""),
     ],
 )
-def test_what_a_run_says_of_a_fault(fault: Fault, ended: Ended, word: str, rule: str) -> None:
+def test_what_a_run_says_of_a_fault(fault: Fault, ended: RunEnd, word: str, rule: str) -> None:
     judged = judge_fault(fault, ended)
     assert (judged.word, judged.rule) == (word, rule)
     assert bool(judged.why) == (word != "caught")
 
 
 def test_a_control_has_to_show_what_its_scenario_is_written_for() -> None:
-    assert judge_control(Ended(0, "pass")).word == "caught"
-    assert judge_control(Ended(1, "fail", ("x",), expected="fail")).word == "caught"
-    assert judge_control(Ended(1, "fail", ("x",))).word == "missed"
-    assert judge_control(Ended(3, error="freepage: no")).why == "no"
+    assert judge_control(RunEnd(0, "pass")).word == "caught"
+    assert judge_control(RunEnd(1, "fail", ("x",), expected="fail")).word == "caught"
+    assert judge_control(RunEnd(1, "fail", ("x",))).word == "missed"
+    assert judge_control(RunEnd(3, error="freepage: no")).why == "no"
 
 
 # ------------------------------------------------------------- the campaign
@@ -153,21 +161,21 @@ def test_a_control_has_to_show_what_its_scenario_is_written_for() -> None:
 class Runs(Campaign):
     """A campaign whose runs end as they are told to, with a folder each."""
 
-    def __init__(self, folder: Path, ends: dict[str, Ended], key: str = "k") -> None:
+    def __init__(self, folder: Path, ends: dict[str, RunEnd], key: str = "k") -> None:
         super().__init__(folder, key, "tcg", lambda _: None)
         self.ends = ends
         self.ran: list[str] = []
         self._ran_lock = threading.Lock()
 
-    def _freepage(self, job: Job, folder: Path) -> tuple[Ended, float]:
+    def _freepage(self, job: CampaignRun, folder: Path) -> tuple[RunEnd, float]:
         with self._ran_lock:
             self.ran.append(job.name)
         folder.mkdir()
         return self.ends[job.name], 1.0
 
 
-CAUGHT = Ended(1, "fail", ("differs-though-sent",), accelerator="tcg")
-PASSED = Ended(0, "pass", accelerator="tcg")
+CAUGHT = RunEnd(1, "fail", ("differs-though-sent",), accelerator="tcg")
+PASSED = RunEnd(0, "pass", accelerator="tcg")
 
 
 def test_a_campaign_counts_and_keeps_what_was_missed(tmp_path: Path) -> None:
@@ -177,7 +185,7 @@ def test_a_campaign_counts_and_keeps_what_was_missed(tmp_path: Path) -> None:
         "control:freed": PASSED,
         "one": CAUGHT,
         "two": PASSED,
-        "three": Ended(3, error="freepage: the guest was lost"),
+        "three": RunEnd(3, error="freepage: the guest was lost"),
     }
     runs = Runs(tmp_path, ends)
     report = runs.run(jobs_for(faults), jobs=2, not_run=["kvm-only"])
@@ -189,13 +197,13 @@ def test_a_campaign_counts_and_keeps_what_was_missed(tmp_path: Path) -> None:
     kept = {path.name for path in tmp_path.iterdir()} - {OUTCOMES}
     assert kept == {"two-1", "three-1"}
     assert document["faults"][1]["run"] == str(tmp_path / "two-1")
-    lines = summarise(report)
+    lines = summarise_campaign(report)
     assert lines[-1] == "caught 1 of 3"
     assert any(line.startswith("one ") and "X." in line for line in lines)
 
 
 def test_a_campaign_goes_on_where_it_was(tmp_path: Path) -> None:
-    ends = {"control:idle": PASSED, "one": CAUGHT, "two": Ended(3)}
+    ends = {"control:idle": PASSED, "one": CAUGHT, "two": RunEnd(3)}
     faults = [a_fault(), a_fault(id="two")]
     Runs(tmp_path, ends).run(jobs_for(faults), jobs=1)
     again = Runs(tmp_path, {**ends, "two": CAUGHT})
@@ -224,7 +232,7 @@ def test_a_clean_campaign_runs_each_scenario_as_often_as_it_has_faults(tmp_path:
     runs = Runs(tmp_path, {"control:idle/one": PASSED, "control:idle/two": CAUGHT})
     report = runs.run(wanted, jobs=1)
     assert [row.word for row in report.controls] == ["caught", "missed"]
-    assert summarise(report)[-1] == "without a fault as expected: 1 of 2"
+    assert summarise_campaign(report)[-1] == "without a fault as expected: 1 of 2"
     assert (tmp_path / "control-idle-two-1").exists()
 
 
@@ -251,4 +259,12 @@ def test_the_sample_is_of_every_place() -> None:
 
 
 def test_row_is_what_the_state_holds() -> None:
-    assert set(Row.__dataclass_fields__) >= {"job", "scenario", "word", "rule", "why", "accelerator", "run"}
+    assert set(CampaignRow.__dataclass_fields__) >= {
+        "job",
+        "scenario",
+        "word",
+        "rule",
+        "why",
+        "accelerator",
+        "run",
+    }

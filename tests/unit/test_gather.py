@@ -24,7 +24,7 @@ from harness.memory.record import Accept, Block, MigrationRecord, PackedFlags, R
 from harness.memory.walk import Kind, TornError, WalkError
 from harness.migration.hold import ANSWER, REQUEST, HoldKeeper
 from harness.scenario.load import load_scenario
-from harness.scenario.resolve import MachineFacts, Resolved, resolve
+from harness.scenario.resolve import MachineFacts, ResolvedScenario, resolve
 from harness.verdict.judge import judge_memory
 from tests.unit.test_verdict_witness import walk_of
 
@@ -34,7 +34,7 @@ SEED = 77
 ID = 5
 
 
-def resolved(kind: str = "freed", *more: str) -> Resolved:
+def resolved(kind: str = "freed", *more: str) -> ResolvedScenario:
     settings = [f"seed={SEED}", "guest.memory=512MiB", "accelerator=tcg", *more]
     return resolve(load_scenario(kind, settings), MachineFacts(1 << 40))
 

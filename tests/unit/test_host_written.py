@@ -17,8 +17,8 @@ from harness.memory.registered import (
     STEAL_TIME,
     VCPU_TIME,
     WALL_CLOCK,
-    Registered,
-    Source,
+    HostStructure,
+    SourceFinding,
     agreed,
     from_registers,
 )
@@ -38,8 +38,8 @@ def both(source: bytes, destination: bytes) -> Page:
     return Page(7, BASE, source, destination)
 
 
-def at(name: str, offset: int) -> Registered:
-    return Registered(name, BASE + offset)
+def at(name: str, offset: int) -> HostStructure:
+    return HostStructure(name, BASE + offset)
 
 
 def wall(version: int, sec: int, nsec: int) -> bytes:
@@ -199,11 +199,11 @@ REGISTERS = {
 def test_registers_say_where() -> None:
     source = from_registers([REGISTERS])
     assert source.structures == {
-        Registered(WALL_CLOCK, 0x3F_1000),
-        Registered(VCPU_TIME, 0x3F_2000),
-        Registered(STEAL_TIME, 0x3F_3040),
-        Registered(PV_EOI, 0x3F_4004),
-        Registered(ASYNC_PF, 0x3F_5040),
+        HostStructure(WALL_CLOCK, 0x3F_1000),
+        HostStructure(VCPU_TIME, 0x3F_2000),
+        HostStructure(STEAL_TIME, 0x3F_3040),
+        HostStructure(PV_EOI, 0x3F_4004),
+        HostStructure(ASYNC_PF, 0x3F_5040),
     }
     assert source.knows == {WALL_CLOCK, VCPU_TIME, STEAL_TIME, PV_EOI, ASYNC_PF}
     # Not in use, or not there.
@@ -215,15 +215,19 @@ def test_registers_say_where() -> None:
 
 
 def test_only_what_all_say_counts() -> None:
-    one, two, three = Registered(WALL_CLOCK, 0x1000), Registered(STEAL_TIME, 0x2000), Registered(PV_EOI, 4)
-    registers = Source("registers", frozenset({one, two}), frozenset({WALL_CLOCK, STEAL_TIME, PV_EOI}))
-    kernel = Source("kernel", frozenset({one, three}), frozenset({WALL_CLOCK, PV_EOI}))
+    one, two, three = (
+        HostStructure(WALL_CLOCK, 0x1000),
+        HostStructure(STEAL_TIME, 0x2000),
+        HostStructure(PV_EOI, 4),
+    )
+    registers = SourceFinding("registers", frozenset({one, two}), frozenset({WALL_CLOCK, STEAL_TIME, PV_EOI}))
+    kernel = SourceFinding("kernel", frozenset({one, three}), frozenset({WALL_CLOCK, PV_EOI}))
     found = agreed([registers, kernel])
     # Of the stolen time the kernel cannot tell; of the interrupts the registers say that there is none.
     assert found.structures == {one, two}
     assert found.unconfirmed == {three}
     assert found.by == ("registers", "kernel")
-    moved = Source("kernel", frozenset({Registered(WALL_CLOCK, 0x9000)}), frozenset({WALL_CLOCK}))
+    moved = SourceFinding("kernel", frozenset({HostStructure(WALL_CLOCK, 0x9000)}), frozenset({WALL_CLOCK}))
     assert agreed([registers, moved]).structures == {two}
     assert agreed([kernel]).structures == {one, three}
     assert agreed([]).by == ()

@@ -17,7 +17,7 @@ from harness.events import Deadline, Event, EventStream
 from harness.guest.console import Console
 from harness.guest.ssh import HOST_KEY, OPENSSH_HOST_KEY, Keys, dropbear_key, public_blob
 from harness.hosts import capscache, enter, netns, relay
-from harness.hosts.libvirtd import find_program
+from harness.hosts.libvirtd import find_libvirt
 from harness.hosts.shaping import bucket
 from harness.hosts.userns import restriction
 
@@ -81,7 +81,7 @@ def test_capabilities_go_there_and_back(tmp_path: Path) -> None:
     private.mkdir()
     (private / "a.xml").write_text(WHOLE)
     capscache.save(private, kept)
-    capscache.load(kept, other)
+    capscache.load_capabilities(kept, other)
     assert (other / "a.xml").read_text() == WHOLE
     assert [path.name for path in kept.iterdir()] == ["a.xml"]
 
@@ -100,7 +100,7 @@ def test_newer_capabilities_replace_older_ones_and_halves_are_not_kept(tmp_path:
 
 
 def test_no_cache_is_no_error(tmp_path: Path) -> None:
-    capscache.load(tmp_path / "nothing", tmp_path / "private")
+    capscache.load_capabilities(tmp_path / "nothing", tmp_path / "private")
     capscache.save(tmp_path / "nothing", tmp_path / "kept")
     (tmp_path / "private" / "a.xml").write_text(WHOLE)
     in_the_way = tmp_path / "file"
@@ -116,7 +116,7 @@ def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_
 def test_no_daemon_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda *_args, **_kwargs: None)
     with pytest.raises(MachineryError, match="no libvirt daemon") as caught:
-        find_program()
+        find_libvirt()
     assert "libvirt-daemon" in (caught.value.hint or "")
 
 

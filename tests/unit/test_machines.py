@@ -25,7 +25,7 @@ from harness.plan.prepare import prepare
 from harness.plan.remote import RemoteMachines
 from harness.run import supervise
 from harness.scenario.load import Scenario, load_scenario
-from harness.toolchain import Image, Kernel, QemuBinary
+from harness.toolchain import GuestImage, Kernel, QemuBinary
 from harness.toolchain.cache import Cache
 
 SIDES = [
@@ -70,9 +70,9 @@ def rack() -> Iterator[Any]:
             self.calls.append("own")
             return None, THERE
 
-        def probe(self, binaries: Binaries, cache: Cache, events: EventStream) -> accel.Probe:
+        def probe(self, binaries: Binaries, cache: Cache, events: EventStream) -> accel.KvmProbe:
             assert binaries.qemus == (BUILT, THERE)
-            return accel.Probe(True, "racks have KVM")
+            return accel.KvmProbe(True, "racks have KVM")
 
         def run(self, work: Callable[[], int], keep: Iterable[Path]) -> int:
             self.calls.append("run")
@@ -102,8 +102,8 @@ class Toolchain:
     def kernel(self, name: str) -> Kernel:
         return Kernel(Path("/built/vmlinuz"), "6.1", None, None, "03")
 
-    def image(self, kernel: Kernel, variant: str) -> Image:
-        return Image(Path("/built/initrd"), "02", 1 << 20)
+    def image(self, kernel: Kernel, variant: str) -> GuestImage:
+        return GuestImage(Path("/built/initrd"), "02", 1 << 20)
 
 
 @pytest.fixture

@@ -31,9 +31,16 @@ from harness.errors import GuestLost, InputError
 from harness.events import EventStream
 from harness.nested import machine as machine_module
 from harness.nested.keyboard import Keyboard
-from harness.nested.machine import MachineSpec, NestedMachine, Share, Tap, command_line, start_script
+from harness.nested.machine import (
+    MachineSpec,
+    NestedMachine,
+    SharedFolder,
+    Tap,
+    machine_command,
+    start_script,
+)
 from harness.nested.parts import Parts, unpacked_kernel
-from harness.nested.wire import LONGEST, Lines, WireError, encode, pack, unpack
+from harness.nested.wire import LONGEST_MESSAGE, LineBuffer, MachineWireError, encode, pack_message, unpack
 from harness.run.several import run_folders, worst
 from harness.scenario.load import Scenario
 from harness.terminal import raw_mode
@@ -49,31 +56,31 @@ PARTS = Parts(
 @given(st.lists(st.dictionaries(st.text(), st.integers() | st.text())), st.integers(1, 50))
 def test_messages_arrive_whole_however_they_are_cut(messages: list[dict[str, Any]], size: int) -> None:
     data = b"".join(encode(message) for message in messages)
-    lines = Lines()
+    lines = LineBuffer()
     pieces = [data[at : at + size] for at in range(0, len(data), size)]
     assert [message for piece in pieces for message in lines.feed(piece)] == messages
 
 
 @given(st.binary())
 def test_bytes_travel(data: bytes) -> None:
-    assert unpack(pack(data)) == data
+    assert unpack(pack_message(data)) == data
 
 
 @pytest.mark.parametrize("data", [b"garbage\n", b"[1]\n", b"\xff\xfe\n", b"1\n"])
 def test_what_is_no_message_is_refused(data: bytes) -> None:
-    with pytest.raises(WireError):
-        list(Lines().feed(data))
+    with pytest.raises(MachineWireError):
+        list(LineBuffer().feed(data))
 
 
 def test_a_line_without_an_end_is_refused_before_it_fills_memory() -> None:
-    lines = Lines()
-    with pytest.raises(WireError):
-        for _ in range(LONGEST // 65536 + 2):
+    lines = LineBuffer()
+    with pytest.raises(MachineWireError):
+        for _ in range(LONGEST_MESSAGE // 65536 + 2):
             list(lines.feed(b"x" * 65536))
 
 
 def test_what_is_no_base64_is_refused() -> None:
-    with pytest.raises(WireError):
+    with pytest.raises(MachineWireError):
         unpack("%%%")
 
 
@@ -89,14 +96,14 @@ def options(words: list[str], name: str) -> list[str]:
     [("kvm-in-tcg", "tcg,thread=multi", "EPYC,+svm,+npt"), ("kvm-in-kvm", "kvm", "host")],
 )
 def test_the_chain_decides_the_cpu(chain: Any, accelerator: str, cpu: str) -> None:
-    words = command_line(PARTS, MachineSpec(chain, 3 << 30), 7, 8)
+    words = machine_command(PARTS, MachineSpec(chain, 3 << 30), 7, 8)
     assert options(words, "-accel") == [accelerator]
     assert options(words, "-cpu") == [cpu]
     assert options(words, "-m") == ["3072M"]
 
 
 def test_the_root_is_read_only_and_a_share_may_be_written() -> None:
-    words = command_line(PARTS, MachineSpec("kvm-in-tcg", 1 << 30, (Share(Path("/runs,1")),)), 7, 8)
+    words = machine_command(PARTS, MachineSpec("kvm-in-tcg", 1 << 30, (SharedFolder(Path("/runs,1")),)), 7, 8)
     root, share = options(words, "-fsdev")
     assert ",readonly=on" in root
     assert ",readonly=on" not in share
@@ -106,7 +113,7 @@ def test_the_root_is_read_only_and_a_share_may_be_written() -> None:
 
 def test_the_script_is_for_a_shell_whatever_a_folder_is_called(tmp_path: Path) -> None:
     odd = tmp_path / "it's $(a) `folder`"
-    script = start_script([Share(odd), Share(Path("/ro"), writable=False)])
+    script = start_script([SharedFolder(odd), SharedFolder(Path("/ro"), writable=False)])
     mounts = [shlex.split(line) for line in script.splitlines() if line.startswith("mount ")]
     assert [words[-1] for words in mounts] == [str(odd), "/ro"]
     assert [words[words.index("-o") + 1].split(",")[0] for words in mounts] == ["rw", "ro"]
@@ -115,16 +122,16 @@ def test_the_script_is_for_a_shell_whatever_a_folder_is_called(tmp_path: Path) -
 
 def test_a_machine_has_no_network_unless_it_is_given_one() -> None:
     spec = MachineSpec("kvm-in-tcg", 1 << 30)
-    words = command_line(PARTS, spec, 7, 8)
+    words = machine_command(PARTS, spec, 7, 8)
     assert not options(words, "-netdev")
     assert not any("net-pci" in word for word in options(words, "-device"))
-    words = command_line(PARTS, replace(spec, tap=Tap(9, "52:54:00:78:00:0b")), 7, 8)
+    words = machine_command(PARTS, replace(spec, tap=Tap(9, "52:54:00:78:00:0b")), 7, 8)
     assert options(words, "-netdev") == ["tap,id=net,fd=9"]
     assert any(word.startswith("virtio-net-pci,netdev=net,mac=52:") for word in options(words, "-device"))
 
 
 def test_services_start_between_the_shares_and_the_agent() -> None:
-    script = start_script([Share(Path("/keys"), writable=False)], ["sshd -f /keys/sshd"]).splitlines()
+    script = start_script([SharedFolder(Path("/keys"), writable=False)], ["sshd -f /keys/sshd"]).splitlines()
     (service,) = (at for at, line in enumerate(script) if line == "sshd -f /keys/sshd")
     assert "set -e" in script[:service]
     assert any(line.startswith("mount ") for line in script[:service])
@@ -133,10 +140,12 @@ def test_services_start_between_the_shares_and_the_agent() -> None:
 
 
 def test_the_kernel_is_told_the_script_in_one_word() -> None:
-    text = machine_module.kernel_arguments(PARTS, MachineSpec("kvm-in-tcg", 1 << 30, (Share(Path("/a b")),)))
+    text = machine_module.kernel_arguments(
+        PARTS, MachineSpec("kvm-in-tcg", 1 << 30, (SharedFolder(Path("/a b")),))
+    )
     found = re.search(r"virtme\.exec=`([^`]*)`", text)
     assert found is not None
-    assert base64.b64decode(found[1]).decode() == start_script([Share(Path("/a b"))])
+    assert base64.b64decode(found[1]).decode() == start_script([SharedFolder(Path("/a b"))])
     assert "panic=-1" in text.split()
 
 
@@ -203,8 +212,8 @@ def test_output_and_status_come_through(ends: tuple[Machine, socket.socket]) -> 
     answer(
         end,
         {"alive": 1},
-        {"output": 1, "to": "out", "data": pack(b"{}")},
-        {"output": 1, "to": "err", "data": pack(b"ok")},
+        {"output": 1, "to": "out", "data": pack_message(b"{}")},
+        {"output": 1, "to": "err", "data": pack_message(b"ok")},
         {"ended": 1, "status": 4},
     )
     assert machine.run(["x"], cwd=Path("/"), out=out.extend, err=err.extend) == 4
@@ -215,7 +224,7 @@ def test_a_machine_that_ends_in_mid_command_is_lost_whatever_it_had_said(
     ends: tuple[Machine, socket.socket],
 ) -> None:
     machine, end = ends
-    answer(end, {"output": 1, "to": "out", "data": pack(b'{"verdict": "pass"}')})
+    answer(end, {"output": 1, "to": "out", "data": pack_message(b'{"verdict": "pass"}')})
     end.shutdown(socket.SHUT_WR)
     with pytest.raises(GuestLost) as caught:
         machine.run(["x"], cwd=Path("/"), out=lambda _: None)
@@ -261,7 +270,7 @@ def agent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
             import harness.cli
 
             harness.cli.main = command  # type: ignore[assignment]
-            agent_module.Agent(theirs.fileno()).serve()
+            agent_module.MachineAgent(theirs.fileno()).serve()
         finally:
             os._exit(0)
     theirs.close()

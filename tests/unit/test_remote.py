@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 from harness.errors import InputError, MachineryError
-from harness.guest.devices import Balloon
+from harness.guest.devices import BalloonDevice
 from harness.guest.domain import Boot, DomainSpec, domain_xml
 from harness.hosts.interface import Sockets
 from harness.hosts.remote_fit import (
-    Daemon,
-    Facts,
+    DaemonFacts,
+    DeputyFacts,
     common_parent,
     demand_machine,
-    demand_memory,
+    demand_machine_memory,
     no_libvirt,
     working_socket,
 )
@@ -88,7 +88,7 @@ def test_a_scenario_names_both_or_none() -> None:
         load_scenario("freed", [source, destination, "remote.source.qemu=qemu"])
 
 
-def facts(**changed: Any) -> Facts:
+def facts(**changed: Any) -> DeputyFacts:
     room = {"path": "/var/tmp", "writable": True, "programs": True, "free": 10 << 30}
     known = {
         "python": "3.11.2",
@@ -103,13 +103,13 @@ def facts(**changed: Any) -> Facts:
         "parents": [room],
         "kvm": "",
     }
-    return Facts.of({**known, **changed}, "root@a")
+    return DeputyFacts.of({**known, **changed}, "root@a")
 
 
 def test_a_machine_that_will_do() -> None:
     demand_machine(facts(), SYSTEM)
     demand_machine(facts(uid=1000, user="me"), SESSION)
-    demand_memory(4 << 30, 2 << 30, 256 << 20, "source", "a")
+    demand_machine_memory(4 << 30, 2 << 30, 256 << 20, "source", "a")
 
 
 def test_machines_that_will_not_do() -> None:
@@ -119,7 +119,7 @@ def test_machines_that_will_not_do() -> None:
         demand_machine(facts(uid=1000, user="me"), SYSTEM)
     assert "qemu+ssh://me@a/session" in str(told.value.hint)
     with pytest.raises(InputError, match=r"4096 MiB do not fit on the source \(a\), which needs 4352"):
-        demand_memory(4 << 30, 4 << 30, 256 << 20, "source", "a")
+        demand_machine_memory(4 << 30, 4 << 30, 256 << 20, "source", "a")
     with pytest.raises(MachineryError, match="makes no sense"):
         facts(uid="0; rm")
     with pytest.raises(MachineryError, match="makes no sense"):
@@ -164,9 +164,9 @@ CAPABILITIES = """\
 
 
 def test_who_qemu_is_and_what_confines_it() -> None:
-    daemon = Daemon.of(CAPABILITIES)
-    assert daemon == Daemon("1-2-3", ("apparmor",), (64055, 109))
-    assert Daemon.of("<capabilities><host/></capabilities>") == Daemon("", (), None)
+    daemon = DaemonFacts.of(CAPABILITIES)
+    assert daemon == DaemonFacts("1-2-3", ("apparmor",), (64055, 109))
+    assert DaemonFacts.of("<capabilities><host/></capabilities>") == DaemonFacts("", (), None)
 
 
 def test_a_domain_for_a_machine_that_is_not_ours() -> None:
@@ -183,7 +183,7 @@ def test_a_domain_for_a_machine_that_is_not_ours() -> None:
         vcpus=1,
         machine="pc",
         accelerator="tcg",
-        balloon=Balloon("off"),
+        balloon=BalloonDevice("off"),
         sockets=Sockets.below(Path("/s")),
         nic=None,
         ram="memfd",

@@ -84,7 +84,7 @@ def test_a_rule_that_pages_break_comes_before_another_one(plugged: Unregister) -
         (1, "odd-page"),
         (3, "odd-page"),
     ]
-    assert table.words_of("odd-page") == "are odd, and differ"
+    assert table.rule_words("odd-page") == "are odd, and differ"
 
 
 def test_a_rule_about_each_block(plugged: Unregister) -> None:
@@ -171,8 +171,8 @@ def test_what_makes_no_rule() -> None:
 def test_the_list_of_rules_in_the_documentation_is_the_registry() -> None:
     """Refresh it with: python -m harness.verdict.table docs/oracle.md."""
     text = ORACLE.read_text("utf-8")
-    assert text.count(table.BEGIN) == text.count(table.END) == 1
-    shown = text.partition(table.BEGIN)[2].partition(table.END)[0]
+    assert text.count(table.TABLE_BEGIN) == text.count(table.TABLE_END) == 1
+    shown = text.partition(table.TABLE_BEGIN)[2].partition(table.TABLE_END)[0]
     listed = [tuple(cell.strip() for cell in line.strip("|").split(" | ")) for line in shown.splitlines()]
     rows = [(f"`{row.name}`", row.kind, row.words) for row in registry.rows()]
     assert [row for row in listed if row[0].startswith("`")] == rows

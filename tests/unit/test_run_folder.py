@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import InputError
-from harness.report.folder import MARKER, RunFolder
+from harness.report.folder import INCOMPLETE_MARKER, RunFolder
 
 
 def test_an_existing_folder_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_an_early_end_stays_incomplete_and_says_why(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run", "idle", "info")
     folder.finish("interrupted while migrating")
     assert not folder.complete
-    assert "interrupted while migrating" in folder.file(MARKER).read_text()
+    assert "interrupted while migrating" in folder.file(INCOMPLETE_MARKER).read_text()
 
 
 def test_files_are_written_once(tmp_path: Path) -> None:
@@ -56,4 +56,4 @@ def test_files_are_written_once(tmp_path: Path) -> None:
     folder.write_text("source.xml", "<domain/>")
     with pytest.raises(FileExistsError):
         folder.write_text("source.xml", "")
-    assert sorted(p.name for p in folder.path.iterdir()) == [MARKER, "result.json", "source.xml"]
+    assert sorted(p.name for p in folder.path.iterdir()) == [INCOMPLETE_MARKER, "result.json", "source.xml"]

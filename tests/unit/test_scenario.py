@@ -25,7 +25,7 @@ from harness.scenario.load import (
     scenario_schema,
     scenario_text,
 )
-from harness.scenario.located import LocatedError, parse
+from harness.scenario.located import LocatedError, parse_yaml
 from harness.scenario.resolve import MachineFacts, resolve
 from harness.units import Percent
 
@@ -358,7 +358,7 @@ def test_docs_name_every_key(repository: Path) -> None:
 @settings(max_examples=300)
 def test_no_file_and_no_override_ends_in_anything_else(text: str) -> None:
     with contextlib.suppress(LocatedError):
-        parse(text, "x")
+        parse_yaml(text, "x")
     try:
         scenario = load_scenario("freed", [text])
     except InputError:

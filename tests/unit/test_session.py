@@ -22,7 +22,7 @@ from harness.memory.qemu_ram import backings
 from harness.migration.hold import HoldKeeper
 from harness.migration.statistics import RamBlock
 from harness.plan.plan import Tools
-from harness.plan.prepare import load
+from harness.plan.prepare import load_with_tools
 
 LOG = """\
 2026-01-01 00:00:00.000+0000: starting up libvirt version: 9.0.0, qemu version: 10.0.0, kernel: 6.1
@@ -55,11 +55,11 @@ def test_no_log_no_words(tmp_path: Path) -> None:
 
 
 def test_a_kernel_named_on_the_command_line_wins() -> None:
-    scenario, tools = load("idle", ["guest.kernel=/boot/one"], Tools(kernel="/boot/two"))
+    scenario, tools = load_with_tools("idle", ["guest.kernel=/boot/one"], Tools(kernel="/boot/two"))
     assert (scenario.guest.kernel, tools.kernel) == ("/boot/two", "/boot/two")
-    scenario, tools = load("idle", ["guest.kernel=/boot/one"], Tools())
+    scenario, tools = load_with_tools("idle", ["guest.kernel=/boot/one"], Tools())
     assert tools.kernel == "/boot/one"
-    scenario, tools = load("idle", [], Tools())
+    scenario, tools = load_with_tools("idle", [], Tools())
     assert tools.kernel is None
 
 

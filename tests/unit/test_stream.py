@@ -188,5 +188,5 @@ def test_a_guest_that_is_not_there() -> None:
 
 
 def test_a_page_that_goes_on_begins_as_a_page() -> None:
-    assert (formula.endless(7, 3, 5, 0, formula.WORDS) == formula.page_words(7, 3, 5)).all()
+    assert (formula.endless(7, 3, 5, 0, formula.WORDS_PER_PAGE) == formula.page_words(7, 3, 5)).all()
     assert (formula.endless(7, 3, 5, 100, 20) == formula.page_words(7, 3, 5)[100:120]).all()

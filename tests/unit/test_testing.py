@@ -14,7 +14,7 @@ import pytest
 # Imported here: sessions in this process forget what they have imported, and numpy comes but once.
 import harness.report.result  # noqa: F401
 from harness import invoke
-from harness.testing.options import RunOptions, merged, words_of
+from harness.testing.options import RunOptions, merged, option_words
 
 pytest_plugins = ["pytester"]
 
@@ -298,15 +298,15 @@ def test_what_still_runs_ends_with_the_test(session: pytest.Pytester) -> None:
 
 
 def test_options_become_words() -> None:
-    assert words_of({"seed": 7, "trace": "pages", "machine": "q35", "strict": True}) == [
+    assert option_words({"seed": 7, "trace": "pages", "machine": "q35", "strict": True}) == [
         *("--seed", "7", "--trace", "pages", "--strict", "--set", "guest.machine=q35")
     ]
-    assert words_of({"set": {"expect.skipped_percent_min": None}}) == [
+    assert option_words({"set": {"expect.skipped_percent_min": None}}) == [
         "--set",
         "expect.skipped_percent_min=null",
     ]
     with pytest.raises(TypeError, match="no option 'colour'"):
-        words_of({"colour": "red"})  # type: ignore[typeddict-unknown-key]
+        option_words({"colour": "red"})  # type: ignore[typeddict-unknown-key]
 
 
 @pytest.mark.parametrize(

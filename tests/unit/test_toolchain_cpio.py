@@ -28,7 +28,7 @@ ENTRIES = cpio.with_parents(
 )
 
 
-def archive(entries: list[cpio.Entry]) -> bytes:
+def archive(entries: list[cpio.CpioEntry]) -> bytes:
     out = io.BytesIO()
     cpio.write_cpio(out, entries)
     return out.getvalue()

@@ -9,7 +9,7 @@ import pytest
 
 from harness.events import EventStream
 from harness.toolchain import apt
-from harness.toolchain.apt import Apt, Source, first_alternatives, stanzas, system_mirror
+from harness.toolchain.apt import Apt, AptSource, first_alternatives, stanzas, system_mirror
 from harness.toolchain.cache import Cache
 
 SHOW = """\
@@ -57,7 +57,7 @@ def test_first_alternatives() -> None:
     ],
 )
 def test_upstream_version(version: str, upstream: str) -> None:
-    assert Source("qemu", version, ()).upstream == upstream
+    assert AptSource("qemu", version, ()).upstream == upstream
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from harness.toolchain import Toolchain
 from harness.toolchain.cache import Cache
 from harness.toolchain.probe import probe_binary, properties_of
 from harness.toolchain.qemu import QemuBuilder
-from harness.toolchain.run import run
+from harness.toolchain.run import run_program
 from harness.toolchain.source import LocalSource, find_source, source_files
 from harness.toolchain.worktree import WorkTree
 
@@ -226,7 +226,7 @@ class TestRun:
         monkeypatch.setenv("PATH", "/nowhere")
         monkeypatch.setattr("harness.toolchain.run._EXTRA_PATH", ())
         with pytest.raises(MachineryError, match="the program 'dpkg-source' is missing") as caught:
-            run(["dpkg-source", "-x"], what="unpack")
+            run_program(["dpkg-source", "-x"], what="unpack")
         assert "dpkg-dev" in (caught.value.hint or "")
 
     def test_failure_has_the_last_lines(self, tmp_path: Path) -> None:
@@ -234,16 +234,16 @@ class TestRun:
         with pytest.raises(
             MachineryError, match=r"cannot count: sh failed with status 5\n  \| two\n"
         ) as caught:
-            run(["sh", "-c", "echo two; exit 5"], what="count", log=log)
+            run_program(["sh", "-c", "echo two; exit 5"], what="count", log=log)
         assert str(log) in str(caught.value)
 
     def test_full_disk_is_recognised(self) -> None:
         with pytest.raises(MachineryError, match="no disk space for compile"):
-            run(["sh", "-c", "echo 'ld: No space left on device'; exit 1"], what="compile")
+            run_program(["sh", "-c", "echo 'ld: No space left on device'; exit 1"], what="compile")
 
     def test_too_slow(self) -> None:
         with pytest.raises(MachineryError, match=r"cannot wait: sleep took over 0\.2 s"):
-            run(["sleep", "60"], what="wait", seconds=0.2)
+            run_program(["sleep", "60"], what="wait", seconds=0.2)
 
     def test_interrupted_program_is_ended(self) -> None:
         seen: list[int] = []
@@ -253,6 +253,6 @@ class TestRun:
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            run(["sh", "-c", "echo $$; exec sleep 60"], what="wait", on_line=interrupt)
+            run_program(["sh", "-c", "echo $$; exec sleep 60"], what="wait", on_line=interrupt)
         with pytest.raises(ProcessLookupError):
             os.kill(seen[0], 0)

@@ -14,7 +14,7 @@ from harness.memory.walk import (
     NONE,
     FreeWalk,
     Kind,
-    Standing,
+    PageStanding,
     compare_witnesses,
     judge_reported,
     to_frames,
@@ -87,19 +87,19 @@ def test_the_standing_of_every_reported_page() -> None:
         flags(1, 2, 3, 4, 5, 6, 7, 9), request, answer, unchanged=~flags(5, 9), owned=flags(6, 8, 9)
     )
     expected = {
-        1: Standing.FREE_AT_REQUEST,
-        2: Standing.FREE_AT_ANSWER,
-        3: Standing.NEARLY_FREE,
-        4: Standing.NEARLY_FREE,
-        5: Standing.CHANGED,
-        6: Standing.OWNED,
-        7: Standing.UNDECIDED,
-        8: Standing.NOT_REPORTED,  # owned, but nobody called it free
-        9: Standing.FREE_AT_REQUEST,  # taken and written after: the dirty log's business
+        1: PageStanding.FREE_AT_REQUEST,
+        2: PageStanding.FREE_AT_ANSWER,
+        3: PageStanding.NEARLY_FREE,
+        4: PageStanding.NEARLY_FREE,
+        5: PageStanding.CHANGED,
+        6: PageStanding.OWNED,
+        7: PageStanding.UNDECIDED,
+        8: PageStanding.NOT_REPORTED,  # owned, but nobody called it free
+        9: PageStanding.FREE_AT_REQUEST,  # taken and written after: the dirty log's business
     }
-    assert {frame: Standing(judged.standing[frame]) for frame in expected} == expected
+    assert {frame: PageStanding(judged.standing[frame]) for frame in expected} == expected
     assert judged.counts["owned"] == 1
-    assert judged.frames(Standing.OWNED).tolist() == [6]
+    assert judged.frames(PageStanding.OWNED).tolist() == [6]
 
 
 @given(st.data())
@@ -110,9 +110,9 @@ def test_only_pages_free_at_neither_end_can_break_the_contract(data: st.DataObje
     reported, owned, same = (flags(*data.draw(some)) for _ in range(3))
     judged = judge_reported(reported, request, answer, unchanged=same, owned=owned)
     standing = judged.standing
-    assert ((standing == Standing.NOT_REPORTED) == ~reported).all()
-    assert ((standing == Standing.OWNED) == (reported & owned & ~request.free & ~answer.free)).all()
-    undecided = standing == Standing.UNDECIDED
+    assert ((standing == PageStanding.NOT_REPORTED) == ~reported).all()
+    assert ((standing == PageStanding.OWNED) == (reported & owned & ~request.free & ~answer.free)).all()
+    undecided = standing == PageStanding.UNDECIDED
     assert not (undecided & (request.free | answer.free | ~same)).any()
     assert sum(judged.counts.values()) == int(reported.sum())
 

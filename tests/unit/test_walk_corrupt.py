@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from harness.memory.walk import FreeWalk, WalkError, find_kernel, walk_source
-from harness.memory.walk.graph import Blocks, Graph, Heads, Places
+from harness.memory.walk.graph import AddressMap, FreeBlocks, Graph, Heads
 from harness.memory.walk.lists import prove_links
 from harness.units import PAGE_SIZE
 from tests.unit.fake_kernel import (
@@ -295,7 +295,7 @@ def test_a_long_ring_costs_no_more_than_a_long_list() -> None:
     nothing = np.zeros(count, dtype=np.uint64)
     heads = Heads(head, head.copy(), head.copy(), lambda number: f"list {number}")
     graph = Graph.of(
-        Blocks(frames, following, previous, nothing, nothing), heads, Places(base, 64, count, head)
+        FreeBlocks(frames, following, previous, nothing, nothing), heads, AddressMap(base, 64, count, head)
     )
     with pytest.raises(WalkError) as caught:
         prove_links(graph)

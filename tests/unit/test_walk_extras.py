@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.memory.walk import FreeWalk, Kernel, Kind, WalkError, find_kernel, walk_source
+from harness.memory.walk import FreeWalk, KernelLayout, Kind, WalkError, find_kernel, walk_source
 from harness.memory.walk.btf import HEADER, MAGIC, Btf, length
 from harness.memory.walk.extras import Extras, PerCpuLayout
 from harness.memory.walk.kallsyms import find_symbols
@@ -231,7 +231,7 @@ LISTS = 14
 COUNT, LISTS_AT = 4, 24
 
 
-def with_per_cpu(fake: FakeKernel, cpus: int = 2) -> Kernel:
+def with_per_cpu(fake: FakeKernel, cpus: int = 2) -> KernelLayout:
     """Two processors, each with its pages of the zone that FIRST_FREE is in; all lists empty."""
     layout = PerCpuLayout(
         ZONE_PAGESET, COUNT, LISTS_AT, LISTS, fake.symbol("percpu"), fake.symbol("mask"), 64
@@ -263,7 +263,7 @@ def keep(fake: FakeKernel, frame: int, cpu: int, number: int, pages: int) -> Non
     fake.word(home + COUNT, fake.read(home + COUNT, 4) + pages, 4)
 
 
-def walk(fake: FakeKernel, kernel: Kernel) -> FreeWalk:
+def walk(fake: FakeKernel, kernel: KernelLayout) -> FreeWalk:
     return walk_source(fake.image(), fake.gpa, kernel)
 
 

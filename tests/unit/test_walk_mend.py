@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.memory.walk import FreeWalk, Kernel, Kind, TornError, WalkError, find_kernel, walk_source
+from harness.memory.walk import FreeWalk, KernelLayout, Kind, TornError, WalkError, find_kernel, walk_source
 from harness.memory.walk.extras import Extras
 from tests.unit.fake_kernel import FIRST_FREE, FIRST_HIGH, LRU, PRIVATE, REFCOUNT, TYPE, ZONE_LOCK, FakeKernel
 
@@ -28,7 +28,7 @@ def sound(locked: bool = True) -> FakeKernel:
     return fake
 
 
-def kernel(fake: FakeKernel) -> Kernel:
+def kernel(fake: FakeKernel) -> KernelLayout:
     return replace(find_kernel(fake.guest()), extras=Extras(zone_lock=ZONE_LOCK))
 
 

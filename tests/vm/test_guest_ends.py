@@ -13,7 +13,7 @@ import pytest
 from harness.memory.compare import compare
 from harness.memory.image import RamImage
 from harness.testing.agent_guest import Setup
-from harness.testing.plain_guest import MIB, Machine, PlainGuest, Software
+from harness.testing.plain_guest import MIB, PlainGuest, PlainMachine, Software
 from harness.testing.shell_guest import ShellGuest
 from harness.toolchain import Toolchain
 
@@ -30,7 +30,9 @@ def test_a_guest_that_ends_in_mid_request(folder: Path, how: str) -> None:
     kernel, qemu = toolchain.kernel(), toolchain.qemu()
     setup = Setup(toolchain, qemu, kernel, memory=MEMORY, more=("-no-shutdown",))
     device = "virtio-balloon-pci,id=balloon,free-page-info=on"
-    machine = Machine(qemu, MEMORY, more=("-S", "-serial", "null", "-device", device, "-incoming", "defer"))
+    machine = PlainMachine(
+        qemu, MEMORY, more=("-S", "-serial", "null", "-device", device, "-incoming", "defer")
+    )
     software = Software(kernel.vmlinuz, toolchain.image(kernel).initrd)
     places = folder / "source", folder / "destination"
     for place in places:

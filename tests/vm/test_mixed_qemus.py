@@ -23,7 +23,7 @@ from harness.memory.compare import compare
 from harness.memory.image import RamImage
 from harness.migration.qmp import Monitor
 from harness.testing.agent_guest import PATIENCE, ModuleGuest, Setup
-from harness.testing.plain_guest import MIB, Machine, PlainGuest, Software
+from harness.testing.plain_guest import MIB, PlainGuest, PlainMachine, Software
 from harness.toolchain import QemuBinary, Toolchain
 from tests.vm.support.stream import Stream, read_stream
 
@@ -60,7 +60,7 @@ def waiting(toolchain: Toolchain, side: str, folder: Path) -> Iterator[PlainGues
     balloon = ",".join(["virtio-balloon-pci", "id=balloon", *device(side)])
     ports = ("-serial", "null", "-device", balloon, "-incoming", "defer")
     # A clock that stands still with the guest: else the time of day would be in the guest's state.
-    machine = Machine(binary(toolchain, side), MEMORY, more=("-S", "-rtc", "clock=vm", *ports))
+    machine = PlainMachine(binary(toolchain, side), MEMORY, more=("-S", "-rtc", "clock=vm", *ports))
     software = Software(toolchain.kernel().vmlinuz, toolchain.image(toolchain.kernel()).initrd)
     with PlainGuest.boot(machine, software, here) as there:
         yield there

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.memory.walk import Standing
+from harness.memory.walk import PageStanding
 from harness.testing.agent_guest import ModuleGuest, Setup
 from harness.testing.plain_guest import MIB
 from harness.toolchain import Kernel, QemuBinary, Toolchain
@@ -50,8 +50,8 @@ def as_before(guest: ModuleGuest) -> Iterator[None]:
 def assert_right(answer: Answer) -> None:
     """Every reported page was free at one of the ends, or was written in between, or was on its way."""
     counts = answer.judged.counts
-    assert not answer.judged.frames(Standing.OWNED).size, counts
-    assert not answer.judged.frames(Standing.UNDECIDED).size, counts
+    assert not answer.judged.frames(PageStanding.OWNED).size, counts
+    assert not answer.judged.frames(PageStanding.UNDECIDED).size, counts
 
 
 def test_a_quiet_guest(guest: ModuleGuest, watcher: Watcher) -> None:
@@ -151,14 +151,14 @@ def test_a_hold_visits_at_most_512_entries(guest: ModuleGuest, watcher: Watcher)
 @pytest.mark.parametrize(
     ("words", "found"),
     [
-        (("past-end",), Standing.UNDECIDED),
-        (("wrong-order",), Standing.UNDECIDED),
-        (("report-all",), Standing.UNDECIDED),
-        (("report-in-use",), Standing.UNDECIDED),
+        (("past-end",), PageStanding.UNDECIDED),
+        (("wrong-order",), PageStanding.UNDECIDED),
+        (("report-all",), PageStanding.UNDECIDED),
+        (("report-in-use",), PageStanding.UNDECIDED),
     ],
 )
 def test_a_walk_that_is_wrong_is_noticed(
-    guest: ModuleGuest, watcher: Watcher, words: tuple[str, ...], found: Standing
+    guest: ModuleGuest, watcher: Watcher, words: tuple[str, ...], found: PageStanding
 ) -> None:
     """The checks above can fail."""
     guest.call("load", "fragmented", FIRST, 64 * MIB)

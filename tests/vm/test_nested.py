@@ -20,7 +20,7 @@ from harness.faults.catalogue import SCENARIOS
 from harness.nested import machine as machine_module
 from harness.nested.machine import MachineSpec, NestedMachine
 from harness.nested.parts import machine_parts
-from harness.report.folder import MARKER
+from harness.report.folder import INCOMPLETE_MARKER
 from harness.report.result import Result
 from harness.scenario.load import list_scenarios, load_scenario
 from harness.testing import Ending, Freepage, Running
@@ -100,7 +100,7 @@ def test_scenarios_share_a_machine_and_pass_under_kvm(freepage: Freepage) -> Non
         assert place.parent == ended.folder
         # Written by the command inside, and here: same place, same content.
         assert Result.from_json((place / "result.json").read_text()) == result
-        assert not (place / MARKER).exists()
+        assert not (place / INCOMPLETE_MARKER).exists()
         assert "freepage.control" in (place / "nested.command").read_text()
         assert (place / "nested-console.log").exists()
         assert shlex.split(result.replay)[-1] == "--nested"
@@ -174,7 +174,7 @@ def test_a_polite_signal_reaches_the_command_inside(freepage: Freepage, number: 
     ended = running.end()
     assert ended.exit_code == 130, str(ended)
     assert ended.stdout == ""
-    assert "interrupted during step" in (ended.folder / MARKER).read_text()
+    assert "interrupted during step" in (ended.folder / INCOMPLETE_MARKER).read_text()
     assert_all_gone(processes)
 
 
@@ -188,7 +188,7 @@ def test_a_machine_that_dies_in_mid_run_is_no_verdict(freepage: Freepage) -> Non
     ended = running.end()
     assert ended.exit_code == 3, str(ended)
     assert ended.stdout == ""
-    assert "the nested machine has ended" in (ended.folder / MARKER).read_text()
+    assert "the nested machine has ended" in (ended.folder / INCOMPLETE_MARKER).read_text()
 
 
 @pytest.mark.slow

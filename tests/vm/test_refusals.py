@@ -19,7 +19,7 @@ from harness.memory.image import RamImage
 from harness.migration.device import read_counters
 from harness.migration.qmp import CommandError, Monitor
 from harness.testing.agent_guest import ModuleGuest, Setup
-from harness.testing.plain_guest import MIB, Machine, PlainGuest, Software
+from harness.testing.plain_guest import MIB, PlainGuest, PlainMachine, Software
 from harness.toolchain import QemuBinary, Toolchain
 from harness.toolchain.qemu import WITH_COLO
 
@@ -149,12 +149,12 @@ def images(guest: ModuleGuest | PlainGuest) -> RamImage:
 
 def loader(
     toolchain: Toolchain, qemu: QemuBinary, *more: str, device: Sequence[str] = ("free-page-info=on",)
-) -> tuple[Machine, Software]:
+) -> tuple[PlainMachine, Software]:
     """A QEMU that waits for a migration; what it would boot is the same."""
     balloon = ",".join(["virtio-balloon-pci", "id=balloon", *device])
     image = toolchain.image(toolchain.kernel(), "shipped")
     ports = ("-serial", "null", "-device", balloon, "-incoming", "defer")
-    machine = Machine(qemu, MEMORY, more=("-S", *ports, *more))
+    machine = PlainMachine(qemu, MEMORY, more=("-S", *ports, *more))
     return machine, Software(toolchain.kernel().vmlinuz, image.initrd, "freepage.driver=info")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.report.folder import MARKER
+from harness.report.folder import INCOMPLETE_MARKER
 from harness.report.result import Result
 from harness.scenario.load import load_scenario
 from harness.testing import Freepage, Run
@@ -92,7 +92,7 @@ def test_the_run_folder_tells_everything(freepage: Freepage) -> None:
     run = freepage.run("idle", arm="off")
     judged(run)
     out = run.folder
-    assert not (out / MARKER).exists()
+    assert not (out / INCOMPLETE_MARKER).exists()
     assert Result.from_json((out / "result.json").read_text()) == run.result
     assert load_scenario(str(out / "scenario.yaml")).seed == run.result.seed
     assert "Linux version" in (out / "console.log").read_text()

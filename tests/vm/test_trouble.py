@@ -8,7 +8,7 @@ import signal
 import psutil
 import pytest
 
-from harness.report.folder import MARKER
+from harness.report.folder import INCOMPLETE_MARKER
 from harness.testing import Ending, Freepage
 from tests.vm.conftest import assert_all_gone
 from tests.vm.support.processes import kill_all, name_of, words_of
@@ -21,7 +21,7 @@ def assert_no_verdict(ending: Ending) -> None:
     """An error that is no verdict, in a folder that says so."""
     assert ending.stdout == "", str(ending)
     assert not (ending.folder / "result.json").exists()
-    assert (ending.folder / MARKER).exists()
+    assert (ending.folder / INCOMPLETE_MARKER).exists()
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -33,7 +33,7 @@ def test_ctrl_c(freepage: Freepage, step: str) -> None:
     ending = running.end()
     assert ending.exit_code == 130, str(ending)
     assert_no_verdict(ending)
-    assert "interrupted during step" in (ending.folder / MARKER).read_text()
+    assert "interrupted during step" in (ending.folder / INCOMPLETE_MARKER).read_text()
     assert "Traceback" not in ending.stderr
     assert_all_gone(processes)
 

@@ -17,7 +17,7 @@ from harness.memory.image import Flags
 from harness.memory.record import read_record
 from harness.memory.walk import (
     FreeWalk,
-    Standing,
+    PageStanding,
     compare_witnesses,
     find_kernel,
     judge_reported,
@@ -25,7 +25,7 @@ from harness.memory.walk import (
     walk_memory,
 )
 from harness.migration.qmp import QmpEvent
-from harness.testing.plain_guest import Machine, PlainGuest, Software
+from harness.testing.plain_guest import PlainGuest, PlainMachine, Software
 from harness.toolchain import QemuBinary, Toolchain
 from tests.vm.support.debian import Makedumpfile, SuiteKernel, quiet_initrd, suite_kernel
 
@@ -99,7 +99,7 @@ def test_the_guest_and_the_walk_agree(
     toolchain: Toolchain, qemu: QemuBinary, suite: str, folder: Path
 ) -> None:
     kernel = kernel_of(toolchain, suite)
-    with PlainGuest.boot(Machine(qemu), software(kernel, folder), folder) as plain:
+    with PlainGuest.boot(PlainMachine(qemu), software(kernel, folder), folder) as plain:
         seen = look(plain)
     assert_guest_agrees(seen)
     walk = seen.walk
@@ -120,7 +120,7 @@ def test_a_large_guest_with_nodes_and_five_levels(
     toolchain: Toolchain, qemu: QemuBinary, suite: str, machine: str, folder: Path
 ) -> None:
     kernel = kernel_of(toolchain, suite)
-    shape = Machine(qemu, 5 * GIB, nodes=2, machine=machine, cpu=FIVE_LEVELS)
+    shape = PlainMachine(qemu, 5 * GIB, nodes=2, machine=machine, cpu=FIVE_LEVELS)
     with PlainGuest.boot(shape, software(kernel, folder), folder) as plain:
         seen = look(plain)
     assert_guest_agrees(seen)
@@ -133,7 +133,7 @@ def test_a_large_guest_with_nodes_and_five_levels(
 def test_makedumpfile_agrees_about_every_frame(toolchain: Toolchain, qemu: QemuBinary, folder: Path) -> None:
     """An independent program, on a dump that QEMU made of the same moment; no frame may differ."""
     kernel = kernel_of(toolchain, SUITES[0])
-    with PlainGuest.boot(Machine(qemu), software(kernel, folder), folder) as plain:
+    with PlainGuest.boot(PlainMachine(qemu), software(kernel, folder), folder) as plain:
         seen = look(plain)
         dump = plain.folder / "dump"
         plain.monitor.execute(
@@ -156,7 +156,7 @@ def test_the_module_and_the_walk_name_the_same_pages(
     guest = Software(kernel.vmlinuz, toolchain.image(kernel).initrd, "freepage.driver=info")
     record = folder / "record"
     device = "virtio-balloon-pci,free-page-info=on,x-free-page-info-hold=request,,answer"
-    shape = Machine(qemu, more=("-device", f"{device},x-free-page-info-record={record}"))
+    shape = PlainMachine(qemu, more=("-device", f"{device},x-free-page-info-record={record}"))
     with PlainGuest.boot(shape, guest, folder) as plain:
         plain.wait_for("ready ")
         walks = _walks_of_a_migration(plain)
@@ -178,8 +178,8 @@ def test_the_module_and_the_walk_name_the_same_pages(
     print(json.dumps({"witnesses": both.counts, "standing": judged.counts}))
     assert both.both > 0.9 * int(before.free.sum()), both.counts
     assert both.agree, both.counts
-    assert not judged.frames(Standing.UNDECIDED).size, judged.counts
-    assert not judged.frames(Standing.OWNED).size
+    assert not judged.frames(PageStanding.UNDECIDED).size, judged.counts
+    assert not judged.frames(PageStanding.OWNED).size
 
 
 def _walks_of_a_migration(plain: PlainGuest) -> dict[str, dict[int, FreeWalk]]:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from harness.guest.devices.balloon import Arm, Balloon
+from harness.guest.devices.balloon import Arm, BalloonDevice
 from harness.guest.devices.base import DomainDevice
 from harness.guest.devices.dimm import Dimm, SharedMemory
 from harness.guest.devices.disk import Disk
@@ -14,7 +14,7 @@ from harness.guest.devices.vmcoreinfo import Vmcoreinfo
 
 __all__ = [
     "Arm",
-    "Balloon",
+    "BalloonDevice",
     "Dimm",
     "Disk",
     "DomainDevice",

@@ -18,7 +18,7 @@ _BALLOON: Final = "virtio-balloon-device"
 
 
 @dataclass(frozen=True, slots=True)
-class Balloon(DomainDevice):
+class BalloonDevice(DomainDevice):
     """The device under test: which arm, and what the oracle needs of it.
 
     ``hold`` names the points at which the device stops the guest for the harness

@@ -8,16 +8,16 @@ docs/walk.md says how it is done, what it proves, and how to call it.
 """
 
 from harness.memory.walk.compare import (
+    PageStanding,
     ReportedPages,
-    Standing,
-    Witnesses,
+    WitnessComparison,
     compare_witnesses,
     judge_reported,
     to_frames,
     to_pages,
 )
 from harness.memory.walk.errors import TornError, WalkError
-from harness.memory.walk.kernel import Kernel, find_kernel, kernel_from
+from harness.memory.walk.kernel import KernelLayout, find_kernel, kernel_from
 from harness.memory.walk.kinds import Kind
 from harness.memory.walk.physical import GuestMemory
 from harness.memory.walk.result import NONE, FrameReport, FreeWalk
@@ -28,13 +28,13 @@ __all__ = [
     "FrameReport",
     "FreeWalk",
     "GuestMemory",
-    "Kernel",
+    "KernelLayout",
     "Kind",
+    "PageStanding",
     "ReportedPages",
-    "Standing",
     "TornError",
     "WalkError",
-    "Witnesses",
+    "WitnessComparison",
     "compare_witnesses",
     "find_kernel",
     "judge_reported",

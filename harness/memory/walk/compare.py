@@ -48,7 +48,7 @@ _SAYS_WHY = frozenset(
 
 
 @dataclass(frozen=True, eq=False)
-class Witnesses:
+class WitnessComparison:
     """Where two witnesses differ, by reason; frames in ascending order."""
 
     both: int
@@ -84,7 +84,7 @@ class Witnesses:
 
 def compare_witnesses(
     reported: Flags, walk: FreeWalk, *, later: FreeWalk | None = None, asked: Flags | None = None
-) -> Witnesses:
+) -> WitnessComparison:
     """What only one of the two calls free.
 
     ``later``: a second walk, from after the driver's: what changed its state in
@@ -111,7 +111,7 @@ def compare_witnesses(
             | (later.zone != walk.zone)
             | (later.migrate_type != walk.migrate_type)
         )
-    return Witnesses(
+    return WitnessComparison(
         int(np.count_nonzero(reported & free)), _numbers(by_kind), _numbers(_first_of(only_walked, reasons))
     )
 
@@ -128,7 +128,7 @@ def _numbers(found: Mapping[str, Flags]) -> dict[str, Frames]:
     return {label: np.flatnonzero(flags) for label, flags in found.items() if flags.any()}
 
 
-class Standing(IntEnum):
+class PageStanding(IntEnum):
     """What is known of a reported page, the strongest first."""
 
     NOT_REPORTED = 0
@@ -155,15 +155,15 @@ class ReportedPages:
 
     standing: npt.NDArray[np.uint8]
 
-    def frames(self, standing: Standing) -> Frames:
+    def frames(self, standing: PageStanding) -> Frames:
         """The frames with this standing, in ascending order."""
         return np.flatnonzero(self.standing == np.uint8(standing))
 
     @property
     def counts(self) -> Mapping[str, int]:
         """Reported frames by standing; what does not occur is left out."""
-        counts = np.bincount(self.standing, minlength=len(Standing))
-        return {one.label: int(counts[one]) for one in Standing if one and counts[one]}
+        counts = np.bincount(self.standing, minlength=len(PageStanding))
+        return {one.label: int(counts[one]) for one in PageStanding if one and counts[one]}
 
 
 def judge_reported(
@@ -192,17 +192,17 @@ def judge_reported(
     for walk in walks:
         for kind in _NEARLY_FREE:
             nearly |= walk.kind == np.uint8(kind)
-    standing = np.full(len(reported), Standing.UNDECIDED, dtype=np.uint8)
+    standing = np.full(len(reported), PageStanding.UNDECIDED, dtype=np.uint8)
     # The last assignment wins.
-    standing[nearly] = Standing.NEARLY_FREE
+    standing[nearly] = PageStanding.NEARLY_FREE
     if unchanged is not None:
-        standing[~unchanged] = Standing.CHANGED
+        standing[~unchanged] = PageStanding.CHANGED
     if owned is not None:
-        standing[owned] = Standing.OWNED
+        standing[owned] = PageStanding.OWNED
     if at_answer is not None:
-        standing[at_answer.free] = Standing.FREE_AT_ANSWER
-    standing[at_request.free] = Standing.FREE_AT_REQUEST
-    standing[~reported] = Standing.NOT_REPORTED
+        standing[at_answer.free] = PageStanding.FREE_AT_ANSWER
+    standing[at_request.free] = PageStanding.FREE_AT_REQUEST
+    standing[~reported] = PageStanding.NOT_REPORTED
     return ReportedPages(standing)
 
 

@@ -24,7 +24,7 @@ NOBODY = -1
 
 
 @dataclass(frozen=True, eq=False)
-class Blocks:
+class FreeBlocks:
     """Every page that says it begins a free block, in order of frames."""
 
     frames: Frames
@@ -49,7 +49,7 @@ class Heads:
 
 
 @dataclass(frozen=True, eq=False)
-class Places:
+class AddressMap:
     """Which frame, or which list head, is at an address."""
 
     base: int
@@ -59,11 +59,11 @@ class Places:
     heads: Words
 
     @classmethod
-    def of(cls, memmap: MemMap, layout: Layout, heads: Heads, frames: int) -> Places:
+    def of(cls, memmap: MemMap, layout: Layout, heads: Heads, frames: int) -> AddressMap:
         """The places of a kernel's memmap and of these list heads."""
         return cls(memmap.base + layout.page.lru, memmap.size, frames, heads.addresses)
 
-    def with_heads(self, heads: Heads) -> Places:
+    def with_heads(self, heads: Heads) -> AddressMap:
         """The places of this memmap with other list heads."""
         return replace(self, heads=heads.addresses)
 
@@ -87,14 +87,14 @@ class Places:
 class Graph:
     """The links of all nodes, by number."""
 
-    blocks: Blocks
+    blocks: FreeBlocks
     heads: Heads
-    places: Places
+    places: AddressMap
     next: Nodes
     prev: Nodes
 
     @classmethod
-    def of(cls, blocks: Blocks, heads: Heads, places: Places) -> Graph:
+    def of(cls, blocks: FreeBlocks, heads: Heads, places: AddressMap) -> Graph:
         """Turn every address into a number."""
         number = np.full(places.frames, NOBODY, dtype=np.int32)
         number[blocks.frames] = np.arange(len(blocks), dtype=np.int32)

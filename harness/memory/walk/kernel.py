@@ -21,7 +21,7 @@ from harness.memory.walk.kinds import Marks
 from harness.memory.walk.layout import Layout
 from harness.memory.walk.pagetables import AddressSpace
 from harness.memory.walk.physical import GuestMemory
-from harness.memory.walk.vmcoreinfo import Note, VmcoreInfo, find_notes, note_at, parse
+from harness.memory.walk.vmcoreinfo import Note, VmcoreInfo, find_notes, note_at, parse_vmcoreinfo
 from harness.units import PAGE_SIZE
 
 #: struct new_utsname: fields of 65 bytes, the release is the third.
@@ -29,7 +29,7 @@ _UTS_FIELD = 65
 
 
 @dataclass(frozen=True, eq=False)
-class Kernel:
+class KernelLayout:
     """One kernel, as far as it does not change while it runs: learn once, walk often."""
 
     note: Note
@@ -64,9 +64,9 @@ class Kernel:
         )
 
 
-def find_kernel(memory: GuestMemory) -> Kernel:
+def find_kernel(memory: GuestMemory) -> KernelLayout:
     """The kernel that this memory belongs to; that there is exactly one is part of the answer."""
-    found: dict[str, Kernel] = {}
+    found: dict[str, KernelLayout] = {}
     problem: WalkError | None = None
     for address in find_notes(memory):
         try:
@@ -94,13 +94,13 @@ def find_kernel(memory: GuestMemory) -> Kernel:
     return next(iter(found.values()))
 
 
-def kernel_from(memory: GuestMemory, source: int | str) -> Kernel:
+def kernel_from(memory: GuestMemory, source: int | str) -> KernelLayout:
     """The kernel whose note is at an address, or whose VMCOREINFO is this text."""
-    note = note_at(memory, source) if isinstance(source, int) else Note(parse(source))
+    note = note_at(memory, source) if isinstance(source, int) else Note(parse_vmcoreinfo(source))
     return learn(memory, note)
 
 
-def learn(memory: GuestMemory, note: Note, architecture: Architecture = HOST) -> Kernel:
+def learn(memory: GuestMemory, note: Note, architecture: Architecture = HOST) -> KernelLayout:
     """Check that a note describes the kernel in this memory."""
     info, tables = note.info, architecture.page_tables
     top = _symbol(info, tables.roots)
@@ -113,7 +113,7 @@ def learn(memory: GuestMemory, note: Note, architecture: Architecture = HOST) ->
     where = f"the kernel {info.release}"
     if root % PAGE_SIZE or root < 0 or not memory.holds(root, PAGE_SIZE):
         raise WalkError("page-table", where, f"its page tables are said to be at {root:#x}, no known memory")
-    kernel = Kernel(note, Layout.of(info), root, levels, mask, architecture)
+    kernel = KernelLayout(note, Layout.of(info), root, levels, mask, architecture)
     space = kernel.space(memory)
     if space.translate(top) != root:
         raise WalkError(

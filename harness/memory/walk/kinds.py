@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from harness.memory.image import Flags
 from harness.memory.walk.layout import PageLayout
-from harness.memory.walk.pages import Pages, Words
+from harness.memory.walk.pages import PageViews, Words
 from harness.memory.walk.vmcoreinfo import VmcoreInfo
 
 Kinds = npt.NDArray[np.uint8]
@@ -190,12 +190,12 @@ def _page_table_bit(buddy: int, offline: int | None) -> dict[int, Kind]:
     return {~(two * two // one) & _WORD: Kind.PAGE_TABLE} if one else {}
 
 
-def buddies(pages: Pages, marks: Marks, layout: PageLayout) -> Rows:
+def buddies(pages: PageViews, marks: Marks, layout: PageLayout) -> Rows:
     """Which pages of a section say that they begin a free block."""
     return np.flatnonzero(pages.u32(layout.type) == np.uint32(marks.buddy))
 
 
-def classify(pages: Pages, rows: Rows, marks: Marks, layout: PageLayout) -> tuple[Kinds, Flags]:
+def classify(pages: PageViews, rows: Rows, marks: Marks, layout: PageLayout) -> tuple[Kinds, Flags]:
     """What these pages are, and which of them are tails: those are what their head is.
 
     The last assignment wins, so the strongest sign comes last.
@@ -230,7 +230,7 @@ def _mapped(mapping: Words, flags: Words, marks: Marks) -> Kinds:
     return kinds
 
 
-def _huge(pages: Pages, rows: Rows, flags: Words, mark: HugeMark) -> Rows:
+def _huge(pages: PageViews, rows: Rows, flags: Words, mark: HugeMark) -> Rows:
     """Indices into ``rows`` of the heads of huge pages."""
     heads = np.flatnonzero((flags & np.uint64(mark.head)) != 0)
     heads = heads[rows[heads] < len(pages) - 1]

@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from harness.memory.image import Flags
 from harness.memory.walk.errors import WalkError
-from harness.memory.walk.graph import NOBODY, Blocks, Graph, Nodes
+from harness.memory.walk.graph import NOBODY, FreeBlocks, Graph, Nodes
 from harness.memory.walk.layout import Layout
 from harness.memory.walk.zones import FreeLists
 
@@ -50,14 +50,14 @@ class ZoneBits:
 class Proof:
     """The free blocks, each on one list."""
 
-    blocks: Blocks
+    blocks: FreeBlocks
     lists: Nodes
     """The number of each one's list."""
     in_transit: tuple[tuple[int, int], ...] = ()
     """(frame, order) of blocks that were half on a list; order 0 where it is not known."""
 
 
-def zones_said(blocks: Blocks, lists: FreeLists, bits: ZoneBits) -> Nodes:
+def zones_said(blocks: FreeBlocks, lists: FreeLists, bits: ZoneBits) -> Nodes:
     """The zone that each block says it is in, by its number here, or NOBODY."""
     numbers = np.full(1 << (64 - bits.zone_shift), NOBODY, dtype=np.int32)
     for number, zone in enumerate(lists.zones):

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.memory.walk.errors import WalkError
-from harness.memory.walk.kernel import Kernel
-from harness.memory.walk.pages import Pages
+from harness.memory.walk.kernel import KernelLayout
+from harness.memory.walk.pages import PageViews
 from harness.memory.walk.pagetables import AddressSpace
 from harness.units import PAGE_SIZE
 
@@ -35,7 +35,7 @@ _MOST_ROOTS = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class MemmapSection:
     """Some frames, and whether the kernel's page allocator has them."""
 
     first: int
@@ -49,14 +49,14 @@ class MemMap:
 
     base: int
     size: int
-    sections: tuple[Section, ...]
+    sections: tuple[MemmapSection, ...]
 
     def address(self, frame: int) -> int:
         """Of the page of a frame."""
         return self.base + frame * self.size
 
 
-def find_memmap(space: AddressSpace, kernel: Kernel, frames: int) -> MemMap:
+def find_memmap(space: AddressSpace, kernel: KernelLayout, frames: int) -> MemMap:
     """Read ``mem_section``; ``frames`` is how many there can be memory behind."""
     layout, info = kernel.layout, kernel.info
     per_section = 1 << (layout.section_bits - kernel.architecture.page_tables.page_shift)
@@ -65,7 +65,7 @@ def find_memmap(space: AddressSpace, kernel: Kernel, frames: int) -> MemMap:
     if not 0 < count <= _MOST_ROOTS:
         raise WalkError("vmcoreinfo", f"VMCOREINFO of {info.release}", f"LENGTH(mem_section) is {count}")
     roots = space.words(info.symbol("mem_section"), count, "mem_section")
-    sections: list[Section] = []
+    sections: list[MemmapSection] = []
     bases: dict[int, int] = {}
     for number, encoded in _present(space, kernel, roots, per_root):
         first = number * per_section
@@ -80,12 +80,12 @@ def find_memmap(space: AddressSpace, kernel: Kernel, frames: int) -> MemMap:
         online = bool(encoded & _ONLINE)
         if online:
             bases.setdefault(encoded & _MAP, number)
-        sections.append(Section(first, min(per_section, frames - first), online))
+        sections.append(MemmapSection(first, min(per_section, frames - first), online))
     return MemMap(_the_base(kernel, bases), layout.page.size, tuple(sections))
 
 
 def _present(
-    space: AddressSpace, kernel: Kernel, roots: list[int], per_root: int
+    space: AddressSpace, kernel: KernelLayout, roots: list[int], per_root: int
 ) -> Iterator[tuple[int, int]]:
     """(number, section_mem_map) of every section with a memmap."""
     layout = kernel.layout
@@ -99,7 +99,7 @@ def _present(
             yield number * per_root + index, int(maps[index])
 
 
-def _the_base(kernel: Kernel, bases: dict[int, int]) -> int:
+def _the_base(kernel: KernelLayout, bases: dict[int, int]) -> int:
     """All sections must agree about where the page of frame 0 would be: that is what vmemmap means."""
     if len(bases) != 1:
         told = ", ".join(f"{base:#x} (section {number})" for base, number in list(bases.items())[:4])
@@ -118,8 +118,12 @@ def _the_base(kernel: Kernel, bases: dict[int, int]) -> int:
 
 
 def read_section(
-    space: AddressSpace, kernel: Kernel, memmap: MemMap, section: Section, buffer: npt.NDArray[np.uint8]
-) -> Pages:
+    space: AddressSpace,
+    kernel: KernelLayout,
+    memmap: MemMap,
+    section: MemmapSection,
+    buffer: npt.NDArray[np.uint8],
+) -> PageViews:
     """The pages of a section, into a buffer that :func:`section_buffer` made."""
     start = memmap.address(section.first)
     lead = start % PAGE_SIZE
@@ -131,10 +135,10 @@ def read_section(
         low = max(0, first * PAGE_SIZE - lead) // memmap.size
         missing[low : -(-(end * PAGE_SIZE - lead) // memmap.size)] = True
     content = rows.reshape(-1)[lead : lead + length].reshape(section.frames, memmap.size)
-    return Pages(section.first, content, missing)
+    return PageViews(section.first, content, missing)
 
 
-def section_buffer(kernel: Kernel) -> npt.NDArray[np.uint8]:
+def section_buffer(kernel: KernelLayout) -> npt.NDArray[np.uint8]:
     """Room for the memmap of one section, whatever its alignment."""
     length = (
         1 << (kernel.layout.section_bits - kernel.architecture.page_tables.page_shift)

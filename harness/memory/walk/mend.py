@@ -36,7 +36,7 @@ _MOST_ODD = 12
 
 
 @dataclass(frozen=True, eq=False)
-class Mended:
+class MendedGraph:
     """A graph that is sound without the blocks that are on their way."""
 
     graph: Graph
@@ -46,7 +46,9 @@ class Mended:
     """(frame, order); order 0 where it is not known."""
 
 
-def mend(graph: Graph, lists: FreeLists, locked: frozenset[int], said: Nodes, error: WalkError) -> Mended:
+def mend(
+    graph: Graph, lists: FreeLists, locked: frozenset[int], said: Nodes, error: WalkError
+) -> MendedGraph:
     """Leave out at most one block of each zone whose lock is held.
 
     ``said``: the zone that each block says it is in.  ``error``: what is wrong with the graph.
@@ -66,7 +68,7 @@ def mend(graph: Graph, lists: FreeLists, locked: frozenset[int], said: Nodes, er
         graph = without
         odd = _odd(graph)
         if not odd:
-            return Mended(graph, prove_links(graph), tuple(transit))
+            return MendedGraph(graph, prove_links(graph), tuple(transit))
     names = ", ".join(str(lists.zones[zone]) for zone in sorted(locked))
     raise TornError(
         "torn",

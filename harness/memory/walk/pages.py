@@ -7,16 +7,16 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.memory.image import Flags
-from harness.memory.walk.physical import Bytes
+from harness.memory.walk.physical import ByteArray
 
 Words = npt.NDArray[np.uint64]
 Ints = npt.NDArray[np.uint32]
 
 
-class Pages:
+class PageViews:
     """Views of a buffer: valid until it is used again."""
 
-    def __init__(self, first: int, content: Bytes, missing: Flags) -> None:
+    def __init__(self, first: int, content: ByteArray, missing: Flags) -> None:
         self.first = first
         """The first frame."""
         self.missing = missing
@@ -34,6 +34,6 @@ class Pages:
         """The 32-bit member at an offset, of every page."""
         return self._content.view("<u4")[:, offset // 4]
 
-    def u8(self, offset: int) -> Bytes:
+    def u8(self, offset: int) -> ByteArray:
         """The member of one byte at an offset, of every page."""
         return self._content[:, offset]

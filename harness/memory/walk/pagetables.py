@@ -20,7 +20,7 @@ import numpy as np
 
 from harness.arch import HOST, PageTables
 from harness.memory.walk.errors import WalkError
-from harness.memory.walk.physical import Bytes, GuestMemory
+from harness.memory.walk.physical import ByteArray, GuestMemory
 from harness.units import PAGE_SIZE
 
 #: Tables that are remembered: the image, the memmap and some of the direct map of a large guest.
@@ -28,7 +28,7 @@ _REMEMBERED = 2048
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class _Run:
     """``length`` bytes from ``virtual`` on are at ``physical``; None: nothing is mapped there."""
 
     virtual: int
@@ -65,19 +65,19 @@ class AddressSpace:
         """The physical address, or None if nothing is mapped there."""
         return self._step(virtual).physical
 
-    def runs(self, virtual: int, length: int) -> Iterator[Run]:
+    def runs(self, virtual: int, length: int) -> Iterator[_Run]:
         """What lies behind a stretch of addresses, neighbours joined."""
-        end, pending = virtual + length, Run(virtual, None, 0)
+        end, pending = virtual + length, _Run(virtual, None, 0)
         while virtual < end:
             step = self._step(virtual)
             size = min(step.length, end - virtual)
             follows = None if pending.physical is None else pending.physical + pending.length
             if pending.length and step.physical == follows:
-                pending = Run(pending.virtual, pending.physical, pending.length + size)
+                pending = _Run(pending.virtual, pending.physical, pending.length + size)
             else:
                 if pending.length:
                     yield pending
-                pending = Run(virtual, step.physical, size)
+                pending = _Run(virtual, step.physical, size)
             virtual += size
         if pending.length:
             yield pending
@@ -92,7 +92,7 @@ class AddressSpace:
             parts.append(self.memory.read(run.physical, run.length))
         return b"".join(parts)
 
-    def read_pages(self, virtual: int, out: Bytes, what: str) -> list[tuple[int, int]]:
+    def read_pages(self, virtual: int, out: ByteArray, what: str) -> list[tuple[int, int]]:
         """Fill ``out``, rows of a page each, from a page's address on.
 
         What is not mapped is zeroed, and returned as (first row, end row).
@@ -122,7 +122,7 @@ class AddressSpace:
         content = self.read(virtual, 8 * count, what)
         return _words(content)
 
-    def _step(self, virtual: int) -> Run:
+    def _step(self, virtual: int) -> _Run:
         """The one mapping that ``virtual`` lies in, from there to its end."""
         if virtual < 0 or virtual >> 64 or not self.canonical(virtual):
             raise WalkError("address", "the guest's kernel", f"{virtual:#x} is no address of its memory")
@@ -133,11 +133,11 @@ class AddressSpace:
             left = (1 << shift) - (virtual & ((1 << shift) - 1))
             entry = self._table(table, virtual)[virtual >> shift & most]
             if not entry & layout.present:
-                return Run(virtual, None, left)
+                return _Run(virtual, None, left)
             if layout.maps_memory(entry, level):
                 # Bit 12 of a large page's entry is an attribute, not address.
                 base = entry & self._address & ~((1 << shift) - 1)
-                return Run(virtual, base | (virtual & ((1 << shift) - 1)), left)
+                return _Run(virtual, base | (virtual & ((1 << shift) - 1)), left)
             table, level = entry & self._address, level - 1
 
     def _table(self, physical: int, virtual: int) -> list[int]:

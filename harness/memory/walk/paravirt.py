@@ -12,10 +12,18 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from harness.memory.registered import ASYNC_PF, PV_EOI, STEAL_TIME, VCPU_TIME, WALL_CLOCK, Registered, Source
+from harness.memory.registered import (
+    ASYNC_PF,
+    PV_EOI,
+    STEAL_TIME,
+    VCPU_TIME,
+    WALL_CLOCK,
+    HostStructure,
+    SourceFinding,
+)
 from harness.memory.walk.errors import WalkError
 from harness.memory.walk.kallsyms import find_symbols
-from harness.memory.walk.kernel import Kernel
+from harness.memory.walk.kernel import KernelLayout
 from harness.memory.walk.pagetables import AddressSpace
 from harness.memory.walk.physical import GuestMemory
 
@@ -27,7 +35,7 @@ _ONCE = {"wall_clock": WALL_CLOCK}
 _64_BITS = (1 << 64) - 1
 
 
-def registered_by_kernel(memory: GuestMemory, kernel: Kernel) -> Source | None:
+def registered_by_kernel(memory: GuestMemory, kernel: KernelLayout) -> SourceFinding | None:
     """Every structure that the kernel has for its hypervisor; None if its symbols do not tell.
 
     That a kernel has a variable does not say that it is registered: a hypervisor
@@ -45,7 +53,7 @@ def registered_by_kernel(memory: GuestMemory, kernel: Kernel) -> Source | None:
     except WalkError:
         return None
     each = [offsets[cpu] for cpu in cpus]
-    found: set[Registered] = set()
+    found: set[HostStructure] = set()
     for symbol, address in symbols.items():
         name = (_PER_CPU | _POINTER | _ONCE)[symbol]
         if symbol in _ONCE:
@@ -54,9 +62,9 @@ def registered_by_kernel(memory: GuestMemory, kernel: Kernel) -> Source | None:
             places = [(address + offset) & _64_BITS for offset in each]
             if symbol in _POINTER:
                 places = [target for place in places for target in _pointed(space, place)]
-        found.update(Registered(name, physical) for physical in _physical(space, places))
+        found.update(HostStructure(name, physical) for physical in _physical(space, places))
     names = {(_PER_CPU | _POINTER | _ONCE)[symbol] for symbol in symbols}
-    return Source("kernel", frozenset(found), frozenset(names))
+    return SourceFinding("kernel", frozenset(found), frozenset(names))
 
 
 def _pointed(space: AddressSpace, place: int) -> Iterator[int]:

@@ -18,8 +18,8 @@ import numpy as np
 
 from harness.memory.walk.errors import WalkError
 from harness.memory.walk.extras import PerCpuLayout
-from harness.memory.walk.graph import NOBODY, Blocks, Frames, Graph, Heads, Nodes, Places
-from harness.memory.walk.kernel import Kernel
+from harness.memory.walk.graph import NOBODY, AddressMap, Frames, FreeBlocks, Graph, Heads, Nodes
+from harness.memory.walk.kernel import KernelLayout
 from harness.memory.walk.pagetables import AddressSpace
 from harness.memory.walk.zones import FreeLists
 
@@ -49,7 +49,7 @@ class _Set:
     count: int
 
 
-def locked_zones(space: AddressSpace, kernel: Kernel, lists: FreeLists) -> frozenset[int]:
+def locked_zones(space: AddressSpace, kernel: KernelLayout, lists: FreeLists) -> frozenset[int]:
     """Zones whose lock is held: there, a list may be in the middle of an operation."""
     lock = kernel.extras.zone_lock
     if lock is None or not 0 <= lock <= kernel.layout.zone.size - 4:
@@ -62,7 +62,7 @@ def locked_zones(space: AddressSpace, kernel: Kernel, lists: FreeLists) -> froze
 
 
 def read_per_cpu(
-    space: AddressSpace, kernel: Kernel, lists: FreeLists, places: Places, loose: Blocks
+    space: AddressSpace, kernel: KernelLayout, lists: FreeLists, places: AddressMap, loose: FreeBlocks
 ) -> PerCpu:
     """Find the pages on per-cpu lists among those that nobody holds."""
     none = np.empty(0, dtype=np.int64)
@@ -96,7 +96,7 @@ def _sets(space: AddressSpace, layout: PerCpuLayout, lists: FreeLists) -> Iterat
 
 
 def _members(
-    space: AddressSpace, layout: PerCpuLayout, sets: list[_Set], places: Places, loose: Blocks
+    space: AddressSpace, layout: PerCpuLayout, sets: list[_Set], places: AddressMap, loose: FreeBlocks
 ) -> PerCpu:
     starts = np.array([one.address + layout.lists for one in sets], dtype=np.uint64)
     each = np.arange(layout.how_many, dtype=np.uint64) * np.uint64(16)

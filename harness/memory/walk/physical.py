@@ -29,7 +29,7 @@ from harness.memory.record import Block
 from harness.memory.walk.errors import WalkError
 from harness.units import PAGE_SIZE
 
-Bytes = npt.NDArray[np.uint8]
+ByteArray = npt.NDArray[np.uint8]
 
 #: (guest address, offset in the image, length), in bytes; as in the device's record.
 GpaRange = tuple[int, int, int]
@@ -124,7 +124,7 @@ class GuestMemory:
         start = address % PAGE_SIZE
         return pages.tobytes()[start : start + length]
 
-    def read_frames(self, frame: int, out: Bytes) -> None:
+    def read_frames(self, frame: int, out: ByteArray) -> None:
         """Fill ``out``, an array of rows of a page each, from ``frame`` on."""
         done, count = 0, len(out)
         while done < count:

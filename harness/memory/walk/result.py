@@ -13,7 +13,7 @@ import numpy.typing as npt
 from harness.memory.image import Flags
 from harness.memory.spill import on_disk
 from harness.memory.walk.errors import WalkError
-from harness.memory.walk.kernel import Kernel
+from harness.memory.walk.kernel import KernelLayout
 from harness.memory.walk.kinds import Kind, Kinds
 from harness.memory.walk.lists import Proof
 from harness.memory.walk.percpu import PerCpu
@@ -138,7 +138,9 @@ class FreeWalk:
         )
 
 
-def build(kernel: Kernel, lists: FreeLists, kinds: Kinds, proof: Proof, per_cpu: PerCpu) -> FreeWalk:
+def walk_result(
+    kernel: KernelLayout, lists: FreeLists, kinds: Kinds, proof: Proof, per_cpu: PerCpu
+) -> FreeWalk:
     """Lay out by frame what was found by block.  ``kinds`` is taken over."""
     if len(lists.zones) >= NONE:
         raise WalkError("zones", f"the kernel {kernel.info.release}", f"has {len(lists.zones)} zones")

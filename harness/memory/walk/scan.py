@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.memory.image import Flags
-from harness.memory.walk.graph import Blocks, Frames
-from harness.memory.walk.kernel import Kernel
+from harness.memory.walk.graph import Frames, FreeBlocks
+from harness.memory.walk.kernel import KernelLayout
 from harness.memory.walk.kinds import Kind, Kinds, buddies, classify
 from harness.memory.walk.layout import PageLayout
 from harness.memory.walk.memmap import MemMap, read_section, section_buffer
-from harness.memory.walk.pages import Pages, Words
+from harness.memory.walk.pages import PageViews, Words
 from harness.memory.walk.pagetables import AddressSpace
 from harness.memory.walk.physical import GuestMemory
 
@@ -28,12 +28,12 @@ class Scan:
 
     kinds: Kinds
     """By frame; inside blocks that say they are free it means nothing yet."""
-    blocks: Blocks
-    loose: Blocks
+    blocks: FreeBlocks
+    loose: FreeBlocks
     """Pages that nobody holds, with their links: those on per-cpu lists are among them."""
 
 
-def scan(memory: GuestMemory, space: AddressSpace, kernel: Kernel, memmap: MemMap) -> Scan:
+def scan(memory: GuestMemory, space: AddressSpace, kernel: KernelLayout, memmap: MemMap) -> Scan:
     """Read every section that is online."""
     present = memory.present()
     kinds = np.full(memory.frames, Kind.UNKNOWN, dtype=np.uint8)
@@ -62,7 +62,7 @@ def scan(memory: GuestMemory, space: AddressSpace, kernel: Kernel, memmap: MemMa
     return Scan(kinds, blocks.blocks(), loose.blocks())
 
 
-def _covered(pages: Pages, rows: npt.NDArray[np.int64], layout: PageLayout, orders: int) -> Flags:
+def _covered(pages: PageViews, rows: npt.NDArray[np.int64], layout: PageLayout, orders: int) -> Flags:
     """Which pages lie in a block, as far as the blocks' own orders say."""
     edges = np.zeros(len(pages) + 1, dtype=np.int32)
     order = pages.u64(layout.private)[rows]
@@ -84,17 +84,17 @@ class _Collector:
         self._frames: list[Frames] = []
         self._words: list[list[Words]] = [[] for _ in self._offsets]
 
-    def add(self, pages: Pages, rows: npt.NDArray[np.int64]) -> None:
+    def add(self, pages: PageViews, rows: npt.NDArray[np.int64]) -> None:
         if rows.size:
             self._frames.append(rows + pages.first)
             for words, offset in zip(self._words, self._offsets, strict=True):
                 words.append(pages.u64(offset)[rows])
 
-    def blocks(self) -> Blocks:
+    def blocks(self) -> FreeBlocks:
         if not self._frames:
             none = np.empty(0, dtype=np.uint64)
-            return Blocks(none.astype(np.int64), none, none, none, none)
-        return Blocks(np.concatenate(self._frames), *(np.concatenate(words) for words in self._words))
+            return FreeBlocks(none.astype(np.int64), none, none, none, none)
+        return FreeBlocks(np.concatenate(self._frames), *(np.concatenate(words) for words in self._words))
 
 
 class _Tails:

@@ -91,7 +91,7 @@ class Note:
     address: int | None = None
 
 
-def parse(text: str, where: str = "VMCOREINFO") -> VmcoreInfo:
+def parse_vmcoreinfo(text: str, where: str = "VMCOREINFO") -> VmcoreInfo:
     """Take the text apart; lines of a form that is not known are an error, other keys are not."""
     values: dict[str, dict[str, int]] = {kind: {} for kind in _KINDS}
     plain: dict[str, str] = {}
@@ -140,7 +140,7 @@ def note_at(memory: GuestMemory, address: int) -> Note:
         text = content.rstrip(b"\0").decode("ascii")
     except UnicodeDecodeError as error:
         raise WalkError("vmcoreinfo", where, "is not text") from error
-    return Note(parse(text, where), address)
+    return Note(parse_vmcoreinfo(text, where), address)
 
 
 def find_notes(memory: GuestMemory) -> Iterator[int]:

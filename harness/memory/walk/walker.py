@@ -13,24 +13,26 @@ from collections.abc import Iterable
 
 from harness.memory.image import Flags
 from harness.memory.walk.errors import WalkError
-from harness.memory.walk.graph import Graph, Places
-from harness.memory.walk.kernel import Kernel, find_kernel
+from harness.memory.walk.graph import AddressMap, Graph
+from harness.memory.walk.kernel import KernelLayout, find_kernel
 from harness.memory.walk.lists import Proof, ZoneBits, prove_blocks, prove_counts, prove_links, zones_said
 from harness.memory.walk.memmap import find_memmap
 from harness.memory.walk.mend import mend
 from harness.memory.walk.percpu import locked_zones, read_per_cpu
 from harness.memory.walk.physical import GpaRange, GuestMemory, PageReader
-from harness.memory.walk.result import FreeWalk, build
+from harness.memory.walk.result import FreeWalk, walk_result
 from harness.memory.walk.scan import scan
 from harness.memory.walk.zones import FreeLists, read_zones
 
 
-def walk_source(image: PageReader, gpa_ranges: Iterable[GpaRange], kernel: Kernel | None = None) -> FreeWalk:
+def walk_source(
+    image: PageReader, gpa_ranges: Iterable[GpaRange], kernel: KernelLayout | None = None
+) -> FreeWalk:
     """Walk a guest whose memory is one image; see :func:`walk_memory`."""
     return walk_memory(GuestMemory.of([(image, gpa_ranges)]), kernel)
 
 
-def walk_memory(memory: GuestMemory, kernel: Kernel | None = None) -> FreeWalk:
+def walk_memory(memory: GuestMemory, kernel: KernelLayout | None = None) -> FreeWalk:
     """Find every free page of a guest that stands still.
 
     ``kernel``: from :func:`find_kernel`, possibly long before; without it, all of
@@ -41,12 +43,12 @@ def walk_memory(memory: GuestMemory, kernel: Kernel | None = None) -> FreeWalk:
     lists = read_zones(space, known)
     memmap = find_memmap(space, known, memory.frames)
     scanned = scan(memory, space, known, memmap)
-    places = Places.of(memmap, known.layout, lists.heads, memory.frames)
+    places = AddressMap.of(memmap, known.layout, lists.heads, memory.frames)
     graph = Graph.of(scanned.blocks, lists.heads, places)
     locked = locked_zones(space, known, lists)
     proof = prove(graph, lists, ZoneBits.of(known.layout), memory.present(), locked)
     per_cpu = read_per_cpu(space, known, lists, places, scanned.loose)
-    return build(known, lists, scanned.kinds, proof, per_cpu)
+    return walk_result(known, lists, scanned.kinds, proof, per_cpu)
 
 
 def prove(graph: Graph, lists: FreeLists, bits: ZoneBits, present: Flags, locked: frozenset[int]) -> Proof:

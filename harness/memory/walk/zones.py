@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from harness.memory.walk.errors import WalkError
 from harness.memory.walk.graph import Heads
-from harness.memory.walk.kernel import Kernel
+from harness.memory.walk.kernel import KernelLayout
 from harness.memory.walk.layout import Layout
 from harness.memory.walk.pagetables import AddressSpace
 
@@ -55,7 +55,7 @@ class FreeLists:
         return self.heads.name(number)
 
 
-def read_zones(space: AddressSpace, kernel: Kernel) -> FreeLists:
+def read_zones(space: AddressSpace, kernel: KernelLayout) -> FreeLists:
     """Every zone that has pages, of every node."""
     layout = kernel.layout
     zones: list[Zone] = []
@@ -69,7 +69,7 @@ def read_zones(space: AddressSpace, kernel: Kernel) -> FreeLists:
     return _lists(layout, tuple(zones), np.frombuffer(b"".join(content), dtype=np.uint8))
 
 
-def _nodes(space: AddressSpace, kernel: Kernel) -> Iterator[tuple[int, int]]:
+def _nodes(space: AddressSpace, kernel: KernelLayout) -> Iterator[tuple[int, int]]:
     """(number, address of its pglist_data) of each node."""
     info = kernel.info
     if info.get("SYMBOL", "node_data") is None:
@@ -86,7 +86,9 @@ def _nodes(space: AddressSpace, kernel: Kernel) -> Iterator[tuple[int, int]]:
         yield node, pointer
 
 
-def _zones_of(space: AddressSpace, kernel: Kernel, node: int, address: int) -> Iterator[tuple[Zone, bytes]]:
+def _zones_of(
+    space: AddressSpace, kernel: KernelLayout, node: int, address: int
+) -> Iterator[tuple[Zone, bytes]]:
     where, layout, parts = f"node {node}", kernel.layout, kernel.layout.node
     said = int.from_bytes(space.read(address + parts.node_id, 4, where), "little")
     if said != node:

@@ -15,7 +15,7 @@ from harness.events import Deadline
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class RunFacts:
     """What a run has decided before its migration begins, as far as actions need it."""
 
     #: Of the workload's contents and all else that is random.
@@ -53,14 +53,14 @@ class Agent(Protocol):
         """
 
 
-class Guest(Agent, Protocol):
+class RestartableAgent(Agent, Protocol):
     """The agent of a guest that may boot again."""
 
     def restart(self, begin: Callable[[Deadline], object]) -> None:
         """Call ``begin``, which has the guest boot again; wait for it, and load it as it was."""
 
 
-class Pages(Protocol):
+class ScriptPages(Protocol):
     """The pages that the script owns in the guest: known contents, which must survive."""
 
     @property
@@ -71,7 +71,7 @@ class Pages(Protocol):
         """Have the agent do something with them (``pages-VERB``), and remember what it says."""
 
 
-class Wire(Protocol):
+class MigrationWire(Protocol):
     """What the source's bytes go through on their way to the destination."""
 
     def cut(self) -> None:
@@ -91,7 +91,7 @@ class Stage(Protocol):
     """All that an action can reach."""
 
     @property
-    def facts(self) -> Facts:
+    def facts(self) -> RunFacts:
         """What the run has decided."""
 
     @property
@@ -103,15 +103,15 @@ class Stage(Protocol):
         """The QEMU that the guest goes to; :class:`harness.errors.MachineryError` before it is there."""
 
     @property
-    def guest(self) -> Guest:
+    def guest(self) -> RestartableAgent:
         """The guest's agent."""
 
     @property
-    def pages(self) -> Pages:
+    def pages(self) -> ScriptPages:
         """The script's own pages in the guest."""
 
     @property
-    def wire(self) -> Wire:
+    def wire(self) -> MigrationWire:
         """The way to the destination."""
 
     @property

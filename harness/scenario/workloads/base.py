@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from harness.guestview.report import Aftermath
 
     # numpy takes a tenth of a second to import: only what asks for pages pays for it.
-    from harness.memory.formula import Expected, Generations, Words
+    from harness.memory.formula import Generations, VerifyAnswer, Words
 
 #: Filling memory takes a moment under emulation: seconds, and more for each MiB.
 LOAD_SECONDS: Final = 60.0
@@ -124,7 +124,7 @@ class Workload(Section):
         """The generation of every page of its own after ``steps`` steps; FREED where it has given one up."""
         raise NotImplementedError
 
-    def expected(self, seed: int, noise: int, steps: int = 0) -> Expected:
+    def expected(self, seed: int, noise: int, steps: int = 0) -> VerifyAnswer:
         """What the guest must find in the workload's pages after ``steps`` steps."""
         from harness.memory import formula
 

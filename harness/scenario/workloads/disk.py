@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from harness.guestview.report import Aftermath
-    from harness.memory.formula import Expected, Generations
+    from harness.memory.formula import Generations, VerifyAnswer
 
 
 class _DiskReader(Filling):
@@ -61,7 +61,7 @@ class Dma(_DiskReader):
     rate: Annotated[int, Field(ge=0, le=10_000_000)] = 4000
     """Pages a second that are read, 16 at a time."""
 
-    def expected(self, seed: int, noise: int, steps: int = 0) -> Expected:
+    def expected(self, seed: int, noise: int, steps: int = 0) -> VerifyAnswer:
         """Which piece of the disk each piece of memory holds follows from the number of steps."""
         from harness.memory import formula
 

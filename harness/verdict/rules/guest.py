@@ -26,7 +26,7 @@ def verify(_: JudgeInput, context: Context) -> Iterator[Finding]:
     {"guest-checksum": "the checksum over its own pages is not the one that the seed gives"},
     needs=(GuestChecks,),
 )
-def checksum(_: JudgeInput, context: Context) -> Iterator[Finding]:
+def wrong_checksum(_: JudgeInput, context: Context) -> Iterator[Finding]:
     """The host computes it as well."""
     if context.fact(GuestChecks).checksum_matches is False:
         text = "the checksum of the guest's own pages is not the one that its seed gives"

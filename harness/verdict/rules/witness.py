@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.memory.walk import Standing
+from harness.memory.walk import PageStanding
 from harness.verdict.case import JudgeInput
 from harness.verdict.context import Context
 from harness.verdict.finding import Finding, Observation
@@ -28,6 +28,6 @@ def outside_walk(_: JudgeInput, context: Context) -> Iterator[Finding | Observat
     """What the walks at request and answer say to each reported page."""
     heard = context.of(testimony_of)
     yield from heard.findings
-    undecided = heard.standing.get(Standing.UNDECIDED.label, 0)
+    undecided = heard.standing.get(PageStanding.UNDECIDED.label, 0)
     if undecided:
         yield Observation("reported-undecided", undecided)

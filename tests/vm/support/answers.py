@@ -21,13 +21,13 @@ from harness.memory.image import Flags, RamImage
 from harness.memory.walk import (
     FreeWalk,
     ReportedPages,
-    Witnesses,
+    WitnessComparison,
     compare_witnesses,
     find_kernel,
     judge_reported,
     walk_memory,
 )
-from harness.memory.walk.kernel import Kernel
+from harness.memory.walk.kernel import KernelLayout
 from harness.memory.walk.physical import GuestMemory
 from harness.testing.agent_guest import SLOW, MigratingGuest
 
@@ -52,7 +52,7 @@ class Answer:
         return judge_reported(self.reported, self.before, self.after, unchanged=self.unchanged)
 
     @property
-    def witnesses(self) -> Witnesses:
+    def witnesses(self) -> WitnessComparison:
         """Where module and outside walk differ, and why."""
         return compare_witnesses(self.reported, self.before, later=self.after)
 
@@ -69,7 +69,7 @@ class Watcher:
     def __init__(self, guest: MigratingGuest, memory: int) -> None:
         self._guest = guest
         self._memory: GuestMemory = guest.plain.memory()
-        self._kernel: Kernel = find_kernel(self._memory)
+        self._kernel: KernelLayout = find_kernel(self._memory)
         self._image = RamImage.open(guest.plain.folder / "m0", memory, "m0")
 
     def first_answer(self, meanwhile: Callable[[], None] | None = None) -> Answer:

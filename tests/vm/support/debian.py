@@ -18,7 +18,7 @@ from harness.toolchain.apt import Apt, Package
 from harness.toolchain.cache import key_of
 from harness.toolchain.image import PROGRAM_FLAGS
 from harness.toolchain.kernel import read_module
-from harness.toolchain.run import run
+from harness.toolchain.run import run_program
 
 _KERNEL = "linux-image-cloud-amd64"
 _PARTS = ("linux-image-", "linux-binary-", "linux-modules-")
@@ -65,7 +65,9 @@ def quiet_initrd(kernel: SuiteKernel, folder: Path) -> Path:
     """An initramfs that fragments memory and does nothing more."""
     program, initrd = folder / "quiet", folder / "quiet.cpio"
     source = Path(__file__).with_name("quiet.c")
-    run(["gcc", *PROGRAM_FLAGS, "-o", program, source], what="compile the guest's program", cwd=folder)
+    run_program(
+        ["gcc", *PROGRAM_FLAGS, "-o", program, source], what="compile the guest's program", cwd=folder
+    )
     entries = [cpio.file("/init", program.read_bytes(), 0o755), cpio.character_device("/dev/console", 5, 1)]
     if kernel.fw_cfg is not None:
         entries.append(cpio.file("/qemu_fw_cfg.ko", read_module(kernel.fw_cfg)))

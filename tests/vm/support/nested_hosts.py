@@ -22,7 +22,7 @@ from pathlib import Path
 
 from harness.events import Deadline, EventStream
 from harness.nested.commands import choose_chain, shares_of
-from harness.nested.machine import OWN_MEMORY, MachineSpec, NestedMachine, Share, Tap
+from harness.nested.machine import OWN_MEMORY, MachineSpec, NestedMachine, SharedFolder, Tap
 from harness.nested.parts import machine_parts
 from harness.toolchain.cache import Cache
 from tests.vm.support.ssh_hosts import SSH_CLIENT, SSHD, keygen
@@ -110,7 +110,7 @@ def machines(folder: Path, events: EventStream) -> Iterator[dict[str, NestedMach
     cache = Cache(None, events)
     parts, (chain, _) = machine_parts(cache), choose_chain(cache, events)
     taps, found = network(), {}
-    shares = (*shares_of([], [REAPER]), Share(folder, writable=False))
+    shares = (*shares_of([], [REAPER]), SharedFolder(folder, writable=False))
     with contextlib.ExitStack() as stack:
         for name, tap in taps.items():
             console = folder.with_name(f"{name}-console.log")
