@@ -102,7 +102,7 @@ class Journey:
         review = GuestReview(None, None)
         with self._events.step("check"):
             if setback.guest_runs:
-                review = self._ask_guest(setback.turn)
+                review = self._ask_guest(setback.turn, setback.migration, "source")
         scenario = self._ready.plan.resolved.scenario
         nothing = JudgeInput(arm="off", blocks=(), expect=scenario.expect)
         return Findings(
@@ -183,6 +183,8 @@ class Journey:
                 if not migration.begun:
                     raise
                 end = migration.abort(error)
+                if migration.killed_from_outside(*migration.gone):
+                    raise
                 if isinstance(error, StuckError):
                     course.found.append(Finding("stuck", OUTCOME, turn.named(error.message)))
                     end = replace(end, hangs=True)
@@ -276,6 +278,7 @@ class Journey:
         """One whose memory is wrong may hang for good, and adds nothing to its verdict."""
         turn, migration = arrival.turn, arrival.migration
         wrong = arrival.memory.verdict == "fail"
+        side = "destination"
         work: Work | None = None
         try:
             self._resume(arrival)
@@ -289,8 +292,8 @@ class Journey:
                 self._course.found.append(Finding("guest-pages", "guest", text, bad))
             self._course.reports.arrived()
         except MachineryError as error:
-            return self._lost(turn, error, wrong=wrong, work=work)
-        return self._ask_guest(turn, wrong=wrong, work=work)
+            return self._lost(turn, migration, side, error, wrong=wrong, work=work)
+        return self._ask_guest(turn, migration, side, wrong=wrong, work=work)
 
     def _resume(self, arrival: Arrival) -> None:
         """The guest goes on; who of the two QEMUs runs it is looked at, whatever comes of that."""
@@ -300,25 +303,44 @@ class Journey:
         finally:
             self._note_outcome(turn, arrival.migration.outcome("completed"))
 
-    def _ask_guest(self, turn: Turn, *, wrong: bool = False, work: Work | None = None) -> GuestReview:
-        """The guest's own checks."""
+    def _ask_guest(
+        self,
+        turn: Turn,
+        migration: LiveMigration,
+        side: str,
+        *,
+        wrong: bool = False,
+        work: Work | None = None,
+    ) -> GuestReview:
+        """The guest's own checks; it runs on ``side``."""
         resolved, since = self._ready.plan.resolved, self._course.last_message
         seconds = WRONG_GUEST_SECONDS if wrong else CHECK_SECONDS
         try:
             answers = check(self._ready.guest.control, resolved, since, self._events, seconds=seconds)
             facts = tuple(self._course.reports.end())
         except MachineryError as error:
-            return self._lost(turn, error, wrong=wrong, work=work)
+            return self._lost(turn, migration, side, error, wrong=wrong, work=work)
         return GuestReview(answers, None, work, facts)
 
-    def _lost(self, turn: Turn, error: MachineryError, *, wrong: bool, work: Work | None) -> GuestReview:
-        """A guest that is lost on its new host.
+    def _lost(
+        self,
+        turn: Turn,
+        migration: LiveMigration,
+        side: str,
+        error: MachineryError,
+        *,
+        wrong: bool,
+        work: Work | None,
+    ) -> GuestReview:
+        """A guest that is lost on ``side``.
 
         One with wrong memory may well die of it, or lose its mind and talk nonsense: that
         is the verdict, not its end.  One whose memory is right has died of something else.
         """
         gone = error if isinstance(error, GuestLost) else None
         if isinstance(error, HostLost) or (gone is None and not wrong):
+            raise error
+        if not wrong and migration.killed_from_outside(side):
             raise error
         if not wrong and gone is not None:
             self._note_death(turn, gone)

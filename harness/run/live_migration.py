@@ -59,6 +59,8 @@ GIVEN_UP_SECONDS: Final = 60.0
 END_SECONDS: Final = 15.0
 #: Why devices are not compared under KVM; see docs/found.md.
 KVM_CLOCK: Final = "under KVM a QEMU that saves a guest before it has run it sets the guest's clock wrong"
+#: How long the end of a QEMU that is known to be gone may take to be told.
+NOTICE_SECONDS: Final = 2.0
 #: Lines of a QEMU's own log that are looked through for what it says of itself.
 MOST_WORDS: Final = 400
 
@@ -208,23 +210,46 @@ class LiveMigration:
         # libvirt ends one of the two; how it ended is known when the lab's init has reaped it.
         leaving = self._sides.source if ending == "completed" else self._sides.destination
         if leaving is not None and leaving.process.here:
-            self._wait_for_end(leaving.monitor.pid)
+            self._wait_for_end(leaving.monitor.pid, END_SECONDS)
         history = self._events.history()
         source, destination = (
             account_of(side, history, since=self._since, words=self._qemu_words(side))
             for side in ("source", "destination")
         )
-        unasked = frozenset(self._running[0].gone) if self._running is not None else frozenset()
+        unasked = frozenset(self.gone)
         cancelled = self._stage.outcome.cancelled
         return MigrationOutcome(ending, source, destination, cancelled, stands_still, unasked)
 
-    def _wait_for_end(self, pid: int) -> None:
+    def killed_from_outside(self, *sides: str) -> bool:
+        """Whether the QEMU of one of these sides was killed (SIGKILL), by nobody of ours.
+
+        The kernel does that where memory runs out: it says nothing of the migration.
+        """
+        history = self._events.history
+        for side in sides:
+            endpoint = self._sides.source if side == "source" else self._sides.destination
+            if endpoint is None or not endpoint.process.here:
+                continue
+            if side == "destination" and self._stage.outcome.killed:
+                continue
+            self._wait_for_end(endpoint.monitor.pid, NOTICE_SECONDS)
+            end = account_of(side, history(), since=self._since).end
+            if end is not None and end.signal == "SIGKILL":
+                return True
+        return False
+
+    @property
+    def gone(self) -> tuple[str, ...]:
+        """Sides whose QEMU ended during the migration, though nobody had asked it to."""
+        return self._running[0].gone if self._running is not None else ()
+
+    def _wait_for_end(self, pid: int, seconds: float) -> None:
         def ended(event: Event) -> bool:
             return event.kind == "process-ended" and event.data.get("pid") == pid
 
         # One that does not end goes on, which the account says as well.
         with contextlib.suppress(DeadlineExceeded):
-            self._events.wait(ended, Deadline(END_SECONDS, "the end of a QEMU"), after=self._since)
+            self._events.wait(ended, Deadline(seconds, "the end of a QEMU"), after=self._since)
 
     def _qemu_words(self, side: str) -> tuple[str, ...]:
         """What a QEMU of this migration itself has said; nothing of one that never was."""
