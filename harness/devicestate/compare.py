@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from harness.devicestate.expected import reason_for
+from harness.devicestate.expected import SavedMachine, reason_for
 from harness.devicestate.fields import FieldPlace, fields_of
 from harness.devicestate.sections import Section
 
@@ -50,11 +50,6 @@ class Comparison:
         return tuple(one for one in self.differences if one.reason is None)
 
 
-def same_sections(source: Sequence[Section], destination: Sequence[Section]) -> bool:
-    """Whether nothing differs at all: then no description is needed."""
-    return list(source) == list(destination)
-
-
 def compare_sections(
     source: Sequence[Section],
     destination: Sequence[Section],
@@ -66,22 +61,23 @@ def compare_sections(
     here = {section.key: section for section in source}
     there = {section.key: section for section in destination}
     described = _described(description)
+    machine = SavedMachine(accelerator, frozenset(section.device for section in source))
     found: list[Difference] = []
     for key, section in here.items():
         other = there.get(key)
         if other is None:
-            found.append(_missing(key, "saved", "absent", accelerator))
+            found.append(_missing(key, "saved", "absent", machine))
         elif other != section:
-            found += _fields(section, other, described.get(key), accelerator)
-    found += [_missing(key, "absent", "saved", accelerator) for key in there if key not in here]
+            found += _fields(section, other, described.get(key), machine)
+    found += [_missing(key, "absent", "saved", machine) for key in there if key not in here]
     size = sum(len(section.data) for section in source)
     return Comparison(len(here), size, tuple(found))
 
 
-def _missing(key: tuple[str, int], source: str, destination: str, accelerator: str) -> Difference:
+def _missing(key: tuple[str, int], source: str, destination: str, machine: SavedMachine) -> Difference:
     device, instance = key
     return Difference(
-        device, instance, "section", source, destination, reason_for(device, "section", accelerator)
+        device, instance, "section", source, destination, reason_for(device, "section", machine)
     )
 
 
@@ -96,12 +92,17 @@ def _described(description: Mapping[str, object] | None) -> dict[tuple[str, int]
 
 
 def _fields(
-    source: Section, destination: Section, description: Mapping[str, object] | None, accelerator: str
+    source: Section, destination: Section, description: Mapping[str, object] | None, machine: SavedMachine
 ) -> Iterator[Difference]:
     device, instance = source.key
 
     def difference(field: str, here: str, there: str) -> Difference:
-        return Difference(device, instance, field, here, there, reason_for(device, field, accelerator))
+        return Difference(device, instance, field, here, there, reason_for(device, field, machine))
+
+    def changed(place: FieldPlace, here: bytes, there: bytes) -> Difference:
+        numbers = (_number(place, here), _number(place, there)) if _is_number(place) else None
+        reason = reason_for(device, place.name, machine, numbers)
+        return Difference(device, instance, place.name, *_values(place, here, there), reason)
 
     if source.version != destination.version:
         yield difference("version", str(source.version), str(destination.version))
@@ -114,7 +115,7 @@ def _fields(
     for place in fields_of(description, there) if description is not None else []:
         begin, end = place.offset, place.offset + place.size
         if here[begin:end] != there[begin:end]:
-            yield difference(place.name, *_values(place, here[begin:end], there[begin:end]))
+            yield changed(place, here[begin:end], there[begin:end])
     if here[end:] != there[end:]:
         at = next(offset for offset in range(end, len(here)) if here[offset] != there[offset])
         # Not described: by its place in the section.
@@ -139,6 +140,10 @@ def _first_fields(
             return
 
 
+def _is_number(place: FieldPlace) -> bool:
+    return place.size <= 8 and "buffer" not in place.kind
+
+
 def _number(place: FieldPlace, value: bytes) -> int:
     little = place.kind.endswith(" le") or ".config[" in place.name
     return int.from_bytes(value, "little" if little else "big", signed=place.kind.startswith("int"))
@@ -148,7 +153,7 @@ def _values(place: FieldPlace, here: bytes, there: bytes) -> tuple[str, str]:
     """Both values as a reader wants them: numbers as numbers, of what is long the part that differs."""
     if len(here) != len(there):
         return f"{len(here)} bytes", f"{len(there)} bytes"
-    if place.size <= 8 and "buffer" not in place.kind:
+    if _is_number(place):
         one, other = _number(place, here), _number(place, there)
         if max(abs(one), abs(other)) > _LARGE:
             return f"{one:#x}", f"{other:#x}"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What may differ between the states of two QEMUs that stand still, each with its reason.
 
-A row names a device, a field (both as shell patterns) and an accelerator, and says
-why QEMU changes that field on its way.  A number of bytes is never a reason.
+A row names a device, a field (both as shell patterns), and the conditions under which
+QEMU changes that field on its way.  A number of bytes is never a reason.
 """
 
 from __future__ import annotations
@@ -16,37 +16,85 @@ from harness.devicestate.fields import CMOS_REGISTERS
 
 
 @dataclass(frozen=True, slots=True)
+class SavedMachine:
+    """The machine whose state it is: its accelerator, and the names of its sections."""
+
+    accelerator: str = "tcg"
+    devices: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class ExpectedDifference:
-    """A field that QEMU itself changes."""
+    """A field that QEMU itself changes.
+
+    ``beside``: only in a machine that has this device.  ``bits``: only these bits,
+    and only from 0 to 1; -1: any one bit from 0 to 1.  None: whatever its value.
+    """
 
     device: str
     field: str
     reason: str
     accelerator: str = "*"
+    beside: str | None = None
+    bits: int | None = None
+
+    def explains(
+        self, device: str, field: str, machine: SavedMachine, change: tuple[int, int] | None
+    ) -> bool:
+        """Whether this is why a field differs; ``change``: its values, if they are numbers."""
+        return (
+            fnmatchcase(device, self.device)
+            and fnmatchcase(field, self.field)
+            and fnmatchcase(machine.accelerator, self.accelerator)
+            and (self.beside is None or self.beside in machine.devices)
+            and (self.bits is None or (change is not None and _newly_set(*change, self.bits)))
+        )
 
 
-EXPECTED: Final[tuple[ExpectedDifference, ...]] = tuple(
-    ExpectedDifference(
-        "mc146818rtc",
-        f"cmos_data[[]*[]] {register}",
-        "QEMU sets the clock's registers to the host's time whenever it saves them (rtc_pre_save); "
-        "what the guest's clock is shifted by is in other fields",
-    )
-    for register in CMOS_REGISTERS.values()
+def _newly_set(source: int, destination: int, bits: int) -> bool:
+    new = source ^ destination
+    only_set = new & source == 0
+    return only_set and (new.bit_count() == 1 if bits == -1 else new & ~bits == 0)
+
+
+_CLOCK: Final = (
+    "QEMU sets the clock's registers to the host's time whenever it saves them (rtc_pre_save); "
+    "what the guest's clock is shifted by is in other fields"
+)
+_GENERATION: Final = (
+    "QEMU tells a guest that has a VM generation id of its arrival, by ACPI's event 5 and interrupt 9 "
+    "(vmgenid_post_load)"
+)
+
+
+def _told(device: str, field: str, bits: int) -> ExpectedDifference:
+    return ExpectedDifference(device, field, _GENERATION, beside="vmgenid", bits=bits)
+
+
+EXPECTED: Final[tuple[ExpectedDifference, ...]] = (
+    *(
+        ExpectedDifference("mc146818rtc", f"cmos_data[[]*[]] {register}", _CLOCK)
+        for register in CMOS_REGISTERS.values()
+    ),
+    _told("*", "*gpe.sts*", 1 << 5),
+    _told("i8259", "irr", 1 << 1),
+    _told("i8259", "last_irr", 1 << 1),
+    _told("ioapic", "irr", 1 << 9),
+    # The interrupt's "remote IRR" bit.
+    _told("ioapic", "ioredtbl[[]9[]]", 1 << 14),
+    # Its vector is the guest's choice.
+    _told("apic", "irr[[]*[]]", -1),
+    _told("apic", "tmr[[]*[]]", -1),
 )
 
 
 def reason_for(
-    device: str, field: str, accelerator: str, expected: Sequence[ExpectedDifference] = EXPECTED
+    device: str,
+    field: str,
+    machine: SavedMachine,
+    change: tuple[int, int] | None = None,
+    expected: Sequence[ExpectedDifference] = EXPECTED,
 ) -> str | None:
     """Why a field may differ; None: it must not."""
-    return next(
-        (
-            row.reason
-            for row in expected
-            if fnmatchcase(device, row.device)
-            and fnmatchcase(field, row.field)
-            and fnmatchcase(accelerator, row.accelerator)
-        ),
-        None,
-    )
+    rows = (row for row in expected if row.explains(device, field, machine, change))
+    return next((row.reason for row in rows), None)

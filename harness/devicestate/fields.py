@@ -34,6 +34,18 @@ CMOS_REGISTERS: Final = {
 }
 
 
+#: What is known without QEMU's description: the clock's registers come first in its section (vmstate_rtc).
+KNOWN_PLACES: Final[Mapping[str, object]] = {
+    "devices": [
+        {
+            "name": "mc146818rtc",
+            "instance_id": 0,
+            "fields": [{"name": "cmos_data", "type": "buffer", "size": 128}],
+        }
+    ]
+}
+
+
 @dataclass(frozen=True, slots=True)
 class FieldPlace:
     """A field: its name from the device downward, where it lies in the section, and its type."""

@@ -73,9 +73,11 @@ class Obituaries:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._stop_writing)
+        # A byte, and not the pipe's end: who was forked meanwhile holds it open as well.
+        os.write(self._stop_writing, b".")
         if self._thread.ident is not None:
             self._thread.join()
+        os.close(self._stop_writing)
         os.close(self._stop_reading)
 
     def _read(self) -> None:

@@ -60,7 +60,7 @@ END_SECONDS: Final = 15.0
 #: Why devices are not compared under KVM; see docs/found.md.
 KVM_CLOCK: Final = "under KVM a QEMU that saves a guest before it has run it sets the guest's clock wrong"
 #: How long the end of a QEMU that is known to be gone may take to be told.
-NOTICE_SECONDS: Final = 2.0
+GONE_SECONDS: Final = 2.0
 #: Lines of a QEMU's own log that are looked through for what it says of itself.
 MOST_WORDS: Final = 400
 
@@ -232,7 +232,7 @@ class LiveMigration:
                 continue
             if side == "destination" and self._stage.outcome.killed:
                 continue
-            self._wait_for_end(endpoint.monitor.pid, NOTICE_SECONDS)
+            self._wait_for_end(endpoint.monitor.pid, GONE_SECONDS)
             end = account_of(side, history(), since=self._since).end
             if end is not None and end.signal == "SIGKILL":
                 return True

@@ -161,6 +161,17 @@ def test_words_of_returncodes() -> None:
     assert str(process_end(-63)).startswith(("SIG", "signal "))
 
 
+def test_obituaries_end_while_a_fork_holds_their_pipe() -> None:
+    reading, writing = os.pipe()
+    with Obituaries(EventStream(), reading):
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    os.close(writing)
+
+
 def test_obituaries_are_emitted_as_they_come() -> None:
     events = EventStream()
     reading, writing = os.pipe()

@@ -47,6 +47,7 @@ SHIPPED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "guests": (("reset", "reboot", "kexec", "unbound", "never-answered"), ()),
     "memory": (("offlined", "inflated", "several-blocks"), ()),
+    "beside": (("disk-journal", "tcp-stream", "clocks"), ()),
 }
 
 pytestmark = pytest.mark.timeout(LONGEST)
