@@ -8,7 +8,7 @@ import pytest
 pytest_plugins = ["pytester"]
 
 #: Nothing has to be built.
-CONFTEST = "import harness.testing.lab\nharness.testing.lab.build = lambda options: []\n"
+CONFTEST = "import harness.testing.lab\nharness.testing.lab.build_lab = lambda options: []\n"
 
 
 def run(pytester: pytest.Pytester, test: str, *options: str) -> pytest.RunResult:
