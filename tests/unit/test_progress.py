@@ -56,8 +56,12 @@ def test_an_answer_that_says_nothing_is_a_sample() -> None:
 
 def test_the_kernel_tells_of_each_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stacks.shutil, "which", lambda _: None)
-    sleeper = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    program = [sys.executable, "-c", "print(1, flush=True); input()"]
+    sleeper = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
+        # Until it speaks it may not be Python yet, but a fork of ours.
+        assert sleeper.stdout is not None
+        assert sleeper.stdout.readline()
         said = stacks.stacks_of(sleeper.pid)
     finally:
         sleeper.communicate()
