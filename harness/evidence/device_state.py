@@ -30,7 +30,7 @@ from harness.devicestate.compare import Comparison, compare_sections
 from harness.devicestate.fields import KNOWN_PLACES
 from harness.devicestate.sections import MOST_BYTES, Section, read_description, read_sections
 from harness.errors import FreepageError, MachineryError
-from harness.events import Deadline
+from harness.migration.cleanup import await_cleanup
 from harness.migration.qmp import CommandError, QemuGone
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ def describe(monitor: Monitor, place: Path, seen_by_qemu: Path) -> Mapping[str, 
     ``place`` is a socket that is made for it, ``seen_by_qemu`` the same socket as QEMU sees it.
     Raises :class:`MachineryError` if the QEMU does not tell.
     """
+    before = _capabilities(monitor)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
         listening.bind(str(place))
         listening.listen(1)
@@ -102,7 +103,6 @@ def describe(monitor: Monitor, place: Path, seen_by_qemu: Path) -> Mapping[str, 
         try:
             with ThreadPoolExecutor(1, "device-state") as pool:
                 stream = pool.submit(_receive, listening)
-                before = _capabilities(monitor)
                 try:
                     _switch(monitor, before, {_WITHOUT_MEMORY})
                     monitor.execute("migrate", {"uri": f"unix:{seen_by_qemu}"})
@@ -111,7 +111,7 @@ def describe(monitor: Monitor, place: Path, seen_by_qemu: Path) -> Mapping[str, 
                     listening.close()
                     raise
                 received = stream.result()
-            _wait_until_over(monitor)
+            await_cleanup(monitor)
             # The guest may move on from here, in another way than this.
             _switch(monitor, {_WITHOUT_MEMORY}, before)
             return read_description(received)
@@ -132,17 +132,6 @@ def _switch(monitor: Monitor, now: set[str], wanted: set[str]) -> None:
     states = [{"capability": name, "state": name in wanted} for name in sorted(now ^ wanted)]
     if states:
         monitor.execute("migrate-set-capabilities", {"capabilities": states})
-
-
-def _wait_until_over(monitor: Monitor) -> None:
-    """QEMU takes no new capabilities before its migration thread has ended; each question gives it a turn."""
-    deadline = Deadline(_DESCRIBE_SECONDS, "the end of the migration that describes the devices")
-    while True:
-        answer = monitor.execute("query-migrate")
-        status = answer.get("status") if isinstance(answer, Mapping) else None
-        if status in ("completed", "failed", "cancelled", None):
-            return
-        deadline.check()
 
 
 def _receive(listening: socket.socket) -> bytes:

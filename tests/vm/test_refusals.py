@@ -16,6 +16,7 @@ import pytest
 
 from harness.memory.compare import compare
 from harness.memory.image import RamImage
+from harness.migration.cleanup import await_cleanup
 from harness.migration.device import read_counters
 from harness.migration.qmp import CommandError, Monitor
 from harness.testing.agent_guest import ModuleGuest, Setup
@@ -61,6 +62,8 @@ def counters(guest: ModuleGuest) -> Mapping[str, Any]:
 def migrate(guest: ModuleGuest, uri: str) -> None:
     """To the end, and the guest goes on."""
     guest.monitor.execute("migrate-set-parameters", {"max-bandwidth": 0})
+    # QEMU takes no other before it has cleaned up after the last one.
+    await_cleanup(guest.monitor)
     guest.monitor.execute("migrate", {"uri": uri})
     assert guest.wait_for_migration("completed", "failed") == "completed"
 
