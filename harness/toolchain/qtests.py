@@ -35,8 +35,21 @@ TESTS = (OUR_TEST, BALLOON_TEST, MIGRATION_TEST)
 _FUZZER = HOST.qemu_fuzzer
 FUZZ_TARGETS = ("virtio-balloon-info-fuzz", "generic-fuzz-virtio-balloon-info")
 
-# Neither KVM nor a network is fuzzed here.
-_LEFT_OUT = ("--enable-kvm", "--enable-slirp", "--enable-gnutls")
+# Neither KVM, a network, a disk nor a display is fuzzed here.
+_LEFT_OUT = (
+    "--enable-kvm",
+    "--enable-slirp",
+    "--enable-gnutls",
+    "--enable-vhost-user",
+    "--enable-vhost-user-blk-server",
+    "--enable-vhost-vdpa",
+    "--enable-linux-aio",
+    "--enable-linux-io-uring",
+    "--enable-vnc",
+    "--enable-spice",
+    "--enable-spice-protocol",
+    "--enable-tools",
+)
 SANITIZED = Variant(
     "sanitized",
     (
