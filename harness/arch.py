@@ -41,6 +41,8 @@ class Board:
     early_console: str
     #: The CPU of an emulated machine in which there is KVM.
     nesting_cpu: str
+    #: Debian's package with QEMU for this machine.
+    qemu_package: str
     #: Debian's packages with its firmware, and the files that are loaded out of them.
     firmware_packages: tuple[str, ...]
     firmware_files: tuple[str, ...]
@@ -172,6 +174,7 @@ X86_64: Final = Architecture(
         early_console="console=ttyS0 earlyprintk=ttyS0",
         # Nested paging: without it every change of a page table would be an exit.
         nesting_cpu="EPYC,+svm,+npt",
+        qemu_package="qemu-system-x86",
         firmware_packages=("seabios", "qemu-system-data"),
         # What `-machine pc` or `q35` with a `-kernel` and no VGA loads.
         firmware_files=("bios-256k.bin", "kvmvapic.bin", "linuxboot_dma.bin"),

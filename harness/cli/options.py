@@ -48,11 +48,17 @@ Settings = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, and nothing else there.")]
 QemuOption = Annotated[
-    Path | None, typer.Option(metavar="PATH", help="A QEMU binary for both sides, instead of the built one.")
+    str | None,
+    typer.Option(
+        metavar="NAME|PATH",
+        help="A QEMU for both sides, instead of the patched one: stock, debian:SUITE, a program.",
+    ),
 ]
-SourceQemu = Annotated[Path | None, typer.Option(metavar="PATH", help="A QEMU binary for the source.")]
+SourceQemu = Annotated[
+    str | None, typer.Option(metavar="NAME|PATH", help="A QEMU for the source, named as for --qemu.")
+]
 DestinationQemu = Annotated[
-    Path | None, typer.Option(metavar="PATH", help="A QEMU binary for the destination.")
+    str | None, typer.Option(metavar="NAME|PATH", help="A QEMU for the destination, named as for --qemu.")
 ]
 KernelName = Annotated[
     str | None,
@@ -121,9 +127,9 @@ def overrides(
 
 
 def tools_of(
-    qemu: Path | None,
-    source: Path | None,
-    destination: Path | None,
+    qemu: str | None,
+    source: str | None,
+    destination: str | None,
     kernel: str | None,
     tree: Path | None,
     fault: str | None = None,
@@ -133,12 +139,14 @@ def tools_of(
     Raises :class:`InputError` if one option leaves another nothing to name.
     """
     from harness.plan.plan import Tools
+    from harness.toolchain.qemu_names import canonical
 
     if qemu is not None and source is not None and destination is not None:
         raise InputError("--qemu has nothing left to name beside --source-qemu and --destination-qemu")
+    named = [canonical(name) if name is not None else None for name in (source or qemu, destination or qemu)]
     return Tools(
-        source_qemu=source or qemu,
-        destination_qemu=destination or qemu,
+        source_qemu=named[0],
+        destination_qemu=named[1],
         kernel=kernel_named(kernel) if kernel is not None else None,
         qemu_source=tree,
         fault=fault,

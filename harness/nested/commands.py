@@ -201,14 +201,7 @@ def shares_of(writable: Iterable[Path], visible: Iterable[Path]) -> tuple[Shared
 def named_files(runs: Iterable[NestedRun]) -> list[Path]:
     """What the user has named of this host's files, for the machine to see."""
     named = [
-        path
-        for run in runs
-        for path in (
-            run.tools.source_qemu,
-            run.tools.destination_qemu,
-            run.tools.kernel,
-            run.tools.qemu_source,
-        )
+        path for run in runs for path in (*run.tools.qemu_files, run.tools.kernel, run.tools.qemu_source)
     ]
     return [Path(path) for path in named if path is not None]
 

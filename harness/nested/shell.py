@@ -62,7 +62,7 @@ def shell_words(run: NestedRun, place: str) -> list[str]:
     """The command inside."""
     tools = run.tools
     words = ["shell", place, "--accel", "kvm", "--out", str(run.folder)]
-    words += ["--qemu", str(tools.source_qemu.resolve())] if tools.source_qemu else []
+    words += ["--qemu", tools.source_qemu] if tools.source_qemu else []
     words += ["--kernel", tools.kernel] if tools.kernel else []
     words += ["--qemu-source", str(tools.qemu_source.resolve())] if tools.qemu_source else []
     return words

@@ -14,6 +14,7 @@ from harness.faults.injection import NO_INJECTION, Injection
 from harness.hosts.libvirtd import libvirt_version
 from harness.plan.machines import Binaries
 from harness.toolchain.cache import file_digest
+from harness.toolchain.qemu_names import file_of
 
 if TYPE_CHECKING:
     from harness.plan.machines import Machines
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
 class Tools:
     """What the user names instead of what the toolchain would build."""
 
-    source_qemu: Path | None = None
-    destination_qemu: Path | None = None
+    #: QEMUs by canonical names (harness/toolchain/qemu_names.py).
+    source_qemu: str | None = None
+    destination_qemu: str | None = None
     #: A kernel's name, or an absolute path.
     kernel: str | None = None
     qemu_source: Path | None = None
@@ -34,14 +36,21 @@ class Tools:
     #: judges it is told.
     fault: str | None = None
 
+    @property
+    def qemu_files(self) -> tuple[Path, ...]:
+        """The programs among the QEMUs: what is not the toolchain's to get."""
+        files = (file_of(name) for name in (self.source_qemu, self.destination_qemu) if name is not None)
+        return tuple(path for path in files if path is not None)
+
     def options(self) -> list[str]:
         """The same again, as options of the command: for the replay."""
+        tree = None if self.qemu_source is None else str(self.qemu_source.resolve())
         named = (
             ("--source-qemu", self.source_qemu),
             ("--destination-qemu", self.destination_qemu),
-            ("--qemu-source", self.qemu_source),
+            ("--qemu-source", tree),
         )
-        words = [word for option, path in named if path is not None for word in (option, str(path.resolve()))]
+        words = [word for option, name in named if name is not None for word in (option, name)]
         words += ["--kernel", self.kernel] if self.kernel else []
         return [*words, "--fault", self.fault] if self.fault else words
 
@@ -98,6 +107,7 @@ class RunPlan:
         qemus = (self.source_qemu, self.destination_qemu)
         named = (self.kernel.vmlinuz, self.image.initrd, self.archive, self.preload)
         firmware = [place for qemu in qemus for place in qemu.firmware]
+        firmware += [qemu.folder for qemu in qemus if qemu.folder is not None]
         firmware += [self.disk.path] if self.disk is not None and self.disk.path is not None else []
         return (*(path for path in named if path is not None), *(qemu.path for qemu in qemus), *firmware)
 

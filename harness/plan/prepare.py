@@ -108,8 +108,8 @@ def _qemus(
 ) -> tuple[QemuBinary, QemuBinary]:
     # What the user names is looked at before anything of ours is built.
     named = [
-        there or (toolchain.external_qemu(path) if path else None)
-        for there, path in zip(own, (tools.source_qemu, tools.destination_qemu), strict=True)
+        there or (toolchain.named_qemu(name) if name else None)
+        for there, name in zip(own, (tools.source_qemu, tools.destination_qemu), strict=True)
     ]
     for qemu in named:
         if qemu is not None:

@@ -107,6 +107,7 @@ class RemoteMachines(Machines):
             files: dict[str, Path] = {"vmlinuz": binaries.kernel.vmlinuz}
             files |= {f"firmware{number}": place for number, place in enumerate(qemu.firmware)}
             if side.qemu is None:
+                _demand_single(qemu, host.name)
                 files["qemu"] = qemu.path
             host.bring(files)
 
@@ -199,6 +200,15 @@ def _finds_firmware(host: RemoteHost, folders: Sequence[Path]) -> bool:
     header, _ = host.deputy.call("existing", paths=paths)
     there = header.get("paths")
     return isinstance(there, list) and all(any(str(p).endswith(f"/{name}") for p in there) for name in NEEDED)
+
+
+def _demand_single(qemu: QemuBinary, host: str) -> None:
+    """Raise for a QEMU that is more than a file: it would find nothing of the rest over there."""
+    if qemu.folder is not None:
+        raise InputError(
+            f"the QEMU {qemu.flavour} has libraries of its own, and is not copied to other machines",
+            hint=f"install it over there, and say remote.{host}.qemu",
+        )
 
 
 def _demand_runs(host: RemoteHost, qemu: QemuBinary) -> None:

@@ -97,14 +97,15 @@ class LabFixture:
 def build_lab(defaults: RunOptions) -> list[Path]:
     """Have everything built that a guest with these options needs; paths that must stay visible in a lab."""
     from harness.toolchain import Toolchain
+    from harness.toolchain.qemu_names import canonical
 
     toolchain = Toolchain()
     kernel = toolchain.kernel(str(defaults.get("kernel", "default")))
     found = [toolchain.cache.root, kernel.vmlinuz, toolchain.image(kernel).initrd]
     for name in ("source_qemu", "destination_qemu"):
         named = defaults.get(name) or defaults.get("qemu")
-        qemu = toolchain.external_qemu(Path(str(named))) if named else toolchain.qemu()
-        found.append(qemu.path)
+        qemu = toolchain.named_qemu(canonical(str(named))) if named else toolchain.qemu()
+        found.append(qemu.folder or qemu.path)
     return found
 
 
@@ -117,15 +118,16 @@ def _changes(options: RunOptions) -> list[str]:
 
 def _tools(options: RunOptions) -> Tools:
     from harness.plan.plan import Tools
+    from harness.toolchain.qemu_names import canonical
 
-    def path(name: str) -> Path | None:
+    def qemu(name: str) -> str | None:
         value = options.get(name) or options.get("qemu")
-        return None if value is None else Path(str(value)).absolute()
+        return None if value is None else canonical(str(value))
 
     kernel, fault = options.get("kernel"), options.get("fault")
     return Tools(
-        source_qemu=path("source_qemu"),
-        destination_qemu=path("destination_qemu"),
+        source_qemu=qemu("source_qemu"),
+        destination_qemu=qemu("destination_qemu"),
         kernel=None if kernel is None else str(kernel),
         fault=fault,
     )

@@ -34,6 +34,8 @@ KEYRINGS = (
 )
 LISTS_GOOD_FOR = 6 * 3600.0
 
+# How apt says that a suite's lists are older than they themselves allow.
+_EXPIRED = re.compile(r"Release file for \S+ is expired")
 # Behind a proxy the system's apt knows of it; nothing else of its settings is ours.
 _INHERITED = re.compile(r"^Acquire::(http|https|Retries|ForceIPv[46])\b")
 
@@ -57,7 +59,7 @@ Dir::Cache::srcpkgcache "";
 Dir::Log "{root}/log";
 APT::Architecture "{architecture}";
 APT::Architectures {{ "{architecture}"; }};
-// _apt may not enter a user's cache folder.  What comes in is checked anyway.
+{preferred}// _apt may not enter a user's cache folder.  What comes in is checked anyway.
 APT::Sandbox::User "{user}";
 Acquire::AllowInsecureRepositories "false";
 Acquire::AllowWeakRepositories "false";
@@ -147,14 +149,24 @@ def mirrors() -> tuple[str, ...]:
 
 
 class Apt:
-    """One suite of Debian, read through a private apt."""
+    """One suite of Debian, read through a private apt.
 
-    def __init__(self, cache: Cache, suite: str, architecture: Architecture = HOST) -> None:
+    ``base``: the suites that it is not whole without, as trixie for trixie-backports.  What both have
+    comes from ``suite``.
+    """
+
+    def __init__(
+        self, cache: Cache, suite: str, architecture: Architecture = HOST, *, base: Sequence[str] = ()
+    ) -> None:
         self.cache = cache
         self.suite = suite
         self.architecture = architecture
+        self.base = tuple(base)
         # The first architecture has the plain name: it was alone when such caches were made.
-        name = suite if architecture is X86_64 else f"{suite}-{architecture.debian}"
+        name = "+".join((suite, *self.base))
+        if architecture is not X86_64:
+            name += f"-{architecture.debian}"
+        self._name = name
         self.root = cache.root / "apt" / name
         self._fact = f"apt-{name}"
 
@@ -164,7 +176,7 @@ class Apt:
         """These binary packages, at the version that the suite has (or had, when first asked)."""
         known = self._known("binary")
         if any(name not in known for name in names):
-            with self.cache.lock(f"apt-{self.suite}", f"packages of Debian {self.suite}"):
+            with self.cache.lock(f"apt-{self._name}", f"packages of Debian {self.suite}"):
                 known = self._look_up("binary", names)
         return [_package(name, known[name]) for name in names]
 
@@ -173,7 +185,7 @@ class Apt:
         wanted = " ".join(sorted(names))
         known = self._known("closure").get(wanted)
         if known is None:
-            with self.cache.lock(f"apt-{self.suite}", f"packages of Debian {self.suite}"):
+            with self.cache.lock(f"apt-{self._name}", f"packages of Debian {self.suite}"):
                 self._update()
                 known = {"names": self._resolve(names)}
                 facts = _mapping(self.cache.recall(self._fact))
@@ -191,7 +203,7 @@ class Apt:
         """This source package, at the version that the suite has (or had, when first asked)."""
         known = self._known("source")
         if name not in known:
-            with self.cache.lock(f"apt-{self.suite}", f"sources of Debian {self.suite}"):
+            with self.cache.lock(f"apt-{self._name}", f"sources of Debian {self.suite}"):
                 known = self._look_up("source", [name])
         entry = known[name]
         files = tuple(sorted((str(k), str(v)) for k, v in _mapping(entry["files"]).items()))
@@ -199,7 +211,10 @@ class Apt:
 
     def configuration(self, user: str) -> str:
         """The file that apt reads first; ``user``: whom it downloads as."""
-        return CONFIGURATION.format(root=self.root, user=user, architecture=self.architecture.debian)
+        preferred = f'APT::Default-Release "{self.suite}";\n' if self.base else ""
+        return CONFIGURATION.format(
+            root=self.root, user=user, architecture=self.architecture.debian, preferred=preferred
+        )
 
     def forget(self) -> None:
         """Look everything up again at the next question."""
@@ -239,7 +254,7 @@ class Apt:
             self._configure(mirror, keyring)
             with self.cache.events.step("package lists", suite=self.suite, mirror=mirror):
                 try:
-                    self._apt("apt-get", "update", "--error-on=any", what=f"read the lists of {self.suite}")
+                    self._fetch_lists()
                 except MachineryError as error:
                     failure = error
                     continue
@@ -251,12 +266,26 @@ class Apt:
             hint=f"is the network there? {MIRROR_VARIABLE} may name another mirror",
         ) from failure
 
+    def _fetch_lists(self) -> None:
+        words, what = ("apt-get", "update", "--error-on=any"), f"read the lists of {self.suite}"
+        try:
+            self._apt(*words, what=what)
+        except MachineryError as error:
+            if not _EXPIRED.search(error.message):
+                raise
+            # A mirror that is behind, or one that is kept as it was.  The signature is checked all the same.
+            self.cache.events.emit(
+                "message",
+                text=f"the lists of Debian {self.suite} have expired: what they name may be gone",
+            )
+            self._apt(*words, "-o", "Acquire::Check-Valid-Until=false", what=what)
+
     def _configure(self, mirror: str, keyring: Path) -> None:
         for folder in ("etc/sources", "state", "lists/partial", "cache/archives/partial", "log"):
-            self.cache.folder("apt", self.suite, *folder.split("/"))
+            self.cache.folder("apt", self._name, *folder.split("/"))
         (self.root / "state" / "status").touch()
         (self.root / "etc" / "sources" / "debian.sources").write_text(
-            f"Types: deb deb-src\nURIs: {mirror}\nSuites: {self.suite}\n"
+            f"Types: deb deb-src\nURIs: {mirror}\nSuites: {' '.join((self.suite, *self.base))}\n"
             f"Components: main\nSigned-By: {keyring}\n",
             encoding="utf-8",
         )

@@ -125,7 +125,7 @@ def binaries_of(binaries: Mapping[str, str], root: Path) -> list[cpio.CpioEntry]
     entries: dict[str, cpio.CpioEntry] = {}
     wanted: list[Path] = []
     for target, source in binaries.items():
-        path = _in_root(root, source)
+        path = file_in_root(root, source)
         if path is None:
             raise MachineryError(f"the image's recipe names {source}, which none of its packages has")
         entries[target] = cpio.file(target, path.read_bytes(), 0o755)
@@ -160,7 +160,7 @@ def needed_by(path: Path) -> tuple[str | None, list[str]]:
 def _library(root: Path, target: str) -> Path:
     name = Path(target).name
     for place in (target, *(f"{folder}/{name}" for folder in _LIBRARY_FOLDERS)):
-        path = _in_root(root, place)
+        path = file_in_root(root, place)
         if path is not None:
             return path
     raise MachineryError(
@@ -168,7 +168,7 @@ def _library(root: Path, target: str) -> Path:
     )
 
 
-def _in_root(root: Path, name: str) -> Path | None:
+def file_in_root(root: Path, name: str) -> Path | None:
     """A file of the unpacked packages, links followed as if ``root`` were the file system's root."""
     path = root / name.lstrip("/")
     for _ in range(8):

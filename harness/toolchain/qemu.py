@@ -111,6 +111,8 @@ class QemuBinary:
     has_free_page_hint: bool
     has_record: bool = True
     """Whether free page info can be held and recorded; what we build can."""
+    folder: Path | None = None
+    """What the program does not run without: it cannot be copied alone."""
 
     def require_arm(self, arm: str) -> None:
         """Raise if this QEMU cannot take part in a migration with this arm."""

@@ -15,6 +15,7 @@ from harness.toolchain.apt import Apt
 from harness.toolchain.cache import Cache, file_digest
 from harness.toolchain.compiling import build_compile_archive, read_compile_recipe
 from harness.toolchain.debian_kernel import debian_kernel
+from harness.toolchain.debian_qemu import SUITES, debian_qemu
 from harness.toolchain.debug_kernel import debug_kernel
 from harness.toolchain.disk import build_formula_disk
 from harness.toolchain.distribution import (
@@ -30,6 +31,7 @@ from harness.toolchain.module import SHIPPED, TEST, build_module
 from harness.toolchain.preload import no_manual_protect
 from harness.toolchain.probe import QemuProbe, probe_binary
 from harness.toolchain.qemu import FAULTS, FLAVOURS, PATCHED, PLAIN_BUILD, QemuBinary, QemuBuilder, Variant
+from harness.toolchain.qemu_names import DEBIAN
 from harness.toolchain.qtests import QemuTests, build_fuzzer, build_qtests
 from harness.toolchain.recipe import Recipe, read_recipe
 from harness.toolchain.source import SUITE, find_source
@@ -88,6 +90,16 @@ class Toolchain:
     def fuzzer(self, *, extra_patches: Sequence[Path] = ()) -> QemuTests:
         """QEMU's fuzzer, emulator and our qtest, with ASan and UBSan."""
         return build_fuzzer(self._builder, extra_patches)
+
+    def named_qemu(self, name: str) -> QemuBinary:
+        """The QEMU of a canonical name (harness/toolchain/qemu_names.py), fetched or built if need be."""
+        if name in FLAVOURS:
+            return self.qemu(name)
+        if not name.startswith(DEBIAN):
+            return self.external_qemu(Path(name))
+        launcher = debian_qemu(self.cache, name.removeprefix(DEBIAN))
+        # All of the folder is of one piece: whoever hides or copies the program has to know.
+        return dataclasses.replace(self.external_qemu(launcher), flavour=name, folder=launcher.parent)
 
     def external_qemu(self, path: Path) -> QemuBinary:
         """A QEMU that somebody names.  Raises :class:`InputError` if it is none.
@@ -156,8 +168,10 @@ class Toolchain:
     def update(self) -> None:
         """Forget what Debian had: the next call looks, and builds anew what has changed there."""
         others = {suite for other in self.recipe.kernels.values() for suite in (other.suite, other.tools)}
-        for suite in {SUITE, self.recipe.suite} | others:
+        for suite in {SUITE, self.recipe.suite, *SUITES} | others:
             Apt(self.cache, suite).forget()
+        for suite, base in SUITES.items():
+            Apt(self.cache, suite, base=base).forget()
 
     def _known_external(self, path: Path) -> dict[str, object]:
         """What was found out about a binary, asked again whenever the file changes."""

@@ -44,6 +44,7 @@ TOY = Architecture(
         cmdline="quick",
         early_console="console=ttyAMA0 earlycon",
         nesting_cpu="max",
+        qemu_package="qemu-system-toy",
         firmware_packages=("toy-efi",),
         firmware_files=("toy.fd",),
     ),

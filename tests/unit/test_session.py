@@ -98,7 +98,7 @@ def test_root_may_have_a_userfaultfd() -> None:
 
 
 def test_tools_are_named_again_for_the_replay(tmp_path: Path) -> None:
-    tools = Tools(source_qemu=tmp_path / "a", kernel="debug")
+    tools = Tools(source_qemu=str(tmp_path / "a"), kernel="debug")
     assert tools.options() == ["--source-qemu", str(tmp_path / "a"), "--kernel", "debug"]
 
 
