@@ -156,6 +156,22 @@ class Window(Reply):
     gap_us: Count
 
 
+class CommandReply(Reply):
+    """``run SECONDS WORD..``: how a command ended; what it wrote is asked for by the number of the call."""
+
+    call: Count
+    status: Annotated[int, Field(strict=True, ge=0, le=255)]
+    signal: Annotated[int, Field(strict=True, ge=0, le=64)]
+    late: bool
+    bytes: Count
+
+
+class OutputPiece(Reply):
+    """``output CALL FROM``: a piece of what a command wrote, in base64."""
+
+    data: Annotated[str, Field(max_length=4096)]
+
+
 Register = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None
 
 
@@ -208,6 +224,8 @@ REPLIES: Final[dict[str, type[Reply]]] = {
     "memory-offline": MemoryBlocks,
     "memory-offline-begin": Nothing,
     "memory-online": MemoryBlocks,
+    "run": CommandReply,
+    "output": OutputPiece,
     "reboot": Nothing,
     "kexec": Nothing,
 }

@@ -59,7 +59,12 @@ class QemuGone(GuestLost):
 
 
 class CommandError(MachineryError):
-    """QEMU answered a command with an error."""
+    """QEMU answered a command with an error: its class (CommandNotFound, GenericError) and its words."""
+
+    def __init__(self, message: str, *, kind: str = "GenericError", description: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.description = description or message
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +269,11 @@ class Monitor:
             answer = await self._client.execute(command, dict(arguments) if arguments else None)
         except ExecuteError as error:
             self._transcript.note(self.side, "error", {"class": error.error_class, "desc": str(error)})
-            raise CommandError(f"the {self.side} QEMU refused {command}: {error}") from error
+            raise CommandError(
+                f"the {self.side} QEMU refused {command}: {error}",
+                kind=error.error_class,
+                description=str(error),
+            ) from error
         except (StateError, ExecInterruptedError) as error:
             raise QemuGone(self.side, command) from error
         self._transcript.note(self.side, "return", answer)

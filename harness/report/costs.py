@@ -7,14 +7,10 @@ looked at, a workload that does no work, a guest without the module.
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from harness.report.part import Part
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class ProcessCost(_Part):
+class ProcessCost(Part):
     """What one QEMU took from the migration's begin to its completion."""
 
     cpu_seconds: float
@@ -27,7 +23,7 @@ class ProcessCost(_Part):
     """The most that was resident since it started, the guest's memory included."""
 
 
-class Cost(_Part):
+class Cost(Part):
     """What both QEMUs took."""
 
     source: ProcessCost | None = None
@@ -36,7 +32,7 @@ class Cost(_Part):
     """The one that it went to."""
 
 
-class WindowRate(_Part):
+class WindowRate(Part):
     """The guest in one window of time, by its own clock, which stands while it is stopped."""
 
     seconds: float
@@ -54,7 +50,7 @@ class WindowRate(_Part):
         return self.work / self.seconds if self.seconds else 0.0
 
 
-class Work(_Part):
+class Work(Part):
     """What the guest got done around its migration."""
 
     unit: str
@@ -67,7 +63,7 @@ class Work(_Part):
     """After it was resumed on the destination."""
 
 
-class Walk(_Part):
+class Walk(Part):
     """The guest's walks over its free lists, by the module's own counters."""
 
     walks: int

@@ -5,14 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydantic import BaseModel, ConfigDict
+from harness.report.part import Part
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class RemoteHostReport(_Part):
+class RemoteHostReport(Part):
     """What the result says of one machine that is reached by ssh."""
 
     uri: str
@@ -33,7 +29,7 @@ class RemoteHostReport(_Part):
     """The version of the QEMU that ran there."""
 
 
-class RemoteReport(_Part):
+class RemoteReport(Part):
     """A run between two machines that are reached by ssh."""
 
     hosts: dict[str, RemoteHostReport]

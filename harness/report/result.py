@@ -15,12 +15,14 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from harness.devicestate.compare import Comparison
 from harness.errors import InputError, MachineryError
 from harness.memory.walk import FreeWalk, PageStanding, WalkError
+from harness.report.commands import GuestCommand, QmpCommand
 from harness.report.costs import Cost, Walk, Work
+from harness.report.part import Part
 from harness.report.remote import RemoteReport
 from harness.scenario.model import Arm, VerdictWord
 from harness.verdict.floor import Account
@@ -39,11 +41,7 @@ def first_problem(error: ValidationError) -> str:
     return f"{where}: {first['msg']}"
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class Pages(_Part):
+class Pages(Part):
     """Every page of every compared block, in exactly one category."""
 
     total: int
@@ -72,7 +70,7 @@ class Pages(_Part):
         )
 
 
-class WrongPageEntry(_Part):
+class WrongPageEntry(Part):
     """One wrong page."""
 
     block: str
@@ -93,7 +91,7 @@ class WrongPageEntry(_Part):
     """Whether it was ever sent; null without a record of the device."""
 
 
-class FoundRule(_Part):
+class FoundRule(Part):
     """A rule that was broken: why the verdict is fail."""
 
     rule: str
@@ -122,7 +120,7 @@ class FoundRule(_Part):
         )
 
 
-class Witnesses(_Part):
+class Witnesses(Part):
     """What the outside walk says to the guest's answers."""
 
     kernel: str | None
@@ -143,7 +141,7 @@ class Witnesses(_Part):
     """On a quiet guest: pages that both witnesses call free, or only one of them, and why."""
 
 
-class NotCompared(_Part):
+class NotCompared(Part):
     """A migrated block that was not looked into."""
 
     name: str
@@ -154,7 +152,7 @@ class NotCompared(_Part):
     """Why not."""
 
 
-class DeviceDifference(_Part):
+class DeviceDifference(Part):
     """A field of a device or vCPU that the destination has not as the source saved it."""
 
     device: str
@@ -171,7 +169,7 @@ class DeviceDifference(_Part):
     """Why it may differ; null: it must not."""
 
 
-class Devices(_Part):
+class Devices(Part):
     """The state of devices and vCPUs, as both QEMUs saved it at switch-over."""
 
     compared: int
@@ -192,7 +190,7 @@ class Devices(_Part):
         return cls(compared=found.devices, bytes=found.bytes, differences=differences)
 
 
-class Protocol(_Part):
+class Protocol(Part):
     """The device's counters of this migration."""
 
     requests: int
@@ -241,7 +239,7 @@ class Protocol(_Part):
         )
 
 
-class Bytes(_Part):
+class Bytes(Part):
     """What was sent, what had to be sent, and where the difference went."""
 
     sent: int
@@ -286,7 +284,7 @@ class Bytes(_Part):
         )
 
 
-class Time(_Part):
+class Time(Part):
     """How long the migration took, in milliseconds, by QEMU's clock."""
 
     total_ms: int
@@ -299,7 +297,7 @@ class Time(_Part):
     """Of total_ms: the guest stood still for the oracle's digests."""
 
 
-class GuestReport(_Part):
+class GuestReport(Part):
     """The guest's own checks after it was resumed; null: not made."""
 
     verify_pages: int | None = None
@@ -316,7 +314,7 @@ class GuestReport(_Part):
     """Warnings in its kernel's log."""
 
 
-class MoveEnd(_Part):
+class MoveEnd(Part):
     """How one of the run's migrations ended."""
 
     ended: str
@@ -331,7 +329,7 @@ class MoveEnd(_Part):
     """Requests that left for the guest."""
 
 
-class Result(_Part):
+class Result(Part):
     """The result of one run."""
 
     version: Literal[1] = 1
@@ -378,6 +376,10 @@ class Result(_Part):
     """null: the migration came to no switch-over."""
     rounds: int | None
     """Bitmap syncs (QEMU's dirty-sync-count); null: the migration came to no switch-over."""
+    commands: list[GuestCommand] = Field(default=[])
+    """Commands that the guest ran, in order."""
+    qmp: list[QmpCommand] = Field(default=[])
+    """QMP commands of the script, in order."""
     moves: list[MoveEnd] = Field(default=[])
     """The run's migrations in order; everything above is of the last one."""
     guest: GuestReport

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from harness.evidence.work_meter import WorkMeter
 from harness.evidence.workload_reports import WorkloadReports
+from harness.run.commands import CommandLog
 from harness.verdict.finding import Finding
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ class Course:
     unexercised: list[str] = field(default_factory=list)
     #: The guest's free memory before the first migration, in bytes; None: nobody asked.
     free_before: int | None = None
+    #: Its commands, in the guest and by QMP, and what they brought.
+    commands: CommandLog = field(default_factory=CommandLog)
     #: How each migration ended, by both QEMUs.
     outcomes: list[MigrationOutcome] = field(default_factory=list)
 

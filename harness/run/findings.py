@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from harness.errors import GuestLost
 from harness.migration.statistics import MigrationStatistics
+from harness.run.commands import CommandLog
 
 if TYPE_CHECKING:
     from harness.evidence.gather import Evidence
@@ -45,6 +46,8 @@ class Findings:
     passes: int = 0
     #: The guest's free memory, before the first migration and in the end.
     free_memory: FreeMemory | None = None
+    #: The run's commands, and what they brought.
+    commands: CommandLog = field(default_factory=CommandLog)
     cost: Cost | None = None
     #: Free blocks by order just before the migration.
     free_blocks: list[int] | None = None

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from harness.errors import GuestLost, HostLost, MachineryError
 from harness.events import Deadline, EventStream
@@ -63,6 +63,7 @@ class Journey:
     @contextlib.contextmanager
     def migrate_and_judge(self) -> Iterator[Arrival | Setback]:
         """Steps 6 to 8, for each of the moves.  In the block the last migration's QEMUs still stand."""
+        self._run_commands("before")
         self._course.free_before = self._ask_free()
         self._course.meter.begin()
         with self._course.reports, self._moves() as end:
@@ -92,6 +93,18 @@ class Journey:
                 domain, hosts = end.domain, (hosts[1], hosts[0])
         raise AssertionError("the last move is one that completes")
 
+    def _run_commands(self, when: Literal["before", "after"]) -> None:
+        commands = self._ready.plan.resolved.scenario.guest.commands
+        chosen = commands.before if when == "before" else commands.after
+        control = self._ready.guest.control
+        self._course.found += self._course.commands.run(when, chosen, control, self._events)
+
+    def _take_news(self, turn: Turn, migration: LiveMigration) -> None:
+        """What the script has found and brought meanwhile."""
+        news = migration.news()
+        self._course.found += [replace(one, text=turn.named(one.text)) for one in news.findings]
+        self._course.commands.of_script(turn.number, news)
+
     def check(self, end: Arrival | Setback) -> Findings:
         """Step 9: the guest goes on, and checks itself.  All that the run has found out."""
         return self._check_arrival(end) if isinstance(end, Arrival) else self._check_setback(end)
@@ -119,6 +132,7 @@ class Journey:
             outcome=course.outcomes[-1] if course.outcomes else None,
             passes=self._passes(),
             free_memory=self._free_memory(review),
+            commands=course.commands,
             free_blocks=course.meter.free_blocks,
         )
 
@@ -141,6 +155,7 @@ class Journey:
             outcome=course.outcomes[-1] if course.outcomes else None,
             passes=self._passes(),
             free_memory=self._free_memory(review),
+            commands=course.commands,
             cost=switch_over.cost,
             free_blocks=course.meter.free_blocks,
         )
@@ -192,7 +207,7 @@ class Journey:
             else:
                 numbers = end.statistics
                 step.note(sent=numbers.sent, total_ms=numbers.total_ms, downtime_ms=numbers.downtime_ms)
-        course.found += migration.findings
+        self._take_news(turn, migration)
         ended = end.ended if isinstance(end, Abort) else "completed"
         if ended != turn.move.ends:
             text = f"the migration ended {ended}, expected {turn.move.ends}"
@@ -261,6 +276,7 @@ class Journey:
         control = self._ready.guest.control
         self._resume(arrival)
         migration.resumed(Deadline(SCRIPT_SECONDS, "the rest of the script"))
+        self._take_news(turn, migration)
         course.note_unreached(turn, migration)
         course.found += self._look_at_devices(arrival)
         bad = migration.verify_owned(Deadline(SCRIPT_SECONDS, "the script's own pages"))
@@ -285,12 +301,15 @@ class Journey:
             work = self._course.meter.end()
             patience = WRONG_GUEST_SECONDS if wrong else SCRIPT_SECONDS
             migration.resumed(Deadline(patience, "the rest of the script"))
+            self._take_news(turn, migration)
             self._course.found += self._look_at_devices(arrival)
             bad = migration.verify_owned(Deadline(patience, "the script's own pages"))
             if bad:
                 text = turn.named(f"the guest found {bad} of the script's pages with wrong content")
                 self._course.found.append(Finding("guest-pages", "guest", text, bad))
             self._course.reports.arrived()
+            if not wrong:
+                self._run_commands("after")
         except MachineryError as error:
             return self._lost(turn, migration, side, error, wrong=wrong, work=work)
         return self._ask_guest(turn, migration, side, wrong=wrong, work=work)

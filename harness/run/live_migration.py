@@ -44,6 +44,7 @@ from harness.run.follow import RunFollower
 from harness.run.guest import Guest
 from harness.run.last_words import NAME
 from harness.run.sides import Endpoint, Sides
+from harness.script.outcome import ScriptNews
 from harness.script.runner import ScriptRunner
 from harness.script.stage import RunStage
 from harness.verdict.outcome import Ending, MigrationOutcome
@@ -51,7 +52,6 @@ from harness.verdict.outcome import Ending, MigrationOutcome
 if TYPE_CHECKING:
     from harness.scenario.load import Migration
     from harness.scenario.script import Entry
-    from harness.verdict.finding import Finding
 
 #: For what a script has begun when its migration is given up; the guest may be emulated.
 GIVEN_UP_SECONDS: Final = 60.0
@@ -105,6 +105,11 @@ class LiveMigration:
         deadline = Deadline(how.timeout_s, "the migration")
         source = self._sides.connect_source(deadline)
         self._stage.qemus.connected("source", source.monitor)
+        self._stage.domain.is_here(domain)
+        # What it plugs in is a part of the machine from here on.
+        self._script.begin()
+        self._script.happened("start")
+        self._script.settle(self._inbox.get, deadline)
         # Opened while QEMU has them: the files' names go with it, their contents stay with us.
         ramblocks = source.ramblocks()
         images = source.open(ramblocks)
@@ -131,7 +136,7 @@ class LiveMigration:
         )
         if outside is not None and not self._guest.held:
             self._look_first(domain, holds)
-        job = self._start(domain, how, modes, follower, deadline)
+        job = self._start(domain, how, modes, follower)
         self._running = follower, job
         there = follower.follow(job, deadline)
         written = self._host_written(generation, outside)
@@ -143,17 +148,13 @@ class LiveMigration:
         how: Migration,
         modes: Modes,
         follower: RunFollower,
-        deadline: Deadline,
     ) -> Job:
-        """Do what the script has for the time before, and begin: by libvirt, or past it."""
+        """Begin: by libvirt, or past it."""
         spec = self._guest.spec(self._target)
         if modes.direct:
             spec = replace(spec, extra=(*spec.extra, *ARGUMENTS))
         xml = destination_xml(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE), spec)
         self._folder.write_text("destination.xml", xml)
-        self._script.begin()
-        self._script.happened("start")
-        self._script.settle(self._inbox.get, deadline)
         if modes.direct:
             return self._start_direct(domain, xml, modes, follower)
         own_disk = spec.disk is not None and not spec.disk.readonly
@@ -262,10 +263,9 @@ class LiveMigration:
         """Whether QEMU has begun to migrate: what goes wrong before is not the migration's."""
         return self._sides.destination is not None
 
-    @property
-    def findings(self) -> Sequence[Finding]:
-        """What the script's actions have found to be wrong."""
-        return self._stage.outcome.findings
+    def news(self) -> ScriptNews:
+        """What the script has found and brought since this was called last."""
+        return self._stage.outcome.news()
 
     @property
     def last_message(self) -> int | None:
@@ -292,7 +292,11 @@ class LiveMigration:
 
     def _look_first(self, domain: libvirt.virDomain, holds: HoldKeeper) -> None:
         """Without holds, what is free is looked at before the migration begins."""
+        stands, _ = domain.state()
         with self._events.step("look"):
+            if stands == libvirt.VIR_DOMAIN_PAUSED:
+                holds.start()
+                return
             domain.suspend()
             try:
                 holds.start()

@@ -12,10 +12,12 @@ from harness.accel import chain, full_name
 from harness.events import EventStream, jsonable, step_seconds
 from harness.plan.plan import RunPlan
 from harness.report.folder import RunFolder
+from harness.run.commands import CommandLog
 from harness.run.findings import Findings
 
 if TYPE_CHECKING:
     from harness.migration.statistics import MigrationStatistics
+    from harness.report.commands import GuestCommand, QmpCommand
     from harness.report.costs import Walk
     from harness.report.remote import RemoteReport
     from harness.report.result import Bytes, GuestReport, Result, Time
@@ -108,6 +110,8 @@ def build_result(
         bytes=_bytes(account, numbers),
         time=_time(numbers, found.held_seconds),
         rounds=numbers.rounds if numbers is not None else None,
+        commands=_commands(found.commands),
+        qmp=_answers(found.commands),
         moves=list(found.moves),
         guest=_guest_report(found),
         cost=found.cost,
@@ -121,6 +125,38 @@ def build_result(
         folder=str(folder.path),
     )
     return result, judgement
+
+
+def _commands(log: CommandLog) -> list[GuestCommand]:
+    from harness.report.commands import GuestCommand
+
+    return [
+        GuestCommand(
+            when=one.when,
+            words=list(one.end.words),
+            status=one.end.status,
+            signal=one.end.signal,
+            late=one.end.late,
+            output=one.end.output,
+            bytes=one.end.written,
+        )
+        for one in log.said
+    ]
+
+
+def _answers(log: CommandLog) -> list[QmpCommand]:
+    from harness.report.commands import QmpCommand
+
+    return [
+        QmpCommand(
+            move=one.move,
+            side=one.answer.side,
+            command=one.answer.command,
+            answer=jsonable(one.answer.answer),
+            error=one.answer.error,
+        )
+        for one in log.answered
+    ]
 
 
 def _bytes(account: Account | None, numbers: MigrationStatistics | None) -> Bytes | None:

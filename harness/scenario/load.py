@@ -139,7 +139,9 @@ class _AsWritten(GenerateJsonSchema):
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
         shown = super().default_schema(schema)
         default = schema.get("default")
-        if "default" in shown and not isinstance(default, BaseModel):
+        # What is empty, or a model, is shown alike; and a schema that is used in several places cannot
+        # be taken out of its definitions.
+        if "default" in shown and default and not isinstance(default, BaseModel):
             shown["default"] = SchemaSerializer(schema["schema"]).to_python(default, mode="json")
         return shown
 

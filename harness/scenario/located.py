@@ -96,7 +96,22 @@ class Override:
             raise LocatedError(
                 Problem(Place(shown), "", "expected key=value, such as guest.memory=2GiB, with a dotted key")
             )
-        return cls(parts, scalar(value.strip()), shown)
+        return cls(parts, _written_value(value.strip(), shown), shown)
+
+
+def _written_value(text: str, shown: str) -> object:
+    """A list, a mapping and a quoted text are read as YAML; all else is one plain scalar, with its blanks."""
+    if text[:1] not in ("[", "{", "'", '"'):
+        return scalar(text)
+    try:
+        _refuse_indirection(text, shown)
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        problem = getattr(error, "problem", None) or "not one value"
+        text = f"expected a YAML value behind the =: {problem}"
+        raise LocatedError(Problem(Place(shown), "", text)) from error
+    assert node is not None
+    return _construct(node, (), {}, shown)
 
 
 def scalar(text: str) -> object:

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from harness.arch import HOST
+from harness.scenario.command import Commands
 from harness.scenario.devices import AnyDevice, Device
 from harness.scenario.devices.generation_id import GenerationId
 from harness.scenario.mode import NO_SHARED, Exclusion, Mode, refuse_excluded
@@ -130,6 +131,8 @@ class Guest(Section):
     cmdline: Annotated[Text, AfterValidator(_cmdline)] = ""
     """Words appended to the kernel's command line. What the testbed says itself (console=, init=, root=,
     freepage., ...) is refused."""
+    commands: Commands = Commands()
+    """Commands that the guest runs around its migrations."""
     boot_timeout_s: Annotated[int, Field(ge=1, le=86400)] = 180
     """Seconds until the guest must have said that it is ready."""
 

@@ -6,10 +6,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from harness.scenario.actions.stage import QmpAnswer
+from harness.scenario.command import CommandEnd
 from harness.verdict.finding import Finding
 
 #: The rule of a QEMU that takes too long to answer.
 FROZEN: Final = "qmp-frozen"
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptNews:
+    """What a script has found and brought since it was asked last."""
+
+    findings: tuple[Finding, ...]
+    commands: tuple[CommandEnd, ...]
+    answers: tuple[QmpAnswer, ...]
 
 
 @dataclass(slots=True)
@@ -21,6 +32,22 @@ class ScriptOutcome:
     cancelled: bool = False
     #: The script has ended the destination's QEMU.
     killed: bool = False
+
+    #: What its commands in the guest, and those of QMP, have brought.
+    commands: list[CommandEnd] = field(default_factory=list)
+    answers: list[QmpAnswer] = field(default_factory=list)
+
+    _told: tuple[int, int, int] = (0, 0, 0)
+
+    def news(self) -> ScriptNews:
+        """All that has come since this was called last."""
+        findings, commands, answers = self._told
+        self._told = len(self.findings), len(self.commands), len(self.answers)
+        return ScriptNews(
+            tuple(self.findings[findings : self._told[0]]),
+            tuple(self.commands[commands : self._told[1]]),
+            tuple(self.answers[answers : self._told[2]]),
+        )
 
     def find(self, rule: str, text: str) -> None:
         """Note that an expectation was not met."""

@@ -122,7 +122,7 @@ class ScriptRunner:
         assert current is not None
         for place, action in current.actions:
             self._events.emit("action", **action.model_dump(mode="json"))
-            if action.needs_guest:
+            if action.needs_guest or action.waits:
                 if place == len(current.entry.do) and current.then is nothing:
                     # Its effect may be the next moment, and come before the guest's answer.
                     self._ask_guest(action, nothing)

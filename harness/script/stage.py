@@ -3,21 +3,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
-from harness.errors import DeadlineExceeded
+from harness.errors import DeadlineExceeded, InputError
 from harness.migration.modes import NO_LIMIT
-from harness.migration.qmp import Monitor
-from harness.scenario.actions.stage import RunFacts
+from harness.migration.qmp import CommandError, Monitor
+from harness.scenario.actions.stage import QmpAnswer, RunFacts
+from harness.scenario.command import CommandEnd
 from harness.script.agent import Reload, ScriptAgent
+from harness.script.domain import ScriptDomain
 from harness.script.outcome import FROZEN, ScriptOutcome
 from harness.script.pages import OwnedPages
 from harness.script.qemus import Qemus
 from harness.script.wire import Target, Wire
 
 if TYPE_CHECKING:
-    from harness.events import Deadline, EventStream
+    from harness.events import Deadline, Event, EventStream
     from harness.guest.control import GuestControl
     from harness.scenario.resolve import ResolvedScenario
 
@@ -50,7 +53,9 @@ class RunStage:
         self.guest = ScriptAgent(control, reload, self.pages.lost)
         self.wire = Wire(self.qemus, target)
         self.outcome = ScriptOutcome()
+        self.domain = ScriptDomain()
         self._events = events
+        self._since = len(events.history()) - 1
 
     @property
     def source(self) -> Monitor:
@@ -82,6 +87,51 @@ class RunStage:
             self.wire.mend()
         else:
             self._events.emit("qmp-answered", command=command)
+
+    def ask(
+        self, side: str, command: str, arguments: Mapping[str, object], *, seconds: float
+    ) -> QmpAnswer | None:
+        """Have a QEMU carry out a QMP command, and keep what it says."""
+        monitor = self.source if side == "source" else self.destination
+        try:
+            said = monitor.execute(command, arguments, seconds=seconds)
+        except DeadlineExceeded as error:
+            self.find(FROZEN, f"the {side} QEMU does not answer {command}: {error.message}")
+            return None
+        except CommandError as error:
+            if error.kind == "CommandNotFound":
+                raise self._unknown(monitor, side, command) from error
+            answer = QmpAnswer(side, command, None, error.description)
+        else:
+            answer = QmpAnswer(side, command, said, None)
+        self.outcome.answers.append(answer)
+        return answer
+
+    def _unknown(self, monitor: Monitor, side: str, command: str) -> InputError:
+        known = monitor.execute("query-commands")
+        names = [str(one["name"]) for one in known] if isinstance(known, list) else []
+        near = difflib.get_close_matches(command, names, 3)
+        return InputError(
+            f"the script's qmp: the {side} QEMU has no command {command!r}",
+            hint=f"did you mean {' or '.join(near)}?" if near else "query-commands lists what it has",
+        )
+
+    def await_event(
+        self, side: str, wanted: Callable[[str, Mapping[str, object]], bool], deadline: Deadline
+    ) -> None:
+        """Wait for an event of a QEMU since this stage was set."""
+
+        def is_it(event: Event) -> bool:
+            data = event.data.get("data")
+            return event.source == f"{side}.qmp" and wanted(
+                event.kind, data if isinstance(data, Mapping) else {}
+            )
+
+        self._events.wait(is_it, deadline, after=self._since)
+
+    def note_command(self, end: CommandEnd) -> None:
+        """A command in the guest has ended."""
+        self.outcome.commands.append(end)
 
     def find(self, rule: str, text: str) -> None:
         """Something is wrong that makes the run fail."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, TypedDict
@@ -74,6 +75,9 @@ def yaml_of(value: object) -> str:
     """A value as it is written behind ``--set KEY=``."""
     if value is None:
         return "null"
+    if isinstance(value, dict | list | tuple):
+        # JSON is YAML.
+        return json.dumps(value)
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -364,3 +364,19 @@ def test_no_file_and_no_override_ends_in_anything_else(text: str) -> None:
     except InputError:
         return
     assert isinstance(scenario, Scenario)
+
+
+def test_a_list_behind_set_is_yaml() -> None:
+    settings = ["moves=[{ends: cancelled}, {}]", 'guest.cmdline="[a] b"', "expect={verdict: fail}"]
+    scenario = load_scenario("idle", settings)
+    assert [move.ends for move in scenario.moves] == ["cancelled", "completed"]
+    assert scenario.guest.cmdline == "[a] b"
+    assert scenario.expect.verdict == "fail"
+
+
+@pytest.mark.parametrize(
+    "text", ["moves=[{", "moves=[*a]", "moves=[!!python/name:os.system 1]", "moves=[] []"]
+)
+def test_what_is_no_yaml_behind_set_is_said(text: str) -> None:
+    with pytest.raises(InputError, match="--set moves"):
+        load_scenario("idle", [text])

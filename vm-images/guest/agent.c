@@ -38,6 +38,7 @@
 #include <termios.h>
 #include <time.h>
 
+#include "command.h"
 #include "controls.h"
 #include "machine.h"
 #include "msrs.h"
@@ -632,6 +633,27 @@ static void watching(const struct call *c)
 	answer_at_once(c, watch_do(c->argc, c->argv, text, sizeof(text)), text);
 }
 
+static void run_job(const struct call *c, char *text, size_t size)
+{
+	command_run(c->n, atoi(c->argv[1]), c->argc - 2, c->argv + 2, text, size);
+}
+
+/* A command of the host's. */
+static void run(const struct call *c)
+{
+	command_next(c->n);
+	job(c, run_job);
+}
+
+static void output(const struct call *c)
+{
+	char text[LINE_BYTES - 64];
+	int failed = command_output(strtoull(c->argv[1], NULL, 10), strtoull(c->argv[2], NULL, 10),
+				    text, sizeof(text));
+
+	reply(c->n, "%s %s", failed ? "error" : "ok", text);
+}
+
 static const struct verb {
 	const char *name;
 	int least, most;	/* words behind it */
@@ -657,6 +679,8 @@ static const struct verb {
 	{ "memory-offline", 1, 1, memory },	/* COUNT */
 	{ "memory-offline-begin", 0, 0, memory_offline_begin },
 	{ "memory-online", 0, 0, memory },
+	{ "run", 2, MOST_WORDS, run },			/* SECONDS WORD.. */
+	{ "output", 2, 2, output },			/* CALL FROM */
 	{ "reboot", 0, 0, do_reboot },
 	{ "kexec", 0, 0, do_kexec },
 	{ "poweroff", 0, 0, do_poweroff },

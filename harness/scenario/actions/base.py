@@ -40,6 +40,8 @@ class Action(Section):
 
     #: It waits for the guest, which has to run for it; so it is carried out in a thread of its own.
     needs_guest: ClassVar[bool] = False
+    #: It waits for something else that takes its time; so it has a thread as well.
+    waits: ClassVar[bool] = False
     #: It needs the guest's module built with its controls for tests.
     needs_controls: ClassVar[bool] = False
     #: It needs a network between the hosts that is the run's own.
@@ -59,8 +61,8 @@ class Action(Section):
     def carry_out(self, stage: Stage, deadline: Deadline) -> None:
         """Do it; ``deadline`` is ``seconds`` from now.
 
-        One that does not need the guest is called in the main thread, which follows
-        the migration: it must not wait for what the migration has to do.
+        One that neither needs the guest nor ``waits`` is called in the main thread, which
+        follows the migration: it must not wait for what the migration has to do.
         """
 
     @classmethod

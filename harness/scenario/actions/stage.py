@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from harness.events import Deadline
+from harness.scenario.command import CommandEnd
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,26 @@ class RunFacts:
     bandwidth: int
     #: Seconds until a migration must have completed.
     timeout_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class QmpAnswer:
+    """What QEMU said to a command of the script's; ``error`` is None if it did it."""
+
+    side: str
+    command: str
+    answer: object
+    error: str | None
+
+
+class Domain(Protocol):
+    """The guest as libvirt has it, on the source."""
+
+    def attach(self, xml: str) -> None:
+        """Plug a device in.  Raises :class:`harness.errors.InputError` if libvirt refuses."""
+
+    def detach(self, xml: str) -> None:
+        """Ask the guest to let go of a device; returns at once."""
 
 
 class Qemu(Protocol):
@@ -113,6 +134,30 @@ class Stage(Protocol):
     @property
     def wire(self) -> MigrationWire:
         """The way to the destination."""
+
+    @property
+    def domain(self) -> Domain:
+        """The guest as libvirt has it."""
+
+    def ask(
+        self, side: str, command: str, arguments: Mapping[str, object], *, seconds: float
+    ) -> QmpAnswer | None:
+        """Have a QEMU (``source`` or ``destination``) carry out a QMP command, for the result.
+
+        None: it did not answer in time, which is a finding (qmp-frozen).  Raises
+        :class:`harness.errors.InputError` if it does not know the command.
+        """
+
+    def await_event(
+        self, side: str, wanted: Callable[[str, Mapping[str, object]], bool], deadline: Deadline
+    ) -> None:
+        """Wait for an event of a QEMU since the migration began: ``wanted`` is given name and data.
+
+        Raises :class:`harness.errors.DeadlineExceeded`.
+        """
+
+    def note_command(self, end: CommandEnd) -> None:
+        """A command of the script's in the guest has ended, for the result."""
 
     @property
     def frozen(self) -> bool:

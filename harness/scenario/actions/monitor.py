@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Actions on the monitors: any QMP command, and to wait for any of QEMU's events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+
+from pydantic import Field
+
+from harness.errors import DeadlineExceeded
+from harness.events import Deadline
+from harness.scenario.actions.base import Action
+from harness.scenario.actions.stage import Qemu, Stage
+from harness.scenario.values import Text
+
+MigrationSide: TypeAlias = Literal["source", "destination"]
+
+
+def _qemu(stage: Stage, side: MigrationSide) -> Qemu:
+    return stage.source if side == "source" else stage.destination
+
+
+class Qmp(Action):
+    """Have QEMU carry out any QMP command. Its answer is in the result's `qmp`.
+
+    That it refuses what it should do, or does what it should refuse, is a finding (qmp-answer).
+    """
+
+    action: Literal["qmp"] = "qmp"
+    command: Annotated[Text, Field(pattern=r"^[a-zA-Z0-9_.-]{1,80}$")]
+    """The command's name."""
+    arguments: dict[str, Any] = Field(default={})
+    """Its arguments, as QMP has them."""
+    side: MigrationSide = "source"
+    """Which QEMU: the one that the guest leaves, or the one that it goes to."""
+    refused: Text | None = None
+    """Words that must be in QEMU's error; null: it must do it."""
+
+    seconds: ClassVar[float] = 60.0
+
+    def carry_out(self, stage: Stage, deadline: Deadline) -> None:
+        """QEMU answers at once, or that is a finding as well (qmp-frozen)."""
+        answer = stage.ask(self.side, self.command, self.arguments, seconds=deadline.remaining())
+        if answer is None:
+            return
+        if self.refused is None and answer.error is not None:
+            text = f"the {self.side} QEMU refused {self.command}: {answer.error}"
+            stage.find("qmp-answer", text)
+        elif self.refused is not None and self.refused not in (answer.error or ""):
+            said = "did it" if answer.error is None else f"said {answer.error!r}"
+            text = f"the {self.side} QEMU should refuse {self.command} ({self.refused!r}), but {said}"
+            stage.find("qmp-answer", text)
+
+
+class Wait(Action):
+    """Wait for one of QEMU's events, of those since the move began.
+
+    That it does not come in time is a finding (event-missing).
+    """
+
+    action: Literal["wait"] = "wait"
+    event: Annotated[Text, Field(pattern=r"^[A-Z0-9_]{1,80}$")]
+    """Its name, as `DEVICE_DELETED`."""
+    fields: dict[str, Any] = Field(default={})
+    """What its data must hold, as `{device: net1}`; other fields may be anything."""
+    side: MigrationSide = "source"
+    """Which QEMU's."""
+    within_s: Annotated[int, Field(ge=1, le=3600)] = 60
+    """Seconds until it must have come."""
+
+    waits: ClassVar[bool] = True
+
+    def carry_out(self, stage: Stage, deadline: Deadline) -> None:
+        """In a thread: the migration, which may bring it, goes on."""
+        limit = Deadline(self.within_s, f"the event {self.event}")
+        try:
+            stage.await_event(self.side, lambda name, data: self._is(name, data), limit)
+        except DeadlineExceeded:
+            fields = f" with {self.fields}" if self.fields else ""
+            text = f"the {self.side} QEMU sent no event {self.event}{fields} in {self.within_s} s"
+            stage.find("event-missing", text)
+
+    def _is(self, name: str, data: Mapping[str, object]) -> bool:
+        return name == self.event and all(data.get(key) == value for key, value in self.fields.items())
+
+
+def _set_link(stage: Stage, nic: int, *, up: bool) -> None:
+    # libvirt's names of NICs; the guest sees the change as it would a cable's.
+    stage.source.execute("set_link", {"name": f"net{nic}", "up": up})
+
+
+class NicDown(Action):
+    """The guest's NIC loses its link, on the QEMU that it leaves."""
+
+    action: Literal["nic-down"] = "nic-down"
+    nic: Annotated[int, Field(ge=0, le=15)] = 0
+    """Which NIC, counted from 0."""
+
+    def carry_out(self, stage: Stage, deadline: Deadline) -> None:
+        """QMP's ``set_link``."""
+        _set_link(stage, self.nic, up=False)
+
+
+class NicUp(Action):
+    """The guest's NIC has its link again."""
+
+    action: Literal["nic-up"] = "nic-up"
+    nic: Annotated[int, Field(ge=0, le=15)] = 0
+    """Which NIC, counted from 0."""
+
+    def carry_out(self, stage: Stage, deadline: Deadline) -> None:
+        """QMP's ``set_link``."""
+        _set_link(stage, self.nic, up=True)
+
+
+class DeviceAdd(Action):
+    """Plug a device in, by libvirt, so that the destination gets it as well.
+
+    During a migration QEMU refuses; at `start` it is in time.
+    """
+
+    action: Literal["device-add"] = "device-add"
+    xml: Annotated[Text, Field(min_length=1, max_length=16384)]
+    """The device's element in libvirt's language, as `<rng model='virtio'>...</rng>`."""
+
+    def carry_out(self, stage: Stage, deadline: Deadline) -> None:
+        """What libvirt refuses is the scenario's mistake."""
+        stage.domain.attach(self.xml)
+
+
+class DeviceDel(Action):
+    """Unplug a device by libvirt, and wait until the guest has let go of it."""
+
+    action: Literal["device-del"] = "device-del"
+    xml: Annotated[Text, Field(min_length=1, max_length=16384)]
+    """The device's element, with as much as tells it from others."""
+
+    waits: ClassVar[bool] = True
+
+    def carry_out(self, stage: Stage, deadline: Deadline) -> None:
+        """QEMU says when the guest has let go (DEVICE_DELETED)."""
+        stage.domain.detach(self.xml)
+        try:
+            stage.await_event("source", lambda name, _: name == "DEVICE_DELETED", deadline)
+        except DeadlineExceeded:
+            stage.find("event-missing", "the guest did not let go of the device that was unplugged")

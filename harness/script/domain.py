@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The guest as libvirt has it, for the actions of a script."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.errors import InputError, MachineryError
+
+if TYPE_CHECKING:
+    import libvirt
+
+
+class ScriptDomain:
+    """The domain of the host that the guest leaves; ``is_here`` says which, before the script begins."""
+
+    def __init__(self) -> None:
+        self._domain: libvirt.virDomain | None = None
+
+    def is_here(self, domain: libvirt.virDomain) -> None:
+        """The guest is about to be migrated from here."""
+        self._domain = domain
+
+    @property
+    def libvirt(self) -> libvirt.virDomain:
+        """The object of libvirt.  Raises :class:`MachineryError` before there is one."""
+        if self._domain is None:
+            raise MachineryError("there is no domain yet")
+        return self._domain
+
+    def attach(self, xml: str) -> None:
+        """Plug a device in, so that a migration takes it along."""
+        import libvirt
+
+        try:
+            self.libvirt.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        except libvirt.libvirtError as error:
+            raise _refused("device-add", error) from error
+
+    def detach(self, xml: str) -> None:
+        """Ask the guest to let go of a device."""
+        import libvirt
+
+        try:
+            self.libvirt.detachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        except libvirt.libvirtError as error:
+            raise _refused("device-del", error) from error
+
+
+def _refused(action: str, error: libvirt.libvirtError) -> InputError:
+    return InputError(f"the script's {action}: libvirt refuses it: {error.get_error_message()}")
