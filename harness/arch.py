@@ -11,6 +11,7 @@ passed to :func:`register`; the modules that build, boot and walk a guest read i
 from __future__ import annotations
 
 import os
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ class Board:
     noun: str
     #: Machine types; the first is the default.
     types: tuple[str, ...]
+    #: For each of them, what the names of its versions look like, as a regular expression.
+    versions: tuple[str, ...]
     #: The console as the kernel calls it, and the kind of serial port that libvirt is asked for.
     console: str
     serial: str
@@ -46,6 +49,14 @@ class Board:
     #: Debian's packages with its firmware, and the files that are loaded out of them.
     firmware_packages: tuple[str, ...]
     firmware_files: tuple[str, ...]
+
+    def family(self, machine: str) -> str | None:
+        """The one of :attr:`types` that a machine is a version of; None: it is no board of these.
+
+        What a board is like goes by this, and never by the whole name: ``pc-q35-7.2`` is a ``q35``.
+        """
+        pairs = zip(self.types, self.versions, strict=True)
+        return next((name for name, like in pairs if machine == name or re.fullmatch(like, machine)), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +173,7 @@ X86_64: Final = Architecture(
     board=Board(
         noun="a PC",
         types=("pc", "q35"),
+        versions=(r"pc-i440fx-.+", r"pc-q35-.+"),
         console="ttyS0",
         serial="isa-serial",
         features=("acpi", "apic"),

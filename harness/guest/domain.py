@@ -82,6 +82,10 @@ class DomainSpec:
     shape: MemoryShape = ONE_BLOCK
     #: How what it writes is logged.
     log: DirtyLog = QEMUS_CHOICE
+    #: Model and features as QEMU's ``-cpu`` is told them; None: the board's own, or under KVM the host's.
+    cpu: str | None = None
+    #: Whether the board takes a device by which the guest says where its kernel is.
+    vmcoreinfo: bool = True
     #: More QEMU arguments, after those of the devices that every guest has.
     extra: tuple[str, ...] = ()
     #: What the scenario gives the guest beside those.
@@ -94,7 +98,7 @@ class DomainSpec:
         disk = () if self.disk is None else (self.disk,)
         nic = () if self.nic is None else (Interface(self.nic, self.vhost),)
         return (
-            Vmcoreinfo(),
+            *((Vmcoreinfo(),) if self.vmcoreinfo else ()),
             SerialPorts(self.sockets, self.architecture.board.serial),
             *disk,
             *nic,
@@ -191,6 +195,9 @@ def _cpu(root: ET.Element, spec: DomainSpec) -> ET.Element:
     if spec.accelerator == "kvm":
         # Both hosts are this machine, or the user's pair of the same kind: libvirt refuses any other.
         return ET.SubElement(root, "cpu", {"mode": "host-passthrough", "migratable": "on"})
+    if spec.cpu is not None:
+        # QEMU is told more (see _arguments), and of this mode libvirt checks no feature on either side.
+        return ET.SubElement(root, "cpu", {"mode": "maximum"})
     # check: TCG's additions to the model are not to be compared with the host's CPU.
     cpu = ET.SubElement(root, "cpu", {"mode": "custom", "match": "exact", "check": "none"})
     _text(cpu, "model", spec.architecture.board.cpu, fallback="forbid")
@@ -230,6 +237,9 @@ def _arguments(spec: DomainSpec) -> Iterator[str]:
     path = option(spec.sockets.monitor)
     yield from ("-chardev", f"socket,id={_MONITOR},path={path},server=on,wait=off")
     yield from ("-mon", f"chardev={_MONITOR},mode=control")
+    if spec.cpu is not None:
+        # The last one counts.  Libvirt knows neither every model nor every word of it.
+        yield from ("-cpu", spec.cpu)
     yield from spec.shape.arguments()
     for device in spec.standard:
         yield from device.arguments()

@@ -17,6 +17,7 @@ from harness.toolchain.cache import file_digest
 from harness.toolchain.qemu_names import file_of
 
 if TYPE_CHECKING:
+    from harness.plan.machine import MachineBoard
     from harness.plan.machines import Machines
     from harness.scenario.resolve import ResolvedScenario
     from harness.toolchain import GuestImage, Kernel, QemuBinary
@@ -95,6 +96,8 @@ class RunPlan:
     disk: GuestDisk | None = None
     #: Loaded into both QEMUs: see harness/toolchain/preload.py.
     preload: Path | None = None
+    #: The guest's machine as the QEMUs make it; None: they were not asked.
+    board: MachineBoard | None = None
 
     @property
     def binaries(self) -> Binaries:

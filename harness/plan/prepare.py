@@ -16,6 +16,7 @@ from harness.errors import InputError
 from harness.events import EventStream
 from harness.faults.injection import Injection, injection_of
 from harness.plan.device_facts import demand_devices
+from harness.plan.machine import demand_board
 from harness.plan.machines import Binaries, Machines
 from harness.plan.plan import GuestDisk, RunPlan, Tools
 from harness.scenario.load import Override, Scenario, load_scenario
@@ -50,6 +51,9 @@ def prepare(
         image, disk = _image(scenario, toolchain, kernel, injection)
         binaries = Binaries(source, destination, kernel)
         resolved, reason = machines.resolve(scenario, binaries, toolchain.cache, events)
+        board = None
+        if machines.local:
+            board = demand_board(resolved.scenario, binaries.qemus, resolved.accelerator)
         devices = resolved.scenario.guest.all_devices
         demand_devices(devices, binaries.qemus, resolved.accelerator, remote=not machines.local)
         archive = toolchain.compile_archive() if scenario.workload.needs_compiler else None
@@ -59,6 +63,8 @@ def prepare(
             disk = GuestDisk(None, private=True, size=scenario.workload.disk_bytes)
         preload = _preload(toolchain, scenario)
         step.note(accelerator=resolved.accelerator, reason=reason)
+        if board is not None and board.cpu_lacks:
+            step.note(cpu_lacks=list(board.cpu_lacks))
     return RunPlan(
         resolved,
         tools,
@@ -73,6 +79,7 @@ def prepare(
         archive,
         disk,
         preload,
+        board,
     )
 
 

@@ -22,6 +22,7 @@ from harness.errors import InputError, MachineryError
 from harness.memory.walk import FreeWalk, PageStanding, WalkError
 from harness.report.commands import GuestCommand, QmpCommand
 from harness.report.costs import Cost, Walk, Work
+from harness.report.machine import MachineReport
 from harness.report.part import Part
 from harness.report.remote import RemoteReport
 from harness.scenario.model import Arm, VerdictWord
@@ -356,6 +357,8 @@ class Result(Part):
     """Whether "unchanged since the request" rests on digests."""
     memory_bytes: int
     """The guest's memory."""
+    machine: MachineReport | None = None
+    """null in older results."""
     pages: Pages
     findings: list[FoundRule]
     """Every rule that was broken; empty unless the verdict is fail."""

@@ -31,6 +31,10 @@ def _rows(result: Result) -> list[tuple[str, str]]:
             f"{told.requests} requests, {told.responses} answers, {told.stale} stale, {told.invalid} invalid"
         )
         rows.append(("protocol", f"not asked: {told.refused}" if told.refused else asked))
+    if result.machine is not None and result.machine.cpu is not None:
+        lacks = ", ".join(result.machine.cpu_lacks)
+        without = f", without {lacks}, which {result.accelerator} lacks" if lacks else ""
+        rows.append(("machine", f"{result.machine.type}, CPU {result.machine.cpu}{without}"))
     if (words := _witnesses(result)) is not None:
         rows.append(("witnesses", words))
     rows += _costs(result)

@@ -65,6 +65,8 @@ class Definition:
             memory=scenario.guest.memory,
             vcpus=scenario.guest.vcpus,
             machine=scenario.guest.machine,
+            cpu=scenario.guest.cpu,
+            vmcoreinfo=plan.board is None or plan.board.vmcoreinfo,
             disk=self._disk(host),
             accelerator=plan.resolved.accelerator,
             balloon=BalloonDevice(

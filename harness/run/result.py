@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from harness.migration.statistics import MigrationStatistics
     from harness.report.commands import GuestCommand, QmpCommand
     from harness.report.costs import Walk
+    from harness.report.machine import MachineReport
     from harness.report.remote import RemoteReport
     from harness.report.result import Bytes, GuestReport, Result, Time
     from harness.verdict.floor import Account
@@ -96,6 +97,7 @@ def build_result(
         seed=plan.resolved.seed,
         strict=scenario.strict,
         memory_bytes=scenario.guest.memory,
+        machine=_machine(plan),
         pages=Pages.of(judgement.pages),
         findings=[FoundRule.of(finding) for finding in judgement.findings],
         wrong_pages=wrong_pages_of(judgement),
@@ -157,6 +159,17 @@ def _answers(log: CommandLog) -> list[QmpCommand]:
         )
         for one in log.answered
     ]
+
+
+def _machine(plan: RunPlan) -> MachineReport:
+    from harness.report.machine import MachineReport
+
+    guest, board = plan.resolved.scenario.guest, plan.board
+    return MachineReport(
+        type=guest.machine if board is None else board.machine,
+        cpu=guest.cpu,
+        cpu_lacks=[] if board is None else list(board.cpu_lacks),
+    )
 
 
 def _bytes(account: Account | None, numbers: MigrationStatistics | None) -> Bytes | None:

@@ -40,6 +40,7 @@ from harness.scenario.problems import did_you_mean, problem_of
 from harness.scenario.workloads.at_rest import Fragmented, Freed, Idle
 from harness.scenario.workloads.base import Workload
 from harness.scenario.workloads.churn import Churn
+from harness.scenario.written import Written
 from harness.units import format_size
 
 __all__ = [
@@ -126,7 +127,7 @@ def load_scenario(name_or_path: str, overrides: Sequence[str | Override] = ()) -
     except LocatedError as error:
         raise InputError(str(error)) from error
     try:
-        return Scenario.model_validate(tree.data)
+        return Scenario.model_validate(tree.data).written_in(Written(tree))
     except ValidationError as error:
         problems = [problem_of(detail, tree) for detail in error.errors(include_url=False)]
         problems.sort(key=lambda problem: (problem.place.line or 0, problem.place.column or 0))

@@ -8,13 +8,14 @@ docs/scenario.md is checked against them.  :mod:`harness.scenario.load` loads fi
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import yaml
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError
 
 from harness.arch import HOST
+from harness.errors import InputError
 from harness.scenario.command import Commands
 from harness.scenario.devices import AnyDevice, Device
 from harness.scenario.devices.generation_id import GenerationId
@@ -24,14 +25,11 @@ from harness.scenario.script import Script, needs_controls, restarts
 from harness.scenario.values import MIB, Rate, Section, Share, Size, Text, as_tuple, kernel_name
 from harness.scenario.workloads.at_rest import Idle
 from harness.scenario.workloads.base import AnyWorkload
+from harness.scenario.written import Written
 from harness.units import format_size
 
 Arm: TypeAlias = Literal["off", "hint", "info"]
 Accelerator: TypeAlias = Literal["auto", "kvm", "tcg"]
-if TYPE_CHECKING:
-    MachineType: TypeAlias = str
-else:
-    MachineType = Literal[HOST.board.types]
 VerdictWord: TypeAlias = Literal["pass", "fail", "inconclusive"]
 
 #: A kernel with our image does not come up in less.
@@ -64,6 +62,22 @@ def _cmdline(text: str) -> str:
     return text
 
 
+_MACHINE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,79}")
+_CPU = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*(,[A-Za-z0-9+-][A-Za-z0-9._+=:-]*)*")
+
+
+def _machine(text: str) -> str:
+    if not _MACHINE.fullmatch(text):
+        raise ValueError(f"expected a machine type such as pc-q35-7.2, got {text!r}")
+    return text
+
+
+def _cpu(text: str) -> str:
+    if len(text) > 2048 or not _CPU.fullmatch(text):
+        raise ValueError(f"expected a model and features, such as EPYC,+svm,-xsave, got {text!r}")
+    return text
+
+
 def _memory(size: int) -> int:
     if size < LEAST_MEMORY or size % MIB:
         least = format_size(LEAST_MEMORY)
@@ -87,8 +101,13 @@ class Guest(Section):
     image: Literal["small", "debian"] | None = None
     """small: an initramfs with what a test needs. debian: a distribution on a disk of its own; see
     docs/image.md. null: what the workload needs."""
-    machine: MachineType = HOST.board.types[0]
-    """Machine type."""
+    machine: Annotated[Text, AfterValidator(_machine)] = HOST.board.types[0]
+    """Machine type: pc, q35, or any version of them that both QEMUs have, such as pc-q35-7.2. See
+    docs/machine.md."""
+    cpu: Annotated[Text, AfterValidator(_cpu)] | None = None
+    """CPU model and features, as QEMU's -cpu is told them: Skylake-Client, max, or EPYC,+svm,-xsave. What is
+    named with a + and the accelerator lacks is refused; what the model itself has and the accelerator
+    lacks is left out, and said. null: a plain model under TCG, the host's under KVM. See docs/machine.md."""
     nodes: Annotated[int, Field(ge=1, le=16)] = 1
     """NUMA nodes, each a RAMBlock of its own, of equal size as far as whole MiB go. There must be at
     least as many vcpus."""
@@ -306,6 +325,17 @@ class Scenario(Section):
     result and the run folder's scenario.yaml tell."""
     expect: Expect = Expect()
     """What must come out."""
+
+    _written: Written = PrivateAttr(default_factory=Written)
+
+    def written_in(self, written: Written) -> Scenario:
+        """The same, which knows from now on where each of its keys was written."""
+        self._written = written
+        return self
+
+    def wrong(self, key: str, text: str, *, hint: str | None = None) -> InputError:
+        """An error about a key (``guest.cpu``, ``guest.xml.0``), with its place in the file."""
+        return self._written.wrong(key, text, hint=hint)
 
     @model_validator(mode="after")
     def _modes_go_together(self) -> Scenario:

@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import UnionType
-from typing import Annotated, TypeAlias, Union, cast, get_args, get_origin
+from typing import Annotated, Final, TypeAlias, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
@@ -17,10 +17,13 @@ from harness.scenario.located import LocatedTree, Problem, dotted
 from harness.scenario.model import Scenario
 from harness.scenario.registry import OneOf
 
+#: Keys are short: with less in common than this, one of them is no misspelling of the other.
+_KEYS_ALIKE: Final = 0.75
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A suggestion with a blank behind it, or nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+
+def did_you_mean(word: str, known: Iterable[str], alike: float = 0.6) -> str:
+    """A suggestion with a blank behind it, or nothing; ``alike``: from 0 to 1, how close it has to be."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=alike)
     return f"did you mean {close[0]!r}? " if close else ""
 
 
@@ -70,7 +73,9 @@ def _unknown_key(path: located.Path, tree: LocatedTree) -> str:
     key, here = str(path[-1]), keys.get(path[:-1])
     known = list(here.model.model_fields) if here else []
     elsewhere = [(*where, key) for where, there in keys.items() if key in there.model.model_fields]
-    advice = f"did you mean {dotted(elsewhere[0])!r}? " if elsewhere else did_you_mean(key, known)
+    advice = (
+        f"did you mean {dotted(elsewhere[0])!r}? " if elsewhere else did_you_mean(key, known, _KEYS_ALIKE)
+    )
     return f"unknown key; {advice}the keys{here.named if here else ''} here are {', '.join(known)}"
 
 

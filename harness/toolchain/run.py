@@ -82,6 +82,15 @@ def _bound_to_us(argv: Sequence[str]) -> list[str]:
     return [setpriv, "--pdeathsig", "TERM", "--", *argv] if setpriv else list(argv)
 
 
+class ProgramFailed(MachineryError):  # noqa: N818 - the name says what happened
+    """A program has ended badly; ``status`` is below 0 for a signal, ``lines`` the last that it printed."""
+
+    def __init__(self, message: str, status: int, lines: Sequence[str]) -> None:
+        super().__init__(message)
+        self.status = status
+        self.lines = tuple(lines)
+
+
 def run_program(
     argv: Sequence[str | Path],
     *,
@@ -91,28 +100,30 @@ def run_program(
     log: Path | None = None,
     on_line: Callable[[str], None] | None = None,
     seconds: float | None = None,
+    stdin: str | None = None,
 ) -> str:
     """Run a program to its end and return what it printed (both streams, in order).
 
-    ``what`` completes "cannot ..." in the error.  ``log`` gets all output,
-    ``on_line`` each line as it comes.  ``seconds`` bounds a program that might
+    ``what`` completes "cannot ..." in the error.  ``stdin`` is what it is given to read: then it is asked
+    something, only its standard output is an answer, and its standard error goes into the error.  ``log``
+    gets all output, ``on_line`` each line as it comes.  ``seconds`` bounds a program that might
     hang (not one that is followed line by line: those are builds).
     """
-    assert seconds is None or (log is None and on_line is None)
+    assert (seconds is None and stdin is None) or (log is None and on_line is None)
     command = [str(find_program(str(argv[0]))), *(str(word) for word in argv[1:])]
     process = subprocess.Popen(
         _bound_to_us(command),
         cwd=cwd,
         env=dict(env) if env is not None else build_environment(),
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=subprocess.STDOUT if stdin is None else subprocess.PIPE,
         text=True,
         errors="replace",
         start_new_session=True,  # Ctrl-C comes to us first; we end the group
     )
     try:
-        lines = _collect(process, log, on_line, seconds)
+        lines = _collect(process, log, on_line, seconds, stdin)
     except subprocess.TimeoutExpired as error:
         name = Path(command[0]).name
         raise DeadlineExceeded(f"cannot {what}: {name} took over {error.timeout:g} s") from error
@@ -128,10 +139,11 @@ def _collect(
     log: Path | None,
     on_line: Callable[[str], None] | None,
     seconds: float | None,
+    stdin: str | None,
 ) -> list[str]:
     if on_line is None and log is None:
-        output, _ = process.communicate(timeout=seconds)
-        return output.splitlines(keepends=True)
+        output, complaint = process.communicate(stdin, timeout=seconds)
+        return (complaint if complaint and process.returncode else output).splitlines(keepends=True)
     assert process.stdout is not None
     lines: deque[str] = deque(maxlen=5000)
     with (log or Path(os.devnull)).open("a", encoding="utf-8") as file:
@@ -153,8 +165,9 @@ def _end_group(process: subprocess.Popen[str]) -> None:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
+    for stream in (process.stdout, process.stderr, process.stdin):
+        if stream is not None:
+            stream.close()
 
 
 def _failure(
@@ -166,4 +179,5 @@ def _failure(
     tail = [f"  | {line.rstrip()}" for line in lines[-_TAIL:]]
     if log is not None:
         tail.append(f"the whole output: {log}")
-    return MachineryError("\n".join([f"cannot {what}: {Path(command[0]).name} {how}", *tail]))
+    message = "\n".join([f"cannot {what}: {Path(command[0]).name} {how}", *tail])
+    return ProgramFailed(message, status, [line.rstrip() for line in lines[-_TAIL:]])

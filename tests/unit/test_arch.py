@@ -36,6 +36,7 @@ TOY = Architecture(
     board=Board(
         noun="a toy",
         types=("virt",),
+        versions=("virt-.+",),
         console="ttyAMA0",
         serial="system-serial",
         features=("acpi", "gic"),
@@ -206,3 +207,16 @@ def test_its_page_tables() -> None:
 )
 def test_which_addresses_there_are(layout: PageTables, levels: int, address: int, accepted: bool) -> None:
     assert layout.canonical(address, levels) == accepted
+
+
+def test_a_board_is_of_a_kind_whatever_its_version() -> None:
+    kinds = {
+        "pc": "pc",
+        "pc-i440fx-8.0": "pc",
+        "pc-i440fx-rhel7.6.0": "pc",
+        "q35": "q35",
+        "pc-q35-7.2": "q35",
+    }
+    assert {name: arch.X86_64.board.family(name) for name in kinds} == kinds
+    assert [arch.X86_64.board.family(name) for name in ("microvm", "isapc", "none", "pc-")] == [None] * 4
+    assert TOY.board.family("virt-9.0") == "virt"

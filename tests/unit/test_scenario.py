@@ -116,7 +116,7 @@ memory: 2GiB
 guest:
   memory: 2GB
   vcpus: "2"
-  machine: q36
+  machine: q 36
   traffic: sparce
   cmdline: "foo\\nbar"
 workload:
@@ -147,7 +147,7 @@ expect:
             "guest.memory: expected a size such as '2GiB', got '2GB', which has the unknown unit 'GB'; "
             "did you mean '2GiB'?",
             "guest.vcpus: expected a whole number, got '2'",
-            "guest.machine: expected 'pc' or 'q35', got 'q36'; did you mean 'q35'?",
+            "guest.machine: expected a machine type such as pc-q35-7.2, got 'q 36'",
             "guest.traffic: expected false, true or 'sparse', got 'sparce'; did you mean 'sparse'?",
             "guest.cmdline: expected letters",
             "workload.nois: unknown key; did you mean 'noise'? the keys of workload 'freed' here are kind",
@@ -160,6 +160,39 @@ expect:
         strict=True,
     ):
         assert words in line
+
+
+def test_a_key_that_is_like_none_is_answered_without_a_guess(tmp_path: Path) -> None:
+    (line,) = errors(tmp_path, "name: a\nguest:\n  iommu: intel\n")
+    assert line.startswith("my.yaml:3:3: guest.iommu: unknown key; the keys here are memory, ")
+
+
+def test_what_is_found_to_be_wrong_later_has_its_place_too(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text("name: a\nguest:\n  cpu: EPYC,+svm\n")
+    scenario = load_scenario(str(file), ["guest.machine=q35"])
+    assert str(scenario.wrong("guest.cpu", "no")) == f"{file}:3:3: guest.cpu: no"
+    # Changed by the command line; and one that nobody wrote.
+    assert str(scenario.wrong("guest.machine", "no")) == "--set guest.machine=q35: guest.machine: no"
+    assert str(scenario.wrong("moves.0.ends", "no")) == f"{file}:1:1: moves[0].ends: no"
+    copy = scenario.model_copy(update={"arm": "off"})
+    assert str(copy.wrong("guest.cpu", "no")) == f"{file}:3:3: guest.cpu: no"
+    assert str(Scenario(name="a").wrong("guest.cpu", "no")) == "guest.cpu: no"
+    # Where it stands is no part of what it says.
+    assert scenario == Scenario.model_validate(scenario.model_dump())
+
+
+@pytest.mark.parametrize("cpu", ["Skylake-Client", "EPYC,+svm,-xsave", "host", "qemu64,+sse4.1,phys-bits=46"])
+def test_a_cpu_is_written_as_in_a_bug_report(cpu: str) -> None:
+    assert Scenario.model_validate({"name": "a", "guest": {"cpu": cpu}}).guest.cpu == cpu
+
+
+@pytest.mark.parametrize(
+    "cpu", ["", "EPYC svm", "EPYC,,svm", ",EPYC", "-cpu", "EPYC,+svm,", "x" * 3000, "a;b"]
+)
+def test_a_cpu_is_one_word(cpu: str, tmp_path: Path) -> None:
+    (line,) = errors(tmp_path, f"name: a\nguest: {{cpu: '{cpu}'}}\n")
+    assert "guest.cpu: expected a model and features, such as EPYC,+svm,-xsave" in line
 
 
 @pytest.mark.parametrize(

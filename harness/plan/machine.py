@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The guest's machine and CPU, held against the QEMUs that are to make them, before a guest boots."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from harness.arch import HOST
+from harness.toolchain.questions import (
+    MachineType,
+    Refusal,
+    Trial,
+    TrialBoard,
+    cpu_models,
+    cpu_properties,
+    machine_types,
+    trial,
+)
+
+if TYPE_CHECKING:
+    from harness.scenario.load import Scenario
+    from harness.toolchain import QemuBinary
+
+#: So many names are offered in place of one that is not known.
+_OFFERED: Final = 6
+
+
+@dataclass(frozen=True, slots=True)
+class MachineBoard:
+    """The guest's machine, as both QEMUs make it."""
+
+    #: The type under its own name: ``pc-q35-10.0`` for ``q35``.
+    machine: str
+    #: What kind of board that is, such as ``q35``.
+    family: str
+    #: Features of the CPU's model that the accelerator lacks, so that the guest does without.
+    cpu_lacks: tuple[str, ...] = ()
+    #: Whether the guest can say where its kernel is.
+    vmcoreinfo: bool = True
+
+
+def demand_board(scenario: Scenario, qemus: Sequence[QemuBinary], accelerator: str) -> MachineBoard:
+    """Raise :class:`harness.errors.InputError` unless both QEMUs make the guest's machine with its CPU.
+
+    A plain ``pc`` or ``q35`` with the default CPU is not asked for: every QEMU here has it.
+    """
+    guest = scenario.guest
+    plain = guest.machine in HOST.board.types
+    if plain and guest.cpu is None:
+        return MachineBoard(guest.machine, guest.machine)
+    different = list(dict.fromkeys(qemus))
+    machine = _demand_type(scenario, different)
+    family = HOST.board.family(machine.name)
+    assert family is not None
+    if guest.vcpus > machine.cpu_max:
+        raise scenario.wrong(
+            "guest.vcpus", f"{guest.machine} takes at most {machine.cpu_max}, got {guest.vcpus}"
+        )
+    trials = [_try(scenario, qemu, machine.name, accelerator) for qemu in different]
+    if scenario.arm == "info" and any(found.legacy_virtio for found in trials):
+        raise scenario.wrong(
+            "guest.machine",
+            f"the virtio devices of {machine.name} know nothing of virtio 1.0, whose feature bits the arm "
+            "info needs",
+            hint="take a version from 2.7 on, or arm off or hint",
+        )
+    vmcoreinfo = all(found.fw_cfg_dma for found in trials)
+    if scenario.walk and not vmcoreinfo:
+        raise scenario.wrong(
+            "guest.machine",
+            f"on {machine.name} the guest cannot say where its kernel is (vmcoreinfo), which the walk needs",
+            hint="take a version from 2.5 on, or walk: false",
+        )
+    lacks = dict.fromkeys(feature for found in trials for feature in found.cpu_lacks)
+    return MachineBoard(machine.name, family, tuple(lacks), vmcoreinfo)
+
+
+def _demand_type(scenario: Scenario, qemus: Sequence[QemuBinary]) -> MachineType:
+    """The machine type, by its own name; every QEMU has to have that."""
+    wanted, board = scenario.guest.machine, HOST.board
+    known = [machine_types(qemu.path) for qemu in qemus]
+    if wanted not in known[0]:
+        # Of another architecture's boards, or such without a PCI bus, none can be offered.
+        usable = [name for name, machine in known[0].items() if board.family(machine.name) is not None]
+        raise scenario.wrong(
+            "guest.machine", f"{_named(qemus[0])} has no machine {wanted!r}; {_offer(wanted, usable)}"
+        )
+    machine = known[0][wanted]
+    if board.family(machine.name) is None:
+        raise scenario.wrong(
+            "guest.machine",
+            f"{machine.name} is none of {', '.join(board.types)} and their versions: the balloon, the NIC "
+            "and the ports of the guest are PCI devices, and its bus is known on those boards only",
+            hint="take pc or q35, or one of their versions",
+        )
+    for qemu, there in zip(qemus[1:], known[1:], strict=True):
+        if machine.name not in there:
+            common = [name for name in known[0] if name in there and known[0][name].name == name]
+            raise scenario.wrong(
+                "guest.machine",
+                f"{_named(qemus[0])} makes a {machine.name}, which {_named(qemu)} does not have; "
+                f"{_offer(machine.name, common)}",
+            )
+    return machine
+
+
+def _try(scenario: Scenario, qemu: QemuBinary, machine: str, accelerator: str) -> Trial:
+    """The machine as QEMU makes it; what it refuses, and what was asked for and is lacking, is an error."""
+    cpu = scenario.guest.cpu
+    models = cpu_models(qemu.path, accelerator) if cpu is not None else {}
+    model, *features = cpu.split(",") if cpu is not None else ("",)
+    if cpu is not None:
+        _demand_model(scenario, qemu, models, accelerator)
+    try:
+        found = trial(qemu.path, qemu.firmware, TrialBoard(machine, accelerator, cpu))
+    except Refusal as refusal:
+        if cpu is None:
+            raise scenario.wrong("guest.machine", f"{_named(qemu)} says: {refusal.words}") from refusal
+        known = cpu_properties(qemu.path, accelerator, model)
+        odd = [
+            name for name in map(_property, features) if name not in known and f".{name}'" in refusal.words
+        ]
+        advice = f"; {_offer(odd[0], known)}" if odd else ""
+        raise scenario.wrong("guest.cpu", f"{_named(qemu)} says: {refusal.words}{advice}") from refusal
+    # A feature may have a second name; so what the model alone lacks is asked as well.
+    asked, own = set(_switched_on(features)), models.get(model, ())
+    refused = [feature for feature in found.cpu_lacks if feature in asked or feature not in own]
+    if refused:
+        raise scenario.wrong(
+            "guest.cpu",
+            f"{accelerator.upper()} cannot give a guest {', '.join(refused)}",
+            hint="leave it out" + ("" if accelerator == "kvm" else ", or run where there is KVM"),
+        )
+    return found
+
+
+def _demand_model(
+    scenario: Scenario, qemu: QemuBinary, models: Mapping[str, tuple[str, ...]], accelerator: str
+) -> None:
+    model = (scenario.guest.cpu or "").partition(",")[0]
+    if model == "host" and accelerator != "kvm":
+        raise scenario.wrong(
+            "guest.cpu",
+            "host is the CPU of this machine, which only KVM can give to a guest, and this one is emulated",
+            hint="take max, all that the emulation can do; or run where there is KVM",
+        )
+    if model not in models:
+        raise scenario.wrong(
+            "guest.cpu", f"{_named(qemu)} has no CPU model {model!r}; {_offer(model, models)}"
+        )
+
+
+def _property(feature: str) -> str:
+    """The property that a word of ``-cpu`` sets."""
+    return feature.partition("=")[0].lstrip("+-")
+
+
+def _switched_on(features: Iterable[str]) -> Iterable[str]:
+    for feature in features:
+        _, _, value = feature.partition("=")
+        if feature.startswith("+") or (not feature.startswith("-") and value in ("on", "yes", "true", "")):
+            yield _property(feature)
+
+
+def _named(qemu: QemuBinary) -> str:
+    return f"the QEMU {qemu.path} ({qemu.version})"
+
+
+def _offer(wanted: str, known: Iterable[str]) -> str:
+    """The names that come closest."""
+    names = sorted(known)
+    close = difflib.get_close_matches(wanted, names, n=_OFFERED, cutoff=0.5)
+    if not close:
+        return f"there are {', '.join(names[:40])}" if names else "there are none"
+    return f"the nearest are {', '.join(close)}"

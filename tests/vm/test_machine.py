@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The machine of a bug report: its type and CPU, migrated and judged; and what QEMU refuses of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.testing import Freepage, Run
+
+#: Small, for a machine that is looked at and does little.
+MEMORY = "256MiB"
+
+
+@pytest.fixture
+def freepage(freepage: Freepage) -> Freepage:
+    return freepage.with_defaults(memory=MEMORY)
+
+
+def command_of(run: Run, side: str) -> str:
+    return (run.folder / f"{side}.command").read_text()
+
+
+@pytest.mark.parametrize(
+    ("machine", "cpu"),
+    [
+        ("pc-q35-7.2", "Skylake-Client"),
+        pytest.param("pc-i440fx-8.0", "EPYC,+svm,-xsave", marks=pytest.mark.slow),
+        pytest.param("pc-i440fx-2.7", "qemu64,+avx2", marks=pytest.mark.slow),
+        pytest.param("pc-q35-4.0.1", "max", marks=pytest.mark.slow),
+    ],
+)
+def test_a_machine_with_a_cpu(freepage: Freepage, machine: str, cpu: str) -> None:
+    run = freepage.run("idle", accel="tcg", set={"guest.machine": machine, "guest.cpu": cpu})
+    assert run.verdict == "pass", str(run)
+    assert run.result.pages.skipped > 0
+    assert run.result.machine is not None
+    assert (run.result.machine.type, run.result.machine.cpu) == (machine, cpu)
+    assert ("pcid" in run.result.machine.cpu_lacks) == (cpu == "Skylake-Client")
+    for side in ("source", "destination"):
+        words = command_of(run, side)
+        assert f"-machine {machine}," in words
+        # The last one counts.
+        assert words.rpartition(" -cpu ")[2].split()[0] == cpu
+
+
+@pytest.mark.slow
+def test_a_machine_from_before_virtio_1_0(freepage: Freepage) -> None:
+    """Its firmware and option ROMs are older ones, and its virtio devices know half as many features."""
+    keys = {"guest.machine": "pc-i440fx-2.4", "walk": False}
+    run = freepage.run("idle", arm="hint", accel="tcg", set=keys)
+    assert run.verdict == "pass", str(run)
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"machine": "pc-q35-7.3"}, "has no machine 'pc-q35-7.3'; the nearest are pc-q35-7.2"),
+        ({"machine": "microvm"}, "microvm is none of pc, q35 and their versions"),
+        ({"machine": "pc-i440fx-2.6"}, "know nothing of virtio 1.0"),
+        (
+            {"machine": "pc-i440fx-8.0", "vcpus": 64, "cpu": "Skylake-Clien"},
+            "the nearest are Skylake-Client,",
+        ),
+        ({"cpu": "host"}, "only KVM can give to a guest"),
+        ({"cpu": "qemu64,+pcid"}, "TCG cannot give a guest pcid"),
+        ({"cpu": "qemu64,+avxx2"}, "avxx2' not found; the nearest are avx2"),
+        ({"cpu": "Skylake-Client,enforce"}, "TCG doesn't support requested features"),
+    ],
+    ids=str,
+)
+def test_what_qemu_does_not_make_is_refused(
+    freepage: Freepage, folder: Path, keys: dict[str, object], words: str
+) -> None:
+    scenario = folder / "machine.yaml"
+    lines = [f"  {key}: {json.dumps(value)}" for key, value in keys.items()]
+    scenario.write_text("\n".join(["name: machine", "accelerator: tcg", "guest:", *lines, ""]))
+    ending = freepage.start(scenario).end()
+    assert ending.exit_code == 2, str(ending)
+    assert words in ending.stderr
+    # The line and column of the key.
+    line = 3 + len(keys)
+    assert f"freepage: {scenario}:{line}:3: guest." in ending.stderr
+    assert not ending.folder.exists()
