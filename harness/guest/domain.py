@@ -31,7 +31,9 @@ from harness.guest.devices import (
 from harness.guest.devices.base import option
 from harness.guest.dirty_log import QEMUS_CHOICE, DirtyLog
 from harness.guest.memory_shape import ONE_BLOCK, MemoryShape, add_backing, add_maximum, add_nodes
+from harness.guest.xml_edits import edit
 from harness.hosts.interface import Nic, Sockets
+from harness.scenario.raw import XmlEdit
 
 Accelerator: TypeAlias = Literal["kvm", "tcg"]
 
@@ -88,6 +90,10 @@ class DomainSpec:
     vmcoreinfo: bool = True
     #: More QEMU arguments, after those of the devices that every guest has.
     extra: tuple[str, ...] = ()
+    #: Changes of the whole, which the scenario writes out.
+    edits: tuple[XmlEdit, ...] = ()
+    #: Its words for QEMU, after all others.
+    words: tuple[str, ...] = ()
     #: What the scenario gives the guest beside those.
     added: tuple[ScenarioDevice, ...] = ()
     architecture: Architecture = HOST
@@ -118,7 +124,10 @@ class DomainSpec:
 
 
 def domain_xml(spec: DomainSpec) -> str:
-    """The domain to create on the host that ``spec`` was made for."""
+    """The domain to create on the host that ``spec`` was made for.
+
+    Raises :class:`harness.guest.xml_edits.EditError` for an edit of the scenario's that finds nothing.
+    """
     root = ET.Element("domain", {"type": "kvm" if spec.accelerator == "kvm" else "qemu"})
     _text(root, "name", spec.name)
     _text(root, "uuid", str(spec.uuid))
@@ -145,6 +154,7 @@ def domain_xml(spec: DomainSpec) -> str:
     _security(root, spec.unconfined)
     _command_line(root, spec)
     _fewer_questions(root)
+    edit(root, spec.edits)
     return _serialise(root)
 
 
@@ -247,6 +257,7 @@ def _arguments(spec: DomainSpec) -> Iterator[str]:
     yield from spec.extra
     for device in spec.added:
         yield from device.arguments()
+    yield from spec.words
 
 
 ET.register_namespace("qemu", _QEMU)

@@ -17,7 +17,9 @@ from harness.toolchain.questions import (
     cpu_models,
     cpu_properties,
     machine_types,
+    properties_of_type,
     trial,
+    type_names,
 )
 
 if TYPE_CHECKING:
@@ -163,6 +165,26 @@ def _switched_on(features: Iterable[str]) -> Iterable[str]:
         _, _, value = feature.partition("=")
         if feature.startswith("+") or (not feature.startswith("-") and value in ("on", "yes", "true", "")):
             yield _property(feature)
+
+
+def demand_globals(scenario: Scenario, qemus: Sequence[QemuBinary]) -> None:
+    """Raise :class:`harness.errors.InputError` for a driver or property that a QEMU does not have.
+
+    QEMU itself only warns of a driver that it does not know, and changes nothing.
+    """
+    for number, text in enumerate(scenario.guest.globals):
+        driver, _, rest = text.partition(".")
+        name = rest.partition("=")[0]
+        for qemu in dict.fromkeys(qemus):
+            types = type_names(qemu.path)
+            if driver not in types:
+                what, near = f"no driver {driver!r}", _offer(driver, types)
+            else:
+                known = properties_of_type(qemu.path, driver)
+                if not known or name in known:
+                    continue
+                what, near = f"no property {name!r} of {driver}", _offer(name, known)
+            raise scenario.wrong(f"guest.globals.{number}", f"{_named(qemu)} has {what}; {near}")
 
 
 def _named(qemu: QemuBinary) -> str:

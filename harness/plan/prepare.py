@@ -16,7 +16,7 @@ from harness.errors import InputError
 from harness.events import EventStream
 from harness.faults.injection import Injection, injection_of
 from harness.plan.device_facts import demand_devices
-from harness.plan.machine import demand_board
+from harness.plan.machine import demand_board, demand_globals
 from harness.plan.machines import Binaries, Machines
 from harness.plan.plan import GuestDisk, RunPlan, Tools
 from harness.scenario.load import Override, Scenario, load_scenario
@@ -54,6 +54,7 @@ def prepare(
         board = None
         if machines.local:
             board = demand_board(resolved.scenario, binaries.qemus, resolved.accelerator)
+            demand_globals(resolved.scenario, binaries.qemus)
         devices = resolved.scenario.guest.all_devices
         demand_devices(devices, binaries.qemus, resolved.accelerator, remote=not machines.local)
         archive = toolchain.compile_archive() if scenario.workload.needs_compiler else None

@@ -16,6 +16,7 @@ from harness.migration.statistics import MigrationError
 from harness.plan.plan import RunPlan
 from harness.report.folder import RunFolder
 from harness.run.guest import Guest
+from harness.run.last_words import start_refusal
 
 if TYPE_CHECKING:
     import libvirt
@@ -75,7 +76,10 @@ def ready_guest(
                     lambda event: event.kind == "host-ended", Deadline(NOTICE_SECONDS, "a daemon's end")
                 )
             _demand_hosts(lab)
-            raise MachineryError(str(error)) from error
+            # A migration that had begun is judged; one that had not may have found no QEMU to go to.
+            name = lab.guest_name
+            its_words = start_refusal(scenario, lab.destination, name, str(error), by_libvirt=False)
+            raise its_words or MachineryError(str(error)) from error
 
 
 def _demand_hosts(lab: Pair) -> None:

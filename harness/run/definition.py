@@ -17,6 +17,7 @@ from harness.plan.plan import RunPlan
 from harness.run.channels import QemuFiles
 from harness.run.cmdline import kernel_cmdline
 from harness.scenario.devices import DeviceContext
+from harness.scenario.raw import words_for
 from harness.scenario.script import DEVICE_HOLDS, holds_needed, restarts
 from harness.toolchain import QemuBinary
 
@@ -77,6 +78,8 @@ class Definition:
             vhost=scenario.guest.vhost,
             extra=(*plan.injection.qemu_arguments, *self._tracing(host, files)),
             added=self._added(host),
+            edits=scenario.guest.xml,
+            words=self._words(host),
             ram=host.site.ram,
             unconfined=host.site.unconfined,
             restarts=restarts(scenario.script),
@@ -98,6 +101,11 @@ class Definition:
         """A QEMU of anybody's may keep none; arm off is upstream's migration and nothing else."""
         recorded = qemu.has_free_page_info and qemu.has_record and self.plan.resolved.scenario.arm != "off"
         return host.record_path(files.record) if recorded else None
+
+    def _words(self, host: Host) -> tuple[str, ...]:
+        guest = self.plan.resolved.scenario.guest
+        properties = tuple(word for one in guest.globals for word in ("-global", one))
+        return (*properties, *words_for(guest.qemu_args, host.name))
 
     def _tracing(self, host: Host, files: QemuFiles) -> tuple[str, ...]:
         if not self.plan.resolved.scenario.trace:

@@ -4,24 +4,57 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from harness.errors import GuestLost
+from harness.errors import GuestLost, StartRefused
 from harness.events import Deadline
 from harness.guest.console import Console
 from harness.hosts.interface import Host, Pair
 from harness.hosts.qemu_log import last_words, logged_command
+
+if TYPE_CHECKING:
+    from harness.scenario.load import Scenario
 
 NAME: Final = "guest"
 
 #: After its QEMU has ended: for the last of what it has said to be read.
 _DRAIN_SECONDS: Final = 2.0
 
+#: What a QEMU says of a machine that has too little of something.
+_OF_THE_MACHINE: Final = ("Cannot allocate memory", "No space left on device", "Too many open files")
+
 
 def lost(host: Host, message: str) -> GuestLost:
     """The error for a QEMU of ``host`` that is gone; raises the daemon's, if that is gone too."""
     host.check()
     return GuestLost(message, command=logged_command(host.qemu_log(NAME)))
+
+
+def start_refusal(
+    scenario: Scenario, host: Host, name: str, message: str, *, by_libvirt: bool
+) -> StartRefused | None:
+    """The error for a QEMU that does not start with the words that a scenario has for it.
+
+    ``by_libvirt``: libvirt has started none.  None: there are no such words, or it is not they that
+    are refused; a machine that has no memory left refuses anybody's.
+    """
+    host.check()
+    written = scenario.guest.as_written
+    log = host.qemu_log(name)
+    said = last_words(log)
+    complaints = [line for line in said if " warning: " not in line]
+    short = any(words in line for line in (*complaints, message) for words in _OF_THE_MACHINE)
+    if not written or short or not (by_libvirt or complaints):
+        return None
+    # Of the words that are complained of, those that say most.
+    quoted = [key for key, words in written.items() if any(words in line for line in complaints)]
+    key = max(quoted, key=lambda key: len(written[key]), default=next(iter(written)))
+    where = str(scenario.wrong(key, "with this"))
+    return StartRefused(
+        f"{where} the {host.name} cannot start the guest: {message}",
+        last_lines=[f"{host.name} QEMU: {line}" for line in said],
+        command=logged_command(log),
+    )
 
 
 def explained(error: GuestLost, console: Console, pair: Pair, console_log: Path) -> GuestLost:

@@ -13,12 +13,13 @@ from harness.guest.control import GuestControl
 from harness.guest.domain import domain_xml
 from harness.guest.memory_shape import MemoryShape, dimm_xml
 from harness.guest.ssh import Keys
+from harness.guest.xml_edits import EditError
 from harness.report.folder import RunFolder
 from harness.run.channels import QemuFiles
 from harness.run.definition import Definition
 from harness.run.disk import copy_sparse, make_blank
 from harness.run.initrd import write_initrd
-from harness.run.last_words import lost
+from harness.run.last_words import lost, start_refusal
 
 if TYPE_CHECKING:
     import libvirt
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 def start_guest(definition: Definition, keys: Keys, files: QemuFiles, folder: RunFolder) -> libvirt.virDomain:
     """Start the guest on the source; returns when its QEMU runs.
 
-    Raises :class:`harness.errors.GuestLost` if libvirt cannot start it.
+    Raises :class:`harness.errors.GuestLost` if libvirt cannot start it, and
+    :class:`harness.errors.StartRefused` if that is for what the scenario wrote out.
     """
     import libvirt
 
@@ -42,14 +44,22 @@ def start_guest(definition: Definition, keys: Keys, files: QemuFiles, folder: Ru
     elif disk is not None and disk.path is not None:
         brought["disk"] = disk.path
     pair.bring(brought)
-    xml = domain_xml(definition.spec(pair.source, files))
+    scenario = plan.resolved.scenario
+    try:
+        xml = domain_xml(definition.spec(pair.source, files))
+    except EditError as error:
+        raise scenario.wrong(f"guest.xml.{error.number}", str(error)) from error
     folder.write_text("source.xml", xml)
     connection = pair.source.connect()
     try:
         domain = connection.createXML(xml, 0)
         _deflate(domain, definition)
     except libvirt.libvirtError as error:
-        raise lost(pair.source, f"the source cannot start the guest: {error.get_error_message()}") from error
+        message, code = error.get_error_message(), error.get_error_code()
+        # With this code libvirt tells that a QEMU which it had started has ended.
+        by_libvirt = code != libvirt.VIR_ERR_INTERNAL_ERROR
+        its_words = start_refusal(scenario, pair.source, pair.guest_name, message, by_libvirt=by_libvirt)
+        raise its_words or lost(pair.source, f"the source cannot start the guest: {message}") from error
     return domain
 
 

@@ -8,6 +8,7 @@ docs/scenario.md is checked against them.  :mod:`harness.scenario.load` loads fi
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Literal, TypeAlias
 
 import yaml
@@ -20,6 +21,7 @@ from harness.scenario.command import Commands
 from harness.scenario.devices import AnyDevice, Device
 from harness.scenario.devices.generation_id import GenerationId
 from harness.scenario.mode import NO_SHARED, Exclusion, Mode, refuse_excluded
+from harness.scenario.raw import Globals, QemuWords, XmlEdits
 from harness.scenario.remote import Remote
 from harness.scenario.script import Script, needs_controls, restarts
 from harness.scenario.values import MIB, Rate, Section, Share, Size, Text, as_tuple, kernel_name
@@ -152,6 +154,13 @@ class Guest(Section):
     freepage., ...) is refused."""
     commands: Commands = Commands()
     """Commands that the guest runs around its migrations."""
+    xml: XmlEdits = ()
+    """Edits of the domain's XML, where no other key says it; see docs/machine.md."""
+    qemu_args: QemuWords = ()
+    """Words that are appended to QEMU's command line, on both hosts; in each, @HOST@ stands for the host's
+    name, source or destination. See docs/machine.md."""
+    globals: Globals = ()
+    """Properties of QEMU's devices, driver.property=value each, as its -global has them."""
     boot_timeout_s: Annotated[int, Field(ge=1, le=86400)] = 180
     """Seconds until the guest must have said that it is ready."""
 
@@ -166,6 +175,14 @@ class Guest(Section):
         if self.generation_id == "none":
             return self.devices
         return (GenerationId(at_destination=self.generation_id), *self.devices)
+
+    @property
+    def as_written(self) -> Mapping[str, str]:
+        """The words at which nobody has looked before QEMU or libvirt gets them, by their keys."""
+        given = {"xml": [one.at for one in self.xml], "qemu_args": self.qemu_args, "globals": self.globals}
+        return {
+            f"guest.{key}.{number}": word for key, words in given.items() for number, word in enumerate(words)
+        }
 
     @property
     def kept_by_kernel(self) -> int:

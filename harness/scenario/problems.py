@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from harness.scenario import located
+from harness.scenario.devices import DEVICES
 from harness.scenario.located import LocatedTree, Problem, dotted
 from harness.scenario.model import Scenario
 from harness.scenario.registry import OneOf
@@ -76,7 +77,14 @@ def _unknown_key(path: located.Path, tree: LocatedTree) -> str:
     advice = (
         f"did you mean {dotted(elsewhere[0])!r}? " if elsewhere else did_you_mean(key, known, _KEYS_ALIKE)
     )
-    return f"unknown key; {advice}the keys{here.named if here else ''} here are {', '.join(known)}"
+    out = _way_out(key) if path[:-1] == ("guest",) and not advice else ""
+    return f"unknown key; {advice}the keys{here.named if here else ''} here are {', '.join(known)}{out}"
+
+
+def _way_out(key: str) -> str:
+    """What can be written down all the same, though no key of the guest's says it."""
+    device = f"a device is one of guest.devices: [{{device: {key}}}]; " if key in tuple(DEVICES) else ""
+    return f"; {device}what no key says goes by xml, qemu_args or globals (docs/machine.md)"
 
 
 def _literal(value: object, expected: str) -> str:

@@ -104,6 +104,19 @@ def cpu_properties(qemu: Path, accelerator: str, model: str) -> frozenset[str]:
     return frozenset(known) if isinstance(known, dict) else frozenset()
 
 
+def type_names(qemu: Path) -> frozenset[str]:
+    """The names of everything that QEMU is made of, devices among them (``qom-list-types``)."""
+    (answer,) = _ask_none(qemu, "tcg", [("qom-list-types", {"abstract": True})])
+    return frozenset(str(row.get("name")) for row in _rows(answer))
+
+
+def properties_of_type(qemu: Path, name: str) -> frozenset[str]:
+    """What a thing of this type can be told; nothing if QEMU does not say, as of one that is abstract."""
+    asked = [(command, {"typename": name}) for command in ("device-list-properties", "qom-list-properties")]
+    answers = _ask_none(qemu, "tcg", asked)
+    return frozenset(str(row.get("name")) for answer in answers for row in _rows(answer))
+
+
 def trial(qemu: Path, firmware: Sequence[Path], board: TrialBoard) -> Trial:
     """Have QEMU make a machine, and look at it.  Raises :class:`Refusal` if QEMU does not make it."""
     words = ["-machine", board.machine, "-accel", board.accelerator, "-m", _TRIAL_MEMORY, "-S"]

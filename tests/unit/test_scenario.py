@@ -165,6 +165,9 @@ expect:
 def test_a_key_that_is_like_none_is_answered_without_a_guess(tmp_path: Path) -> None:
     (line,) = errors(tmp_path, "name: a\nguest:\n  iommu: intel\n")
     assert line.startswith("my.yaml:3:3: guest.iommu: unknown key; the keys here are memory, ")
+    assert line.endswith("what no key says goes by xml, qemu_args or globals (docs/machine.md)")
+    (line,) = errors(tmp_path, "name: a\nguest:\n  generation-id: x\n")
+    assert "did you mean 'generation_id'?" in line
 
 
 def test_what_is_found_to_be_wrong_later_has_its_place_too(tmp_path: Path) -> None:

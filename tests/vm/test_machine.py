@@ -84,3 +84,66 @@ def test_what_qemu_does_not_make_is_refused(
     line = 3 + len(keys)
     assert f"freepage: {scenario}:{line}:3: guest." in ending.stderr
     assert not ending.folder.exists()
+
+
+AS_WRITTEN = """\
+name: as-written
+accelerator: tcg
+guest:
+  memory: 256MiB
+  xml:
+  - at: devices
+    add: <rng model="virtio"><backend model="random">/dev/urandom</backend></rng>
+  - at: clock
+    set: {offset: localtime}
+  qemu_args: [-device, pvpanic, -msg, guest-name=on]
+  globals: [virtio-rng-pci.ats=on]
+"""
+
+
+def test_what_no_key_says_is_written_out(freepage: Freepage, folder: Path) -> None:
+    scenario = folder / "as-written.yaml"
+    scenario.write_text(AS_WRITTEN)
+    run = freepage.run(scenario)
+    assert run.verdict == "pass", str(run)
+    for side in ("source", "destination"):
+        words = command_of(run, side)
+        assert '"driver":"virtio-rng-pci"' in words
+        assert "-rtc base=localtime" in words
+        assert "-device pvpanic" in words
+        assert "-global virtio-rng-pci.ats=on" in words
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "words"),
+    [
+        ("qemu_args: [-device, virtio-nothing]", "qemu_args[1]", "'virtio-nothing' is not a valid device"),
+        ("qemu_args: [-chardev, 'null,id=x@HOST@', -nothing]", "qemu_args[2]", "-nothing: invalid option"),
+        ("globals: [virtio-blonn-pci.ats=on]", "globals[0]", "no driver 'virtio-blonn-pci'; the nearest are"),
+        (
+            "globals: [virtio-rng-pci.atts=on]",
+            "globals[0]",
+            "no property 'atts' of virtio-rng-pci; ",
+        ),
+        (
+            "xml: [{at: devices/tmp, remove: true}]",
+            "xml[0]",
+            "has nothing at 'devices/tmp'",
+        ),
+        ("xml: [{at: clock, set: {offset: nowhere}}]", "xml[0]", "unknown clock offset 'nowhere'"),
+    ],
+    ids=lambda value: value.split(":")[0] if ":" in str(value) else "",
+)
+def test_what_is_written_out_and_refused(
+    freepage: Freepage, folder: Path, line: str, key: str, words: str
+) -> None:
+    scenario = folder / "refused.yaml"
+    scenario.write_text(f"name: refused\naccelerator: tcg\nguest:\n  {line}\n")
+    ending = freepage.start(scenario).end()
+    assert ending.exit_code == 2, str(ending)
+    assert f"freepage: {scenario}:4:" in ending.stderr
+    assert f"guest.{key}: " in ending.stderr
+    assert words in ending.stderr
+    if line.startswith("qemu_args"):
+        assert "  | source QEMU: " in ending.stderr
+        assert "command line: " in ending.stderr
