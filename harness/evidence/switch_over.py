@@ -54,7 +54,8 @@ class SwitchOver:
     host_written: HostWritten
     #: Walks the source's memory, which stands still for good; None: not asked for.
     outside: OutsideWalk | None
-    statistics: MigrationStatistics
+    #: None: a guest that went through a file of which nobody counts anything.
+    statistics: MigrationStatistics | None
     counters: Mapping[str, object] | None
     completed_at: float
     #: The source's device's record of its migrations.

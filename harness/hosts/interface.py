@@ -144,6 +144,10 @@ class Pair(Protocol):
         """A file system in memory that both hosts see; None where they are two machines."""
 
     @property
+    def file_room(self) -> Path | None:
+        """A small file system that both hosts see, for a guest that is saved; None: there is none."""
+
+    @property
     def guest_name(self) -> str:
         """The guest's name: on a machine that is not ours, nobody else's."""
 

@@ -62,7 +62,13 @@ class LabHost:
     """One of the two hosts: a libvirt daemon with its own network, memory folder and name."""
 
     def __init__(
-        self, name: str, address: str, program: Program, folders: _Folders, events: EventStream
+        self,
+        name: str,
+        address: str,
+        program: Program,
+        folders: _Folders,
+        events: EventStream,
+        compressor: str | None = None,
     ) -> None:
         self.name = name
         #: IPv4 address on the migration wire.
@@ -75,7 +81,7 @@ class LabHost:
         self._events = events
         self._space = Space(name)
         self._daemon = LibvirtDaemon(
-            program, self._space, folders.own / "libvirt", folders.memory, folders.logs
+            program, self._space, folders.own / "libvirt", folders.memory, folders.logs, compressor
         )
         self._connection: Future[libvirt.virConnect] | None = None
         self._network: Future[Nic] | None = None
@@ -256,6 +262,8 @@ class Lab:
     run) for the daemons' and QEMUs' logs, which then survive whatever happens.
     ``tls``: the hosts have certificates, for encrypted migrations.  ``hugepages``:
     guests may be backed with those that this machine has reserved (root's only).
+    ``room``: there is a further file system, of so many bytes, for a guest that is saved; ``compressor``:
+    the program by which libvirt compresses it.
     """
 
     def __init__(
@@ -267,8 +275,12 @@ class Lab:
         logs: Path | None = None,
         tls: bool = False,
         hugepages: bool = False,
+        room: int | None = None,
+        compressor: str | None = None,
     ) -> None:
+        self._compressor = compressor
         self._events = events
+        self._room = room
         self._tls = tls
         self._hugepages = hugepages
         self._bandwidth = bandwidth
@@ -299,6 +311,11 @@ class Lab:
         return self.runtime_dir / "memory"
 
     @property
+    def file_room(self) -> Path | None:
+        """A file system in memory with little room."""
+        return None if self._room is None else self.runtime_dir / "room"
+
+    @property
     def guest_name(self) -> str:
         """The guest's name; a lab has no guests of anybody else."""
         return "guest"
@@ -318,6 +335,7 @@ class Lab:
             self.runtime_dir.mkdir(mode=0o700)
             stack.callback(self._remove_folder)
             self._mount_memory(stack)
+            self._mount_room(stack)
             self._hosts = tuple(
                 self._make_host(name, address, program, stack)
                 for name, address in zip(netns.NAMES, netns.WIRE, strict=True)
@@ -356,12 +374,20 @@ class Lab:
         kernel.mount("memory", memory, "tmpfs", Mount.NOSUID | Mount.NODEV, f"mode=0700,size={size}{huge}")
         stack.callback(kernel.unmount, memory)
 
+    def _mount_room(self, stack: contextlib.ExitStack) -> None:
+        if self.file_room is None:
+            return
+        self.file_room.mkdir()
+        options = f"mode=0700,size={self._room}"
+        kernel.mount("room", self.file_room, "tmpfs", Mount.NOSUID | Mount.NODEV, options)
+        stack.callback(kernel.unmount, self.file_room)
+
     def _make_host(self, name: str, address: str, program: Program, stack: contextlib.ExitStack) -> LabHost:
         folders = _Folders(self.runtime_dir / name, self.memory_dir / name, self._logs / name)
         for folder in (folders.own, folders.own / "libvirt", folders.memory):
             folder.mkdir(mode=0o700)
         folders.logs.mkdir(parents=True, exist_ok=True)
-        host = LabHost(name, address, program, folders, self._events)
+        host = LabHost(name, address, program, folders, self._events, self._compressor)
         stack.callback(host.end)
         return host
 

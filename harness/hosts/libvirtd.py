@@ -130,9 +130,21 @@ def find_libvirt() -> Program:
 
 
 class LibvirtDaemon:
-    """A libvirt daemon in its host's space.  ``folder`` is the host's own, in memory."""
+    """A libvirt daemon in its host's space.  ``folder`` is the host's own, in memory.
 
-    def __init__(self, program: Program, space: Space, folder: Path, memory: Path, logs: Path) -> None:
+    ``compressor``: the program, by its name, by which it compresses a guest that is saved; None: it does not.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        space: Space,
+        folder: Path,
+        memory: Path,
+        logs: Path,
+        compressor: str | None = None,
+    ) -> None:
+        self._compressor = compressor
         self._program = program
         self._space = space
         self._folder = folder
@@ -174,6 +186,11 @@ class LibvirtDaemon:
             config += f'migrate_tls_x509_cert_dir = "{certificates}"\nmigrate_tls_x509_verify = 1\n'
         if (self._folder / HUGEPAGES).is_dir():
             config += f'hugetlbfs_mount = "{self._folder / HUGEPAGES}"\n'
+        if self._compressor is not None:
+            config += f'save_image_format = "{self._compressor}"\n'
+            found = shutil.which(self._compressor)
+            if found is not None:
+                (self._folder / "empty" / self._compressor).symlink_to(found)
         (etc / "qemu.conf").write_text(config)
         # The QEMU driver alone: the others look at all devices, networks and storage of the machine.
         (self._folder / "drivers" / self._program.driver.name).symlink_to(self._program.driver)
@@ -233,7 +250,7 @@ class LibvirtDaemon:
         told = {} if self._root else _VARIABLES
         return {
             **{variable: str(self._folder / "user" / name) for name, variable in told.items()},
-            # Empty: no probing of QEMUs that are installed, no dmidecode, no numad.
+            # Empty but for a compressor: no probing of QEMUs that are installed, no dmidecode, no numad.
             "PATH": str(self._folder / "empty"),
             "HOME": str(self._folder),
             "LANG": "C.UTF-8",

@@ -51,6 +51,10 @@ class RemotePair:
         self._stream = stream
 
     @property
+    def file_room(self) -> None:
+        """None: a guest goes through no file between two machines."""
+
+    @property
     def memory_dir(self) -> None:
         """None: two machines have no memory in common."""
 

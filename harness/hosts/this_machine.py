@@ -44,14 +44,14 @@ def demand_hugepages(memory: int) -> None:
         )
 
 
-def demand_userfaultfd() -> None:
-    """Raise if QEMU, which the user starts, could not see to faults in a guest's memory (postcopy)."""
+def demand_userfaultfd(key: str = "migration.postcopy") -> None:
+    """Raise if QEMU, which the user starts, could not see to faults in a guest's memory, as ``key`` wants."""
     try:
         os.close(kernel_calls.open_userfaultfd())
     except OSError as error:
         raise InputError(
-            f"migration.postcopy: this user may have no userfaultfd: {error.strerror}",
-            hint="sudo sysctl vm.unprivileged_userfaultfd=1, or be root, or migration.postcopy: false",
+            f"{key}: this user may have no userfaultfd: {error.strerror}",
+            hint="sudo sysctl vm.unprivileged_userfaultfd=1, or be root, or another way",
         ) from error
 
 

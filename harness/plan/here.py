@@ -13,6 +13,7 @@ from harness.hosts.enter import enter
 from harness.hosts.lab import Lab
 from harness.hosts.this_machine import demand_hugepages, demand_userfaultfd, demand_vhost, memory_available
 from harness.plan.machines import Binaries, Machines
+from harness.plan.saving import demand_saving
 from harness.scenario.resolve import demand_accelerator, demand_memory
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class LabMachines(Machines):
             demand_userfaultfd()
         if scenario.guest.vhost:
             demand_vhost()
+        demand_saving(scenario.migration)
 
     def memory_available(self, scenario: Scenario) -> int:  # noqa: ARG002
         """Bytes that this machine can give to guests now."""
@@ -82,5 +84,14 @@ class LabMachines(Machines):
         """The lab.  Its daemons still start when this returns; who needs one waits for it."""
         memory = 2 * scenario.guest.all_memory + MEMORY_SLACK
         tls, hugepages = scenario.migration.tls, scenario.guest.hugepages
-        with Lab(events, memory=memory, logs=logs, tls=tls, hugepages=hugepages) as lab:
+        file = scenario.migration.file
+        with Lab(
+            events,
+            memory=memory,
+            logs=logs,
+            tls=tls,
+            hugepages=hugepages,
+            room=file.room,
+            compressor=file.compression,
+        ) as lab:
             yield lab

@@ -298,6 +298,29 @@ class Time(Part):
     """Of total_ms: the guest stood still for the oracle's digests."""
 
 
+class FileReport(Part):
+    """The file through which the guest went, of the last migration that had one."""
+
+    way: str
+    """migration.to: file, save, savevm or background-snapshot."""
+    path: str
+    """Where it was; it is still there if the scenario says so (migration.file.keep)."""
+    bytes: int | None
+    """Its size; null: it did not become whole."""
+    allocated: int | None
+    """What it takes on its file system: less than its size where it has holes."""
+    write_ms: int | None
+    """Milliseconds from the command that begins it to its end."""
+    restore_ms: int | None
+    """Milliseconds in which the destination has read it; null: it did not take it."""
+    used_memory: bool
+    """Whether the memory into which it was read was not zero."""
+    spoilt: str
+    """What was done to it before, in words; empty: nothing."""
+    written_meanwhile: int | None
+    """Of a background snapshot: pages that the guest had changed by the time that the file was whole."""
+
+
 class GuestReport(Part):
     """The guest's own checks after it was resumed; null: not made."""
 
@@ -383,6 +406,8 @@ class Result(Part):
     """Commands that the guest ran, in order."""
     qmp: list[QmpCommand] = Field(default=[])
     """QMP commands of the script, in order."""
+    file: FileReport | None = None
+    """null: the guest went through no file."""
     moves: list[MoveEnd] = Field(default=[])
     """The run's migrations in order; everything above is of the last one."""
     guest: GuestReport

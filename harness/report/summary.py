@@ -7,7 +7,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from harness.report.result import Devices, Result
+from harness.report.result import Devices, FileReport, Result
 from harness.units import human_size
 
 _STYLE = {"pass": "bold green", "fail": "bold red", "inconclusive": "bold yellow"}
@@ -38,6 +38,8 @@ def _rows(result: Result) -> list[tuple[str, str]]:
     if (words := _witnesses(result)) is not None:
         rows.append(("witnesses", words))
     rows += _costs(result)
+    if result.file is not None:
+        rows.append(("file", _file(result.file)))
     if len(result.moves) > 1:
         ends = (f"{end.ended}, {end.skipped} skipped" if end.verdict else end.ended for end in result.moves)
         rows.append(("moves", "; ".join(ends)))
@@ -109,6 +111,19 @@ def _devices(devices: Devices) -> str:
     explained = len(devices.differences) - wrong
     words = f", {explained} explained" if explained else ""
     return f"{devices.compared}, {devices.bytes} bytes of state: {wrong} fields differ{words}"
+
+
+def _file(file: FileReport) -> str:
+    if file.bytes is None:
+        return f"{file.way}: not written whole"
+    words = f"{file.way}: {human_size(file.bytes)}, {human_size(file.allocated or 0)} allocated, "
+    words += f"written in {file.write_ms} ms"
+    words += ", not restored" if file.restore_ms is None else f", restored in {file.restore_ms} ms"
+    if file.used_memory:
+        words += " over used memory"
+    if file.written_meanwhile is not None:
+        words += f"; the guest wrote {file.written_meanwhile} pages meanwhile"
+    return f"{words}; {file.spoilt}" if file.spoilt else words
 
 
 def _guest(result: Result) -> str:

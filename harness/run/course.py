@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from harness.hosts.interface import Host
     from harness.report.result import MoveEnd
     from harness.run.live_migration import LiveMigration
+    from harness.run.saved.state_file import FileFacts
     from harness.scenario.model import Move
     from harness.verdict.judge import MemoryJudgement
     from harness.verdict.outcome import MigrationOutcome
@@ -58,6 +59,8 @@ class Course:
     commands: CommandLog = field(default_factory=CommandLog)
     #: How each migration ended, by both QEMUs.
     outcomes: list[MigrationOutcome] = field(default_factory=list)
+    #: The last file through which the guest went.
+    file: FileFacts | None = None
 
     def note_unreached(self, turn: Turn, migration: LiveMigration) -> None:
         """What the script has not come to."""

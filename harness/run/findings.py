@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from harness.evidence.guest_checks import Answers
     from harness.report.costs import Cost, Work
     from harness.report.result import MoveEnd
+    from harness.run.saved.state_file import FileFacts
     from harness.verdict.judge import Finding, GuestChecks, MemoryJudgement
     from harness.verdict.outcome import MigrationOutcome
     from harness.verdict.rules.expected_outcome import FreeMemory
@@ -51,6 +52,8 @@ class Findings:
     cost: Cost | None = None
     #: Free blocks by order just before the migration.
     free_blocks: list[int] | None = None
+    #: The last file through which the guest went.
+    file: FileFacts | None = None
 
 
 @dataclass(frozen=True, slots=True)

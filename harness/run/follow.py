@@ -71,10 +71,21 @@ class RunFollower(Follower):
         self._events = events
         self._deadline = deadline
         self._watch = ProgressWatch(patience(stuck_seconds), time.monotonic())
+        self._by_file = self._source_ends = False
+
+    def by_file(self, *, source_ends: bool) -> None:
+        """The guest goes through a file; ``source_ends``: its QEMU is gone when it has been written."""
+        self._by_file, self._source_ends = True, source_ends
 
     def begun(self) -> None:
         """The costs count from here; libvirt starts the destination's QEMU before the migration."""
-        self._charge("source")
+        if not self._by_file:
+            self.arrive()
+
+    def arrive(self) -> None:
+        """The destination's QEMU is there."""
+        if not self._source_ends:
+            self._charge("source")
         if self._sides.destination is None:
             destination = self._sides.connect_destination(self._deadline)
             self._stage.qemus.connected("destination", destination.monitor)
@@ -102,6 +113,8 @@ class RunFollower(Follower):
 
     def stopped(self) -> None:
         """Copy what is no file."""
+        if self._source_ends:
+            return
         # Threads that migrate may have ended by the time that the migration has.
         self.cost.look()
         self.seen.others = self._sides.source.copy(self._others)
@@ -109,13 +122,16 @@ class RunFollower(Follower):
     def completed(self) -> None:
         """The source's last moment: libvirt ends it when this returns."""
         source = self._sides.source.monitor
-        self.cost.look()
         source.expect_end()
         self.seen.completed_at = self._events.now()
+        if self._source_ends:
+            return
+        self.cost.look()
         # The device's record ends, and its counters stand still, when QEMU has cleaned up.
         await_cleanup(source)
         # A QEMU that broke down just now leaves libvirt's numbers, and the device's record.
-        self.seen.devices = self._sides.source.save_devices()
+        if self.seen.devices is NOT_SAVED:
+            self.seen.devices = self._sides.source.save_devices()
         with contextlib.suppress(FreepageError):
             self.seen.numbers = from_query_migrate(source.execute("query-migrate"))
             self.seen.counters = device.read_counters(source, device.find_balloon(source))

@@ -96,6 +96,11 @@ class Guest:
         """The record that the device on ``host`` keeps, in its present QEMU."""
         return self._channels.of(host).record
 
+    def state_file(self, folder: RunFolder) -> Path:
+        """Where a guest that goes by a file is written to: in ``folder``, or where there is little room."""
+        room = self._pair.file_room
+        return folder.file("guest.state") if room is None else room / "guest.state"
+
     def trace_file(self, host: Host) -> Path | None:
         """What the present QEMU on ``host`` traces; None where the scenario asks for none."""
         return self._channels.of(host).trace if self.plan.resolved.scenario.trace else None

@@ -134,6 +134,7 @@ class Journey:
             free_memory=self._free_memory(review),
             commands=course.commands,
             free_blocks=course.meter.free_blocks,
+            file=course.file,
         )
 
     def _check_arrival(self, arrival: Arrival) -> Findings:
@@ -158,6 +159,7 @@ class Journey:
             commands=course.commands,
             cost=switch_over.cost,
             free_blocks=course.meter.free_blocks,
+            file=course.file,
         )
 
     def _ask_free(self) -> int | None:
@@ -205,8 +207,9 @@ class Journey:
                     end = replace(end, hangs=True)
                 step.note(ended=end.ended, reason=end.reason)
             else:
-                numbers = end.statistics
-                step.note(sent=numbers.sent, total_ms=numbers.total_ms, downtime_ms=numbers.downtime_ms)
+                if (numbers := end.statistics) is not None:
+                    step.note(sent=numbers.sent, total_ms=numbers.total_ms, downtime_ms=numbers.downtime_ms)
+        self._note_file(turn, migration)
         self._take_news(turn, migration)
         ended = end.ended if isinstance(end, Abort) else "completed"
         if ended != turn.move.ends:
@@ -241,6 +244,15 @@ class Journey:
             return False
         return True
 
+    def _note_file(self, turn: Turn, migration: LiveMigration) -> None:
+        if migration.file is not None:
+            self._course.file = migration.file
+            found = migration.file_findings
+            self._course.found += [replace(one, text=turn.named(one.text)) for one in found]
+            if migration.file.written_meanwhile == 0:
+                text = "the guest wrote to no page while it was saved"
+                self._course.unexercised.append(turn.named(text))
+
     def _left_stopped(self, turn: Turn) -> bool:
         """Whether the script has left the guest stopped."""
         actions = [action for entry in self._entries(turn.number) for action in entry.do]
@@ -265,6 +277,8 @@ class Journey:
             memory = judge_memory(evidence.case, *facts)
             # The guest that goes on writes to its pages.
             keep_pages(memory.judgement, switch_over, place)
+            if memory.verdict == "fail":
+                migration.keep_file()
         self._course.moves.append(_completed(memory.judgement, evidence))
         return Arrival(turn, migration, switch_over, evidence, memory)
 

@@ -40,9 +40,11 @@ from harness.migration.qmp import Monitor
 from harness.migration.request import MigrationRequest
 from harness.migration.statistics import MigrationStatistics, RamBlock, from_job_stats
 from harness.report.folder import RunFolder
-from harness.run.follow import RunFollower
+from harness.run.follow import LastLook, RunFollower
 from harness.run.guest import Guest
 from harness.run.last_words import NAME
+from harness.run.saved import Crossing, SavedJob, job_for, waits_for_a_stream
+from harness.run.saved.state_file import FileFacts, StateFile
 from harness.run.sides import Endpoint, Sides
 from harness.script.outcome import ScriptNews
 from harness.script.runner import ScriptRunner
@@ -52,6 +54,7 @@ from harness.verdict.outcome import Ending, MigrationOutcome
 if TYPE_CHECKING:
     from harness.scenario.load import Migration
     from harness.scenario.script import Entry
+    from harness.verdict.finding import Finding
 
 #: For what a script has begun when its migration is given up; the guest may be emulated.
 GIVEN_UP_SECONDS: Final = 60.0
@@ -91,6 +94,8 @@ class LiveMigration:
         self._stage = RunStage(guest.plan.resolved, guest.control, guest.load, self._target, events)
         self._script = ScriptRunner(script, self._stage, events, self._inbox.put, on_moment)
         self._running: tuple[RunFollower, Job] | None = None
+        self._file: StateFile | None = None
+        self._keeps_file = False
         #: Events from here on are of this migration.
         self._since = len(events.history()) - 1
 
@@ -136,9 +141,11 @@ class LiveMigration:
         )
         if outside is not None and not self._guest.held:
             self._look_first(domain, holds)
-        job = self._start(domain, how, modes, follower)
+        job = self._start(domain, how, modes, follower, deadline, images)
         self._running = follower, job
         there = follower.follow(job, deadline)
+        if isinstance(job, SavedJob):
+            images = {name: job.image(name, image) for name, image in images.items()}
         written = self._host_written(generation, outside)
         return self._switch_over(there, images, holds, outside, written, follower)
 
@@ -148,13 +155,17 @@ class LiveMigration:
         how: Migration,
         modes: Modes,
         follower: RunFollower,
+        deadline: Deadline,
+        images: Mapping[str, Image],
     ) -> Job:
-        """Begin: by libvirt, or past it."""
+        """Begin: by libvirt, past it, or by a file."""
         spec = self._guest.spec(self._target)
-        if modes.direct:
+        if waits_for_a_stream(how.to) if how.to != "host" else modes.direct:
             spec = replace(spec, extra=(*spec.extra, *ARGUMENTS))
         xml = destination_xml(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE), spec)
         self._folder.write_text("destination.xml", xml)
+        if how.to != "host":
+            return self._start_saved(domain, xml, how, modes, follower, deadline, images)
         if modes.direct:
             return self._start_direct(domain, xml, modes, follower)
         own_disk = spec.disk is not None and not spec.disk.readonly
@@ -162,6 +173,36 @@ class LiveMigration:
         gate = self._stack.enter_context(ConfirmGate(self._guest.gate_socket(self._origin)))
         own, there = self._origin.open(through=gate.attach), self._target.connect()
         return MigrationJob.start(domain, own, there, request, self._inbox, gate)
+
+    def _start_saved(
+        self,
+        domain: libvirt.virDomain,
+        xml: str,
+        how: Migration,
+        modes: Modes,
+        follower: RunFollower,
+        deadline: Deadline,
+        images: Mapping[str, Image],
+    ) -> SavedJob:
+        self._file = StateFile(how.to, self._guest.state_file(self._folder), how.file, self._events)
+        self._keeps_file = how.file.keep
+        self._stack.callback(self._remove_file)
+
+        def arrive() -> Endpoint:
+            follower.arrive()
+            assert self._sides.destination is not None
+            return self._sides.destination
+
+        hosts = self._origin, self._target
+        crossing = Crossing(
+            domain, *hosts, self._sides, how, modes, xml, self._file, self._events, deadline,
+            self._inbox.put, arrive, images, follower.seen,
+        )  # fmt: skip
+        job = job_for(how.to, crossing)
+        follower.by_file(source_ends=job.source_ends)
+        self._running = follower, job
+        job.begin()
+        return job
 
     def _start_direct(
         self, domain: libvirt.virDomain, xml: str, modes: Modes, follower: RunFollower
@@ -219,7 +260,8 @@ class LiveMigration:
         )
         unasked = frozenset(self.gone)
         cancelled = self._stage.outcome.cancelled
-        return MigrationOutcome(ending, source, destination, cancelled, stands_still, unasked)
+        by_file = self._file is not None
+        return MigrationOutcome(ending, source, destination, cancelled, stands_still, unasked, by_file)
 
     def killed_from_outside(self, *sides: str) -> bool:
         """Whether the QEMU of one of these sides was killed (SIGKILL), by nobody of ours.
@@ -259,13 +301,32 @@ class LiveMigration:
         return last_words(self._sides.host(side).qemu_log(NAME), lines=MOST_WORDS)
 
     @property
+    def file(self) -> FileFacts | None:
+        """The file through which the guest went; None: it went by none."""
+        return self._file.facts if self._file is not None else None
+
+    def keep_file(self) -> None:
+        """Leave the file where it is: it is evidence."""
+        self._keeps_file = True
+
+    def _remove_file(self) -> None:
+        if self._file is not None and not self._keeps_file:
+            self._file.remove()
+
+    @property
     def begun(self) -> bool:
         """Whether QEMU has begun to migrate: what goes wrong before is not the migration's."""
-        return self._sides.destination is not None
+        return self._sides.destination is not None or self._file is not None
 
     def news(self) -> ScriptNews:
         """What the script has found and brought since this was called last."""
         return self._stage.outcome.news()
+
+    @property
+    def file_findings(self) -> Sequence[Finding]:
+        """What is wrong with how the guest came out of its file."""
+        job = self._running[1] if self._running is not None else None
+        return job.findings if isinstance(job, SavedJob) else []
 
     @property
     def last_message(self) -> int | None:
@@ -285,7 +346,9 @@ class LiveMigration:
         self, source: Monitor, images: Mapping[str, Image], ramblocks: Sequence[RamBlock]
     ) -> OutsideWalk | None:
         """The second witness, unless the scenario does without."""
-        if not self._guest.plan.resolved.scenario.walk:
+        scenario = self._guest.plan.resolved.scenario
+        # A guest that writes on is walked at no moment that anything else is compared at.
+        if not scenario.walk or scenario.migration.to == "background-snapshot":
             return None
         names = [block.name for block in ramblocks]
         return self._stack.enter_context(OutsideWalk.begin(images, query_map(source, names)))
@@ -336,7 +399,7 @@ class LiveMigration:
             holds=holds,
             host_written=written,
             outside=outside,
-            statistics=seen.numbers or _from_libvirt(domain),
+            statistics=self._statistics(domain, seen),
             counters=seen.counters,
             completed_at=seen.completed_at if seen.completed_at is not None else self._events.now(),
             cost=follower.cost.cost(),
@@ -345,6 +408,12 @@ class LiveMigration:
             record=record,
             traces=self._traces(),
         )
+
+    def _statistics(self, domain: libvirt.virDomain, seen: LastLook) -> MigrationStatistics | None:
+        job = self._running[1] if self._running is not None else None
+        if isinstance(job, SavedJob):
+            return seen.numbers if job.counted else None
+        return seen.numbers or _from_libvirt(domain)
 
     def _arrived_devices(self, destination: Endpoint) -> SavedState:
         # kvmclock_pre_save() takes KVM's clock for the guest's unless the guest was paused on this very

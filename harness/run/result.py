@@ -6,6 +6,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from harness.accel import chain, full_name
@@ -45,6 +46,7 @@ def build_result(
     """Complete the verdict, and put everything down.  ``hosts``: what remote ones tell of themselves."""
     from harness.report.result import (
         Devices,
+        FileReport,
         FoundRule,
         NotCompared,
         Pages,
@@ -60,7 +62,8 @@ def build_result(
     scenario, numbers, evidence = plan.resolved.scenario, found.statistics, found.evidence
     facts: list[object] = [CourseOfRun(found.found, found.unexercised), *found.guest.facts]
     account = None
-    if evidence is not None and numbers is not None:
+    # What a page costs in a file with a place for each is not what it costs in a stream.
+    if evidence is not None and numbers is not None and not scenario.migration.mapped_ram:
         account = account_of(
             evidence.case,
             evidence.record,
@@ -114,6 +117,7 @@ def build_result(
         rounds=numbers.rounds if numbers is not None else None,
         commands=_commands(found.commands),
         qmp=_answers(found.commands),
+        file=FileReport(**asdict(found.file)) if found.file is not None else None,
         moves=list(found.moves),
         guest=_guest_report(found),
         cost=found.cost,

@@ -21,6 +21,7 @@ from harness.hosts.this_machine import command_start
 from harness.plan.kinds import kind_of
 from harness.plan.plan import RunPlan, Tools
 from harness.plan.prepare import load_with_tools, prepare
+from harness.plan.saving import demand_direct_io
 from harness.report.folder import RunFolder, demand_new
 from harness.scenario.load import Override
 from harness.terminal import TerminalProgress, print_error
@@ -69,6 +70,8 @@ def _on_hosts(
     scenario, tools = load_with_tools(name, changes, tools)
     # Said before minutes of building, not after.
     demand_new(out)
+    if scenario.migration.direct_io:
+        demand_direct_io(out if out is not None else Path.cwd())
     kind = kind_of(scenario)
     if networked is not None:
         kind.demand_network(networked)

@@ -23,6 +23,7 @@ from harness.scenario.devices.generation_id import GenerationId
 from harness.scenario.mode import NO_SHARED, Exclusion, Mode, refuse_excluded
 from harness.scenario.raw import Globals, QemuWords, XmlEdits
 from harness.scenario.remote import Remote
+from harness.scenario.saved_file import SavedFile, Way, demand_way
 from harness.scenario.script import Script, needs_controls, restarts
 from harness.scenario.values import MIB, Rate, Section, Share, Size, Text, as_tuple, kernel_name
 from harness.scenario.workloads.at_rest import Idle
@@ -193,6 +194,18 @@ class Guest(Section):
 class Migration(Section):
     """How the guest is moved."""
 
+    to: Way = "host"
+    """Where it goes. host: to the other host at once. By way of a file, which the other host restores:
+    file: QEMU migrates to it while the guest runs. save: libvirt stops and saves the guest (virsh save).
+    savevm: a snapshot in a qcow2 image, of a guest that stands still (QEMU's snapshot-save).
+    background-snapshot: QEMU saves the guest as it is at one moment while it writes on; what it does after
+    that is lost. See docs/files.md."""
+    mapped_ram: Annotated[bool, Mode("mapped-ram")] = False
+    """to: file: each page has its own place in the file; a page of zeros is left out."""
+    direct_io: Annotated[bool, Mode(qemu_parameter="direct-io")] = False
+    """to: file, with mapped_ram and multifd: past the kernel's page cache."""
+    file: SavedFile = SavedFile()
+    """The file through which it goes, and what is done to it on its way."""
     bandwidth: Rate | None = None
     """Limit of the migration's own making; null: as fast as it goes."""
     downtime_limit_ms: Annotated[int, Field(ge=1, le=2_000_000)] = 300
@@ -357,6 +370,11 @@ class Scenario(Section):
     @model_validator(mode="after")
     def _modes_go_together(self) -> Scenario:
         refuse_excluded(self, "migration")
+        return self
+
+    @model_validator(mode="after")
+    def _goes_that_way(self) -> Scenario:
+        demand_way(self, self.migration)
         return self
 
     @model_validator(mode="after")

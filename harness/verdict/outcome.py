@@ -85,7 +85,8 @@ class MigrationOutcome:
 
     ``ending`` is what libvirt and the run took it for.  ``cancelled``: somebody
     asked QEMU to give it up.  ``stands_still``: the scenario left the guest stopped.
-    ``unasked``: sides whose QEMU ended, though nobody had asked it to.
+    ``unasked``: sides whose QEMU ended, though nobody had asked it to.  ``by_file``: the guest went
+    through a file, so that for the source it was over when that was written.
     """
 
     ending: Ending
@@ -94,6 +95,7 @@ class MigrationOutcome:
     cancelled: bool = False
     stands_still: bool = False
     unasked: frozenset[str] = frozenset()
+    by_file: bool = False
 
     @property
     def sides(self) -> tuple[QemuAccount, QemuAccount]:
@@ -138,7 +140,7 @@ def _both_run(outcome: MigrationOutcome) -> Iterator[Finding]:
     if seconds > _INSTANT:
         for_how_long = "and still do" if seconds == float("inf") else f"for {1000 * seconds:.1f} ms"
         yield Finding("two-run", KIND, f"both QEMUs ran the guest at once, {for_how_long}")
-    elif after_completion(outcome.source) > _INSTANT:
+    elif not outcome.by_file and after_completion(outcome.source) > _INSTANT:
         # The destination, which has the whole guest, may only not have begun yet.
         yield Finding(
             "two-run", KIND, "the source's QEMU went on with a guest that had moved, by its own word"
@@ -183,7 +185,7 @@ def _disagreements(outcome: MigrationOutcome) -> Iterator[Finding]:
     if destination == "completed" and source != "completed":
         text = f"the destination's QEMU says 'completed', the source's {source!r}"
         yield Finding("status-disagrees", KIND, text)
-    elif source == "completed":
+    elif source == "completed" and not outcome.by_file:
         text = f"the migration ended {outcome.ending}, but the source's QEMU says 'completed'"
         yield Finding("status-disagrees", KIND, text)
     elif outcome.cancelled and source not in ("cancelled", None):

@@ -99,7 +99,8 @@ def test_what_a_row_excludes_is_refused() -> None:
 
 def test_the_rows_have_names_that_libvirt_has() -> None:
     rows = modes_of(Migration)
-    assert set(rows) == {"multifd", "zero_pages", "xbzrle", "auto_converge", "tls", "postcopy"}
+    own = {"multifd", "zero_pages", "xbzrle", "auto_converge", "tls", "postcopy", "mapped_ram", "direct_io"}
+    assert set(rows) == own
     for row in rows.values():
         assert row.flag is None or hasattr(libvirt, f"VIR_MIGRATE_{row.flag}")
         assert row.parameter is None or hasattr(libvirt, f"VIR_MIGRATE_PARAM_{row.parameter}")

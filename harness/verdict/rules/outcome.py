@@ -18,6 +18,7 @@ announce(
         "qemu-ended": "a QEMU ended during a migration, and nobody had asked it to",
         "destination-refused": "the destination's QEMU did not take a part of the stream",
         "status-disagrees": "the two QEMUs, or QEMU and libvirt, say different things of the migration's end",
+        "file-accepted": "a QEMU restored a guest from a file that was cut off, or is another's",
         "stuck": "for `migration.stuck_s` nothing of the migration moved, or QEMU did not answer",
     },
 )

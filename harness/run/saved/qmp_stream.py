@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""QEMU's migration stream to a file, and from it: what both QEMUs are told over QMP.
+
+The modes of a scenario are QEMU's capabilities and parameters, which both sides have to agree on
+before the destination is told of the file (``migrate-incoming``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from harness.errors import DeadlineExceeded, MachineryError
+from harness.migration.modes import NO_LIMIT, Modes
+from harness.migration.qmp import CLOSED, CommandError, Monitor, QemuGone, QmpEvent
+
+if TYPE_CHECKING:
+    from harness.events import Deadline
+    from harness.scenario.load import Migration
+
+#: What every stream to a file has on: status events, and a stop before the device state is written.
+TO_FILE: Final = ("events", "pause-before-switchover")
+#: A background snapshot stops the guest by itself, at its beginning.
+IN_BACKGROUND: Final = ("events", "background-snapshot")
+
+_ENDED: Final = frozenset({"completed", "failed"})
+
+
+def capabilities_of(modes: Modes, always: Iterable[str]) -> tuple[str, ...]:
+    """QEMU's capabilities for a migration's modes, with those of every such stream."""
+    named = (setting.mode.capability for setting in modes.settings)
+    return (*always, *(name for name in named if name is not None))
+
+
+def parameters_of(modes: Modes, how: Migration) -> dict[str, object]:
+    """QEMU's parameters for them."""
+    parameters = modes.qemu_parameters()
+    if how.multifd:
+        parameters["multifd-channels"] = how.multifd
+    # Nobody else tells it; QEMU's own default is 128 MiB/s.
+    return {**parameters, "max-bandwidth": how.bandwidth or NO_LIMIT}
+
+
+def switch_on(monitor: Monitor, capabilities: Iterable[str], parameters: Mapping[str, object]) -> None:
+    """Tell one QEMU.  Raises :class:`CommandError` with QEMU's own words for what it does not take."""
+    on = [{"capability": name, "state": True} for name in capabilities]
+    monitor.execute("migrate-set-capabilities", {"capabilities": on})
+    if parameters:
+        monitor.execute("migrate-set-parameters", parameters)
+
+
+def load(monitor: Monitor, path: Path, deadline: Deadline) -> None:
+    """Have a QEMU that waits read a file; returns when it has all of it.
+
+    Raises :class:`MachineryError` with QEMU's reason if it does not take it, and :class:`QemuGone` if it
+    ends over it.
+    """
+    heard: queue.SimpleQueue[QmpEvent] = queue.SimpleQueue()
+    monitor.listen(heard.put)
+    uri = {"uri": f"file:{path}"}
+    try:
+        # So that it lives to say why.
+        monitor.execute("migrate-incoming", {**uri, "exit-on-error": False})
+    except CommandError as error:
+        # Older than 9.1.
+        if "exit-on-error" not in error.message:
+            raise
+        monitor.execute("migrate-incoming", uri)
+    status = ""
+    while status not in _ENDED:
+        status = _next_status(monitor, heard, deadline)
+    if status == "failed":
+        raise MachineryError(f"QEMU: {_reason(monitor)}")
+
+
+def _next_status(monitor: Monitor, heard: queue.SimpleQueue[QmpEvent], deadline: Deadline) -> str:
+    while True:
+        try:
+            event = heard.get(timeout=deadline.timeout())
+        except queue.Empty:
+            deadline.check()
+            continue
+        if event.name == CLOSED:
+            raise QemuGone(monitor.side, "what has become of the file")
+        if event.name == "MIGRATION":
+            return str(event.data.get("status"))
+
+
+def _reason(monitor: Monitor) -> str:
+    with contextlib.suppress(CommandError, DeadlineExceeded):
+        answer = monitor.execute("query-migrate")
+        if isinstance(answer, Mapping) and answer.get("error-desc"):
+            return str(answer["error-desc"])
+    return "it gives no reason"

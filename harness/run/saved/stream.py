@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""QEMU migrates to a file itself: while the guest runs, or as it was at one moment (background snapshot)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from harness.errors import MachineryError
+from harness.memory.compare import compare
+from harness.migration.qmp import CommandError
+from harness.run.saved.frozen import frozen
+from harness.run.saved.job import SavedJob
+from harness.run.saved.qmp_stream import (
+    IN_BACKGROUND,
+    TO_FILE,
+    capabilities_of,
+    load,
+    parameters_of,
+    switch_on,
+)
+from harness.run.saved.used_memory import fill
+
+if TYPE_CHECKING:
+    import libvirt
+
+    from harness.memory.access import Image
+    from harness.run.saved.job import Crossing
+
+_PAGES: Final = ("normal", "duplicate")
+
+
+class StreamToFile(SavedJob):
+    """``migrate`` to a ``file:``, and ``migrate-incoming`` from it in a QEMU that has waited."""
+
+    incoming: ClassVar[bool] = True
+    #: What is switched on whatever the scenario says.
+    always: ClassVar[tuple[str, ...]] = TO_FILE
+
+    def begin(self) -> None:
+        """Start the destination's QEMU, and have the source's write."""
+        crossing = self._with
+        self.start_destination()
+        self._destination = crossing.arrive()
+        try:
+            capabilities = capabilities_of(crossing.modes, self.always)
+            parameters = parameters_of(crossing.modes, crossing.how)
+            switch_on(crossing.source, capabilities, parameters)
+            # The moment of a snapshot is the source's own matter.
+            there = [name for name in capabilities if name != "background-snapshot"]
+            switch_on(self._destination.monitor, there, parameters)
+            self.before()
+            crossing.file.begun()
+            crossing.source.execute("migrate", {"uri": f"file:{crossing.file.path}"})
+        except CommandError as error:
+            self.stay_if_stopped()
+            self.give_up(error.message)
+
+    def before(self) -> None:
+        """What is done before QEMU is told to begin."""
+
+    def stay_if_stopped(self) -> None:
+        """A guest that was stopped for the sake of the file goes on."""
+
+    def on_way(self, status: str) -> None:
+        """The device state may be written."""
+        if status == "pre-switchover":
+            self._with.source.execute("migrate-continue", {"state": "pre-switchover"})
+
+    def restore(self) -> libvirt.virDomain:
+        """Have the QEMU that waits read the file."""
+        crossing, destination = self._with, self._destination
+        if crossing.file.how.used_memory:
+            blocks = destination.ramblocks()
+            fill(destination.monitor.pid, [block for block in blocks if block.name in crossing.images])
+            crossing.file.memory_was_used()
+        load(destination.monitor, crossing.file.to_restore(), crossing.deadline)
+        assert self._there is not None
+        return self._there
+
+
+class BackgroundSnapshot(StreamToFile):
+    """The guest as it is at one moment, while it writes on.
+
+    It stands still when QEMU begins, so that its memory and devices can be put down as they are at that
+    moment, and goes on once QEMU has protected all of its pages: that is when the first has been written.
+    """
+
+    always: ClassVar[tuple[str, ...]] = IN_BACKGROUND
+
+    def __init__(self, crossing: Crossing) -> None:
+        super().__init__(crossing)
+        self._held: dict[str, Image] = {}
+        self._went_on = False
+
+    def image(self, name: str, image: Image) -> Image:
+        """What it held at the moment of the snapshot."""
+        return self._held.get(name, image)
+
+    def before(self) -> None:
+        """Stop the guest, and put down what it is like."""
+        crossing = self._with
+        source = crossing.sides.source
+        source.monitor.execute("stop")
+        for name, image in crossing.images.items():
+            self._held[name] = frozen(image)
+            source.closing.callback(self._held[name].close)
+        others = [block for block in source.ramblocks() if block.name not in crossing.images]
+        crossing.seen.others = source.copy(others)
+        self.keep_devices(source.save_devices())
+
+    def stay_if_stopped(self) -> None:
+        """The guest, which was stopped for the snapshot, goes on."""
+        if not self._went_on:
+            self._went_on = True
+            self._with.source.execute("cont")
+
+    def give_up(self, reason: str) -> None:
+        """The guest goes on, whatever became of its snapshot."""
+        if not self._over:
+            self.stay_if_stopped()
+        super().give_up(reason)
+
+    def on_way(self, status: str) -> None:
+        """Let the guest write on, as soon as its pages are protected."""
+        if status == "active" and self._pages_written():
+            self.stay_if_stopped()
+
+    def _pages_written(self) -> bool:
+        """Wait for the first page: QEMU writes none before it has protected all."""
+        while True:
+            answer = self._with.source.execute("query-migrate")
+            if not isinstance(answer, Mapping) or answer.get("status") in ("failed", "cancelled"):
+                return False
+            ram = answer.get("ram")
+            pages = [ram.get(name, 0) for name in _PAGES] if isinstance(ram, Mapping) else []
+            if answer.get("status") == "completed" or sum(pages):
+                return True
+            self._with.deadline.check()
+
+    def written(self) -> None:
+        """Stop the guest, which is further than its snapshot by now; how far is counted."""
+        self._with.source.execute("stop")
+        pages = 0
+        for name, held in self._held.items():
+            pages += int(compare(held, self._with.images[name]).differing.size)
+        self._with.file.pages_written_meanwhile(pages)
+        if not self._went_on:
+            raise MachineryError("the snapshot was written before the guest could go on")
