@@ -58,6 +58,8 @@ class Site:
 
     ram: Literal["file", "memfd"] = "file"
     unconfined: tuple[str, ...] = ()
+    #: Certificates and keys for encrypted migrations, where QEMU there finds them; None: there are none.
+    credentials: Path | None = None
 
 
 class Host(Protocol):

@@ -78,6 +78,8 @@ class LabHost:
         #: A private folder for sockets and the like, gone with the lab.
         self.runtime_dir = folders.own
         self.log_dir = folders.logs
+        #: Certificates and keys for encrypted migrations; None: the run has none.
+        self.credentials: Path | None = None
         self._events = events
         self._space = Space(name)
         self._daemon = LibvirtDaemon(
@@ -108,7 +110,7 @@ class LabHost:
     @property
     def site(self) -> Site:
         """A domain's RAM is a file of the lab's own file system in memory."""
-        return Site()
+        return Site(credentials=self.credentials)
 
     def arrive(self, name: str) -> Ends:
         """Sockets for a QEMU; both sides of them are on this machine."""
@@ -342,6 +344,8 @@ class Lab:
             )
             if self._tls:
                 folders = [host.runtime_dir / "libvirt" / CERTIFICATES for host in self._hosts]
+                for host, folder in zip(self._hosts, folders, strict=True):
+                    host.credentials = folder
                 write_certificates(folders, [host.address for host in self._hosts])
             for host in self._hosts:
                 if self._hugepages:

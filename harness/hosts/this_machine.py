@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import socket
 import time
 from pathlib import Path
 from typing import Final
@@ -14,6 +16,11 @@ from harness.hosts import netns
 
 _MEMINFO: Final = Path("/proc/meminfo")
 
+
+#: A socket option of Linux's, which Python has no name for (include/uapi/asm-generic/socket.h).
+_SO_ZEROCOPY: Final = 60
+#: What a channel of QEMU's sends at a time (MULTIFD_PACKET_SIZE in its migration/multifd.c), in bytes.
+_MULTIFD_PACKET: Final = 512 << 10
 
 #: What a NIC that the kernel serves takes, and the modules that make them.
 _VHOST: Final = {netns.TUN: "tun", Path("/dev/vhost-net"): "vhost_net"}
@@ -65,6 +72,27 @@ def demand_vhost() -> None:
                 f"guest.vhost: {path} cannot be opened: {error.strerror}",
                 hint=f"sudo modprobe {module}, and be somebody who may open it; or use --nested",
             ) from error
+
+
+def demand_zero_copy(channels: int) -> None:
+    """Raise if this machine's kernel sends nothing without a copy, or lets QEMU pin too little memory for it.
+
+    What is sent without a copy is pinned until it has left (mm_account_pinned_pages() in Linux's
+    net/core/skbuff.c), against the limit of the user's; each of the ``channels`` sends a packet at a time.
+    """
+    key = "migration.capabilities.zero-copy-send"
+    with socket.socket() as probe:
+        try:
+            probe.setsockopt(socket.SOL_SOCKET, _SO_ZEROCOPY, 1)
+        except OSError as error:
+            raise InputError(f"{key}: this kernel sends nothing without a copy: {error.strerror}") from error
+    _, most = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    needed = channels * _MULTIFD_PACKET
+    if most != resource.RLIM_INFINITY and most < needed:
+        raise InputError(
+            f"{key}: {needed >> 10} KiB of memory have to be locked; this user may lock {most >> 10}",
+            hint="raise the limit (ulimit -l, or memlock in /etc/security/limits.conf)",
+        )
 
 
 def command_start() -> float:

@@ -5,7 +5,7 @@ libvirt refuses some of QEMU's modes where the destination is to stand still in
 the end (postcopy), and knows nothing of others.  The destination's domain is
 started paused, waiting for a migration; everything else is QMP::
 
-    job = DirectJob(origin_domain, target, capabilities, inbox.put)
+    job = DirectJob(origin_domain, target, settings, inbox.put)
     job.begin(xml)                       # the destination's QEMU is there
     job.migrate(source, destination, address)
     job.event(event)                     # each of the source's MIGRATION events
@@ -14,7 +14,7 @@ started paused, waiting for a migration; everything else is QMP::
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 import libvirt
@@ -22,13 +22,11 @@ import libvirt
 from harness.errors import FreepageError, MachineryError
 from harness.migration.inbox import Inbox, JobEnd
 from harness.migration.qmp import CommandError, Monitor
+from harness.migration.settle import QemuSettings
 
 if TYPE_CHECKING:
     from harness.hosts.interface import Host
     from harness.migration.qmp import QmpEvent
-
-#: What every such migration has on: status events, and a stop before the device state leaves.
-ALWAYS: Final = ("events", "return-path", "pause-before-switchover")
 
 #: For the destination's command line.
 ARGUMENTS: Final = ("-incoming", "defer")
@@ -41,12 +39,12 @@ class DirectJob:
         self,
         domain: libvirt.virDomain,
         target: Host,
-        capabilities: Sequence[str],
+        settings: QemuSettings,
         put: Callable[[JobEnd], None],
     ) -> None:
         self._domain = domain
         self._target = target
-        self._capabilities = (*ALWAYS, *capabilities)
+        self._settings = settings
         self._put = put
         self._there: libvirt.virDomain | None = None
         self._source: Monitor | None = None
@@ -64,10 +62,9 @@ class DirectJob:
     def migrate(self, source: Monitor, destination: Monitor, address: str) -> None:
         """Begin.  A mode that QEMU refuses ends the migration with QEMU's own words."""
         self._source = source
-        on = [{"capability": name, "state": True} for name in self._capabilities]
         try:
             for side in (destination, source):
-                side.execute("migrate-set-capabilities", {"capabilities": on})
+                self._settings.apply(side)
             destination.execute("migrate-incoming", {"uri": f"tcp:{address}:0"})
             source.execute("migrate", {"uri": f"tcp:{address}:{_port(destination)}"})
         except CommandError as error:
@@ -110,7 +107,10 @@ class DirectJob:
         if self._there is not None:
             with contextlib.suppress(libvirt.libvirtError):
                 self._there.destroy()
-        self._put(JobEnd(None, libvirt.libvirtError(reason)))
+        error = libvirt.libvirtError(reason)
+        # What libvirt failed at last has nothing to do with it.
+        error.err = None
+        self._put(JobEnd(None, error))
 
 
 def _port(destination: Monitor) -> str:

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Final
 from harness import accel
 from harness.hosts.enter import enter
 from harness.hosts.lab import Lab
-from harness.hosts.this_machine import demand_hugepages, demand_userfaultfd, demand_vhost, memory_available
+from harness.hosts.this_machine import (
+    demand_hugepages,
+    demand_userfaultfd,
+    demand_vhost,
+    demand_zero_copy,
+    memory_available,
+)
 from harness.plan.machines import Binaries, Machines
 from harness.plan.saving import demand_saving
 from harness.scenario.resolve import demand_accelerator, demand_memory
@@ -49,11 +55,15 @@ class LabMachines(Machines):
         demand_accelerator(scenario, scenario.accelerator)
         if scenario.guest.hugepages:
             demand_hugepages(scenario.guest.all_memory)
-        if scenario.migration.postcopy:
+        if any(how.switches_on("postcopy-ram") for how in scenario.migrations):
             demand_userfaultfd()
+        for how in scenario.migrations:
+            if how.switches_on("zero-copy-send"):
+                demand_zero_copy(how.multifd or 2)
         if scenario.guest.vhost:
             demand_vhost()
-        demand_saving(scenario.migration)
+        for how in scenario.migrations:
+            demand_saving(how)
 
     def memory_available(self, scenario: Scenario) -> int:  # noqa: ARG002
         """Bytes that this machine can give to guests now."""
@@ -83,7 +93,7 @@ class LabMachines(Machines):
     ) -> Iterator[Pair]:
         """The lab.  Its daemons still start when this returns; who needs one waits for it."""
         memory = 2 * scenario.guest.all_memory + MEMORY_SLACK
-        tls, hugepages = scenario.migration.tls, scenario.guest.hugepages
+        tls, hugepages = any(how.tls for how in scenario.migrations), scenario.guest.hugepages
         file = scenario.migration.file
         with Lab(
             events,

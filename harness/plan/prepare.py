@@ -18,6 +18,7 @@ from harness.faults.injection import Injection, injection_of
 from harness.plan.device_facts import demand_devices
 from harness.plan.machine import demand_board, demand_globals
 from harness.plan.machines import Binaries, Machines
+from harness.plan.mode_facts import demand_modes
 from harness.plan.plan import GuestDisk, RunPlan, Tools
 from harness.scenario.load import Override, Scenario, load_scenario
 from harness.toolchain import GuestImage, Kernel, QemuBinary, Toolchain
@@ -57,6 +58,8 @@ def prepare(
             demand_globals(resolved.scenario, binaries.qemus)
         devices = resolved.scenario.guest.all_devices
         demand_devices(devices, binaries.qemus, resolved.accelerator, remote=not machines.local)
+        if machines.local:
+            demand_modes(resolved, binaries.qemus)
         archive = toolchain.compile_archive() if scenario.workload.needs_compiler else None
         if scenario.workload.reads_disk and disk is None:
             disk = GuestDisk(toolchain.formula_disk(resolved.noise_bytes), private=False)

@@ -141,7 +141,7 @@ class RemoteMachines(Machines):
 
 def _demand_possible(scenario: Scenario) -> None:
     """Raise for what only a lab has; before anybody is connected to."""
-    if scenario.migration.tls:
+    if any(how.tls for how in scenario.migrations):
         raise InputError(
             "migration.tls: the certificates of a run are made for its lab",
             hint="between remote machines the migration goes through ssh anyway",

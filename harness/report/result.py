@@ -23,6 +23,7 @@ from harness.memory.walk import FreeWalk, PageStanding, WalkError
 from harness.report.commands import GuestCommand, QmpCommand
 from harness.report.costs import Cost, Walk, Work
 from harness.report.machine import MachineReport
+from harness.report.modes import SideModes
 from harness.report.part import Part
 from harness.report.remote import RemoteReport
 from harness.scenario.model import Arm, VerdictWord
@@ -351,6 +352,9 @@ class MoveEnd(Part):
     """Pages left behind."""
     requests: int = 0
     """Requests that left for the guest."""
+    modes: Mapping[str, SideModes] = Field(default={})
+    """What was really on, by side (source, destination): each QEMU's own word while the migration was under
+    way. A side that was never asked is not there."""
 
 
 class Result(Part):

@@ -37,6 +37,11 @@ class Turn:
         """Whether no other comes after it."""
         return self.number == self.of
 
+    @property
+    def paused(self) -> bool:
+        """Whether the guest stands still through it."""
+        return self.move.guest == "paused"
+
     def named(self, text: str) -> str:
         """With the move's number in front, where there are several."""
         return text if self.of == 1 else f"move {self.number}: {text}"

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from harness.errors import FreepageError, LostError
@@ -20,7 +20,9 @@ from harness.migration.follow import Follower
 from harness.migration.hold import HoldKeeper
 from harness.migration.inbox import Inbox
 from harness.migration.progress import ProgressWatch, Sample
+from harness.migration.settle import capabilities_of, parameters_of
 from harness.migration.statistics import MigrationStatistics, RamBlock, from_query_migrate
+from harness.report.modes import SideModes
 from harness.run.last_words import lost
 from harness.run.sides import Sides
 from harness.script.runner import ScriptRunner
@@ -42,6 +44,8 @@ class LastLook:
     completed_at: float | None = None
     #: The state of the source's devices.
     devices: SavedState = NOT_SAVED
+    #: What each side had on, by its own word while it migrated.
+    modes: dict[str, SideModes] = field(default_factory=dict)
     #: QEMU's own reason for a migration that failed.
     reason: str = ""
 
@@ -98,12 +102,15 @@ class RunFollower(Follower):
 
     def active(self) -> None:
         """Note what the migration really has switched on: asked for is not the same as used."""
-        source = self._sides.source.monitor
-        with contextlib.suppress(FreepageError):
-            capabilities = source.execute("query-migrate-capabilities")
-            parameters = source.execute("query-migrate-parameters")
-            on = [entry["capability"] for entry in capabilities if entry["state"]]  # type: ignore[attr-defined]
-            self._events.emit("modes", capabilities=on, parameters=parameters)
+        for end in (self._sides.source, self._sides.destination):
+            if end is None:
+                continue
+            # A QEMU that is gone by now, or that a script keeps from answering, has said nothing.
+            with contextlib.suppress(FreepageError):
+                on = [name for name, is_on in capabilities_of(end.monitor).items() if is_on]
+                parameters = parameters_of(end.monitor)
+                self.seen.modes[end.monitor.side] = SideModes(capabilities=on, parameters=parameters)
+                self._events.emit("modes", side=end.monitor.side, capabilities=on, parameters=parameters)
 
     def failed(self) -> None:
         """Ask for QEMU's own words."""

@@ -15,7 +15,9 @@ from harness.guest.domain import DomainSpec
 from harness.guest.ssh import Keys
 from harness.hosts.interface import Host, Pair
 from harness.hosts.qemu_log import last_words
+from harness.memory.registered import SourceFinding
 from harness.migration.qmp import Monitor
+from harness.migration.settle import Baselines
 from harness.plan.plan import RunPlan
 from harness.report.folder import RunFolder
 from harness.run.arrival import look_at_devices
@@ -40,6 +42,10 @@ class Guest:
         self._pair = pair
         self._folder = folder
         self._disk_is_evidence = False
+        #: What each of its QEMUs had for parameters before its first migration.
+        self.baselines = Baselines()
+        #: Where it has its hypervisor write, as it said last.
+        self.registers: SourceFinding | None = None
 
     def __enter__(self) -> Guest:
         self._channels.__enter__()

@@ -24,6 +24,7 @@ from harness.evidence.workload_reports import WorkloadReports
 from harness.memory.record import Request
 from harness.migration.statistics import MigrationError, StuckError
 from harness.report.folder import RunFolder
+from harness.report.modes import SideModes
 from harness.report.result import MoveEnd
 from harness.run.course import Arrival, Course, Setback, Turn
 from harness.run.findings import Findings, GuestReview
@@ -77,11 +78,15 @@ class Journey:
         for number, move in enumerate(moves, 1):
             turn = Turn(number, len(moves), move, hosts)
             place = self._folder if number == 1 else self._folder.below(f"move-{number}")
-            with LiveMigration(ready.guest, hosts, place, self._events, self._entries(number)) as migration:
+            script = self._entries(number)
+            self._let_go_on(number, domain)
+            with LiveMigration(ready.guest, hosts, place, self._events, script, move=number) as migration:
                 end = self._migrate(turn, migration, domain)
                 if isinstance(end, Abort):
                     runs = self._gone_on(turn, migration, end)
                     if turn.move.ends == "completed" or not runs or end.hangs:
+                        if turn.paused and runs:
+                            self._wake(turn, domain)
                         yield Setback(turn, migration, runs)
                         return
                     continue
@@ -104,6 +109,18 @@ class Journey:
         news = migration.news()
         self._course.found += [replace(one, text=turn.named(one.text)) for one in news.findings]
         self._course.commands.of_script(turn.number, news)
+
+    def _let_go_on(self, number: int, domain: libvirt.virDomain) -> None:
+        """A guest that stood still over the last move, which was given up, goes on for this one."""
+        moves = self._ready.plan.resolved.scenario.moves
+        before = moves[number - 2] if number > 1 else None
+        stands = before is not None and before.guest == "paused" and before.ends != "completed"
+        if stands and moves[number - 1].guest != "paused":
+            domain.resume()
+
+    def _wake(self, turn: Turn, domain: libvirt.virDomain) -> None:
+        """A guest that could not leave is asked for its pages, for which it has to run."""
+        resume(domain, self._ready.guest.control, turn.hosts[0].name, self._events)
 
     def check(self, end: Arrival | Setback) -> Findings:
         """Step 9: the guest goes on, and checks itself.  All that the run has found out."""
@@ -194,7 +211,8 @@ class Journey:
         end: SwitchOver | Abort
         with self._events.step("migrate", arm=scenario.arm, move=turn.number) as step:
             try:
-                end = migration.run(domain, scenario.migration)
+                how = scenario.migration_of(turn.number)
+                end = migration.run(domain, how, paused=turn.paused)
             except (MigrationError, GuestLost) as error:
                 # What goes wrong before QEMU has begun says nothing of the migration.
                 if not migration.begun:
@@ -223,17 +241,19 @@ class Journey:
 
     def _gone_on(self, turn: Turn, migration: LiveMigration, end: Abort) -> bool:
         """After a migration that was given up the guest goes on where it was.  Whether it does."""
-        self._course.moves.append(MoveEnd(ended=end.ended, reason=end.reason))
+        self._course.moves.append(MoveEnd(ended=end.ended, reason=end.reason, modes=migration.modes))
         reason = turn.move.reason
         if reason is not None and reason not in end.reason:
             text = f"the reason given is {end.reason!r}, expected {reason!r} in it"
             self._course.found.append(Finding("migration-reason", "expectation", turn.named(text)))
-        outcome = migration.outcome(end.ended, stands_still=self._left_stopped(turn))
+        outcome = migration.outcome(end.ended, stands_still=turn.paused or self._left_stopped(turn))
         self._note_outcome(turn, outcome)
         if outcome.source.end is not None:
             return False
         control = self._ready.guest.control
         control.rebind(turn.hosts[0].name)
+        if turn.paused:
+            return True
         if not outcome.source.runs:
             return False
         deadline = Deadline(GOES_ON_SECONDS, "the guest's answer after a migration given up")
@@ -279,7 +299,7 @@ class Journey:
             keep_pages(memory.judgement, switch_over, place)
             if memory.verdict == "fail":
                 migration.keep_file()
-        self._course.moves.append(_completed(memory.judgement, evidence))
+        self._course.moves.append(_completed(memory.judgement, evidence, migration.modes))
         return Arrival(turn, migration, switch_over, evidence, memory)
 
     def _on_the_way(self, arrival: Arrival) -> None:
@@ -380,7 +400,7 @@ class Journey:
         return GuestReview(None, gone or GuestLost(error.message), work)
 
 
-def _completed(memory: Judgement, evidence: Evidence) -> MoveEnd:
+def _completed(memory: Judgement, evidence: Evidence, modes: Mapping[str, SideModes]) -> MoveEnd:
     # Those that left, answered or not.
     requests = sum(isinstance(entry, Request) for entry in evidence.record.log)
     return MoveEnd(
@@ -389,4 +409,5 @@ def _completed(memory: Judgement, evidence: Evidence) -> MoveEnd:
         verdict=memory.verdict,
         skipped=memory.pages.skipped,
         requests=requests,
+        modes=modes,
     )

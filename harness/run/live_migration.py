@@ -29,6 +29,7 @@ from harness.hosts.interface import Host
 from harness.hosts.qemu_log import last_words
 from harness.memory.access import Image
 from harness.migration.confirm import ConfirmGate
+from harness.migration.credentials import Credentials, Tls
 from harness.migration.direct import ARGUMENTS, DirectJob
 from harness.migration.hold import HoldKeeper
 from harness.migration.inbox import Inbox
@@ -38,8 +39,10 @@ from harness.migration.modes import Modes
 from harness.migration.outside import OutsideWalk
 from harness.migration.qmp import Monitor
 from harness.migration.request import MigrationRequest
+from harness.migration.settle import QemuSettings
 from harness.migration.statistics import MigrationStatistics, RamBlock, from_job_stats
 from harness.report.folder import RunFolder
+from harness.report.modes import SideModes
 from harness.run.follow import LastLook, RunFollower
 from harness.run.guest import Guest
 from harness.run.last_words import NAME
@@ -72,7 +75,8 @@ class LiveMigration:
     """A context manager: monitors and images are open until the memory has been judged.
 
     ``folder`` is for this migration alone; ``script`` for what happens meanwhile, and
-    ``on_moment`` for whoever has to know of each moment before that.
+    ``on_moment`` for whoever has to know of each moment before that.  ``move``: which of
+    the scenario's moves it is, counted from 1.
     """
 
     def __init__(
@@ -83,6 +87,7 @@ class LiveMigration:
         events: EventStream,
         script: Sequence[Entry] = (),
         on_moment: Callable[[str], None] | None = None,
+        move: int = 1,
     ) -> None:
         self._guest = guest
         self._origin, self._target = hosts
@@ -91,7 +96,9 @@ class LiveMigration:
         self._inbox = Inbox()
         self._stack = ExitStack()
         self._sides = self._stack.enter_context(Sides(guest, hosts, folder, events, self._inbox.put))
-        self._stage = RunStage(guest.plan.resolved, guest.control, guest.load, self._target, events)
+        self._move = move
+        how = guest.plan.resolved.scenario.migration_of(move)
+        self._stage = RunStage(guest.plan.resolved, how, guest.control, guest.load, self._target, events)
         self._script = ScriptRunner(script, self._stage, events, self._inbox.put, on_moment)
         self._running: tuple[RunFollower, Job] | None = None
         self._file: StateFile | None = None
@@ -105,8 +112,11 @@ class LiveMigration:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def run(self, domain: libvirt.virDomain, how: Migration) -> SwitchOver:
-        """Migrate; both sides stand still when this returns.  Raises MigrationError if it is given up."""
+    def run(self, domain: libvirt.virDomain, how: Migration, *, paused: bool = False) -> SwitchOver:
+        """Migrate; both sides stand still when this returns.  Raises MigrationError if it is given up.
+
+        ``paused``: the guest stands still from before it on, if it does not already.
+        """
         deadline = Deadline(how.timeout_s, "the migration")
         source = self._sides.connect_source(deadline)
         self._stage.qemus.connected("source", source.monitor)
@@ -120,7 +130,8 @@ class LiveMigration:
         images = source.open(ramblocks)
         outside = self._outside(source.monitor, images, ramblocks)
         generation = generation_id(source.monitor)
-        self._stage.guest.ask_registers()
+        if self._ask_registers(domain) and paused:
+            domain.suspend()
         holds = HoldKeeper(source.monitor, images, self._events, outside, self._script, self._folder.path)
         others = _others(ramblocks, images)
         follower = RunFollower(
@@ -136,12 +147,16 @@ class LiveMigration:
         )
         self._guest.arrive(self._target)
         modes = Modes.of(how, ignore_shared=self._guest.plan.resolved.scenario.guest.shared is not None)
-        source.monitor.execute(
-            "migrate-set-parameters", {"downtime-limit": how.downtime_limit_ms, **modes.qemu_parameters()}
-        )
+        parameters = {"downtime-limit": how.downtime_limit_ms, **modes.qemu_parameters()}
+        by_us = modes.direct and how.to == "host"
+        credentials = self._credentials(modes.tls) if by_us and modes.tls else None
+        capabilities = modes.capabilities() if by_us else ()
+        settings = QemuSettings(capabilities, parameters, self._guest.baselines, credentials)
+        if not by_us:
+            settings.apply(source.monitor)
         if outside is not None and not self._guest.held:
             self._look_first(domain, holds)
-        job = self._start(domain, how, modes, follower, deadline, images)
+        job = self._start(domain, how, modes, settings, follower, deadline, images)
         self._running = follower, job
         there = follower.follow(job, deadline)
         if isinstance(job, SavedJob):
@@ -149,11 +164,37 @@ class LiveMigration:
         written = self._host_written(generation, outside)
         return self._switch_over(there, images, holds, outside, written, follower)
 
+    def _credentials(self, kind: Tls) -> Credentials:
+        """What encrypts a migration past libvirt."""
+        folders = {}
+        for side, host in (("source", self._origin), ("destination", self._target)):
+            if host.site.credentials is None:
+                raise MachineryError(f"the {side} has no certificates and keys for an encrypted migration")
+            folders[side] = host.site.credentials
+        return Credentials(kind, folders, self._address)
+
+    @property
+    def _address(self) -> str:
+        return self._target.migrate_uri.removeprefix("tcp://")
+
+    def _ask_registers(self, domain: libvirt.virDomain) -> bool:
+        """Ask the guest's processors, if they run: whether they do."""
+        state, _ = domain.state()
+        runs: bool = state != libvirt.VIR_DOMAIN_PAUSED
+        if runs:
+            self._stage.guest.ask_registers()
+            self._guest.registers = self._stage.guest.registers
+        else:
+            # Asked before it was paused: over a migration that was given up, into this one.
+            self._stage.guest.registers = self._guest.registers
+        return runs
+
     def _start(
         self,
         domain: libvirt.virDomain,
         how: Migration,
         modes: Modes,
+        settings: QemuSettings,
         follower: RunFollower,
         deadline: Deadline,
         images: Mapping[str, Image],
@@ -167,9 +208,9 @@ class LiveMigration:
         if how.to != "host":
             return self._start_saved(domain, xml, how, modes, follower, deadline, images)
         if modes.direct:
-            return self._start_direct(domain, xml, modes, follower)
+            return self._start_direct(domain, xml, settings, follower)
         own_disk = spec.disk is not None and not spec.disk.readonly
-        request = MigrationRequest(self._target.migrate_uri, xml, how.bandwidth, modes, own_disk)
+        request = MigrationRequest(self._target.migrate_uri, xml, modes.bandwidth, modes, own_disk)
         gate = self._stack.enter_context(ConfirmGate(self._guest.gate_socket(self._origin)))
         own, there = self._origin.open(through=gate.attach), self._target.connect()
         return MigrationJob.start(domain, own, there, request, self._inbox, gate)
@@ -205,15 +246,14 @@ class LiveMigration:
         return job
 
     def _start_direct(
-        self, domain: libvirt.virDomain, xml: str, modes: Modes, follower: RunFollower
+        self, domain: libvirt.virDomain, xml: str, settings: QemuSettings, follower: RunFollower
     ) -> DirectJob:
-        job = DirectJob(domain, self._target, modes.direct, self._inbox.put)
+        job = DirectJob(domain, self._target, settings, self._inbox.put)
         job.begin(xml)
         follower.begun()
         destination = self._sides.destination
         assert destination is not None
-        address = self._target.migrate_uri.removeprefix("tcp://")
-        job.migrate(self._sides.source.monitor, destination.monitor, address)
+        job.migrate(self._sides.source.monitor, destination.monitor, self._address)
         return job
 
     def resumed(self, deadline: Deadline) -> None:
@@ -314,6 +354,11 @@ class LiveMigration:
             self._file.remove()
 
     @property
+    def modes(self) -> Mapping[str, SideModes]:
+        """What each side had on, by its QEMU's own word; of one that never said it, nothing."""
+        return self._running[0].seen.modes if self._running is not None else {}
+
+    @property
     def begun(self) -> bool:
         """Whether QEMU has begun to migrate: what goes wrong before is not the migration's."""
         return self._sides.destination is not None or self._file is not None
@@ -348,7 +393,7 @@ class LiveMigration:
         """The second witness, unless the scenario does without."""
         scenario = self._guest.plan.resolved.scenario
         # A guest that writes on is walked at no moment that anything else is compared at.
-        if not scenario.walk or scenario.migration.to == "background-snapshot":
+        if not scenario.walk or scenario.migration_of(self._move).to == "background-snapshot":
             return None
         names = [block.name for block in ramblocks]
         return self._stack.enter_context(OutsideWalk.begin(images, query_map(source, names)))

@@ -62,15 +62,21 @@ def build_result(
     scenario, numbers, evidence = plan.resolved.scenario, found.statistics, found.evidence
     facts: list[object] = [CourseOfRun(found.found, found.unexercised), *found.guest.facts]
     account = None
+    # The last that was made.
+    how = scenario.migration_of(max(1, len(found.moves)))
     # What a page costs in a file with a place for each is not what it costs in a stream.
-    if evidence is not None and numbers is not None and not scenario.migration.mapped_ram:
+    if (
+        evidence is not None
+        and numbers is not None
+        and not scenario.migration_of(len(found.moves)).mapped_ram
+    ):
         account = account_of(
             evidence.case,
             evidence.record,
             evidence.digests,
             sent=numbers.sent,
             pages_sent=numbers.normal_pages + numbers.zero_pages,
-            multifd=scenario.migration.multifd > 0,
+            multifd=how.switches_on("multifd"),
             walk=evidence.free.walk if evidence.free else None,
             walk_at=evidence.free.request if evidence.free else None,
         )

@@ -70,7 +70,7 @@ def _on_hosts(
     scenario, tools = load_with_tools(name, changes, tools)
     # Said before minutes of building, not after.
     demand_new(out)
-    if scenario.migration.direct_io:
+    if any(how.direct_io for how in scenario.migrations):
         demand_direct_io(out if out is not None else Path.cwd())
     kind = kind_of(scenario)
     if networked is not None:

@@ -185,6 +185,8 @@ def _values(schema: _Schema) -> str:
         words = schema.get("enum", [schema.get("const")])
         return ", ".join(map(_yaml, words)) if len(words) <= _MOST_WORDS else "see below"
     match schema.get("type"):
+        case "object" if isinstance(schema.get("additionalProperties"), dict):
+            return f"names, each with {_values(schema['additionalProperties'])}"
         case "null":
             return "`null`"
         case "boolean":

@@ -12,7 +12,14 @@ from collections.abc import Mapping
 from typing import Annotated, Literal, TypeAlias
 
 import yaml
-from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    field_serializer,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from harness.arch import HOST
@@ -20,7 +27,14 @@ from harness.errors import InputError
 from harness.scenario.command import Commands
 from harness.scenario.devices import AnyDevice, Device
 from harness.scenario.devices.generation_id import GenerationId
-from harness.scenario.mode import NO_SHARED, Exclusion, Mode, refuse_excluded
+from harness.scenario.mode import (
+    Exclusion,
+    Mode,
+    layered,
+    refuse_contradictions,
+    refuse_excluded,
+    settings_of,
+)
 from harness.scenario.raw import Globals, QemuWords, XmlEdits
 from harness.scenario.remote import Remote
 from harness.scenario.saved_file import SavedFile, Way, demand_way
@@ -120,8 +134,7 @@ class Guest(Section):
     shared: Annotated[Size, AfterValidator(_dimm)] | None = None
     """Memory beside `memory` in one file that both hosts map, a DIMM that is there when the guest boots:
     whole 128MiB. It is not migrated but stays where it is (QEMU's x-ignore-shared). libvirt has no such
-    option, so the migration does not go through libvirt: there is no multifd, XBZRLE, auto-converge or TLS
-    with it; nor a dimm, huge pages or remote."""
+    option, so the migration does not go through libvirt. There is no dimm, huge pages or remote with it."""
     below_4g: Annotated[Size, AfterValidator(_memory)] | None = None
     """Where the PCI hole begins: no more of its memory than this is mapped below 4 GiB. null: the
     machine's own limit (3 GiB to 3.5 GiB on pc, 2 GiB to 2.75 GiB on q35)."""
@@ -191,6 +204,13 @@ class Guest(Section):
         return DEBUG_MARGIN + self.memory // DEBUG_SHADOW if self.kernel == DEBUG_KERNEL else 0
 
 
+#: A capability or parameter, as QEMU names them.
+_QemuName: TypeAlias = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,60}$")]
+
+#: What a QEMU or the lab has from its start, and no migration can have otherwise.
+_FROM_THE_START = ("clear_bitmap_shift", "file")
+
+
 class Migration(Section):
     """How the guest is moved."""
 
@@ -217,7 +237,9 @@ class Migration(Section):
             "multifd",
             flag="PARALLEL",
             parameter="PARALLEL_CONNECTIONS",
-            excludes=(NO_SHARED, Exclusion("trace", "with multifd QEMU does not trace single pages")),
+            qemu_parameter="multifd-channels",
+            both_sides=True,
+            excludes=(Exclusion("trace", "with multifd QEMU does not trace single pages"),),
         ),
     ] = 0
     """Parallel channels; 0: one stream."""
@@ -226,25 +248,40 @@ class Migration(Section):
     ] = None
     """Who looks for pages of zeros: nobody, the migration's thread, the multifd threads; null:
     QEMU's default."""
-    xbzrle: Annotated[
-        bool,
-        Mode("xbzrle", flag="COMPRESSED", parameter="COMPRESSION", value="xbzrle", excludes=(NO_SHARED,)),
-    ] = False
+    xbzrle: Annotated[bool, Mode("xbzrle", flag="COMPRESSED", parameter="COMPRESSION", value="xbzrle")] = (
+        False
+    )
     """Send what has changed in a page, not the page, where it has been sent before."""
-    auto_converge: Annotated[bool, Mode("auto-converge", flag="AUTO_CONVERGE", excludes=(NO_SHARED,))] = False
+    auto_converge: Annotated[bool, Mode("auto-converge", flag="AUTO_CONVERGE")] = False
     """Slow the guest down as long as it writes faster than the migration sends."""
-    tls: Annotated[bool, Mode(flag="TLS", excludes=(NO_SHARED,))] = False
-    """Encrypt the migration, with certificates of the run's own."""
+    tls: Annotated[Literal[False, True, "psk"], Mode(flag="TLS", past_libvirt_for=("psk",))] = False
+    """Encrypt the migration, with certificates of the run's own. psk: with a key that both sides share,
+    which libvirt has no word for."""
     postcopy: Annotated[bool, Mode("postcopy-ram")] = False
     """Allow a switch to postcopy, which is never made: the device then asks for nothing."""
     clear_bitmap_shift: Annotated[int, Field(ge=6, le=31)] | None = None
     """So many pages, as a power of two, are cleared in KVM's bitmap at a time; null: QEMU's default, 18."""
+    capabilities: Annotated[Mapping[_QemuName, bool], Field(max_length=64)] = {}
+    """QEMU's capabilities, by its own names: what query-migrate-capabilities of the QEMUs in use lists. What
+    libvirt has no flag for, QEMU is told itself, past libvirt. See docs/modes.md."""
+    parameters: Annotated[Mapping[_QemuName, bool | int | float | str | None], Field(max_length=64)] = {}
+    """QEMU's parameters, by its own names and in its own units: what query-migrate-parameters of the QEMUs
+    in use lists; null: QEMU's own value."""
     timeout_s: Annotated[int, Field(ge=1, le=86400)] = 300
     """Seconds until the migration must have completed."""
     stuck_s: Annotated[int, Field(ge=1, le=86400)] = 60
     """Seconds without any progress (bytes, bitmap syncs, status), or without an answer of QEMU's, after
     which the migration counts as stuck: a failure. While a script keeps the stream from going on it does not
     count."""
+
+    def switches_on(self, capability: str) -> bool:
+        """Whether one of QEMU's capabilities is asked for, by a key of its own or by QEMU's name."""
+        return any(setting.mode.capability == capability for _, setting in settings_of(self))
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> Migration:
+        refuse_contradictions(self)
+        return self
 
 
 class Measure(Section):
@@ -309,6 +346,25 @@ class Move(Section):
     """failed: words that must be in the reason which the user is given."""
     check: bool = True
     """Whether the guest is asked for its pages before the next one begins; after the last it always is."""
+    guest: Literal["running", "paused"] = "running"
+    """paused: the guest stands still from before this one, and through it; over one that does not complete
+    into the next, if that says so as well. On its new host it goes on."""
+    migration: Migration | None = None
+    """How this one is made: what is said here counts, in place of what the scenario's `migration` says, and
+    for this one alone."""
+
+    @field_serializer("migration")
+    def _as_written(self, migration: Migration | None) -> object:
+        # What was not said is not this move's: read back, it would count.
+        return None if migration is None else migration.model_dump(mode="json", exclude_unset=True)
+
+    @model_validator(mode="after")
+    def _can_change(self) -> Move:
+        for key in _FROM_THE_START:
+            if self.migration is not None and key in self.migration.model_fields_set:
+                words = "expected in the scenario's migration: it is the same for all moves"
+                raise PydanticCustomError("in-entry", words, {"path": ("migration", key)})
+        return self
 
 
 Moves: TypeAlias = Annotated[tuple[Move, ...], BeforeValidator(as_tuple), Field(min_length=1, max_length=16)]
@@ -367,14 +423,36 @@ class Scenario(Section):
         """An error about a key (``guest.cpu``, ``guest.xml.0``), with its place in the file."""
         return self._written.wrong(key, text, hint=hint)
 
+    def migration_of(self, number: int) -> Migration:
+        """How one of the moves is made, counted from 1."""
+        return layered(self.migration, self.moves[number - 1].migration)
+
+    @property
+    def migrations(self) -> tuple[Migration, ...]:
+        """How each of the moves is made."""
+        return tuple(self.migration_of(number) for number in range(1, len(self.moves) + 1))
+
     @model_validator(mode="after")
     def _modes_go_together(self) -> Scenario:
-        refuse_excluded(self, "migration")
+        refuse_excluded(self, self.migration, "migration")
+        for number, move in enumerate(self.moves, 1):
+            if move.migration is None:
+                continue
+            how, place = self.migration_of(number), f"moves[{number - 1}].migration"
+            try:
+                refuse_contradictions(how)
+            except PydanticCustomError as error:
+                context = error.context or {}
+                where = ("moves", number - 1, "migration", *context.get("path", ()))
+                words = {"words": error.message(), "path": where}
+                raise PydanticCustomError("at", "{words}", words) from None
+            refuse_excluded(self, how, place)
         return self
 
     @model_validator(mode="after")
     def _goes_that_way(self) -> Scenario:
-        demand_way(self, self.migration)
+        for how in self.migrations:
+            demand_way(self, how)
         return self
 
     @model_validator(mode="after")

@@ -36,17 +36,13 @@ class ScriptAgent:
         self._reload = reload
         self._lost = lost
         self._since: int | None = None
-        self._registers: SourceFinding | None = None
+        #: Where the guest has its hypervisor write, as it said when it was asked last.
+        self.registers: SourceFinding | None = None
 
     @property
     def since(self) -> int | None:
         """After a restart: the last kernel message from before the guest was loaded again."""
         return self._since
-
-    @property
-    def registers(self) -> SourceFinding | None:
-        """Where the guest has its hypervisor write, as it said when it was asked last."""
-        return self._registers
 
     def call(self, verb: str, *words: str | int, deadline: Deadline) -> Mapping[str, object]:
         """Have the agent do something; its answer."""
@@ -55,7 +51,7 @@ class ScriptAgent:
     def ask_registers(self) -> None:
         """Ask the guest's processors for KVM's registers."""
         if self._reload.vcpus:
-            self._registers = read_registers(self._control, self._reload.vcpus)
+            self.registers = read_registers(self._control, self._reload.vcpus)
 
     def restart(self, begin: Callable[[Deadline], object]) -> None:
         """Have ``begin`` start a boot; wait for it, and load the guest as it was."""

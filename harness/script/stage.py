@@ -22,6 +22,7 @@ from harness.script.wire import Target, Wire
 if TYPE_CHECKING:
     from harness.events import Deadline, Event, EventStream
     from harness.guest.control import GuestControl
+    from harness.scenario.load import Migration
     from harness.scenario.resolve import ResolvedScenario
 
 #: How long QEMU may take to answer a simple question.  Far more than it ever needs: what is
@@ -32,19 +33,20 @@ QMP_SECONDS: Final = 60.0
 class RunStage:
     """The stage of one migration.
 
-    ``load`` loads the guest's workload by a deadline; ``target`` is the host that it goes to.
+    ``how`` it is made; ``load`` loads the guest's workload by a deadline; ``target`` is the host that it goes
+    to.
     """
 
     def __init__(
         self,
         resolved: ResolvedScenario,
+        how: Migration,
         control: GuestControl,
         load: Callable[[Deadline], object],
         target: Target,
         events: EventStream,
     ) -> None:
         scenario = resolved.scenario
-        how = scenario.migration
         self.facts = RunFacts(resolved.seed, how.bandwidth or NO_LIMIT, how.timeout_s)
         self.qemus = Qemus()
         self.pages = OwnedPages(control)

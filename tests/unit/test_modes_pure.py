@@ -11,6 +11,7 @@ from typing import Annotated
 
 import libvirt
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from harness.errors import InputError
@@ -26,7 +27,7 @@ from harness.guest.memory_shape import (
 from harness.hosts.certificates import write_certificates
 from harness.migration.modes import NO_LIMIT, PLAIN, Modes
 from harness.scenario.load import Migration, Scenario, load_scenario
-from harness.scenario.mode import Exclusion, Mode, modes_of
+from harness.scenario.mode import LIBVIRTS_OWN, Exclusion, Mode, modes_of
 
 
 @pytest.mark.parametrize(
@@ -49,13 +50,14 @@ def test_what_libvirt_is_told(modes: Modes, flag: int, parameter: dict[str, obje
 def test_what_qemu_is_told_itself() -> None:
     assert Modes.of(Migration(zero_pages="legacy")).qemu_parameters() == {"zero-page-detection": "legacy"}
     assert PLAIN.qemu_parameters() == {}
-    assert Modes.of(Migration(postcopy=True)).direct == ("postcopy-ram",)
+    assert Modes.of(Migration(postcopy=True)).direct == ("postcopy",)
     assert Modes.of(Migration(postcopy=True)).flags() == 0
 
 
 def test_past_libvirt_qemu_is_told_the_limit() -> None:
     both = Modes.of(Migration(postcopy=True, bandwidth=5), ignore_shared=True)
-    assert both.direct == ("postcopy-ram", "x-ignore-shared")
+    assert both.direct == ("postcopy", "guest.shared")
+    assert both.capabilities() == (*LIBVIRTS_OWN, "postcopy-ram", "x-ignore-shared")
     assert both.qemu_parameters() == {"max-bandwidth": 5}
     assert Modes.of(Migration(), ignore_shared=True).qemu_parameters() == {"max-bandwidth": NO_LIMIT}
     assert Modes.of(Migration(bandwidth=5)).qemu_parameters() == {}
@@ -80,9 +82,60 @@ def test_a_mode_of_ones_own_takes_one_row() -> None:
     assert by_libvirt.qemu_parameters() == {}
     past_libvirt = Modes.of(Further(dirty_limit=True, level=3, bandwidth=7))
     assert past_libvirt.flags() == 0
-    assert past_libvirt.direct == ("dirty-limit",)
+    assert past_libvirt.direct == ("dirty_limit",)
+    assert "dirty-limit" in past_libvirt.capabilities()
     assert past_libvirt.qemu_parameters() == {"multifd-zstd-level": 3, "max-bandwidth": 7}
     assert Modes.of(Further()) == PLAIN
+
+
+def test_past_libvirt_nothing_is_dropped() -> None:
+    modes = Modes.of(Migration(postcopy=True, multifd=3, xbzrle=True, auto_converge=True))
+    assert {"multifd", "xbzrle", "auto-converge", "postcopy-ram"} <= set(modes.capabilities())
+    assert modes.qemu_parameters() == {"multifd-channels": 3, "max-bandwidth": NO_LIMIT}
+
+
+def test_names_of_qemus_go_by_libvirt_where_it_has_words() -> None:
+    how = Migration(
+        capabilities={"multifd": True, "zero-copy-send": True, "xbzrle": False},
+        parameters={"multifd-channels": 4, "avail-switchover-bandwidth": 5, "max-bandwidth": 6},
+    )
+    modes = Modes.of(how)
+    assert modes.direct == ()
+    assert modes.flags() == libvirt.VIR_MIGRATE_PARALLEL | libvirt.VIR_MIGRATE_ZEROCOPY
+    assert modes.parameters() == {"parallel.connections": 4}
+    assert modes.qemu_parameters() == {"avail-switchover-bandwidth": 5}
+    assert modes.bandwidth == 6
+    assert modes.capabilities() == ()
+
+
+def test_what_libvirt_has_no_words_for_goes_past_it() -> None:
+    modes = Modes.of(Migration(multifd=2, parameters={"multifd-compression": "zstd"}))
+    assert modes.direct == ("parameters.multifd-compression",)
+    assert modes.qemu_parameters() == {
+        "multifd-channels": 2,
+        "multifd-compression": "zstd",
+        "max-bandwidth": NO_LIMIT,
+    }
+    assert Modes.of(Migration(capabilities={"dirty-limit": True})).direct == ("capabilities.dirty-limit",)
+    silent = Modes.of(Migration(capabilities={"return-path": False}))
+    assert silent.direct == ("capabilities.return-path",)
+    assert "return-path" not in silent.capabilities()
+    assert Modes.of(Migration(parameters={"multifd-compression": None})) == PLAIN
+
+
+def test_each_move_has_settings_of_its_own() -> None:
+    text = {
+        "name": "x",
+        "migration": {"multifd": 2, "parameters": {"multifd-channels": None, "xbzrle-cache-size": 5}},
+        "moves": [{"migration": {"multifd": 0, "parameters": {"xbzrle-cache-size": None}}}, {}],
+    }
+    scenario = Scenario.model_validate(text)
+    first, second = scenario.migrations
+    assert (first.multifd, second.multifd) == (0, 2)
+    assert Modes.of(first) == PLAIN
+    assert Modes.of(second).qemu_parameters() == {"xbzrle-cache-size": 5}
+    again = Scenario.model_validate(yaml.safe_load(scenario.to_yaml()))
+    assert again.migrations == scenario.migrations
 
 
 def test_what_a_row_excludes_is_refused() -> None:
@@ -195,13 +248,41 @@ def test_certificates_are_for_their_hosts(tmp_path: Path) -> None:
         ("guest: {dimm: 100MiB}", "guest.dimm: expected whole 128MiB"),
         ("guest: {shared: 100MiB}", "guest.shared: expected whole 128MiB"),
         ("guest: {shared: 128MiB, dimm: 128MiB}", "guest.shared: does not go together with guest.dimm"),
-        (
-            "guest: {shared: 128MiB}\nmigration: {tls: true}",
-            "guest.shared: does not go together with migration.tls",
-        ),
         ("migration: {multifd: 2}\ntrace: pages", "trace: with multifd QEMU does not trace single pages"),
         ("migration: {zero_pages: some}", "migration.zero_pages: expected 'none', 'legacy' or 'multifd'"),
         ("script: [{at: start, do: [{action: reset}]}]", "walk: expected false"),
+        ("migration: {capabilities: {Multi: true}}", "migration.capabilities.Multi"),
+        ("migration: {capabilities: {multifd: 3}}", "migration.capabilities.multifd: expected true or false"),
+        (
+            "migration: {multifd: 2, capabilities: {multifd: false}}",
+            "x.yaml:2:40: migration.capabilities.multifd: multifd switches it on",
+        ),
+        (
+            "migration: {multifd: 2, parameters: {multifd-channels: 3}}",
+            "migration.parameters.multifd-channels: multifd says it already",
+        ),
+        (
+            "migration: {bandwidth: 1MiB/s, parameters: {max-bandwidth: 3}}",
+            "migration.parameters.max-bandwidth: bandwidth says it already",
+        ),
+        ("migration: {capabilities: {events: false}}", "migration.capabilities.events: expected true"),
+        (
+            "migration: {parameters: {tls-creds: a}}",
+            "tls-creds: it is set by the testbed itself: see migration.tls",
+        ),
+        ("migration: {tls: 3}", "migration.tls: expected false, true or 'psk', got 3"),
+        (
+            "migration: {multifd: 2}\nmoves: [{migration: {capabilities: {multifd: false}}}]",
+            "x.yaml:3:37: moves[0].migration.capabilities.multifd: multifd switches it on",
+        ),
+        (
+            "trace: pages\nmoves: [{migration: {multifd: 2}}]",
+            "x.yaml:2:1: trace: with multifd QEMU does not trace single pages",
+        ),
+        (
+            "moves: [{migration: {clear_bitmap_shift: 7}}]",
+            "moves[0].migration.clear_bitmap_shift: expected in the scenario's migration",
+        ),
     ],
 )
 def test_mistakes(tmp_path: Path, text: str, words: str) -> None:

@@ -241,7 +241,14 @@ def test_a_reader_that_is_stopped_goes_on_again(monkeypatch: pytest.MonkeyPatch)
     wire: list[bool] = []
     target = SimpleNamespace(set_wire=lambda *, up: wire.append(up))
     resolved = resolve(load_scenario("idle"), MachineFacts(memory_available=1 << 40))
-    stage = RunStage(resolved, cast(Any, None), lambda _: None, cast(Any, target), EventStream())
+    stage = RunStage(
+        resolved,
+        resolved.scenario.migration,
+        cast(Any, None),
+        lambda _: None,
+        cast(Any, target),
+        EventStream(),
+    )
     blocked: list[str] = []
     monkeypatch.setattr(stage.wire, "wait_until_blocked", lambda: blocked.append("yes"))
     monkeypatch.setattr(stage.wire, "_wait_for_closed_window", lambda: None)

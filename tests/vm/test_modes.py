@@ -17,7 +17,7 @@ import pytest
 from harness.errors import InputError
 from harness.hosts.this_machine import demand_hugepages, demand_userfaultfd
 from harness.report.result import Result
-from harness.testing import Freepage, Run, RunOptions
+from harness.testing import Freepage, Run, RunOptions, WrongInput
 
 slow = pytest.mark.slow
 
@@ -44,14 +44,18 @@ def skip_unless(demand: Callable[..., None], *words: int) -> None:
 
 def events(out: Path, kind: str) -> list[dict[str, Any]]:
     """What the run's event stream has of one kind."""
-    lines = (json.loads(line) for line in (out / "events.jsonl").read_text("utf-8").splitlines())
-    return [line["data"] for line in lines if line["kind"] == kind]
+    return [line["data"] for line in lines_of(out) if line["kind"] == kind]
 
 
-def switched_on(out: Path) -> tuple[set[str], dict[str, Any]]:
+def switched_on(out: Path, side: str = "source") -> tuple[set[str], dict[str, Any]]:
     """QEMU's capabilities and parameters, as it told them while it migrated."""
-    modes = events(out, "modes")[-1]
+    modes = [said for said in events(out, "modes") if said["side"] == side][-1]
     return set(modes["capabilities"]), modes["parameters"]
+
+
+def lines_of(out: Path) -> list[dict[str, Any]]:
+    """The run's event stream."""
+    return [json.loads(line) for line in (out / "events.jsonl").read_text("utf-8").splitlines()]
 
 
 def last_answer(out: Path) -> dict[str, Any]:
@@ -158,6 +162,76 @@ def test_postcopy_allowed_means_that_nothing_is_asked(freepage: Freepage) -> Non
     result = passed(run, skipping=False)
     assert "postcopy-ram" in switched_on(run.folder)[0]
     assert result.protocol.requests == 0
+
+
+def test_multifd_zstd(freepage: Freepage) -> None:
+    """libvirt 9.0 has no word for the compression: QEMU is told itself, on both sides."""
+    run = freepage.run("multifd-zstd")
+    result = passed(run)
+    for side in ("source", "destination"):
+        on, parameters = switched_on(run.folder, side)
+        assert "multifd" in on
+        assert parameters["multifd-channels"] == 3
+        assert (parameters["multifd-compression"], parameters["multifd-zstd-level"]) == ("zstd", 2)
+        said = result.moves[-1].modes[side]
+        assert (set(said.capabilities), said.parameters) == (on, parameters)
+
+
+def test_each_move_has_modes_of_its_own(freepage: Freepage) -> None:
+    """Nothing of a move's settings is on in the next one, which libvirt carries out."""
+    run = freepage.run("paused-retried", set={"expect.skipped_percent_min": None})
+    result = passed(run, skipping=False)
+    assert [move.ended for move in result.moves] == ["cancelled", "completed"]
+    first, second = (move.modes for move in result.moves)
+    for side in ("source", "destination"):
+        assert {"multifd", "switchover-ack"} <= set(first[side].capabilities)
+        assert first[side].parameters["multifd-compression"] == "zstd"
+        assert not {"multifd", "switchover-ack"} & set(second[side].capabilities)
+        assert second[side].parameters["multifd-compression"] == "none"
+    # It stood still from the first one's beginning to the second one's end.
+    runs = [event["kind"] for event in lines_of(run.folder) if event["kind"] in ("STOP", "RESUME")]
+    assert runs[:2] == ["STOP", "RESUME"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        (
+            "capabilities.dirty-limt",
+            True,
+            "has no capability of that name; did you mean 'dirty-limit'? query-migrate-capabilities lists",
+        ),
+        (
+            "parameters.multifd-chanels",
+            3,
+            "has no parameter of that name; did you mean 'multifd-channels'? query-migrate-parameters lists",
+        ),
+        ("parameters.multifd-channels", "a", "refuses it: Parameter 'multifd-channels' expects uint64"),
+        (
+            "parameters.multifd-compression",
+            "qatzip",
+            "refuses it: Parameter 'multifd-compression' does not accept value 'qatzip'",
+        ),
+        (
+            "capabilities.zero-copy-send",
+            True,
+            "refuses it: Zero copy only available for non-compressed non-TLS multifd migration",
+        ),
+        (
+            "capabilities.dirty-limit",
+            True,
+            "refuses it: dirty-limit requires KVM with accelerator property 'dirty-ring-size' set",
+        ),
+    ],
+    ids=lambda value: str(value).partition(" ")[0],
+)
+def test_what_qemu_does_not_know_is_refused_before_a_guest_boots(
+    freepage: Freepage, key: str, value: object, words: str
+) -> None:
+    with pytest.raises(WrongInput) as refused:
+        freepage.run("idle", set={f"migration.{key}": value, "accelerator": "tcg"})
+    assert words in str(refused.value)
+    assert f"migration.{key}: the QEMU " in str(refused.value)
 
 
 def test_several_blocks(freepage: Freepage) -> None:

@@ -19,7 +19,6 @@ from harness.migration.qmp import CLOSED, CommandError, Monitor, QemuGone, QmpEv
 
 if TYPE_CHECKING:
     from harness.events import Deadline
-    from harness.scenario.load import Migration
 
 #: What every stream to a file has on: status events, and a stop before the device state is written.
 TO_FILE: Final = ("events", "pause-before-switchover")
@@ -35,13 +34,10 @@ def capabilities_of(modes: Modes, always: Iterable[str]) -> tuple[str, ...]:
     return (*always, *(name for name in named if name is not None))
 
 
-def parameters_of(modes: Modes, how: Migration) -> dict[str, object]:
+def parameters_of(modes: Modes) -> dict[str, object]:
     """QEMU's parameters for them."""
-    parameters = modes.qemu_parameters()
-    if how.multifd:
-        parameters["multifd-channels"] = how.multifd
     # Nobody else tells it; QEMU's own default is 128 MiB/s.
-    return {**parameters, "max-bandwidth": how.bandwidth or NO_LIMIT}
+    return {**modes.all_parameters(), "max-bandwidth": modes.bandwidth or NO_LIMIT}
 
 
 def switch_on(monitor: Monitor, capabilities: Iterable[str], parameters: Mapping[str, object]) -> None:

@@ -44,7 +44,7 @@ class StreamToFile(SavedJob):
         self._destination = crossing.arrive()
         try:
             capabilities = capabilities_of(crossing.modes, self.always)
-            parameters = parameters_of(crossing.modes, crossing.how)
+            parameters = parameters_of(crossing.modes)
             switch_on(crossing.source, capabilities, parameters)
             # The moment of a snapshot is the source's own matter.
             there = [name for name in capabilities if name != "background-snapshot"]
