@@ -48,13 +48,13 @@ class QemuSettings:
         """Switch on what is wanted and off what is not.  Raises ``CommandError`` with QEMU's words."""
         wrong = {
             name: name in self.capabilities
-            for name, on in capabilities_of(monitor).items()
+            for name, on in capabilities_in(monitor).items()
             if on != (name in self.capabilities) and name not in _KEPT - {*self.capabilities}
         }
         if wrong:
             states = [{"capability": name, "state": on} for name, on in wrong.items()]
             monitor.execute("migrate-set-capabilities", {"capabilities": states})
-        now = parameters_of(monitor)
+        now = parameters_in(monitor)
         encrypting = self.credentials.parameters(monitor) if self.credentials is not None else {}
         wanted = {**self.baselines.of(monitor, now), **self.parameters, **encrypting}
         other = {name: value for name, value in wanted.items() if name not in now or now[name] != value}
@@ -62,7 +62,7 @@ class QemuSettings:
             monitor.execute("migrate-set-parameters", other)
 
 
-def capabilities_of(monitor: Monitor) -> dict[str, bool]:
+def capabilities_in(monitor: Monitor) -> dict[str, bool]:
     """What ``query-migrate-capabilities`` says: each capability that this QEMU has, and whether it is on."""
     answer = monitor.execute("query-migrate-capabilities")
     if not isinstance(answer, list):
@@ -70,7 +70,7 @@ def capabilities_of(monitor: Monitor) -> dict[str, bool]:
     return {str(one["capability"]): one["state"] is True for one in answer}
 
 
-def parameters_of(monitor: Monitor) -> dict[str, object]:
+def parameters_in(monitor: Monitor) -> dict[str, object]:
     """What ``query-migrate-parameters`` says."""
     answer = monitor.execute("query-migrate-parameters")
     if not isinstance(answer, Mapping):

@@ -20,7 +20,7 @@ from harness.migration.follow import Follower
 from harness.migration.hold import HoldKeeper
 from harness.migration.inbox import Inbox
 from harness.migration.progress import ProgressWatch, Sample
-from harness.migration.settle import capabilities_of, parameters_of
+from harness.migration.settle import capabilities_in, parameters_in
 from harness.migration.statistics import MigrationStatistics, RamBlock, from_query_migrate
 from harness.report.modes import SideModes
 from harness.run.last_words import lost
@@ -107,8 +107,8 @@ class RunFollower(Follower):
                 continue
             # A QEMU that is gone by now, or that a script keeps from answering, has said nothing.
             with contextlib.suppress(FreepageError):
-                on = [name for name, is_on in capabilities_of(end.monitor).items() if is_on]
-                parameters = parameters_of(end.monitor)
+                on = [name for name, is_on in capabilities_in(end.monitor).items() if is_on]
+                parameters = parameters_in(end.monitor)
                 self.seen.modes[end.monitor.side] = SideModes(capabilities=on, parameters=parameters)
                 self._events.emit("modes", side=end.monitor.side, capabilities=on, parameters=parameters)
 

@@ -96,12 +96,12 @@ def test_past_libvirt_nothing_is_dropped() -> None:
 
 def test_names_of_qemus_go_by_libvirt_where_it_has_words() -> None:
     how = Migration(
-        capabilities={"multifd": True, "zero-copy-send": True, "xbzrle": False},
+        capabilities={"multifd": True, "auto-converge": True, "xbzrle": False},
         parameters={"multifd-channels": 4, "avail-switchover-bandwidth": 5, "max-bandwidth": 6},
     )
     modes = Modes.of(how)
     assert modes.direct == ()
-    assert modes.flags() == libvirt.VIR_MIGRATE_PARALLEL | libvirt.VIR_MIGRATE_ZEROCOPY
+    assert modes.flags() == libvirt.VIR_MIGRATE_PARALLEL | libvirt.VIR_MIGRATE_AUTO_CONVERGE
     assert modes.parameters() == {"parallel.connections": 4}
     assert modes.qemu_parameters() == {"avail-switchover-bandwidth": 5}
     assert modes.bandwidth == 6
