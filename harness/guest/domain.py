@@ -88,6 +88,8 @@ class DomainSpec:
     cpu: str | None = None
     #: Whether the board takes a device by which the guest says where its kernel is.
     vmcoreinfo: bool = True
+    #: Of what is added to the default CPU: what this guest goes without.
+    cpu_without: tuple[str, ...] = ()
     #: More QEMU arguments, after those of the devices that every guest has.
     extra: tuple[str, ...] = ()
     #: Changes of the whole, which the scenario writes out.
@@ -212,6 +214,8 @@ def _cpu(root: ET.Element, spec: DomainSpec) -> ET.Element:
     cpu = ET.SubElement(root, "cpu", {"mode": "custom", "match": "exact", "check": "none"})
     _text(cpu, "model", spec.architecture.board.cpu, fallback="forbid")
     for name in spec.architecture.board.cpu_features:
+        if name in spec.cpu_without:
+            continue
         ET.SubElement(cpu, "feature", {"policy": "require", "name": name})
     return cpu
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.errors import MachineryError
 from harness.memory.access import Image
 from harness.memory.image import RamImage
-from harness.memory.qemu_ram import BlockPlace, backings, read_block
+from harness.memory.qemu_ram import BlockPlace, backings, placed, read_block
 from harness.units import PAGE_SIZE
 
 
@@ -41,6 +41,9 @@ class LabQemu:
 
     def copy(self, blocks: Sequence[BlockPlace]) -> Mapping[str, Image | OSError]:
         """Copy RAMBlocks that are in no file out of QEMU."""
+        if any(block.address is None for block in blocks):
+            maps = Path(f"/proc/{self.pid}/maps").read_text(encoding="utf-8", errors="replace")
+            blocks = placed(maps, blocks)
         return {block.name: self._copy(block) for block in blocks}
 
     def _copy(self, block: BlockPlace) -> Image | OSError:

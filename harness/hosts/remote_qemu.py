@@ -40,7 +40,10 @@ class RemoteQemu:
         """Have the deputy copy RAMBlocks that are in no file out of QEMU."""
         header, _ = self.deputy.call("copy", purpose=ORACLE, pid=self.pid, blocks=_places(blocks))
         failed = header.get("failed")
-        found: dict[str, Image | OSError] = dict(self._images(header, blocks))
+        found: dict[str, Image | OSError] = {
+            block.name: OSError("QEMU does not tell where it is") for block in blocks if block.address is None
+        }
+        found |= self._images(header, blocks)
         if isinstance(failed, Mapping):
             found |= {name: OSError(str(why)) for name, why in failed.items()}
         return found
@@ -57,7 +60,8 @@ class RemoteQemu:
 
 
 def _places(blocks: Sequence[BlockPlace]) -> list[list[object]]:
-    return [[block.name, block.address, block.used] for block in blocks]
+    known = (block for block in blocks if block.address is not None)
+    return [[block.name, block.address, block.used] for block in known]
 
 
 def find_qemu(deputy: DeputyClient, monitor: str, shared: LookContext) -> RemoteQemu:

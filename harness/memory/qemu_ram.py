@@ -1,20 +1,30 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The RAMBlocks of a QEMU on this machine: which are files, and what is in the others."""
+"""The RAMBlocks of a QEMU on this machine: which are files, and what is in the others.
+
+A QEMU before 8.1 does not tell where it has a block that is mapped nowhere in its
+guest.  It maps each block by itself, at a multiple of 2 MiB, with a guard page
+behind it (``qemu_ram_mmap()``), so that one is found by its size, if nothing else
+of that size is there (:func:`placed`).
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from harness.units import PAGE_SIZE
 
 _MAPPING = re.compile(
     r"(?P<start>[0-9a-f]+)-(?P<end>[0-9a-f]+) (?P<mode>\S+) (?P<offset>[0-9a-f]+) \S+ "
     r"(?P<inode>\d+)\s*(?P<path>/.*)?"
 )
+#: QEMU's QEMU_VMALLOC_ALIGN (include/qemu/osdep.h).
+_BLOCK_ALIGNMENT = 2 << 20
 #: How the kernel prints a file without a name.
 _NAMELESS = "/memfd:"
 
@@ -31,8 +41,12 @@ class BlockPlace(Protocol):
         """The used length in bytes."""
 
     @property
-    def address(self) -> int:
-        """Where the block begins in its QEMU's address space."""
+    def total(self) -> int:
+        """The length in bytes that it may grow to."""
+
+    @property
+    def address(self) -> int | None:
+        """Where the block begins in its QEMU's address space; None: QEMU does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +55,16 @@ class Backing:
 
     block: BlockPlace
     path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedBlock:
+    """A RAMBlock of which QEMU does not tell where it is, found all the same."""
+
+    name: str
+    used: int
+    total: int
+    address: int | None
 
 
 def backings(pid: int, blocks: Iterable[BlockPlace], folder: Path) -> tuple[Backing, ...]:
@@ -72,6 +96,8 @@ def _mappings(text: str) -> list[_Mapping]:
 
 
 def _file_of(pid: int, block: BlockPlace, mappings: Iterable[_Mapping], folder: Path) -> Path | None:
+    if block.address is None:
+        return None
     for mapping in mappings:
         # The whole block, from the file's beginning: nothing else is an image of it.
         if (
@@ -108,11 +134,50 @@ def _open_file(pid: int, inode: int) -> Path | None:
     return None
 
 
+def placed(maps: str, blocks: Sequence[BlockPlace]) -> list[BlockPlace]:
+    """The blocks with the places of those that QEMU does not tell of, as far as they can be found.
+
+    ``maps``: the QEMU's ``/proc/PID/maps``.  What could be either of two places, or either of two blocks,
+    stays without one.
+    """
+    taken = {block.address for block in blocks}
+    lost = [block for block in blocks if block.address is None]
+    free = [place for place in _anonymous(maps) if place[0] not in taken]
+    found: dict[str, int] = {}
+    for block in lost:
+        places = [start for start, size in free if size == _whole_pages(block.total)]
+        rivals = [other for other in lost if _whole_pages(other.total) == _whole_pages(block.total)]
+        if len(places) == len(rivals) == 1:
+            found[block.name] = places[0]
+    return [
+        PlacedBlock(block.name, block.used, block.total, found[block.name]) if block.name in found else block
+        for block in blocks
+    ]
+
+
+def _whole_pages(size: int) -> int:
+    return -(-size // PAGE_SIZE) * PAGE_SIZE
+
+
+def _anonymous(maps: str) -> list[tuple[int, int]]:
+    """Address and size of what looks like an anonymous RAMBlock."""
+    rows = [match for match in map(_MAPPING.match, maps.splitlines()) if match]
+    guarded = {int(row["start"], 16) for row in rows if row["mode"] == "---p" and not row["path"]}
+    found = []
+    for row in rows:
+        start, end = int(row["start"], 16), int(row["end"], 16)
+        if row["mode"] == "rw-p" and not row["path"] and start % _BLOCK_ALIGNMENT == 0 and end in guarded:
+            found.append((start, end - start))
+    return found
+
+
 def read_block(pid: int, block: BlockPlace) -> bytes:
     """The content of a RAMBlock that has no file, read from the QEMU's memory.
 
-    Exact only while the guest stands still.
+    Exact only while the guest stands still.  Raises OSError for one that cannot be read.
     """
+    if block.address is None:
+        raise OSError("QEMU does not tell where it is, and something else of its size is there")
     descriptor = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
     try:
         content = os.pread(descriptor, block.used, block.address)

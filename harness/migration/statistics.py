@@ -91,22 +91,25 @@ def from_job_stats(stats: Numbers) -> MigrationStatistics:
 
 @dataclass(frozen=True, slots=True)
 class RamBlock:
-    """One RAMBlock as ``info ramblock`` prints it; ``address`` is where QEMU has it mapped."""
+    """One RAMBlock as ``info ramblock`` prints it.
+
+    ``address`` is where QEMU has it mapped; None: it does not tell (before 8.1).
+    """
 
     name: str
     used: int
     total: int
-    address: int
+    address: int | None
 
 
 def parse_ramblocks(text: str) -> tuple[RamBlock, ...]:
     """Read the table of ``info ramblock`` (QMP: ``x-query-ramblock``).
 
     Its columns are found by their headings: QEMU has added to them over time
-    (``RO`` in 9.0).
+    (``HVA`` and ``RO`` in 8.1).
     """
     lines = text.splitlines()
-    if not lines or not {"Used", "Total", "HVA"} <= set(lines[0].split()):
+    if not lines or not {"PSize", "Used", "Total"} <= set(lines[0].split()):
         raise MachineryError(f"'info ramblock' has an unknown form: {lines[:1]!r}")
     # The name is padded on the left and has no spaces; "PSize" values do ("4 KiB").
     headings = lines[0].split()
@@ -117,5 +120,6 @@ def parse_ramblocks(text: str) -> tuple[RamBlock, ...]:
         if len(cells) < len(tail) + 1:
             continue
         row = dict(zip(tail, cells[-len(tail) :], strict=True))
-        blocks.append(RamBlock(cells[0], int(row["Used"], 16), int(row["Total"], 16), int(row["HVA"], 16)))
+        address = int(row["HVA"], 16) if "HVA" in row else None
+        blocks.append(RamBlock(cells[0], int(row["Used"], 16), int(row["Total"], 16), address))
     return tuple(blocks)

@@ -72,7 +72,7 @@ class LabMachines(Machines):
     def probe(self, binaries: Binaries, cache: Cache, events: EventStream) -> accel.KvmProbe:
         """Whether this machine's KVM runs guests."""
         qemu, kernel = binaries.source_qemu, binaries.kernel
-        machine = accel.ProbeMachine(qemu.path, qemu.sha256, qemu.firmware, kernel.vmlinuz)
+        machine = accel.ProbeMachine(qemu.path, qemu.identity, qemu.firmware, kernel.vmlinuz)
         return accel.probe_kvm(machine, cache, events)
 
     def run(self, work: Callable[[], int], keep: Iterable[Path]) -> int:

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from harness.arch import HOST
+from harness.plan.common_machine import newest_common
 from harness.toolchain.questions import (
     MachineType,
     Refusal,
@@ -42,19 +44,24 @@ class MachineBoard:
     cpu_lacks: tuple[str, ...] = ()
     #: Whether the guest can say where its kernel is.
     vmcoreinfo: bool = True
+    #: Of what the testbed adds to the CPU of a scenario that names none: what not both QEMUs can emulate.
+    cpu_without: tuple[str, ...] = ()
 
 
 def demand_board(scenario: Scenario, qemus: Sequence[QemuBinary], accelerator: str) -> MachineBoard:
     """Raise :class:`harness.errors.InputError` unless both QEMUs make the guest's machine with its CPU.
 
-    A plain ``pc`` or ``q35`` with the default CPU is not asked for: every QEMU here has it.
+    A plain ``pc`` or ``q35`` with the default CPU is not asked for of QEMUs of one version: every QEMU
+    here has it.  Between two versions it stands for the version that both have
+    (:mod:`harness.plan.common_machine`).
     """
     guest = scenario.guest
     plain = guest.machine in HOST.board.types
-    if plain and guest.cpu is None:
-        return MachineBoard(guest.machine, guest.machine)
     different = list(dict.fromkeys(qemus))
-    machine = _demand_type(scenario, different)
+    same = len({qemu.version for qemu in different}) == 1
+    if plain and guest.cpu is None and same:
+        return MachineBoard(guest.machine, guest.machine)
+    machine = _demand_type(scenario, different, common=plain and not same)
     family = HOST.board.family(machine.name)
     assert family is not None
     if guest.vcpus > machine.cpu_max:
@@ -77,13 +84,21 @@ def demand_board(scenario: Scenario, qemus: Sequence[QemuBinary], accelerator: s
             hint="take a version from 2.5 on, or walk: false",
         )
     lacks = dict.fromkeys(feature for found in trials for feature in found.cpu_lacks)
+    if guest.cpu is None:
+        # The testbed's own choice, which no word of the scenario stands for.
+        return MachineBoard(machine.name, family, vmcoreinfo=vmcoreinfo, cpu_without=tuple(lacks))
     return MachineBoard(machine.name, family, tuple(lacks), vmcoreinfo)
 
 
-def _demand_type(scenario: Scenario, qemus: Sequence[QemuBinary]) -> MachineType:
-    """The machine type, by its own name; every QEMU has to have that."""
+def _demand_type(scenario: Scenario, qemus: Sequence[QemuBinary], *, common: bool) -> MachineType:
+    """The machine type, by its own name; every QEMU has to have that.
+
+    ``common``: the scenario's word is a plain one, between QEMUs of two versions.
+    """
     wanted, board = scenario.guest.machine, HOST.board
     known = [machine_types(qemu.path) for qemu in qemus]
+    if common:
+        wanted = newest_common(wanted, known) or wanted
     if wanted not in known[0]:
         # Of another architecture's boards, or such without a PCI bus, none can be offered.
         usable = [name for name, machine in known[0].items() if board.family(machine.name) is not None]
@@ -117,7 +132,9 @@ def _try(scenario: Scenario, qemu: QemuBinary, machine: str, accelerator: str) -
     if cpu is not None:
         _demand_model(scenario, qemu, models, accelerator)
     try:
-        found = trial(qemu.path, qemu.firmware, TrialBoard(machine, accelerator, cpu))
+        found = trial(
+            qemu.path, qemu.firmware, TrialBoard(machine, accelerator, cpu or _own_cpu(accelerator))
+        )
     except Refusal as refusal:
         if cpu is None:
             raise scenario.wrong("guest.machine", f"{_named(qemu)} says: {refusal.words}") from refusal
@@ -127,6 +144,9 @@ def _try(scenario: Scenario, qemu: QemuBinary, machine: str, accelerator: str) -
         ]
         advice = f"; {_offer(odd[0], known)}" if odd else ""
         raise scenario.wrong("guest.cpu", f"{_named(qemu)} says: {refusal.words}{advice}") from refusal
+    if cpu is None:
+        added = HOST.board.cpu_features
+        return dataclasses.replace(found, cpu_lacks=tuple(name for name in found.cpu_lacks if name in added))
     # A feature may have a second name; so what the model alone lacks is asked as well.
     asked, own = set(_switched_on(features)), models.get(model, ())
     refused = [feature for feature in found.cpu_lacks if feature in asked or feature not in own]
@@ -153,6 +173,14 @@ def _demand_model(
         raise scenario.wrong(
             "guest.cpu", f"{_named(qemu)} has no CPU model {model!r}; {_offer(model, models)}"
         )
+
+
+def _own_cpu(accelerator: str) -> str | None:
+    """What a guest has whose scenario names no CPU; None: this machine's own, whatever that is."""
+    board = HOST.board
+    return (
+        ",".join([board.cpu, *(f"+{name}" for name in board.cpu_features)]) if accelerator == "tcg" else None
+    )
 
 
 def _property(feature: str) -> str:

@@ -110,6 +110,7 @@ class RunPlan:
         qemus = (self.source_qemu, self.destination_qemu)
         named = (self.kernel.vmlinuz, self.image.initrd, self.archive, self.preload)
         firmware = [place for qemu in qemus for place in qemu.firmware]
+        firmware += [qemu.emulator.parent for qemu in qemus if qemu.emulator is not None]
         firmware += [qemu.folder for qemu in qemus if qemu.folder is not None]
         firmware += [self.disk.path] if self.disk is not None and self.disk.path is not None else []
         return (*(path for path in named if path is not None), *(qemu.path for qemu in qemus), *firmware)

@@ -104,10 +104,10 @@ class RemoteMachines(Machines):
         self._pair.make_folders(_FILES_ROOM)
         sides = (self._remote.source, self._remote.destination)
         for host, side, qemu in zip(self._pair.hosts, sides, binaries.qemus, strict=True):
+            _demand_single(qemu, host.name)
             files: dict[str, Path] = {"vmlinuz": binaries.kernel.vmlinuz}
             files |= {f"firmware{number}": place for number, place in enumerate(qemu.firmware)}
             if side.qemu is None:
-                _demand_single(qemu, host.name)
                 files["qemu"] = qemu.path
             host.bring(files)
 
@@ -207,6 +207,12 @@ def _demand_single(qemu: QemuBinary, host: str) -> None:
     if qemu.folder is not None:
         raise InputError(
             f"the QEMU {qemu.flavour} has libraries of its own, and is not copied to other machines",
+            hint=f"install it over there, and say remote.{host}.qemu",
+        )
+    if qemu.emulator is not None:
+        raise InputError(
+            f"the QEMU {qemu.path} ({qemu.version}) refuses what older libvirts say, and is not copied to "
+            "other machines, whose libvirt is not known",
             hint=f"install it over there, and say remote.{host}.qemu",
         )
 

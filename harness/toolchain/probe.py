@@ -33,13 +33,18 @@ class QemuProbe:
 
 def probe_binary(path: Path) -> QemuProbe:
     """Run the binary's own help; raises :class:`InputError` for what is not a QEMU for PCs."""
+    require_program(path)
+    return read_probe(lambda *words: _ask(path, *words), str(path))
+
+
+def require_program(path: Path) -> None:
+    """Raise :class:`InputError` unless there is a file that may be executed."""
     if not path.exists():
         raise InputError(f"there is no QEMU at {path}")
     if not path.is_file():
         raise InputError(f"{path} is not a file, so no QEMU")
     if not os.access(path, os.X_OK):
         raise InputError(f"{path} is not executable, so no QEMU")
-    return read_probe(lambda *words: _ask(path, *words), str(path))
 
 
 def read_probe(ask: Callable[..., str], what: str) -> QemuProbe:

@@ -113,6 +113,15 @@ class QemuBinary:
     """Whether free page info can be held and recorded; what we build can."""
     folder: Path | None = None
     """What the program does not run without: it cannot be copied alone."""
+    words: tuple[str, ...] = ()
+    """Arguments that it adds itself, where it is a wrapper."""
+    emulator: Path | None = None
+    """What libvirt starts in its place; see harness/hosts/qmp_filter.py."""
+
+    @property
+    def identity(self) -> str:
+        """What it is, for whoever keeps what was found out about it: a digest."""
+        return key_of(sha256=self.sha256, words=self.words) if self.words else self.sha256
 
     def require_arm(self, arm: str) -> None:
         """Raise if this QEMU cannot take part in a migration with this arm."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from harness.errors import InputError
 from harness.events import EventStream
 from harness.toolchain.apt import Apt
-from harness.toolchain.cache import Cache, file_digest
+from harness.toolchain.cache import Cache
 from harness.toolchain.compiling import build_compile_archive, read_compile_recipe
 from harness.toolchain.debian_kernel import debian_kernel
 from harness.toolchain.debian_qemu import SUITES, debian_qemu
@@ -24,12 +24,11 @@ from harness.toolchain.distribution import (
     build_distribution,
     read_distribution_recipe,
 )
-from harness.toolchain.firmware import NEEDED, firmware
+from harness.toolchain.external import emulator_of, external_qemu
 from harness.toolchain.image import GuestImage, build_image
 from harness.toolchain.kernel import Kernel, named_kernel
 from harness.toolchain.module import SHIPPED, TEST, build_module
 from harness.toolchain.preload import no_manual_protect
-from harness.toolchain.probe import QemuProbe, probe_binary
 from harness.toolchain.qemu import FAULTS, FLAVOURS, PATCHED, PLAIN_BUILD, QemuBinary, QemuBuilder, Variant
 from harness.toolchain.qemu_names import DEBIAN
 from harness.toolchain.qtests import QemuTests, build_fuzzer, build_qtests
@@ -81,7 +80,8 @@ class Toolchain:
         self, flavour: str = PATCHED, *, extra_patches: Sequence[Path] = (), variant: Variant = PLAIN_BUILD
     ) -> QemuBinary:
         """A QEMU of ours: ``patched`` or ``stock``; ``extra_patches`` go on top (a deliberate fault)."""
-        return self._builder.get(flavour, extra_patches, variant)
+        found = self._builder.get(flavour, extra_patches, variant)
+        return dataclasses.replace(found, emulator=emulator_of(self.cache, found.path))
 
     def qtests(self) -> QemuTests:
         """QEMU's own tests of balloon and migration, and ours."""
@@ -102,23 +102,8 @@ class Toolchain:
         return dataclasses.replace(self.external_qemu(launcher), flavour=name, folder=launcher.parent)
 
     def external_qemu(self, path: Path) -> QemuBinary:
-        """A QEMU that somebody names.  Raises :class:`InputError` if it is none.
-
-        It gets our firmware if it does not find its own (one in its build folder may not).
-        """
-        path = path.absolute()
-        facts = self._known_external(path)
-        roms = () if facts.pop("has_firmware") else firmware(self.cache)
-        return QemuBinary(
-            path=path,
-            firmware=roms,
-            version=str(facts["version"]),
-            sha256=str(facts["sha256"]),
-            flavour="external",
-            has_free_page_info=bool(facts["has_free_page_info"]),
-            has_free_page_hint=bool(facts["has_free_page_hint"]),
-            has_record=bool(facts.get("has_record", facts["has_free_page_info"])),
-        )
+        """A QEMU that somebody names.  Raises :class:`InputError` if it is none."""
+        return external_qemu(self.cache, path)
 
     def kernel(self, name: str | Path = DEFAULT_KERNEL) -> Kernel:
         """Debian's cloud kernel, of the image's suite or a newer one; the debug kernel; one at a path."""
@@ -172,33 +157,6 @@ class Toolchain:
             Apt(self.cache, suite).forget()
         for suite, base in SUITES.items():
             Apt(self.cache, suite, base=base).forget()
-
-    def _known_external(self, path: Path) -> dict[str, object]:
-        """What was found out about a binary, asked again whenever the file changes."""
-        state = path.stat() if path.exists() else None
-        if state is None:
-            probe_binary(path)  # says what is wrong with it
-            raise InputError(f"there is no QEMU at {path}")
-        mark = [state.st_size, state.st_mtime_ns, state.st_mode, state.st_ino]
-        known = self.cache.recall("external-qemu")
-        everything: dict[str, object] = known if isinstance(known, dict) else {}
-        entry = everything.get(str(path))
-        if isinstance(entry, dict) and entry.get("mark") == mark:
-            return dict(entry)
-        facts = {"mark": mark, **_facts(probe_binary(path), path)}
-        self.cache.remember("external-qemu", {**everything, str(path): facts})
-        return dict(facts)
-
-
-def _facts(found: QemuProbe, path: Path) -> dict[str, object]:
-    return {
-        "version": found.version,
-        "sha256": file_digest(path),
-        "has_free_page_info": found.has_free_page_info,
-        "has_free_page_hint": found.has_free_page_hint,
-        "has_record": found.has_record,
-        "has_firmware": all(any((folder / name).exists() for folder in found.data_dirs) for name in NEEDED),
-    }
 
 
 @dataclasses.dataclass(frozen=True)

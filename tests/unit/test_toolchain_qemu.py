@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,22 @@ from harness.toolchain.run import run_program
 from harness.toolchain.source import LocalSource, find_source, source_files
 from harness.toolchain.worktree import WorkTree
 
+#: The monitor of a QEMU without a machine.
+MONITOR = """\
+import json, socket, sys
+place = sys.argv[sys.argv.index("-qmp") + 1].removeprefix("unix:")
+with socket.socket(socket.AF_UNIX) as connection:
+    connection.connect(place)
+    with connection.makefile("rwb", buffering=0) as monitor:
+        monitor.write(b'{"QMP": {}}\\n')
+        while monitor.readline():
+            monitor.write(b'{"return": []}\\n')
+"""
+
 FAKE = """\
 #!/bin/sh
 case "$*" in
+*-qmp*) exec {python} -I -S {monitor} '{properties}' "$@";;
 -version) echo 'QEMU emulator version 10.0.99 (Debian)';;
 '-machine help') echo 'pc      Standard PC';;
 '-device virtio-balloon-pci,help') echo '  {properties}=<bool>        - (default: false)';;
@@ -57,15 +71,23 @@ def series(path: Path, *names: str) -> Path:
     return path
 
 
+@pytest.fixture
+def fake(tmp_path: Path) -> str:
+    """A QEMU's text, but for its ``properties``."""
+    monitor = tmp_path / "monitor.py"
+    monitor.write_text(MONITOR)
+    return FAKE.replace("{python}", sys.executable).replace("{monitor}", str(monitor))
+
+
 class TestExternal:
-    def test_a_good_one(self, tmp_path: Path) -> None:
-        found = probe_binary(program(tmp_path / "qemu", FAKE.format(properties="free-page-info")))
+    def test_a_good_one(self, tmp_path: Path, fake: str) -> None:
+        found = probe_binary(program(tmp_path / "qemu", fake.format(properties="free-page-info")))
         assert (found.version, found.has_free_page_info, found.has_free_page_hint) == ("10.0.99", True, False)
 
-    def test_arm_that_it_cannot(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("harness.toolchain.toolchain.firmware", lambda _cache: ())
+    def test_arm_that_it_cannot(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake: str) -> None:
+        monkeypatch.setattr("harness.toolchain.external.firmware", lambda _cache: ())
         toolchain = Toolchain(tmp_path / "cache")
-        qemu = toolchain.external_qemu(program(tmp_path / "qemu", FAKE.format(properties="free-page-hint")))
+        qemu = toolchain.external_qemu(program(tmp_path / "qemu", fake.format(properties="free-page-hint")))
         qemu.require_arm("off")
         qemu.require_arm("hint")
         with pytest.raises(
@@ -74,28 +96,36 @@ class TestExternal:
             qemu.require_arm("info")
 
     def test_free_page_info_that_cannot_be_watched(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake: str
     ) -> None:
         """A QEMU of somebody's own: bad input, not a QEMU that fails at its start."""
-        monkeypatch.setattr("harness.toolchain.toolchain.firmware", lambda _cache: ())
+        monkeypatch.setattr("harness.toolchain.external.firmware", lambda _cache: ())
         toolchain = Toolchain(tmp_path / "cache")
-        bare = toolchain.external_qemu(program(tmp_path / "qemu", FAKE.format(properties="free-page-info")))
+        bare = toolchain.external_qemu(program(tmp_path / "qemu", fake.format(properties="free-page-info")))
         bare.require_arm("off")
         with pytest.raises(InputError, match="neither holds nor records"):
             bare.require_arm("info")
         every = "free-page-info=<a>\n  x-free-page-info-hold=<s>\n  x-free-page-info-record"
-        toolchain.external_qemu(program(tmp_path / "q2", FAKE.format(properties=every))).require_arm("info")
+        toolchain.external_qemu(program(tmp_path / "q2", fake.format(properties=every))).require_arm("info")
 
-    def test_asked_again_when_the_file_changes(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("harness.toolchain.toolchain.firmware", lambda _cache: ())
-        path = program(tmp_path / "qemu", FAKE.format(properties="free-page-hint"))
+    def test_asked_again_when_what_runs_changes(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake: str
+    ) -> None:
+        monkeypatch.setattr("harness.toolchain.external.firmware", lambda _cache: ())
+        path = program(tmp_path / "qemu", fake.format(properties="free-page-hint"))
         toolchain = Toolchain(tmp_path / "cache")
         first = toolchain.external_qemu(path)
         assert toolchain.external_qemu(path) == first
-        program(path, FAKE.format(properties="free-page-info"))
+        # Its own arguments are part of what runs; its text is not.
+        program(path, fake.format(properties="free-page-info"))
         second = toolchain.external_qemu(path)
         assert second.has_free_page_info
-        assert second.sha256 != first.sha256
+        assert second.identity != first.identity
+        asked: list[Path] = []
+        monkeypatch.setattr("harness.toolchain.external.probe_binary", asked.append)
+        program(path, fake.format(properties="free-page-info") + "# another byte\n")
+        assert toolchain.external_qemu(path) == second
+        assert asked == []
 
     @pytest.mark.parametrize(
         ("text", "message"),
