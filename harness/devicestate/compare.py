@@ -9,6 +9,7 @@ from typing import Final
 
 from harness.devicestate.expected import SavedMachine, reason_for
 from harness.devicestate.fields import FieldPlace, fields_of
+from harness.devicestate.parts import StatePart, split_at_subsections
 from harness.devicestate.sections import Section
 
 #: Of a field that is longer, the bytes around the first difference are shown.
@@ -56,12 +57,16 @@ def compare_sections(
     description: Mapping[str, object] | None = None,
     *,
     accelerator: str = "tcg",
+    versions: tuple[str, str] = ("", ""),
 ) -> Comparison:
-    """Compare all devices.  ``description``: QEMU's own, of the destination's fields."""
+    """Compare all devices.  ``description``: QEMU's own, of the destination's fields.
+
+    ``versions``: of both QEMUs; where they differ, what one of them has no field for is set aside.
+    """
     here = {section.key: section for section in source}
     there = {section.key: section for section in destination}
     described = _described(description)
-    machine = SavedMachine(accelerator, frozenset(section.device for section in source))
+    machine = SavedMachine(accelerator, frozenset(section.device for section in source), versions)
     found: list[Difference] = []
     for key, section in here.items():
         other = there.get(key)
@@ -76,9 +81,16 @@ def compare_sections(
 
 def _missing(key: tuple[str, int], source: str, destination: str, machine: SavedMachine) -> Difference:
     device, instance = key
-    return Difference(
-        device, instance, "section", source, destination, reason_for(device, "section", machine)
-    )
+    reason = reason_for(device, "section", machine) or lacking(machine, source == "absent")
+    return Difference(device, instance, "section", source, destination, reason)
+
+
+def lacking(machine: SavedMachine, in_source: bool) -> str | None:
+    """Why something may be absent from one side's state; None: both QEMUs are of one version."""
+    if not machine.between_versions:
+        return None
+    side, version = ("source", machine.versions[0]) if in_source else ("destination", machine.versions[1])
+    return f"the {side}'s QEMU, {version}, does not write it: set aside, between two versions"
 
 
 def _described(description: Mapping[str, object] | None) -> dict[tuple[str, int], Mapping[str, object]]:
@@ -107,6 +119,9 @@ def _fields(
     if source.version != destination.version:
         yield difference("version", str(source.version), str(destination.version))
     here, there = source.data, destination.data
+    if machine.between_versions and len(here) != len(there):
+        yield from _between_versions(source, destination, description, machine)
+        return
     if len(here) != len(there):
         yield difference("length", f"{len(here)} bytes", f"{len(there)} bytes")
         yield from _first_fields(source, destination, description, difference)
@@ -121,6 +136,57 @@ def _fields(
         # Not described: by its place in the section.
         piece = slice(at, at + _SHOWN)
         yield difference(f"byte {at}", here[piece].hex(), there[piece].hex())
+
+
+def _between_versions(
+    source: Section, destination: Section, description: Mapping[str, object] | None, machine: SavedMachine
+) -> Iterator[Difference]:
+    """Of states that two versions of QEMU write with different parts: each part that both have."""
+    device, instance = source.key
+    ours, theirs = split_at_subsections(source.data), split_at_subsections(destination.data)
+    places = fields_of(description, destination.data) if description is not None else []
+    for name in dict.fromkeys([*ours, *theirs]):
+        label = name or "length"
+        if name not in ours or name not in theirs:
+            in_source = name not in ours
+            sides = ("absent", "saved") if in_source else ("saved", "absent")
+            yield Difference(device, instance, label, *sides, lacking(machine, in_source))
+            continue
+        here, there = ours[name], theirs[name]
+        if len(here.data) != len(there.data):
+            sizes = (f"{len(here.data)} bytes", f"{len(there.data)} bytes")
+            reason = "the two versions write it in different lengths: set aside"
+            yield Difference(device, instance, label, *sizes, reason)
+            continue
+        yield from _in_part(source.key, (here, there), places, machine)
+
+
+def _in_part(
+    key: tuple[str, int],
+    parts: tuple[StatePart, StatePart],
+    places: Sequence[FieldPlace],
+    machine: SavedMachine,
+) -> Iterator[Difference]:
+    """The fields in which a part differs that has one length on both sides."""
+    here, there = parts
+    if here.data == there.data:
+        return
+    seen = False
+    for place in places:
+        begin = place.offset - there.offset
+        end = begin + place.size
+        if begin < 0 or end > len(there.data) or here.data[begin:end] == there.data[begin:end]:
+            continue
+        seen = True
+        one, other = here.data[begin:end], there.data[begin:end]
+        numbers = (_number(place, one), _number(place, other)) if _is_number(place) else None
+        reason = reason_for(key[0], place.name, machine, numbers)
+        yield Difference(*key, place.name, *_values(place, one, other), reason)
+    if not seen:
+        at = next(offset for offset in range(len(here.data)) if here.data[offset] != there.data[offset])
+        piece, field = slice(at, at + _SHOWN), f"byte {there.offset + at}"
+        shown = here.data[piece].hex(), there.data[piece].hex()
+        yield Difference(*key, field, *shown, reason_for(key[0], field, machine))
 
 
 def _first_fields(

@@ -19,6 +19,7 @@ happens only in a run that has found a difference.
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -45,10 +46,11 @@ _WITHOUT_MEMORY: Final = "x-ignore-shared"
 
 @dataclass(frozen=True, slots=True)
 class SavedState:
-    """One side's devices; ``missing`` says why there are none."""
+    """One side's devices; ``missing`` says why there are none.  ``version``: of the QEMU."""
 
     sections: tuple[Section, ...] = ()
     missing: str | None = None
+    version: str = ""
 
 
 NOT_SAVED: Final = SavedState(missing="the migration came to no switch-over")
@@ -60,12 +62,21 @@ def save(monitor: Monitor, seen_by_qemu: Path, fetch: Callable[[], bytes]) -> Sa
     ``seen_by_qemu`` is a file that it may make; ``fetch`` reads that file.
     """
     try:
+        version = version_of(monitor.execute("query-version"))
         monitor.execute("xen-save-devices-state", {"filename": str(seen_by_qemu), "live": False})
     except CommandError as error:
         return SavedState(missing=error.message)
     except QemuGone as error:
         return SavedState(missing=f"it has ended: {error}")
-    return SavedState(read_sections(fetch()))
+    return SavedState(read_sections(fetch()), version=version)
+
+
+def version_of(answer: object) -> str:
+    """The version in what ``query-version`` answers: ``10.0.13``."""
+    numbers = answer.get("qemu") if isinstance(answer, Mapping) else None
+    if not isinstance(numbers, Mapping):
+        return ""
+    return ".".join(str(numbers.get(part, "?")) for part in ("major", "minor", "micro"))
 
 
 def compare_states(
@@ -79,14 +90,21 @@ def compare_states(
         if state.missing is not None:
             return f"the {side}'s QEMU does not save its devices: {state.missing}"
     # In most runs nothing differs but the time in the real-time clock, whose place is known.
-    found = compare_sections(source.sections, destination.sections, KNOWN_PLACES, accelerator=accelerator)
+    both = functools.partial(
+        compare_sections,
+        source.sections,
+        destination.sections,
+        accelerator=accelerator,
+        versions=(source.version, destination.version),
+    )
+    found = both(KNOWN_PLACES)
     if not found.wrong:
         return found
     description: Mapping[str, object] | None = None
     # A difference without the field's name is a difference all the same.
     with contextlib.suppress(FreepageError):
         description = describe()
-    return compare_sections(source.sections, destination.sections, description, accelerator=accelerator)
+    return both(description)
 
 
 def describe(monitor: Monitor, place: Path, seen_by_qemu: Path) -> Mapping[str, object]:
