@@ -90,7 +90,7 @@ def lacking(machine: SavedMachine, in_source: bool) -> str | None:
     if not machine.between_versions:
         return None
     side, version = ("source", machine.versions[0]) if in_source else ("destination", machine.versions[1])
-    return f"the {side}'s QEMU, {version}, does not write it: set aside, between two versions"
+    return f"the {side}'s QEMU, {version}, has not written it: set aside, between two versions"
 
 
 def _described(description: Mapping[str, object] | None) -> dict[tuple[str, int], Mapping[str, object]]:

@@ -46,6 +46,17 @@ KNOWN_PLACES: Final[Mapping[str, object]] = {
 }
 
 
+#: The state of a QEMU before 9.0, one field, by the names that newer ones have for its parts
+#: (migration/global_state.c).
+_OLD_RUN_STATE: Final = 100
+_RUN_STATE: Final = (
+    ("runstate", 0, 32),
+    ("has_vm_was_suspended", 32, 1),
+    ("vm_was_suspended", 33, 1),
+    ("unused", 34, 66),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class FieldPlace:
     """A field: its name from the device downward, where it lies in the section, and its type."""
@@ -97,6 +108,10 @@ def _one(
             known = CMOS_REGISTERS.get(register)
             label = f"{name}[{register:#04x}]" + (f" {known}" if known else "")
             yield FieldPlace(label, at + register, 1, "uint8")
+    elif name == "runstate" and size == _OLD_RUN_STATE:
+        # What newer QEMUs keep at the end of it, older ones leave zero.
+        for part, offset, length in _RUN_STATE:
+            yield FieldPlace(part, at + offset, length, "buffer" if length > 1 else "uint8")
     else:
         yield FieldPlace(name, at, size, kind)
 

@@ -61,7 +61,7 @@ def demand_board(scenario: Scenario, qemus: Sequence[QemuBinary], accelerator: s
     same = len({qemu.version for qemu in different}) == 1
     if plain and guest.cpu is None and same:
         return MachineBoard(guest.machine, guest.machine)
-    machine = _demand_type(scenario, different, common=plain and not same)
+    machine = _demand_type(scenario, different, between=plain and not same)
     family = HOST.board.family(machine.name)
     assert family is not None
     if guest.vcpus > machine.cpu_max:
@@ -90,14 +90,14 @@ def demand_board(scenario: Scenario, qemus: Sequence[QemuBinary], accelerator: s
     return MachineBoard(machine.name, family, tuple(lacks), vmcoreinfo)
 
 
-def _demand_type(scenario: Scenario, qemus: Sequence[QemuBinary], *, common: bool) -> MachineType:
+def _demand_type(scenario: Scenario, qemus: Sequence[QemuBinary], *, between: bool) -> MachineType:
     """The machine type, by its own name; every QEMU has to have that.
 
-    ``common``: the scenario's word is a plain one, between QEMUs of two versions.
+    ``between``: the scenario's word is a plain one, and the QEMUs are of two versions.
     """
     wanted, board = scenario.guest.machine, HOST.board
     known = [machine_types(qemu.path) for qemu in qemus]
-    if common:
+    if between:
         wanted = newest_common(wanted, known) or wanted
     if wanted not in known[0]:
         # Of another architecture's boards, or such without a PCI bus, none can be offered.
@@ -132,9 +132,8 @@ def _try(scenario: Scenario, qemu: QemuBinary, machine: str, accelerator: str) -
     if cpu is not None:
         _demand_model(scenario, qemu, models, accelerator)
     try:
-        found = trial(
-            qemu.path, qemu.firmware, TrialBoard(machine, accelerator, cpu or _own_cpu(accelerator))
-        )
+        board = TrialBoard(machine, accelerator, cpu or _own_cpu(accelerator))
+        found = trial(qemu.path, qemu.firmware, board)
     except Refusal as refusal:
         if cpu is None:
             raise scenario.wrong("guest.machine", f"{_named(qemu)} says: {refusal.words}") from refusal

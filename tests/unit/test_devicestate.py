@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from harness.devicestate.compare import compare_sections
 from harness.devicestate.expected import ExpectedDifference, SavedMachine, reason_for
 from harness.devicestate.fields import fields_of
+from harness.devicestate.parts import split_at_subsections
 from harness.devicestate.sections import Section, read_description, read_sections
 from harness.devicestate.virtio import virtio_fields
 from harness.errors import MachineryError
@@ -318,3 +319,90 @@ def test_a_description_that_does_not_come_hides_nothing() -> None:
 def test_a_qemu_that_does_not_save_is_no_difference() -> None:
     said = compare_states(SavedState(missing="no such command"), SavedState(), dict, "tcg")
     assert said == "the source's QEMU does not save its devices: no such command"
+
+
+def subsection(name: str, data: bytes) -> bytes:
+    return bytes([5, len(name)]) + name.encode() + (1).to_bytes(4, "big") + data
+
+
+BETWEEN = ("7.2.22", "10.0.13")
+
+
+def test_a_state_is_cut_at_its_subsections() -> None:
+    data = b"main\x05\x03abc" + subsection("rng/one", b"12") + subsection("rng/one/inner", b"3")
+    parts = split_at_subsections(data + subsection("rng/one", b"45"))
+    # A mark in the data is none without a name that belongs to it.
+    assert {name: part.data for name, part in parts.items()} == {
+        "": b"main\x05\x03abc",
+        "rng/one": b"12",
+        "rng/one/inner": b"3",
+        "rng/one#1": b"45",
+    }
+    assert all(data[part.offset :].startswith(part.data) for name, part in parts.items() if "#" not in name)
+
+
+def test_between_versions_what_one_lacks_is_named_and_set_aside() -> None:
+    old, new = b"1234", b"1234" + subsection("rng/new", b"9")
+    for one, other, side in ((old, new, "source"), (new, old, "destination")):
+        sections = [Section("rng", 0, 1, one)], [Section("rng", 0, 1, other)]
+        found = compare_sections(*sections, versions=BETWEEN)
+        assert found.wrong == ()
+        assert [str(difference.field) for difference in found.differences] == ["rng/new"]
+        assert side in str(found.differences[0].reason)
+        # Of one version it is a fault.
+        assert compare_sections(*sections).wrong
+    gone = compare_sections([Section("rng", 0, 1, old), Section("hpet", 0, 1, b"1")], [], versions=BETWEEN)
+    assert [difference.device for difference in gone.differences] == ["rng", "hpet"]
+    assert gone.wrong == ()
+
+
+def test_between_versions_what_both_have_is_compared() -> None:
+    described = {
+        "devices": [
+            {
+                "name": "rng",
+                "instance_id": 0,
+                "fields": [
+                    {"name": "a", "size": 2, "type": "uint16"},
+                    {"name": "b", "size": 2, "type": "uint16"},
+                ],
+                "subsections": [
+                    {"vmsd_name": "rng/new", "fields": [{"name": "c", "size": 1, "type": "uint8"}]},
+                    {"vmsd_name": "rng/both", "fields": [{"name": "d", "size": 1, "type": "uint8"}]},
+                ],
+            }
+        ]
+    }
+    here = b"\0\1\0\2" + subsection("rng/both", b"\7")
+    there = b"\0\1\0\3" + subsection("rng/new", b"\1") + subsection("rng/both", b"\6")
+    sections = [Section("rng", 0, 1, here)], [Section("rng", 0, 1, there)]
+    found = compare_sections(*sections, described, versions=BETWEEN)
+    assert [str(one) for one in found.wrong] == ["rng: b 2 -> 3", "rng: both.d 7 -> 6"]
+    undescribed = compare_sections(*sections, versions=BETWEEN)
+    assert [one.field for one in undescribed.wrong] == ["byte 3", "byte 32"]
+
+
+def test_the_run_state_of_older_qemus_has_room_for_newer_fields() -> None:
+    described = {
+        "devices": [
+            {
+                "name": "globalstate",
+                "instance_id": 0,
+                "fields": [
+                    {"name": "size", "size": 4, "type": "uint32"},
+                    {"name": "runstate", "size": 100, "type": "buffer"},
+                ],
+            }
+        ]
+    }
+    old, new = bytearray(104), bytearray(104)
+    old[4:11] = new[4:11] = b"running"
+    new[36] = 1
+    sections = [Section("globalstate", 0, 1, bytes(new))], [Section("globalstate", 0, 1, bytes(old))]
+    assert compare_sections(*sections, described, versions=BETWEEN).wrong == ()
+    assert [one.field for one in compare_sections(*sections, described).wrong] == ["has_vm_was_suspended"]
+    old[4:11] = b"paused\0"
+    sections = [Section("globalstate", 0, 1, bytes(new))], [Section("globalstate", 0, 1, bytes(old))]
+    assert [one.field for one in compare_sections(*sections, described, versions=BETWEEN).wrong] == [
+        "runstate"
+    ]
