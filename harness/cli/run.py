@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from harness.cli.matrix import QemuMatrix, run_matrix_command
 from harness.cli.options import (
     Accel,
     ArmOption,
@@ -29,6 +30,7 @@ from harness.cli.options import (
     tools_of,
 )
 from harness.cli.remote import Destination, SourceOption, SshConfig, remote_overrides
+from harness.errors import InputError
 
 
 @app.command()
@@ -49,6 +51,7 @@ def run(
     qemu: QemuOption = None,
     source_qemu: SourceQemu = None,
     destination_qemu: DestinationQemu = None,
+    qemu_matrix: QemuMatrix = None,
     kernel: KernelName = None,
     qemu_source: QemuSourceOption = None,
     strict: Strict = None,
@@ -63,6 +66,30 @@ def run(
 
     Several scenarios are run one after the other; --out is then the folder of their run folders.
     """
+    if qemu_matrix is not None:
+        refused = {
+            "--qemu": qemu,
+            "--source-qemu": source_qemu,
+            "--destination-qemu": destination_qemu,
+            "--fault": fault,
+            "--source": source,
+            "--destination": destination,
+            "--nested": nested or None,
+        }
+        beside = [name for name, value in refused.items() if value is not None]
+        if beside:
+            raise InputError(f"{beside[0]} has nothing to say beside --qemu-matrix")
+        options = {
+            "arm": arm,
+            "accel": accel,
+            "memory": memory,
+            "seed": seed,
+            "trace": trace,
+            "kernel": kernel,
+            "qemu_source": qemu_source,
+        }
+        status = run_matrix_command(scenarios, qemu_matrix, options, strict, settings, out=out, as_json=json)
+        raise typer.Exit(status)
     changes = [
         *remote_overrides(source, destination, ssh_config),
         *overrides(arm, accel, memory, seed, strict, settings, trace),

@@ -125,7 +125,7 @@ def _qemus(
     for qemu in named:
         if qemu is not None:
             qemu.require_arm(arm)
-    source, destination = (qemu or toolchain.qemu(injection.qemu_flavour) for qemu in named)
+    source, destination = (qemu or toolchain.qemu_for(arm, injection.qemu_flavour) for qemu in named)
     for qemu in (source, destination):
         qemu.require_arm(arm)
     return source, destination

@@ -17,7 +17,14 @@ from harness.terminal import print_error
 INTERRUPTED: Final = 130
 
 #: Of several exit statuses, the one that counts: the first of these that occurred.
-_GRAVITY: Final = (INTERRUPTED, ExitCode.ERROR, ExitCode.FAIL, ExitCode.INCONCLUSIVE, ExitCode.PASS)
+_GRAVITY: Final = (
+    INTERRUPTED,
+    ExitCode.ERROR,
+    ExitCode.INPUT,
+    ExitCode.FAIL,
+    ExitCode.INCONCLUSIVE,
+    ExitCode.PASS,
+)
 
 
 def run_scenarios(

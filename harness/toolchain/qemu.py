@@ -151,7 +151,7 @@ def series_patches(source: QemuSource, folder: Path) -> tuple[Patch, ...]:
         known = sorted(path.parent.name for path in folder.glob("*/series"))
         raise InputError(
             f"there is no patch series for QEMU {source.version} ({series} is missing)",
-            hint=f"series exist for: {', '.join(known) or 'none'}",
+            hint=f"series exist for: {', '.join(known) or 'none'}; --arm off and --arm hint need none",
         )
     return read_series(series)
 
@@ -163,6 +163,11 @@ class QemuBuilder:
         self.cache = cache
         self.source = source
         self.patch_folder = patch_folder
+
+    @property
+    def has_series(self) -> bool:
+        """Whether there is a series for this source."""
+        return (self.patch_folder / self.source.series / "series").exists()
 
     def patches(self, flavour: str, extra: Sequence[Path]) -> tuple[Patch, ...]:
         """What a flavour has on top of the source; ``extra`` (a deliberate fault, say) comes last."""
@@ -263,7 +268,11 @@ class QemuBuilder:
     def _configure(self, tree: WorkTree, variant: Variant) -> None:
         python = self._tools(tree)
         downloads = () if not self.source.complete else ("--disable-download",)
-        command = [str(tree.source / "configure"), f"--python={python}", *variant.options, *downloads]
+        known, unknown = known_options(tree.source, variant.options)
+        if unknown:
+            text = f"QEMU {self.source.version} has no option {', '.join(unknown)}: built without"
+            self.cache.events.emit("message", text=text)
+        command = [str(tree.source / "configure"), f"--python={python}", *known, *downloads]
         build = variant.folder(tree)
         mark = build / "freepage-configured"
         wanted = json.dumps([command, _system()])
@@ -308,6 +317,19 @@ class QemuBuilder:
             if not (build / target).exists():
                 raise MachineryError(f"building QEMU made no {target}", hint=f"see {log}")
         return steps
+
+
+def known_options(source: Path, wanted: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Of what configure is to be told, what this version of QEMU knows, and what it does not.
+
+    Which features can be switched has changed over time: before 8.1 there is no ``--enable-pixman``.
+    """
+    files = (source / "configure", source / "scripts" / "meson-buildoptions.sh")
+    text = "\n".join(path.read_text("utf-8", "replace") for path in files if path.exists())
+    words = frozenset(re.findall(r"--(?:enable|disable)-[\w-]+", text))
+    switches = [option for option in wanted if option.startswith(("--enable-", "--disable-"))]
+    unknown = [option for option in switches if option not in words]
+    return [option for option in wanted if option not in unknown], unknown
 
 
 def _build_environment(tree: WorkTree) -> dict[str, str]:

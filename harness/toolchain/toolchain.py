@@ -29,7 +29,16 @@ from harness.toolchain.image import GuestImage, build_image
 from harness.toolchain.kernel import Kernel, named_kernel
 from harness.toolchain.module import SHIPPED, TEST, build_module
 from harness.toolchain.preload import no_manual_protect
-from harness.toolchain.qemu import FAULTS, FLAVOURS, PATCHED, PLAIN_BUILD, QemuBinary, QemuBuilder, Variant
+from harness.toolchain.qemu import (
+    FAULTS,
+    FLAVOURS,
+    PATCHED,
+    PLAIN_BUILD,
+    STOCK,
+    QemuBinary,
+    QemuBuilder,
+    Variant,
+)
 from harness.toolchain.qemu_names import DEBIAN
 from harness.toolchain.qtests import QemuTests, build_fuzzer, build_qtests
 from harness.toolchain.recipe import Recipe, read_recipe
@@ -83,6 +92,13 @@ class Toolchain:
         found = self._builder.get(flavour, extra_patches, variant)
         return dataclasses.replace(found, emulator=emulator_of(self.cache, found.path))
 
+    def qemu_for(self, arm: str, flavour: str = PATCHED) -> QemuBinary:
+        """A QEMU of ours for an arm: a source without a series is built as it is, for what needs none."""
+        plain = flavour == PATCHED and arm != "info"
+        if plain and not self._builder.source.has_feature and not self._builder.has_series:
+            flavour = STOCK
+        return self.qemu(flavour)
+
     def qtests(self) -> QemuTests:
         """QEMU's own tests of balloon and migration, and ours."""
         return build_qtests(self._builder)
@@ -104,6 +120,12 @@ class Toolchain:
     def external_qemu(self, path: Path) -> QemuBinary:
         """A QEMU that somebody names.  Raises :class:`InputError` if it is none."""
         return external_qemu(self.cache, path)
+
+    def flavours(self) -> tuple[str, ...]:
+        """What can be built of the source, in the order in which that is quickest."""
+        if self._builder.source.has_feature:
+            return (PATCHED,)
+        return tuple(reversed(FLAVOURS)) if self._builder.has_series else (STOCK,)
 
     def kernel(self, name: str | Path = DEFAULT_KERNEL) -> Kernel:
         """Debian's cloud kernel, of the image's suite or a newer one; the debug kernel; one at a path."""
@@ -188,7 +210,7 @@ def build_all(
             built += _build_guest(toolchain, parts, toolchain.kernel(name))
     if "qemu" in parts:
         # Stock first: what the patches touch is then compiled again, and little else.
-        for flavour in reversed(FLAVOURS):
+        for flavour in toolchain.flavours():
             qemu = toolchain.qemu(flavour)
             built.append(Built(f"qemu ({flavour})", qemu.path, qemu.version))
     if "qtests" in parts:
