@@ -38,7 +38,7 @@ def run_matrix_command(
     wrong with all ways, before the first.
     """
     from harness.events import EventStream
-    from harness.run.matrix import document, exit_status, run_matrix, table
+    from harness.run.matrix import document, gravest_status, run_matrix, table
     from harness.scenario.load import load_scenario
     from harness.terminal import TerminalProgress
     from harness.toolchain.qemu_names import canonical
@@ -68,4 +68,4 @@ def run_matrix_command(
     else:
         for line in table(ends):
             typer.echo(line)
-    return exit_status(ends)
+    return gravest_status(ends)

@@ -62,7 +62,7 @@ def save(monitor: Monitor, seen_by_qemu: Path, fetch: Callable[[], bytes]) -> Sa
     ``seen_by_qemu`` is a file that it may make; ``fetch`` reads that file.
     """
     try:
-        version = version_of(monitor.execute("query-version"))
+        version = qemu_version(monitor.execute("query-version"))
         monitor.execute("xen-save-devices-state", {"filename": str(seen_by_qemu), "live": False})
     except CommandError as error:
         return SavedState(missing=error.message)
@@ -71,7 +71,7 @@ def save(monitor: Monitor, seen_by_qemu: Path, fetch: Callable[[], bytes]) -> Sa
     return SavedState(read_sections(fetch()), version=version)
 
 
-def version_of(answer: object) -> str:
+def qemu_version(answer: object) -> str:
     """The version in what ``query-version`` answers: ``10.0.13``."""
     numbers = answer.get("qemu") if isinstance(answer, Mapping) else None
     if not isinstance(numbers, Mapping):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from harness.devicestate.compare import Comparison
+from harness.devicestate.hints import hints_taken
 from harness.errors import MachineryError
 from harness.events import EventStream
 from harness.evidence.device_state import compare_states
@@ -107,6 +108,7 @@ def gather(switch_over: SwitchOver, resolved: ResolvedScenario, events: EventStr
         witnesses=witnesses_of(record, switch_over.holds, at_end, unchanged, resolved),
         quiet=is_quiet(resolved),
         left_where_it_is=tuple(staying.values()),
+        hints_taken=hints_taken(switch_over.devices[0].sections) if scenario.arm == "hint" else None,
     )
     return Evidence(
         case,

@@ -56,7 +56,7 @@ class Definition:
         return DomainSpec(
             name=self.pair.guest_name,
             uuid=self.uuid,
-            qemu=host.path_of(qemu.path),
+            qemu=host.path_of(qemu.path) if qemu.emulator is None else qemu.emulator,
             firmware=tuple(host.path_of(folder) for folder in qemu.firmware),
             boot=Boot(
                 host.path_of(plan.kernel.vmlinuz),

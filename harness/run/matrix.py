@@ -22,7 +22,7 @@ from harness.report.folder import RunFolder, demand_new
 from harness.report.result import DeviceDifference, Result
 from harness.run.several import INTERRUPTED, worst
 
-Outcome: TypeAlias = Literal["right", "refused", "wrong", "inconclusive", "error"]
+CellOutcome: TypeAlias = Literal["right", "refused", "wrong", "inconclusive", "error"]
 
 #: So many lines of what a run says are kept where it has no result.
 _LAST_LINES: Final = 8
@@ -30,7 +30,7 @@ _DOCUMENT: Final = "matrix.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class MatrixWay:
     """From one QEMU to another, by their names."""
 
     source: str
@@ -41,7 +41,7 @@ class Way:
 
 
 @dataclass(frozen=True, slots=True)
-class WayEnd:
+class MatrixCell:
     """What came of one way.
 
     ``refused``: it was not to be, by us before a guest booted, or by QEMU; ``words`` says why.
@@ -50,7 +50,7 @@ class WayEnd:
 
     source: str
     destination: str
-    outcome: Outcome
+    outcome: CellOutcome
     words: str
     exit_status: int
     folder: str
@@ -60,14 +60,14 @@ class WayEnd:
     replay: str = ""
 
 
-def ways(names: Sequence[str]) -> list[Way]:
+def matrix_ways(names: Sequence[str]) -> list[MatrixWay]:
     """Each way between these QEMUs; a row of the table after the other."""
-    return [Way(source, destination) for source, destination in itertools.product(names, repeat=2)]
+    return [MatrixWay(source, destination) for source, destination in itertools.product(names, repeat=2)]
 
 
 def run_matrix(
     scenario: str, names: Sequence[str], words: Sequence[str], *, out: Path | None, events: EventStream
-) -> list[WayEnd]:
+) -> list[MatrixCell]:
     """Run every way.  ``words``: further options of ``freepage run``, the same for all.
 
     Raises :class:`InputError` for fewer than two QEMUs; what is wrong with one way ends that way alone.
@@ -79,8 +79,8 @@ def run_matrix(
     folder = _folder(scenario, out)
     # One seed for all: what differs between the ways is then the QEMUs.
     words = words if "--seed" in words else [*words, "--seed", str(secrets.randbits(63))]
-    ends: list[WayEnd] = []
-    everything = ways(names)
+    ends: list[MatrixCell] = []
+    everything = matrix_ways(names)
     for number, way in enumerate(everything, 1):
         with events.step("way", number=f"{number}/{len(everything)}", way=str(way)) as step:
             ends.append(_run(scenario, way, words, folder / f"{number:02d}-{_plain(way)}"))
@@ -101,12 +101,12 @@ def _folder(scenario: str, out: Path | None) -> Path:
     return folder
 
 
-def _plain(way: Way) -> str:
+def _plain(way: MatrixWay) -> str:
     parts = (name.replace("debian:", "").rpartition("/")[2] for name in (way.source, way.destination))
     return "-to-".join(parts)
 
 
-def _run(scenario: str, way: Way, words: Sequence[str], out: Path) -> WayEnd:
+def _run(scenario: str, way: MatrixWay, words: Sequence[str], out: Path) -> MatrixCell:
     sides = ("--source-qemu", way.source, "--destination-qemu", way.destination)
     done = invoke(["run", scenario, *sides, *words, "--json", "--out", out])
     if done.exit_code == INTERRUPTED:
@@ -115,17 +115,17 @@ def _run(scenario: str, way: Way, words: Sequence[str], out: Path) -> WayEnd:
         raise MachineryError(f"the run {way} was killed by signal {-done.exit_code}")
     path = out / "result.json"
     result = Result.from_json(path.read_text("utf-8"), str(path)) if path.exists() else None
-    return judged(way, done.exit_code, result, last_words(done.stderr), out)
+    return judged(way, done.exit_code, result, said_last(done.stderr), out)
 
 
-def judged(way: Way, exit_status: int, result: Result | None, said: str, folder: Path) -> WayEnd:
+def judged(way: MatrixWay, exit_status: int, result: Result | None, said: str, folder: Path) -> MatrixCell:
     """What a run's end means for its way."""
     if result is None:
-        outcome: Outcome = "refused" if exit_status == ExitCode.INPUT else "error"
-        return WayEnd(way.source, way.destination, outcome, said, exit_status, str(folder))
+        outcome: CellOutcome = "refused" if exit_status == ExitCode.INPUT else "error"
+        return MatrixCell(way.source, way.destination, outcome, said, exit_status, str(folder))
     versions = tuple(str(result.versions[f"{side}_qemu"]["version"]) for side in ("source", "destination"))
     differences = result.devices.differences if result.devices is not None else []
-    return WayEnd(
+    return MatrixCell(
         way.source,
         way.destination,
         _outcome(result, exit_status),
@@ -147,7 +147,7 @@ def _difference(one: DeviceDifference) -> str:
     return f"{one.device}: {one.field} {one.source} -> {one.destination}: {one.reason}"
 
 
-def _outcome(result: Result, exit_status: int) -> Outcome:
+def _outcome(result: Result, exit_status: int) -> CellOutcome:
     if exit_status == ExitCode.PASS:
         return "right"
     if exit_status == ExitCode.INCONCLUSIVE:
@@ -158,7 +158,7 @@ def _outcome(result: Result, exit_status: int) -> Outcome:
     return "wrong"
 
 
-def last_words(text: str) -> str:
+def said_last(text: str) -> str:
     """What a run without a result says in the end."""
     lines = text.strip().splitlines()
     begins = [at for at, line in enumerate(lines) if line.startswith("freepage: ")]
@@ -166,23 +166,23 @@ def last_words(text: str) -> str:
     return "\n".join(lines[start:][:_LAST_LINES]).removeprefix("freepage: ")
 
 
-def exit_status(ends: Iterable[WayEnd]) -> int:
+def gravest_status(ends: Iterable[MatrixCell]) -> int:
     """The gravest of the ways' exit statuses."""
     return worst(end.exit_status for end in ends)
 
 
-def document(scenario: str, ends: Sequence[WayEnd]) -> str:
+def document(scenario: str, ends: Sequence[MatrixCell]) -> str:
     """The matrix as JSON."""
     found = {
         "version": 1,
         "scenario": scenario,
-        "exit_status": exit_status(ends),
+        "exit_status": gravest_status(ends),
         "ways": [*map(asdict, ends)],
     }
     return json.dumps(found, indent=2, ensure_ascii=False) + "\n"
 
 
-def table(ends: Sequence[WayEnd]) -> list[str]:
+def table(ends: Sequence[MatrixCell]) -> list[str]:
     """The matrix for people: a row for each source, and below it what is not right, in words."""
     names = list(dict.fromkeys(end.source for end in ends))
     versions = {end.source: end.versions[0] for end in ends if end.versions is not None}

@@ -70,6 +70,8 @@ class JudgeInput:
     quiet: bool = False
     """Nothing in the guest allocated or freed during the migration: then two witnesses have to
     agree, and no reported page may stay undecided."""
+    hints_taken: int | None = None
+    """Arm hint, with a QEMU that keeps no record: hints that its device has taken; None: not known."""
     left_where_it_is: Sequence[Block] = ()
     """Memory that the guest sees and that both QEMUs map: it is not migrated, and cannot differ."""
 

@@ -43,7 +43,7 @@ from harness.verdict.pages import (
     page_counts,
 )
 from harness.verdict.registry import Outcome, Rule, doubts, rules
-from harness.verdict.rules.doubts import hinted_and_sent
+from harness.verdict.rules.doubts import hinted_and_sent, unrecorded_hints
 from harness.verdict.witness import Testimony, testimony_of
 
 __all__ = [
@@ -209,6 +209,8 @@ def _decide(
     sent_later = hinted_and_sent(case, pages.left_out)
     if sent_later:
         parts.append(f"{sent_later} times a page was left out by a hint, and sent later all the same")
+    if unrecorded_hints(case):
+        parts.append(f"{unrecorded_hints(case)} hints were taken, of which this QEMU keeps no record")
     if pages.skipped:
         parts.append(
             f"{pages.skipped} skipped" + ("" if case.strict else " (unchanged by the device's own account)")

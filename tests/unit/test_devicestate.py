@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from harness.devicestate.compare import compare_sections
 from harness.devicestate.expected import ExpectedDifference, SavedMachine, reason_for
 from harness.devicestate.fields import fields_of
+from harness.devicestate.hints import hints_taken
 from harness.devicestate.parts import split_at_subsections
 from harness.devicestate.sections import Section, read_description, read_sections
 from harness.devicestate.virtio import virtio_fields
@@ -406,3 +407,18 @@ def test_the_run_state_of_older_qemus_has_room_for_newer_fields() -> None:
     assert [one.field for one in compare_sections(*sections, described, versions=BETWEEN).wrong] == [
         "runstate"
     ]
+
+
+def test_hints_that_a_balloon_has_taken() -> None:
+    def balloon(*read: int) -> Section:
+        data = struct.pack("<i", 2) + bytes(256 + 16)
+        data += struct.pack(">BBHI", 0xF, 1, 0, 0x10) + struct.pack(">I", 0) + struct.pack(">I", len(read))
+        data += b"".join(struct.pack(">IQH", 128, 0x1000, index) for index in read)
+        return Section("0000:00:03.0/virtio-balloon", 0, 1, data)
+
+    assert hints_taken([Section("rng", 0, 1, b""), balloon(1, 1, 1, 300)]) == 298
+    # The driver has said where hints begin and end, and nothing between.
+    assert hints_taken([balloon(1, 1, 1, 2)]) == 0
+    assert hints_taken([balloon(1, 1, 1, 0)]) == 0
+    assert hints_taken([balloon(1, 1, 1)]) is None
+    assert hints_taken([]) is None

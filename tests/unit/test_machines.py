@@ -96,7 +96,7 @@ class Toolchain:
     def __init__(self, **options: object) -> None:
         pass
 
-    def qemu(self, flavour: str) -> QemuBinary:
+    def qemu_for(self, arm: str, flavour: str) -> QemuBinary:
         return BUILT
 
     def kernel(self, name: str) -> Kernel:

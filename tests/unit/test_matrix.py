@@ -13,21 +13,30 @@ from harness.cli.matrix import run_matrix_command
 from harness.errors import InputError
 from harness.report.result import MoveEnd
 from harness.run import matrix
-from harness.run.matrix import Way, WayEnd, document, exit_status, judged, last_words, table, ways
+from harness.run.matrix import (
+    MatrixCell,
+    MatrixWay,
+    document,
+    gravest_status,
+    judged,
+    matrix_ways,
+    said_last,
+    table,
+)
 from harness.run.several import worst
 from tests.unit.test_result import passing, result
 
 OLD, NEW = "debian:bookworm", "debian:trixie"
 
 
-def end(source: str, destination: str, outcome: str, status: int, words: str = "") -> WayEnd:
+def end(source: str, destination: str, outcome: str, status: int, words: str = "") -> MatrixCell:
     versions = {OLD: "7.2.22", NEW: "10.0.13"}
     pair = (versions[source], versions[destination])
-    return WayEnd(source, destination, outcome, words, status, "/runs/1", pair)  # type: ignore[arg-type]
+    return MatrixCell(source, destination, outcome, words, status, "/runs/1", pair)  # type: ignore[arg-type]
 
 
 def test_each_way_and_each_with_itself() -> None:
-    assert [str(way) for way in ways([OLD, NEW])] == [
+    assert [str(way) for way in matrix_ways([OLD, NEW])] == [
         "debian:bookworm -> debian:bookworm",
         "debian:bookworm -> debian:trixie",
         "debian:trixie -> debian:bookworm",
@@ -58,14 +67,14 @@ def test_what_a_runs_end_means(status: int, ended: str, wrong: int, outcome: str
     move = found.moves[0].model_copy(update={"ended": ended})
     pages = found.pages.model_copy(update={"wrong": wrong})
     found = found.model_copy(update={"moves": [move], "pages": pages, "reason": "because"})
-    way = judged(Way(OLD, NEW), status, found, "", Path("/runs/1"))
+    way = judged(MatrixWay(OLD, NEW), status, found, "", Path("/runs/1"))
     assert (way.outcome, way.words, way.versions) == (outcome, "because", ("7.2", "10"))
 
 
 def test_a_run_without_a_result() -> None:
     said = "ok   prepare\nfreepage: guest.machine: q35 has no version in common\nhint: another"
     for status, outcome in ((2, "refused"), (3, "error")):
-        way = judged(Way(OLD, NEW), status, None, last_words(said), Path("/runs/1"))
+        way = judged(MatrixWay(OLD, NEW), status, None, said_last(said), Path("/runs/1"))
         assert way.outcome == outcome
         assert way.words == "guest.machine: q35 has no version in common\nhint: another"
 
@@ -81,7 +90,7 @@ def test_the_table_says_what_is_not_right() -> None:
         "debian:trixie -> debian:bookworm: refused: error while loading state for instance 0x0",
         "  /runs/1",
     ]
-    assert exit_status(ends) == 1
+    assert gravest_status(ends) == 1
     found = json.loads(document("idle", ends))
     assert found["exit_status"] == 1
     assert [way["outcome"] for way in found["ways"]] == ["right", "right", "refused", "right"]

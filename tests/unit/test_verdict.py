@@ -150,6 +150,11 @@ def test_nothing_skipped_is_no_pass() -> None:
     assert judge(replace(nothing, expect=Expect(skipping=False))).verdict == "pass"
     assert judge(replace(nothing, expect=Expect(skipped_percent_min=10))).verdict == "fail"
     assert judge(replace(nothing, arm="hint", log=())).verdict == "inconclusive"
+    assert judge(replace(nothing, arm="hint", log=(), hints_taken=0)).verdict == "inconclusive"
+    # A QEMU without a record: the state of its device says that there were hints.
+    unrecorded = judge(replace(nothing, arm="hint", log=(), hints_taken=12))
+    assert (unrecorded.verdict, "12 hints were taken" in unrecorded.reason) == ("pass", True)
+    assert judge(replace(nothing, arm="info", log=(), hints_taken=12)).verdict == "inconclusive"
     assert judge(replace(PLAIN, expect=Expect(skipping=True))).verdict == "inconclusive"
     assert judge(JudgeInput("off", ())).verdict == "inconclusive"
 

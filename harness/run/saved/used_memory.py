@@ -25,6 +25,8 @@ def fill(pid: int, blocks: Iterable[BlockPlace]) -> int:
         descriptor = os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
         try:
             for block in blocks:
+                if block.address is None:
+                    raise MachineryError(f"QEMU does not tell where it has {block.name}")
                 at = 0
                 while at < block.used:
                     at += os.pwrite(descriptor, piece[: block.used - at], block.address + at)
