@@ -50,13 +50,16 @@ def account_of(side: str, history: Sequence[Event], *, since: int, words: Sequen
     pid: int | None = None
     end: ProcessEnd | None = None
     completed: float | None = None
+    ended: float | None = None
+    over = False
     for event in history:
         if event.seq < since:
             continue
         if event.kind == "process-ended" and pid is not None and event.data.get("pid") == pid:
             code = event.data.get("returncode")
             end = process_end(code) if isinstance(code, int) else None
-            _stop(running, _instant(event))
+            ended = _instant(event)
+            _stop(running, ended)
         if event.source != f"{side}.qmp":
             continue
         if event.kind == "qemu-attached":
@@ -65,13 +68,19 @@ def account_of(side: str, history: Sequence[Event], *, since: int, words: Sequen
             if event.data.get("running"):
                 running.append((_instant(event), None))
         elif event.kind == "MIGRATION":
-            statuses.append(str(_data(event).get("status")))
-            completed = _instant(event) if statuses[-1] == "completed" else completed
+            status = str(_data(event).get("status"))
+            # What comes after the end is another migration: that by which the fields are described.
+            over = over or (status == "setup" and statuses[-1:] in (["completed"], ["failed"], ["cancelled"]))
+            if not over:
+                statuses.append(status)
+                completed = _instant(event) if status == "completed" else completed
         elif event.kind == "RESUME" and not (running and running[-1][1] is None):
             running.append((_instant(event), None))
         elif event.kind in ("STOP", "SHUTDOWN"):
             _stop(running, _instant(event))
-    return QemuAccount(side, tuple(statuses), tuple(running), reports_in(words), end, tuple(words), completed)
+    return QemuAccount(
+        side, tuple(statuses), tuple(running), reports_in(words), end, tuple(words), completed, ended
+    )
 
 
 def _stop(running: list[tuple[float, float | None]], instant: float) -> None:

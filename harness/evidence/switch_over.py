@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import libvirt
 
@@ -17,6 +17,7 @@ from harness.migration.hold import HoldKeeper
 from harness.migration.outside import OutsideWalk
 from harness.migration.qmp import Monitor
 from harness.migration.statistics import MigrationStatistics
+from harness.verdict.outcome import Ending
 
 if TYPE_CHECKING:
     from harness.report.costs import Cost
@@ -34,7 +35,8 @@ class Side:
 class Abort:
     """The end of a migration that did not complete, and the reason that the user is given."""
 
-    ended: Literal["cancelled", "failed"]
+    #: By QEMU's own last words.
+    ended: Ending
     reason: str
     #: It hangs: QEMU may never be done with it, so that no other migration can follow.
     hangs: bool = False

@@ -76,7 +76,9 @@ class DirectJob:
         if self._over or self._source is None:
             return
         if status == "pre-switchover":
-            self._source.execute("migrate-continue", {"state": "pre-switchover"})
+            # Refused by a QEMU whose migration was given up meanwhile: its next status says so.
+            with contextlib.suppress(CommandError):
+                self._source.execute("migrate-continue", {"state": "pre-switchover"})
         elif status == "completed":
             self._over = True
             # It keeps its memory, stopped, until somebody ends it.

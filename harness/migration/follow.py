@@ -188,9 +188,7 @@ class Follower(ABC):
 
     def _status(self, event: QmpEvent, job: Job) -> None:
         status = event.data.get("status")
-        if status == "setup":
-            self.begun()
-        elif status in SWITCH_OVER and not self._progress.stopped:
+        if status in SWITCH_OVER and not self._progress.stopped:
             self._progress.stopped = True
             self.stopped()
         elif status == "completed":
@@ -211,9 +209,12 @@ class Follower(ABC):
             status = str(event.data.get("status"))
             if status == "failed":
                 self.failed()
+            # What lasts for a moment only is the script's before it is ours.
+            self._script.happened(status)
+            if status == "setup":
+                self.begun()
             elif status == "active":
                 self.active()
-            self._script.happened(status)
             job.event(event)
 
     def _end(self, end: JobEnd) -> libvirt.virDomain:

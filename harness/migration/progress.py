@@ -12,6 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
+
+#: After these QEMU does no more for a migration.
+_ENDED: Final = frozenset({"completed", "cancelled", "failed"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,8 @@ class ProgressWatch:
         if self._sample is None:
             return f"QEMU has not answered query-migrate for {still:.0f} s"
         sample = self._sample
+        if sample.status in _ENDED:
+            return f"QEMU's migration ended {sample.status!r}, and for {still:.0f} s libvirt has not noticed"
         return (
             f"for {still:.0f} s the migration has stood at {sample.status!r}, {sample.transferred} bytes "
             f"sent in {sample.syncs} bitmap syncs and {sample.remaining} bytes to go"

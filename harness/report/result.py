@@ -23,7 +23,7 @@ from harness.memory.walk import FreeWalk, PageStanding, WalkError
 from harness.report.commands import GuestCommand, QmpCommand
 from harness.report.costs import Cost, Walk, Work
 from harness.report.machine import MachineReport
-from harness.report.modes import SideModes
+from harness.report.move import MoveEnd
 from harness.report.part import Part
 from harness.report.remote import RemoteReport
 from harness.scenario.model import Arm, VerdictWord
@@ -337,24 +337,6 @@ class GuestReport(Part):
     """Of those, the ones that did not keep their content."""
     kernel_warnings: list[str] | None = None
     """Warnings in its kernel's log."""
-
-
-class MoveEnd(Part):
-    """How one of the run's migrations ended."""
-
-    ended: str
-    """completed, cancelled or failed."""
-    reason: str
-    """The verdict's, in one sentence; of one that was given up, the words that the user is given."""
-    verdict: VerdictWord | None = None
-    """Over the memory; null: it was given up."""
-    skipped: int = 0
-    """Pages left behind."""
-    requests: int = 0
-    """Requests that left for the guest."""
-    modes: Mapping[str, SideModes] = Field(default={})
-    """What was really on, by side (source, destination): each QEMU's own word while the migration was under
-    way. A side that was never asked is not there."""
 
 
 class Result(Part):

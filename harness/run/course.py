@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from harness.evidence.gather import Evidence
     from harness.evidence.switch_over import SwitchOver
     from harness.hosts.interface import Host
-    from harness.report.result import MoveEnd
+    from harness.report.move import MoveEnd
     from harness.run.live_migration import LiveMigration
     from harness.run.saved.state_file import FileFacts
     from harness.scenario.model import Move
@@ -68,10 +68,11 @@ class Course:
     file: FileFacts | None = None
 
     def note_unreached(self, turn: Turn, migration: LiveMigration) -> None:
-        """What the script has not come to."""
+        """What the script has not come to, or too late."""
         for entry in migration.unreached:
             which = f" {entry.number}" if entry.number is not None else ""
             self.unexercised.append(turn.named(f"the script came to no {entry.at}{which}"))
+        self.unexercised += [turn.named(words) for words in migration.late]
 
 
 @dataclass(frozen=True, eq=False, slots=True)

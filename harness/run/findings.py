@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from harness.evidence.gather import Evidence
     from harness.evidence.guest_checks import Answers
     from harness.report.costs import Cost, Work
-    from harness.report.result import MoveEnd
+    from harness.report.move import MoveEnd
     from harness.run.saved.state_file import FileFacts
     from harness.verdict.judge import Finding, GuestChecks, MemoryJudgement
     from harness.verdict.outcome import MigrationOutcome

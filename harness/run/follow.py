@@ -20,6 +20,7 @@ from harness.migration.follow import Follower
 from harness.migration.hold import HoldKeeper
 from harness.migration.inbox import Inbox
 from harness.migration.progress import ProgressWatch, Sample
+from harness.migration.qmp import Monitor
 from harness.migration.settle import capabilities_in, parameters_in
 from harness.migration.statistics import MigrationStatistics, RamBlock, from_query_migrate
 from harness.report.modes import SideModes
@@ -42,6 +43,8 @@ class LastLook:
     #: RAMBlocks that are no files, as they were when the vCPUs stopped for the last time.
     others: Mapping[str, Image | OSError] | None = None
     completed_at: float | None = None
+    #: QEMU has begun to migrate.
+    begun: bool = False
     #: The state of the source's devices.
     devices: SavedState = NOT_SAVED
     #: What each side had on, by its own word while it migrated.
@@ -76,6 +79,7 @@ class RunFollower(Follower):
         self._deadline = deadline
         self._watch = ProgressWatch(patience(stuck_seconds), time.monotonic())
         self._by_file = self._source_ends = False
+        stage.qemus.connect = self._destination
 
     def by_file(self, *, source_ends: bool) -> None:
         """The guest goes through a file; ``source_ends``: its QEMU is gone when it has been written."""
@@ -83,17 +87,30 @@ class RunFollower(Follower):
 
     def begun(self) -> None:
         """The costs count from here; libvirt starts the destination's QEMU before the migration."""
-        if not self._by_file:
+        self.seen.begun = True
+        if self._by_file:
+            return
+        try:
             self.arrive()
+        except FreepageError:
+            # A script that cancels this early has libvirt end it before anybody has seen it.
+            if not self._stage.outcome.cancelled:
+                raise
 
     def arrive(self) -> None:
         """The destination's QEMU is there."""
         if not self._source_ends:
             self._charge("source")
+        self._destination()
+
+    def _destination(self) -> Monitor:
+        """Its QEMU's monitor, connected when it is asked for first."""
         if self._sides.destination is None:
             destination = self._sides.connect_destination(self._deadline)
             self._stage.qemus.connected("destination", destination.monitor)
             self._charge("destination")
+        assert self._sides.destination is not None
+        return self._sides.destination.monitor
 
     def _charge(self, side: str) -> None:
         end = self._sides.source if side == "source" else self._sides.destination

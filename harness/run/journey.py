@@ -25,7 +25,7 @@ from harness.memory.record import Request
 from harness.migration.statistics import MigrationError, StuckError
 from harness.report.folder import RunFolder
 from harness.report.modes import SideModes
-from harness.report.result import MoveEnd
+from harness.report.move import MoveEnd
 from harness.run.course import Arrival, Course, Setback, Turn
 from harness.run.findings import Findings, GuestReview
 from harness.run.live_migration import LiveMigration
@@ -246,7 +246,8 @@ class Journey:
         if reason is not None and reason not in end.reason:
             text = f"the reason given is {end.reason!r}, expected {reason!r} in it"
             self._course.found.append(Finding("migration-reason", "expectation", turn.named(text)))
-        outcome = migration.outcome(end.ended, stands_still=turn.paused or self._left_stopped(turn))
+        left_stopped = turn.paused or self._left_stopped(turn)
+        outcome = migration.outcome(moved=False, stands_still=left_stopped)
         self._note_outcome(turn, outcome)
         if outcome.source.end is not None:
             return False
@@ -281,6 +282,7 @@ class Journey:
 
     def _note_outcome(self, turn: Turn, outcome: MigrationOutcome) -> None:
         self._course.outcomes.append(outcome)
+        self._course.moves[-1] = self._course.moves[-1].with_outcome(outcome)
         found = outcome_findings(outcome)
         self._course.found += [replace(finding, text=turn.named(finding.text)) for finding in found]
 
@@ -354,7 +356,7 @@ class Journey:
         try:
             resume(arrival.switch_over.domain, control, turn.hosts[1].name, self._events)
         finally:
-            self._note_outcome(turn, arrival.migration.outcome("completed"))
+            self._note_outcome(turn, arrival.migration.outcome(moved=True))
 
     def _ask_guest(
         self,

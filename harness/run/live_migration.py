@@ -37,7 +37,7 @@ from harness.migration.job import Job, MigrationJob
 from harness.migration.memory_map import query_map
 from harness.migration.modes import Modes
 from harness.migration.outside import OutsideWalk
-from harness.migration.qmp import Monitor
+from harness.migration.qmp import CLOSED, Monitor
 from harness.migration.request import MigrationRequest
 from harness.migration.settle import QemuSettings
 from harness.migration.statistics import MigrationStatistics, RamBlock, from_job_stats
@@ -52,7 +52,7 @@ from harness.run.sides import Endpoint, Sides
 from harness.script.outcome import ScriptNews
 from harness.script.runner import ScriptRunner
 from harness.script.stage import RunStage
-from harness.verdict.outcome import Ending, MigrationOutcome
+from harness.verdict.outcome import MigrationOutcome
 
 if TYPE_CHECKING:
     from harness.scenario.load import Migration
@@ -103,6 +103,7 @@ class LiveMigration:
         self._running: tuple[RunFollower, Job] | None = None
         self._file: StateFile | None = None
         self._keeps_file = False
+        self._waited: list[Endpoint] = []
         #: Events from here on are of this migration.
         self._since = len(events.history()) - 1
 
@@ -275,7 +276,7 @@ class LiveMigration:
             reason = follower.seen.reason
         self._script.settle(self._inbox.get, Deadline(GIVEN_UP_SECONDS, "the script's end"))
         text = f"{error.message} ({reason})" if reason else error.message
-        return Abort(self._stage.outcome.ended, text)
+        return Abort(self.outcome(moved=False).ending, text)
 
     def monitor(self, side: str) -> Monitor:
         """QMP with the QEMU of one side.  Raises :class:`MachineryError` before it is connected."""
@@ -284,15 +285,15 @@ class LiveMigration:
             raise MachineryError("the destination's monitor is not connected yet")
         return end.monitor
 
-    def outcome(self, ending: Ending, *, stands_still: bool = False) -> MigrationOutcome:
+    def outcome(self, *, moved: bool, stands_still: bool = False) -> MigrationOutcome:
         """How the migration ended, by both QEMUs and by what became of their processes.
 
-        ``ending``: what the run takes it for.  ``stands_still``: the guest is meant to.
+        ``moved``: the guest is taken for moved.  ``stands_still``: the guest is meant to.
         """
         # libvirt ends one of the two; how it ended is known when the lab's init has reaped it.
-        leaving = self._sides.source if ending == "completed" else self._sides.destination
-        if leaving is not None and leaving.process.here:
-            self._wait_for_end(leaving.monitor.pid, END_SECONDS)
+        leaving = self._sides.source if moved else self._sides.destination
+        if leaving is not None:
+            self._wait_for_last_words(leaving)
         history = self._events.history()
         source, destination = (
             account_of(side, history, since=self._since, words=self._qemu_words(side))
@@ -301,7 +302,7 @@ class LiveMigration:
         unasked = frozenset(self.gone)
         cancelled = self._stage.outcome.cancelled
         by_file = self._file is not None
-        return MigrationOutcome(ending, source, destination, cancelled, stands_still, unasked, by_file)
+        return MigrationOutcome(source, destination, moved, cancelled, stands_still, unasked, by_file)
 
     def killed_from_outside(self, *sides: str) -> bool:
         """Whether the QEMU of one of these sides was killed (SIGKILL), by nobody of ours.
@@ -325,6 +326,21 @@ class LiveMigration:
     def gone(self) -> tuple[str, ...]:
         """Sides whose QEMU ended during the migration, though nobody had asked it to."""
         return self._running[0].gone if self._running is not None else ()
+
+    def _wait_for_last_words(self, leaving: Endpoint) -> None:
+        """Until a QEMU that is ended has said all that it says, and how it ended is known."""
+
+        def closed(event: Event) -> bool:
+            return event.kind == CLOSED and event.source == f"{leaving.monitor.side}.qmp"
+
+        # One that does not end goes on, which the account says as well.  It is waited for once.
+        if leaving in self._waited:
+            return
+        self._waited.append(leaving)
+        with contextlib.suppress(DeadlineExceeded):
+            self._events.wait(closed, Deadline(END_SECONDS, "the end of a QEMU"), after=self._since)
+        if leaving.process.here:
+            self._wait_for_end(leaving.monitor.pid, GONE_SECONDS)
 
     def _wait_for_end(self, pid: int, seconds: float) -> None:
         def ended(event: Event) -> bool:
@@ -361,7 +377,8 @@ class LiveMigration:
     @property
     def begun(self) -> bool:
         """Whether QEMU has begun to migrate: what goes wrong before is not the migration's."""
-        return self._sides.destination is not None or self._file is not None
+        begun = self._running is not None and self._running[0].seen.begun
+        return begun or self._sides.destination is not None or self._file is not None
 
     def news(self) -> ScriptNews:
         """What the script has found and brought since this was called last."""
@@ -382,6 +399,11 @@ class LiveMigration:
     def unreached(self) -> Sequence[Entry]:
         """Entries of the script that were not done, or not to their end."""
         return self._script.unreached
+
+    @property
+    def late(self) -> Sequence[str]:
+        """Entries of the script that came when their moment had passed, in words."""
+        return self._script.late
 
     def verify_owned(self, deadline: Deadline) -> int:
         """How many of the pages that the script took hold something wrong, now or before."""

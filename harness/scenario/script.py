@@ -34,7 +34,7 @@ from harness.scenario.values import Section, as_tuple
 #: The device stops the guest here, and holds the migration, until ``cont``.
 DEVICE_HOLDS: Final = ("request", "answer", "applied")
 #: What QEMU's MIGRATION event says of the source.
-STATUSES: Final = ("setup", "active", "pre-switchover", "completed", "cancelled", "failed")
+STATUSES: Final = ("setup", "active", "pre-switchover", "device", "completed", "cancelled", "failed")
 
 
 class Entry(Section):
@@ -52,7 +52,7 @@ class Entry(Section):
     @model_validator(mode="after")
     def _possible(self) -> Entry:
         # Once the answer has been applied only the migration is held.
-        running = self.at not in ("request", "answer", "pre-switchover", "completed")
+        running = self.at not in ("request", "answer", "pre-switchover", "device", "completed")
         for index, action in enumerate(self.do):
             if action.needs_guest and not running:
                 raise PydanticCustomError(

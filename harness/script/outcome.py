@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final
 
 from harness.scenario.actions.stage import QmpAnswer
 from harness.scenario.command import CommandEnd
@@ -62,8 +62,3 @@ class ScriptOutcome:
     def destination_may_end(self) -> bool:
         """Whether it is the script's doing that the destination's QEMU ends."""
         return self.killed or self.cancelled
-
-    @property
-    def ended(self) -> Literal["cancelled", "failed"]:
-        """In a word how a migration ended that did not complete."""
-        return "cancelled" if self.cancelled else "failed"

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from harness.errors import MachineryError
 from harness.migration.qmp import Monitor
 
@@ -12,6 +14,8 @@ class Qemus:
 
     def __init__(self) -> None:
         self._monitors: dict[str, Monitor] = {}
+        #: Connects to the destination's QEMU, once that is there; None: whoever migrates does it.
+        self.connect: Callable[[], Monitor] | None = None
 
     def connected(self, side: str, monitor: Monitor) -> None:
         """The QEMU of a side (``source`` or ``destination``) is there."""
@@ -25,6 +29,8 @@ class Qemus:
     @property
     def destination(self) -> Monitor:
         """The one that the guest goes to."""
+        if "destination" not in self._monitors and self.connect is not None:
+            return self.connect()
         return self._side("destination")
 
     def _side(self, side: str) -> Monitor:

@@ -23,6 +23,7 @@ from harness.events import Deadline, EventStream
 from harness.migration.inbox import Completion
 from harness.scenario.actions.module import MODULE_HOLDS
 from harness.script.errands import Errands, Then, nothing
+from harness.script.punctuality import Began, lateness
 
 if TYPE_CHECKING:
     from harness.scenario.actions.base import Action
@@ -65,6 +66,9 @@ class ScriptRunner:
         self._current: _Current | None = None
         # Holds in which the guest runs on: they can wait for the entry that is being done.
         self._deferred: list[tuple[str, int, Then]] = []
+        self._begun: list[Began] = []
+        #: Events from here on are of this script's migration.
+        self._since = len(events.history()) - 1
 
     @property
     def busy(self) -> bool:
@@ -75,6 +79,13 @@ class ScriptRunner:
     def unreached(self) -> tuple[Entry, ...]:
         """Entries that were not done, or not to their end."""
         return self._entries[self._next - (self._current is not None) :]
+
+    @property
+    def late(self) -> tuple[str, ...]:
+        """Entries whose moment had passed when their first action came, in words."""
+        history = self._events.history()
+        words = (lateness(began, history, self._since) for began in self._begun)
+        return tuple(text for text in words if text is not None)
 
     def begin(self) -> None:
         """The first entry may be waiting for the module already."""
@@ -115,6 +126,8 @@ class ScriptRunner:
         self._next += 1
         self._current = _Current(entry, enumerate(entry.do, 1), after)
         self._events.emit("script", at=moment, number=which, move=entry.move, entry=self._next)
+        first = entry.do[0]
+        self._begun.append(Began(moment, which, first.action, self._events.now(), first.brings))
         self._go_on()
 
     def _go_on(self) -> None:

@@ -32,10 +32,18 @@ _REFUSAL: Final = "rror while loading state"
 #: What a QEMU says that was asked to end by a signal (system/runstate.c): libvirt ends one that failed.
 _ASKED: Final = "terminating on signal"
 
+#: After these QEMU says no more of a migration.
+_LAST_WORDS: Final[tuple[Literal["completed", "cancelled", "failed"], ...]] = (
+    "completed",
+    "cancelled",
+    "failed",
+)
+
 #: A guest cannot run on both sides for less than the clock's own resolution.
 _INSTANT: Final = 1e-6
 
-Ending = Literal["completed", "cancelled", "failed"]
+#: ``unfinished``: the source's QEMU has begun, and says no last word.
+Ending = Literal["completed", "cancelled", "failed", "unfinished"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +65,7 @@ class QemuAccount:
     spans in seconds, of any clock that both sides share, in which it ran the
     guest (None: until now); ``completed`` the instant at which it said so;
     ``reports`` what a sanitizer or a failed assertion printed; ``end`` how its
-    process ended (None: it goes on, or nobody knows).
+    process ended, and ``ended`` when (None: it goes on, or nobody knows).
     """
 
     side: str
@@ -67,6 +75,7 @@ class QemuAccount:
     end: ProcessEnd | None = None
     last_words: tuple[str, ...] = ()
     completed: float | None = None
+    ended: float | None = None
 
     @property
     def status(self) -> str | None:
@@ -83,19 +92,36 @@ class QemuAccount:
 class MigrationOutcome:
     """The end of one migration.
 
-    ``ending`` is what libvirt and the run took it for.  ``cancelled``: somebody
-    asked QEMU to give it up.  ``stands_still``: the scenario left the guest stopped.
-    ``unasked``: sides whose QEMU ended, though nobody had asked it to.  ``by_file``: the guest went
-    through a file, so that for the source it was over when that was written.
+    ``moved``: libvirt, or who else drives the migration, takes the guest for moved.
+    ``cancelled``: somebody asked QEMU to give it up.  ``stands_still``: the scenario
+    left the guest stopped.  ``unasked``: sides whose QEMU ended, though nobody had
+    asked it to.  ``by_file``: the guest went through a file, so that for the source it was
+    over when that was written.
     """
 
-    ending: Ending
     source: QemuAccount
     destination: QemuAccount
+    moved: bool = True
     cancelled: bool = False
     stands_still: bool = False
     unasked: frozenset[str] = frozenset()
     by_file: bool = False
+
+    @property
+    def ending(self) -> Ending:
+        """In a word how it ended, by QEMU's own last words, whatever else was asked or expected."""
+        source, destination = self.source, self.destination
+        # The source says "completed" of the file; whether that was read is the destination's affair.
+        silent = self.by_file and source.status == "completed"
+        for word in _LAST_WORDS:
+            if source.status == word and not silent:
+                return word
+        if silent:
+            return "completed" if self.moved else "failed"
+        if source.statuses and source.end is None and destination.status != "failed":
+            return "unfinished"
+        # A source that has said nothing was never asked to migrate, or could not say.
+        return "completed" if self.moved else "failed"
 
     @property
     def sides(self) -> tuple[QemuAccount, QemuAccount]:
@@ -128,11 +154,21 @@ def _end(instant: float | None) -> float:
     return float("inf") if instant is None else instant
 
 
-def after_completion(account: QemuAccount) -> float:
-    """For how many seconds a source ran the guest after it had said that the guest has moved."""
-    if account.completed is None:
+def after_completion(outcome: MigrationOutcome) -> float:
+    """For how many seconds the source ran a guest that had moved, by its own word.
+
+    Not if the destination's QEMU had ended by then, which had not run it: the source is
+    the only one that has the guest.
+    """
+    source, destination = outcome.source, outcome.destination
+    if source.completed is None:
         return 0.0
-    return sum(max(0.0, _end(end) - max(begin, account.completed)) for begin, end in account.running)
+    lost = destination.ended if not destination.running else None
+    return sum(
+        max(0.0, _end(end) - max(begin, source.completed))
+        for begin, end in source.running
+        if lost is None or begin < lost
+    )
 
 
 def _both_run(outcome: MigrationOutcome) -> Iterator[Finding]:
@@ -140,7 +176,7 @@ def _both_run(outcome: MigrationOutcome) -> Iterator[Finding]:
     if seconds > _INSTANT:
         for_how_long = "and still do" if seconds == float("inf") else f"for {1000 * seconds:.1f} ms"
         yield Finding("two-run", KIND, f"both QEMUs ran the guest at once, {for_how_long}")
-    elif not outcome.by_file and after_completion(outcome.source) > _INSTANT:
+    elif not outcome.by_file and after_completion(outcome) > _INSTANT:
         # The destination, which has the whole guest, may only not have begun yet.
         yield Finding(
             "two-run", KIND, "the source's QEMU went on with a guest that had moved, by its own word"
@@ -150,7 +186,7 @@ def _both_run(outcome: MigrationOutcome) -> Iterator[Finding]:
 def _none_runs(outcome: MigrationOutcome) -> Iterator[Finding]:
     if outcome.stands_still or any(side.runs for side in outcome.sides):
         return
-    yield Finding("none-runs", KIND, f"no QEMU runs the guest after the migration ended {outcome.ending}")
+    yield Finding("none-runs", KIND, f"no QEMU runs the guest after the migration ended {outcome.ending!r}")
 
 
 def _ends(outcome: MigrationOutcome) -> Iterator[Finding]:
@@ -175,19 +211,19 @@ def _ends(outcome: MigrationOutcome) -> Iterator[Finding]:
 
 def _disagreements(outcome: MigrationOutcome) -> Iterator[Finding]:
     source, destination = outcome.source.status, outcome.destination.status
-    if outcome.ending == "completed":
-        for account in outcome.sides:
-            if account.status not in ("completed", None):
-                text = f"the migration completed, but the {account.side}'s QEMU says {account.status!r}"
-                yield Finding("status-disagrees", KIND, text)
-        return
-    # A destination that has the whole guest goes on with it, whatever the source says.
-    if destination == "completed" and source != "completed":
+    text = ""
+    if destination == "completed" and source != "completed" and not (outcome.moved and source is None):
+        # It goes on with the guest, whatever the source says.
         text = f"the destination's QEMU says 'completed', the source's {source!r}"
-        yield Finding("status-disagrees", KIND, text)
-    elif source == "completed" and not outcome.by_file:
-        text = f"the migration ended {outcome.ending}, but the source's QEMU says 'completed'"
-        yield Finding("status-disagrees", KIND, text)
-    elif outcome.cancelled and source not in ("cancelled", None):
+    elif source == "completed" and destination not in ("completed", None) and not outcome.by_file:
+        text = f"the source's QEMU says 'completed', the destination's {destination!r}"
+    elif outcome.moved and source not in ("completed", None):
+        text = f"the guest has moved, but the source's QEMU says {source!r}"
+    elif not outcome.moved and source == "completed" and not outcome.by_file:
+        both = "both QEMUs say" if destination == "completed" else "the source's QEMU says"
+        where = " and ".join(account.side for account in outcome.sides if account.runs) or "nowhere"
+        text = f"{both} 'completed', but the migration was given up; the guest runs on {where}"
+    elif outcome.cancelled and source not in ("cancelled", "completed", None):
         text = f"the migration was cancelled, but the source's QEMU says {source!r}"
+    if text:
         yield Finding("status-disagrees", KIND, text)

@@ -19,7 +19,6 @@ from harness.verdict.rules.expected_outcome import FreeMemory, MigrationNumbers
 
 NUMBERS = MigrationNumbers(passes=5, syncs=6, total_ms=1000, downtime_ms=100)
 OUTCOME = MigrationOutcome(
-    "completed",
     QemuAccount("source", ("active", "completed"), ((0.0, 1.0),)),
     QemuAccount("destination", ("completed",), ((2.0, None),)),
 )

@@ -16,7 +16,7 @@ from harness.verdict.outcome import MigrationOutcome, ProcessEnd, QemuAccount, o
 
 SOURCE = QemuAccount("source", ("setup", "active", "completed"), ((0.0, 5.0),))
 DESTINATION = QemuAccount("destination", ("active", "completed"), ((6.0, None),))
-CLEAN = MigrationOutcome("completed", SOURCE, DESTINATION)
+CLEAN = MigrationOutcome(SOURCE, DESTINATION)
 
 
 def rules(outcome: MigrationOutcome) -> list[str]:
@@ -30,7 +30,7 @@ def test_a_clean_migration_is_clean() -> None:
 def test_a_clean_cancel_is_clean() -> None:
     source = replace(SOURCE, statuses=("active", "cancelling", "cancelled"), running=((0.0, None),))
     destination = replace(DESTINATION, statuses=("active",), running=(), end=ProcessEnd(status=0))
-    assert rules(MigrationOutcome("cancelled", source, destination, cancelled=True)) == []
+    assert rules(MigrationOutcome(source, destination, moved=False, cancelled=True)) == []
 
 
 def test_two_that_run_at_once() -> None:
@@ -50,9 +50,9 @@ def test_one_that_hands_over_does_not_run_beside_the_other() -> None:
 def test_a_source_that_goes_on_after_its_own_completion() -> None:
     source = replace(SOURCE, running=((0.0, 5.0), (6.0, 7.0)), completed=5.5)
     destination = replace(DESTINATION, running=((8.0, None),))
-    assert rules(MigrationOutcome("completed", source, destination)) == ["two-run"]
+    assert rules(MigrationOutcome(source, destination)) == ["two-run"]
     before = replace(source, running=((0.0, 5.0), (5.1, 5.4)))
-    assert rules(MigrationOutcome("completed", before, destination)) == []
+    assert rules(MigrationOutcome(before, destination)) == []
 
 
 def test_nobody_runs() -> None:
@@ -88,20 +88,71 @@ def test_a_sanitizer_report_counts_without_an_end() -> None:
 def test_the_destination_completed_and_the_source_did_not() -> None:
     source = replace(SOURCE, statuses=("pre-switchover", "cancelling", "cancelled"), running=((0.0, None),))
     destination = replace(DESTINATION, running=())
-    assert rules(MigrationOutcome("cancelled", source, destination, cancelled=True)) == ["status-disagrees"]
+    assert rules(MigrationOutcome(source, destination, moved=False, cancelled=True)) == ["status-disagrees"]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "moved", "word"),
+    [
+        (("active", "completed"), True, "completed"),
+        # libvirt gives up what QEMU has completed: its destination was killed in that instant.
+        (("active", "completed"), False, "completed"),
+        (("active", "cancelling", "cancelled"), False, "cancelled"),
+        (("setup", "failed"), False, "failed"),
+        (("active", "cancelling"), False, "unfinished"),
+        # Refused: the source was never asked.
+        ((), False, "failed"),
+    ],
+)
+def test_the_word_is_the_source_s_last(statuses: tuple[str, ...], moved: bool, word: str) -> None:
+    source = replace(SOURCE, statuses=statuses, running=((0.0, None),))
+    destination = replace(DESTINATION, statuses=(), running=())
+    for cancelled in (False, True):
+        assert MigrationOutcome(source, destination, moved=moved, cancelled=cancelled).ending == word
+
+
+def test_a_source_that_ended_without_a_word() -> None:
+    source = replace(SOURCE, statuses=("active",), end=ProcessEnd(signal="SIGSEGV"))
+    assert MigrationOutcome(source, replace(DESTINATION, statuses=()), moved=False).ending == "failed"
+
+
+def test_a_destination_killed_when_both_had_completed() -> None:
+    """The source goes on alone: nobody else has run the guest, but the words do not fit."""
+    source = replace(SOURCE, running=((0.0, 5.0), (6.5, None)), completed=6.0)
+    destination = replace(DESTINATION, running=(), end=ProcessEnd(signal="SIGKILL"), ended=6.2)
+    outcome = MigrationOutcome(source, destination, moved=False)
+    (finding,) = outcome_findings(outcome)
+    assert finding.rule == "status-disagrees"
+    assert "both QEMUs say 'completed'" in finding.text
+    assert "runs on source" in finding.text
+    # One that lives has the guest as well.
+    assert "two-run" in rules(replace(outcome, destination=replace(destination, end=None, ended=None)))
+
+
+def test_two_last_words_that_do_not_fit() -> None:
+    destination = replace(DESTINATION, statuses=("active", "failed"))
+    assert rules(replace(CLEAN, destination=destination)) == ["status-disagrees"]
+    source = replace(SOURCE, statuses=("active", "failed"))
+    assert rules(replace(CLEAN, source=source, destination=replace(DESTINATION, statuses=()))) == [
+        "status-disagrees"
+    ]
+
+
+def test_a_cancel_that_came_too_late_is_no_disagreement() -> None:
+    assert rules(replace(CLEAN, cancelled=True)) == []
 
 
 def test_a_cancel_that_ends_as_failed() -> None:
     source = replace(SOURCE, statuses=("setup", "failed"), running=((0.0, None),))
     destination = replace(DESTINATION, statuses=(), running=())
-    assert rules(MigrationOutcome("cancelled", source, destination, cancelled=True)) == ["status-disagrees"]
-    assert rules(MigrationOutcome("failed", source, destination)) == []
+    assert rules(MigrationOutcome(source, destination, moved=False, cancelled=True)) == ["status-disagrees"]
+    assert rules(MigrationOutcome(source, destination, moved=False)) == []
 
 
 def test_a_source_that_completed_though_the_run_says_failed() -> None:
     source = replace(SOURCE, running=((0.0, None),))
     destination = replace(DESTINATION, statuses=("active",), running=(), end=ProcessEnd(signal="SIGKILL"))
-    assert rules(MigrationOutcome("failed", source, destination)) == ["status-disagrees"]
+    assert rules(MigrationOutcome(source, destination, moved=False)) == ["status-disagrees"]
 
 
 # --- from the event stream
@@ -130,10 +181,11 @@ def test_accounts_from_events() -> None:
         ((100.0, 102.0),),
         end=ProcessEnd(signal="SIGSEGV"),
         completed=103.0,
+        ended=103.5,
     )
     assert destination.running == ((104.0, None),)
     assert destination.runs
-    assert rules(MigrationOutcome("completed", source, destination)) == ["qemu-crashed"]
+    assert rules(MigrationOutcome(source, destination)) == ["qemu-crashed"]
 
 
 def test_the_end_of_a_process_ends_its_running() -> None:
@@ -142,6 +194,13 @@ def test_the_end_of_a_process_ends_its_running() -> None:
     destination = account_of("destination", events.history(), since=0)
     assert destination.running == ((104.0, 105.0),)
     assert not destination.runs
+
+
+def test_the_migration_that_describes_the_fields_is_another() -> None:
+    events = stream_of_a_migration()
+    for status in ("failed", "setup", "active", "completed"):
+        events.emit("MIGRATION", source="destination.qmp", data={"status": status}, at=105.0)
+    assert account_of("destination", events.history(), since=0).statuses == ("failed",)
 
 
 def test_an_earlier_migration_is_not_this_one() -> None:

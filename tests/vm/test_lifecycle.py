@@ -78,7 +78,7 @@ def test_cancelled_and_retried(freepage: Freepage) -> None:
 
 
 @slow
-@pytest.mark.parametrize("at", ["answer", "pass", "pre-switchover"])
+@pytest.mark.parametrize("at", ["answer", "pass"])
 def test_cancelled_elsewhere(freepage: Freepage, freepage_folder: Path, at: str) -> None:
     number = ", number: 2" if at == "pass" else ""
     scenario = freepage_folder / "cancelled.yaml"

@@ -54,6 +54,8 @@ class Action(Section):
     runs_after: ClassVar[bool | None] = None
     #: In a hold of the device it is the hold's end.
     ends_hold: ClassVar[bool] = False
+    #: The status of the source's QEMU by which it shows that this was taken; None: nothing shows it.
+    brings: ClassVar[str | None] = None
     #: Seconds that it may take; the guest may be emulated, and have memory to move.
     seconds: ClassVar[float] = 180.0
 

@@ -46,6 +46,8 @@ class Cancel(Action):
 
     action: Literal["cancel"] = "cancel"
 
+    brings = "cancelling"
+
     def carry_out(self, stage: Stage, deadline: Deadline) -> None:
         """QMP's ``migrate_cancel``."""
         stage.will_cancel()

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How a migration ended, told by QEMU's own words: at the moments at which it is easily told wrongly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.testing import Freepage, Run
+
+SMALL = "arm: off\nguest: {memory: 192MiB}\n"
+
+
+@pytest.fixture
+def freepage(freepage: Freepage) -> Freepage:
+    """With the memory that the scenario says."""
+    return freepage.with_defaults(memory=None)
+
+
+def disturbed(freepage: Freepage, folder: Path, at: str, action: str, ends: str, more: str = "") -> Run:
+    """A run whose script does one thing at one moment of its first migration."""
+    scenario = folder / "disturbed.yaml"
+    scenario.write_text(
+        f"name: disturbed\n{SMALL}{more}moves: [{{ends: {ends}}}, {{}}]\n"
+        f"script: [{{at: {at}, do: [{{action: {action}}}]}}]\n",
+        encoding="utf-8",
+    )
+    return freepage.run(str(scenario))
+
+
+def found(run: Run) -> set[str]:
+    return {finding.rule for finding in run.result.findings}
+
+
+def test_the_destination_is_killed_at_completed(freepage: Freepage, freepage_folder: Path) -> None:
+    run = disturbed(freepage, freepage_folder, "completed", "kill-destination", "completed")
+    move = run.result.moves[0]
+    assert move.source is not None
+    assert move.destination is not None
+    assert move.ended == "completed"
+    assert move.source.statuses[-1] == move.destination.statuses[-1] == "completed"
+    assert move.destination.end == "SIGKILL"
+    assert run.verdict == "fail"
+    # libvirt may have ended the source by then, or give the migration up and let it go on.
+    assert found(run) in ({"status-disagrees"}, {"none-runs"}, {"status-disagrees", "none-runs"})
+
+
+@pytest.mark.parametrize("at", ["pre-switchover", "device"])
+def test_cancelled_late(freepage: Freepage, freepage_folder: Path, at: str) -> None:
+    # Past libvirt, which a cancel at pre-switchover may leave waiting for ever: see docs/found.md.
+    run = disturbed(freepage, freepage_folder, at, "cancel", "cancelled", "migration: {postcopy: true}\n")
+    move = run.result.moves[0]
+    assert move.source is not None
+    assert move.destination is not None
+    assert move.ended == move.source.statuses[-1]
+    apart = move.ended != "completed" and move.destination.statuses[-1:] == ["completed"]
+    assert apart == ("status-disagrees" in found(run) and move.ended != "completed")
+    assert (run.verdict == "pass") == (move.ended == "cancelled" and not apart)
+
+
+def test_cancelled_at_setup(freepage: Freepage, freepage_folder: Path) -> None:
+    """Setup lasts for a millisecond: QEMU took the cancel in it, or the run says that it was missed."""
+    run = disturbed(freepage, freepage_folder, "setup", "cancel", "cancelled")
+    move = run.result.moves[0]
+    assert move.source is not None
+    in_time = move.source.statuses[:2] in (["setup", "cancelling"], ["setup", "cancelled"])
+    missed = "the script's moment 'setup' had passed when its cancel came: QEMU was at" in run.result.reason
+    if not found(run):
+        assert run.verdict == ("pass" if in_time else "inconclusive")
+        assert missed != in_time
+    else:
+        assert found(run) <= {"status-disagrees", "migration-ended"}
