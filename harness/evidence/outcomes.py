@@ -51,7 +51,7 @@ def account_of(side: str, history: Sequence[Event], *, since: int, words: Sequen
     end: ProcessEnd | None = None
     completed: float | None = None
     ended: float | None = None
-    over = False
+    over = left = False
     for event in history:
         if event.seq < since:
             continue
@@ -78,8 +78,10 @@ def account_of(side: str, history: Sequence[Event], *, since: int, words: Sequen
             running.append((_instant(event), None))
         elif event.kind in ("STOP", "SHUTDOWN"):
             _stop(running, _instant(event))
+        if event.kind in ("SHUTDOWN", "RESET"):
+            left = left or _data(event).get("guest") is True
     return QemuAccount(
-        side, tuple(statuses), tuple(running), reports_in(words), end, tuple(words), completed, ended
+        side, tuple(statuses), tuple(running), reports_in(words), end, tuple(words), completed, ended, left
     )
 
 

@@ -83,6 +83,9 @@ class GuestControl(PortOwner):
         self._had_one = False
         self._ready: Hello | None = None
         self._calls: dict[int, _Call] = {}
+        #: Why no answer will come, as others know; and who is asked that before a call is repeated.
+        self._dead: str | None = None
+        self._silence: Callable[[], str | None] | None = None
         # Grows from one process to the next as well: the agent keeps its last answers.
         self._number = time.time_ns() // 1_000_000
 
@@ -115,6 +118,29 @@ class GuestControl(PortOwner):
         """The guest is about to boot again: :meth:`wait_ready` waits for its next word."""
         with self._changed:
             self._ready = None
+
+    @property
+    def boots_again(self) -> bool:
+        """Whether the guest was made to boot again, and has not said yet that it has."""
+        return self._ready is None
+
+    def lose(self, words: str) -> None:
+        """The guest is known to have died: whoever waits for it, now or later, raises :class:`GuestLost`.
+
+        May be called in any thread, also in one that emits an event.
+        """
+        with self._changed:
+            self._dead = words
+            self._changed.notify_all()
+
+    def revive(self) -> None:
+        """Whoever knew of its death looks no more."""
+        with self._changed:
+            self._dead = None
+
+    def ask_before_repeating(self, silence: Callable[[], str | None] | None) -> None:
+        """Have ``silence`` asked when a call has had no answer for a while: words say that none will come."""
+        self._silence = silence
 
     def wait_ready(self, deadline: Deadline) -> Mapping[str, object]:
         """Wait for the guest's own word; returns what it says of itself."""
@@ -152,6 +178,7 @@ class GuestControl(PortOwner):
             if self._active is not None and self._active not in call.sent_to:
                 self._send(call, self._active)
             if time.monotonic() >= due:
+                self._demand_life()
                 # It may have moved without telling us, or never have heard: everywhere.
                 for connection in self._connections:
                     self._send(call, connection)
@@ -160,6 +187,19 @@ class GuestControl(PortOwner):
             self._wait(deadline, min(deadline.remaining(), max(due - time.monotonic(), 0.0)))
         return call.reply
 
+    def _demand_life(self) -> None:
+        """Ask whether it can still answer.  The lock is let go: this takes time, and emits events."""
+        silence = self._silence
+        if silence is None:
+            return
+        self._changed.release()
+        try:
+            words = silence()
+        finally:
+            self._changed.acquire()
+        if words is not None:
+            raise self._lost(words)
+
     def _send(self, call: _Call, connection: _Connection) -> None:
         call.sent_to.append(connection)
         with contextlib.suppress(OSError):  # gone: the reading thread notices; full: again later
@@ -167,6 +207,8 @@ class GuestControl(PortOwner):
 
     def _wait(self, deadline: Deadline, seconds: float) -> None:
         """Wait for a change; raises when none can come any more."""
+        if self._dead is not None:
+            raise self._lost(self._dead)
         if self._had_one and not self._connections:
             raise self._lost("the guest's QEMU has ended")
         if deadline.expired:

@@ -29,7 +29,7 @@ from harness.migration.hold import Moments
 from harness.migration.inbox import Completion, Inbox, Incoming, JobEnd
 from harness.migration.job import Job
 from harness.migration.qmp import CLOSED, QemuGone, QmpEvent
-from harness.migration.statistics import MigrationError, StuckError
+from harness.migration.statistics import MigrationError, OutOfTimeError, StuckError
 
 #: After so long without an event QEMU is asked whether the migration still moves.
 _TURN_SECONDS: Final = 2.0
@@ -117,7 +117,7 @@ class Follower(ABC):
         """Work through the inbox until the guest has moved; its domain on the destination.
 
         Raises :class:`MigrationError` for a migration that was given up, what
-        :meth:`lost` builds for a QEMU that is gone, and :class:`DeadlineExceeded`.
+        :meth:`lost` builds for a QEMU that is gone, and :class:`OutOfTimeError`.
         """
         try:
             while True:
@@ -134,7 +134,7 @@ class Follower(ABC):
                     self._step(item, job)
         except DeadlineExceeded as error:
             job.cancel(self._inbox)
-            raise DeadlineExceeded(
+            raise OutOfTimeError(
                 f"{error.message}; the migration was cancelled",
                 hint="raise migration.timeout_s, or give it more bandwidth or more downtime",
             ) from None

@@ -12,13 +12,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TypeAlias
 
-from harness.errors import MachineryError
+from harness.errors import DeadlineExceeded, MachineryError
 
 Numbers: TypeAlias = Mapping[str, object]
 
 
 class MigrationError(MachineryError):
     """Libvirt or QEMU gave the migration up."""
+
+
+class OutOfTimeError(DeadlineExceeded):
+    """The migration has not come to its end within its time, and was cancelled."""
 
 
 class StuckError(MigrationError):

@@ -32,6 +32,9 @@ def carry_out(
         journey = Journey(ready, folder, events, last_message)
         with journey.migrate_and_judge() as end:
             findings = journey.check(end)
+        from harness.run.without_migration import look_without_migration
+
+        findings = look_without_migration(ready, folder, events, findings)
         from harness.evidence.keep import keep
         from harness.run.result import build_result
 

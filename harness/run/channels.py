@@ -39,10 +39,11 @@ class QemuFiles:
 class Channels:
     """Context manager: console and control channel are open while it is entered."""
 
-    def __init__(self, folder: RunFolder, events: EventStream) -> None:
+    def __init__(self, folder: RunFolder, events: EventStream, label: str = "") -> None:
         self.console = Console(events, folder.file("console.log"))
         self.control = GuestControl(events, last_lines=self.console.tail)
         self._folder = folder
+        self._label = label
         self._files: dict[str, QemuFiles] = {}
         self._arrivals = 0
 
@@ -67,7 +68,7 @@ class Channels:
         # One process, one record: its counters begin anew with each.
         again = host.name in self._files
         name = f"{host.name}-{self._arrivals}" if again else host.name
-        ends = host.arrive(f"qemu-{self._arrivals}")
+        ends = host.arrive(f"{self._label}qemu-{self._arrivals}")
         self._files[host.name] = QemuFiles(
             ends, self._folder.file(f"{name}.record"), self._folder.file(f"{name}.trace")
         )

@@ -12,6 +12,7 @@ from harness.run.commands import CommandLog
 from harness.verdict.finding import Finding
 
 if TYPE_CHECKING:
+    from harness.errors import GuestLost
     from harness.evidence.gather import Evidence
     from harness.evidence.switch_over import SwitchOver
     from harness.hosts.interface import Host
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from harness.scenario.model import Move
     from harness.verdict.judge import MemoryJudgement
     from harness.verdict.outcome import MigrationOutcome
+    from harness.verdict.rules.expected_outcome import Convergence
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,8 @@ class Course:
     free_before: int | None = None
     #: Its commands, in the guest and by QMP, and what they brought.
     commands: CommandLog = field(default_factory=CommandLog)
+    #: Whether the last migration came to its switch-over; None: there was none yet, or it was given up.
+    convergence: Convergence | None = None
     #: How each migration ended, by both QEMUs.
     outcomes: list[MigrationOutcome] = field(default_factory=list)
     #: The last file through which the guest went.
@@ -84,6 +88,8 @@ class Arrival:
     switch_over: SwitchOver
     evidence: Evidence
     memory: MemoryJudgement
+    #: It was lost before it could move on.
+    lost: GuestLost | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from harness.run.saved.state_file import FileFacts
     from harness.verdict.judge import Finding, GuestChecks, MemoryJudgement
     from harness.verdict.outcome import MigrationOutcome
-    from harness.verdict.rules.expected_outcome import FreeMemory
+    from harness.verdict.rules.expected_outcome import Convergence, FreeMemory
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +43,8 @@ class Findings:
     unexercised: tuple[str, ...] = ()
     #: How the last of the migrations ended, by both QEMUs.
     outcome: MigrationOutcome | None = None
+    #: Whether it came to its switch-over.
+    convergence: Convergence | None = None
     #: Passes over memory of the last migration.
     passes: int = 0
     #: The guest's free memory, before the first migration and in the end.

@@ -33,12 +33,19 @@ if TYPE_CHECKING:
 
 
 class Guest:
-    """Context manager: console and control channel are open while it is entered."""
+    """Context manager: console and control channel are open while it is entered.
 
-    def __init__(self, plan: RunPlan, pair: Pair, folder: RunFolder, events: EventStream) -> None:
+    ``label``: of a guest that is not the first of its hosts, begins the names of its files there.
+    """
+
+    def __init__(
+        self, plan: RunPlan, pair: Pair, folder: RunFolder, events: EventStream, *, label: str = ""
+    ) -> None:
         self.keys = Keys.generate()
-        self._definition = Definition(plan, pair, pair.runtime_dir / "initrd", folder.file("disk.raw"))
-        self._channels = Channels(folder, events)
+        self._definition = Definition(
+            plan, pair, pair.runtime_dir / f"{label}initrd", folder.file("disk.raw")
+        )
+        self._channels = Channels(folder, events, label)
         self._pair = pair
         self._folder = folder
         self._disk_is_evidence = False

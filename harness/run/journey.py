@@ -21,8 +21,9 @@ from harness.evidence.keep import keep_pages
 from harness.evidence.switch_over import Abort, SwitchOver
 from harness.evidence.work_meter import WorkMeter
 from harness.evidence.workload_reports import WorkloadReports
+from harness.guest.death import DeathWatch, halted_for_good
 from harness.memory.record import Request
-from harness.migration.statistics import MigrationError, StuckError
+from harness.migration.statistics import MigrationError, OutOfTimeError, StuckError
 from harness.report.folder import RunFolder
 from harness.report.modes import SideModes
 from harness.report.move import MoveEnd
@@ -34,7 +35,7 @@ from harness.verdict.finding import Finding
 from harness.verdict.judge import JudgeInput, Judgement, judge_memory
 from harness.verdict.outcome import KIND as OUTCOME
 from harness.verdict.outcome import MigrationOutcome, outcome_findings
-from harness.verdict.rules.expected_outcome import FreeMemory
+from harness.verdict.rules.expected_outcome import Convergence, FreeMemory
 
 if TYPE_CHECKING:
     import libvirt
@@ -94,7 +95,10 @@ class Journey:
                 if arrival.memory.verdict == "fail" or turn.last:
                     yield arrival
                     return
-                self._on_the_way(arrival)
+                arrival = self._on_the_way(arrival)
+                if arrival.lost is not None:
+                    yield arrival
+                    return
                 domain, hosts = end.domain, (hosts[1], hosts[0])
         raise AssertionError("the last move is one that completes")
 
@@ -132,7 +136,11 @@ class Journey:
         review = GuestReview(None, None)
         with self._events.step("check"):
             if setback.guest_runs:
-                review = self._ask_guest(setback.turn, setback.migration, "source")
+                turn, migration = setback.turn, setback.migration
+                with self._watched(turn, migration, "source") as watch:
+                    review = self._ask_guest(turn, migration, "source")
+                if watch.words is not None and review.lost is None:
+                    self._note_death(turn, GuestLost(watch.words))
         scenario = self._ready.plan.resolved.scenario
         nothing = JudgeInput(arm="off", blocks=(), expect=scenario.expect)
         return Findings(
@@ -148,6 +156,7 @@ class Journey:
             unexercised=tuple(course.unexercised),
             outcome=course.outcomes[-1] if course.outcomes else None,
             passes=self._passes(),
+            convergence=course.convergence,
             free_memory=self._free_memory(review),
             commands=course.commands,
             free_blocks=course.meter.free_blocks,
@@ -157,7 +166,8 @@ class Journey:
     def _check_arrival(self, arrival: Arrival) -> Findings:
         course, switch_over = self._course, arrival.switch_over
         with self._events.step("check"):
-            review = self._review(arrival)
+            lost = arrival.lost
+            review = self._review(arrival) if lost is None else GuestReview(None, lost)
         course.note_unreached(arrival.turn, arrival.migration)
         return Findings(
             evidence=arrival.evidence,
@@ -172,6 +182,7 @@ class Journey:
             unexercised=tuple(course.unexercised),
             outcome=course.outcomes[-1] if course.outcomes else None,
             passes=self._passes(),
+            convergence=course.convergence,
             free_memory=self._free_memory(review),
             commands=course.commands,
             cost=switch_over.cost,
@@ -213,7 +224,10 @@ class Journey:
             try:
                 how = scenario.migration_of(turn.number)
                 end = migration.run(domain, how, paused=turn.paused)
-            except (MigrationError, GuestLost) as error:
+            except (MigrationError, GuestLost, OutOfTimeError) as error:
+                late = isinstance(error, OutOfTimeError)
+                if late and scenario.expect.converged is None:
+                    raise
                 # What goes wrong before QEMU has begun says nothing of the migration.
                 if not migration.begun:
                     raise
@@ -223,14 +237,20 @@ class Journey:
                 if isinstance(error, StuckError):
                     course.found.append(Finding("stuck", OUTCOME, turn.named(error.message)))
                     end = replace(end, hangs=True)
+                if late:
+                    course.convergence = Convergence(False, error.message)
+                    end = replace(end, hangs=True)
                 step.note(ended=end.ended, reason=end.reason)
             else:
+                late = False
+                course.convergence = Convergence(True)
                 if (numbers := end.statistics) is not None:
                     step.note(sent=numbers.sent, total_ms=numbers.total_ms, downtime_ms=numbers.downtime_ms)
         self._note_file(turn, migration)
         self._take_news(turn, migration)
         ended = end.ended if isinstance(end, Abort) else "completed"
-        if ended != turn.move.ends:
+        # That it was cancelled is our doing, and what it was cancelled for is found by its own rule.
+        if ended != turn.move.ends and not late:
             text = f"the migration ended {ended}, expected {turn.move.ends}"
             course.found.append(Finding("migration-ended", "expectation", turn.named(text)))
         if isinstance(end, Abort):
@@ -304,8 +324,44 @@ class Journey:
         self._course.moves.append(_completed(memory.judgement, evidence, migration.modes))
         return Arrival(turn, migration, switch_over, evidence, memory)
 
-    def _on_the_way(self, arrival: Arrival) -> None:
-        """The guest has arrived, and is about to move on."""
+    def _on_the_way(self, arrival: Arrival) -> Arrival:
+        """The guest has arrived, and is about to move on; one that dies of its arrival is lost."""
+        turn, migration = arrival.turn, arrival.migration
+        try:
+            with self._watched(turn, migration, "destination") as watch:
+                self._look_in_passing(arrival)
+        except GuestLost as error:
+            if migration.killed_from_outside("destination"):
+                raise
+            self._note_death(turn, error)
+            return replace(arrival, lost=error)
+        if watch.words is None:
+            return arrival
+        lost = GuestLost(watch.words)
+        self._note_death(turn, lost)
+        return replace(arrival, lost=lost)
+
+    @contextlib.contextmanager
+    def _watched(
+        self, turn: Turn, migration: LiveMigration, side: Literal["source", "destination"]
+    ) -> Iterator[DeathWatch]:
+        """A guest that dies on ``side`` meanwhile is lost at once, and not when a deadline passes."""
+        host = turn.hosts[0 if side == "source" else 1].name
+
+        def silence() -> str | None:
+            with contextlib.suppress(MachineryError):
+                registers = migration.monitor(side).execute(
+                    "human-monitor-command", {"command-line": "info registers -a"}
+                )
+                if halted_for_good(str(registers)):
+                    return "it is silent: each of its processors is halted with interrupts off"
+            return None
+
+        control = self._ready.guest.control
+        with DeathWatch(self._events, control, host=host, side=side, silence=silence) as watch:
+            yield watch
+
+    def _look_in_passing(self, arrival: Arrival) -> None:
         course, turn, migration = self._course, arrival.turn, arrival.migration
         if arrival.memory.verdict == "inconclusive":
             course.unexercised.append(turn.named(arrival.memory.judgement.reason))
@@ -327,6 +383,14 @@ class Journey:
         return guest.look_at_devices(arrival.turn.hosts[1], monitor, self._events)
 
     def _review(self, arrival: Arrival) -> GuestReview:
+        """The guest goes on, and is asked; one that shows to die meanwhile has died, whatever it answers."""
+        with self._watched(arrival.turn, arrival.migration, "destination") as watch:
+            review = self._review_watched(arrival)
+        if watch.words is not None and review.lost is None and arrival.memory.verdict != "fail":
+            self._note_death(arrival.turn, GuestLost(watch.words))
+        return review
+
+    def _review_watched(self, arrival: Arrival) -> GuestReview:
         """One whose memory is wrong may hang for good, and adds nothing to its verdict."""
         turn, migration = arrival.turn, arrival.migration
         wrong = arrival.memory.verdict == "fail"

@@ -86,6 +86,8 @@ def build_result(
         facts.append(MigrationNumbers(found.passes, numbers.rounds, total_ms, numbers.downtime_ms))
     if found.outcome is not None:
         facts.append(found.outcome)
+    if found.convergence is not None:
+        facts.append(found.convergence)
     if found.free_memory is not None:
         facts.append(found.free_memory)
     if found.guest.checks is not None:

@@ -328,6 +328,9 @@ class Expect(Section):
     """The last migration may have taken at most so many milliseconds, without the holds."""
     downtime_ms_max: Annotated[int, Field(ge=0)] | None = None
     """The guest may have been down for at most so many milliseconds at the last switch-over, by QEMU."""
+    converged: Literal[True] | None = None
+    """true: the last migration must come to its switch-over within migration.timeout_s. One that does not is
+    then a failure, and no error: it is cancelled, and the guest is asked for its checks where it is."""
     status: Literal["completed", "cancelled", "failed"] | None = None
     """The last word of the source's QEMU on the last migration."""
     runs_on: Literal["source", "destination"] | None = None

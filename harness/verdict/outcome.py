@@ -76,6 +76,8 @@ class QemuAccount:
     last_words: tuple[str, ...] = ()
     completed: float | None = None
     ended: float | None = None
+    left: bool = False
+    """The guest itself has ended, or reset, the machine."""
 
     @property
     def status(self) -> str | None:
@@ -184,7 +186,7 @@ def _both_run(outcome: MigrationOutcome) -> Iterator[Finding]:
 
 
 def _none_runs(outcome: MigrationOutcome) -> Iterator[Finding]:
-    if outcome.stands_still or any(side.runs for side in outcome.sides):
+    if outcome.stands_still or any(side.runs or side.left for side in outcome.sides):
         return
     yield Finding("none-runs", KIND, f"no QEMU runs the guest after the migration ended {outcome.ending!r}")
 

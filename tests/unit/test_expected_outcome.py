@@ -15,7 +15,7 @@ from harness.scenario.model import Expect
 from harness.units import Percent
 from harness.verdict.judge import JudgeInput, judge
 from harness.verdict.outcome import MigrationOutcome, QemuAccount
-from harness.verdict.rules.expected_outcome import FreeMemory, MigrationNumbers
+from harness.verdict.rules.expected_outcome import Convergence, FreeMemory, MigrationNumbers
 
 NUMBERS = MigrationNumbers(passes=5, syncs=6, total_ms=1000, downtime_ms=100)
 OUTCOME = MigrationOutcome(
@@ -45,6 +45,15 @@ def rules(**expect: object) -> list[str]:
 def test_each_expectation_is_met_up_to_its_limit(key: str, kept: object, broken: object) -> None:
     assert rules(**{key: kept}) == []
     assert rules(**{key: broken}) == [key.replace("_", "-")]
+
+
+@pytest.mark.parametrize("expected", [True, None])
+@pytest.mark.parametrize("reached", [True, False])
+def test_convergence(expected: bool | None, reached: bool) -> None:
+    case = JudgeInput(arm="off", blocks=(), expect=Expect.model_validate({"converged": expected}))
+    convergence = Convergence(reached, "" if reached else "the migration: not within 20 s")
+    found = [finding.rule for finding in judge(case, convergence).findings]
+    assert found == (["converged"] if expected and not reached else [])
 
 
 def result(verdict: str, expected: str, *rules: str, rule: str | None = None) -> SimpleNamespace:

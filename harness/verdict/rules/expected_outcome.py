@@ -28,6 +28,14 @@ class MigrationNumbers:
 
 
 @dataclass(frozen=True, slots=True)
+class Convergence:
+    """Whether the last migration came to its switch-over, and if not, why its run says so."""
+
+    reached: bool
+    words: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class FreeMemory:
     """Bytes that the guest's kernel has free: before the first migration, and in the end."""
 
@@ -78,6 +86,18 @@ def downtime_ms_max(case: JudgeInput, context: Context) -> Iterator[Finding]:
     most, down = case.expect.downtime_ms_max, context.fact(MigrationNumbers).downtime_ms
     if most is not None and down > most:
         yield _finding("downtime-ms-max", f"the guest was down for {down} ms, expected at most {most}")
+
+
+@rule(
+    "expectation",
+    {"converged": "the migration does not come to its switch-over in its time (`expect.converged`)"},
+    needs=(Convergence,),
+)
+def converged(case: JudgeInput, context: Context) -> Iterator[Finding]:
+    """What QEMU still has to send must once fit into the down time."""
+    convergence = context.fact(Convergence)
+    if case.expect.converged and not convergence.reached:
+        yield _finding("converged", f"the migration does not converge: {convergence.words}")
 
 
 @rule(
