@@ -66,8 +66,9 @@ def how_it_dies(event: Event, host: str, side: str) -> str | None:
         return "it has booted again"
     if event.source == f"{side}.qmp":
         data = event.data.get("data")
-        own = isinstance(data, Mapping) and data.get("guest") is True
-        if own and data.get("reason") == "guest-reset":
+        facts = data if isinstance(data, Mapping) else {}
+        own = facts.get("guest") is True
+        if own and facts.get("reason") == "guest-reset":
             # A SHUTDOWN as well, where libvirt has QEMU end instead.
             return _ENDS["RESET"]
         return _ALWAYS.get(event.kind) or (_ENDS.get(event.kind) if own else None)
