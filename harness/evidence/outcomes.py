@@ -14,9 +14,10 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, cast
 
 from harness.events import Event
+from harness.verdict.locks import LockLook, LockMoment
 from harness.verdict.outcome import ProcessEnd, QemuAccount
 
 #: What sanitizers print first, and what glib and libc print of an assertion that does not hold.
@@ -83,6 +84,25 @@ def account_of(side: str, history: Sequence[Event], *, since: int, words: Sequen
     return QemuAccount(
         side, tuple(statuses), tuple(running), reports_in(words), end, tuple(words), completed, ended, left
     )
+
+
+def locks_of(history: Sequence[Event], *, since: int) -> tuple[LockLook, ...]:
+    """The looks at the locks of the disks' images (events ``image-locks``), from ``since`` on."""
+    looks = []
+    for event in history:
+        if event.seq < since or event.kind != "image-locks":
+            continue
+        held = event.data.get("held")
+        sides = held if isinstance(held, Mapping) else {}
+        source, destination = sides.get("source"), sides.get("destination")
+        looks.append(
+            LockLook(
+                cast("LockMoment", event.data["moment"]),
+                source if isinstance(source, Mapping) else None,
+                destination if isinstance(destination, Mapping) else None,
+            )
+        )
+    return tuple(looks)
 
 
 def _stop(running: list[tuple[float, float | None]], instant: float) -> None:

@@ -153,6 +153,7 @@ class RunFollower(Follower):
         self.cost.look()
         # The device's record ends, and its counters stand still, when QEMU has cleaned up.
         await_cleanup(source)
+        self._sides.look_at_locks("completed")
         # A QEMU that broke down just now leaves libvirt's numbers, and the device's record.
         if self.seen.devices is NOT_SAVED:
             self.seen.devices = self._sides.source.save_devices()

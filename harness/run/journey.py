@@ -33,6 +33,7 @@ from harness.run.live_migration import LiveMigration
 from harness.scenario.actions.migration import Cont, Stop
 from harness.verdict.finding import Finding
 from harness.verdict.judge import JudgeInput, Judgement, judge_memory
+from harness.verdict.locks import lock_findings
 from harness.verdict.outcome import KIND as OUTCOME
 from harness.verdict.outcome import MigrationOutcome, outcome_findings
 from harness.verdict.rules.expected_outcome import Convergence, FreeMemory
@@ -268,7 +269,7 @@ class Journey:
             self._course.found.append(Finding("migration-reason", "expectation", turn.named(text)))
         left_stopped = turn.paused or self._left_stopped(turn)
         outcome = migration.outcome(moved=False, stands_still=left_stopped)
-        self._note_outcome(turn, outcome)
+        self._note_outcome(turn, migration, outcome)
         if outcome.source.end is not None:
             return False
         control = self._ready.guest.control
@@ -300,10 +301,10 @@ class Journey:
         last = next((one for one in reversed(actions) if isinstance(one, Stop | Cont)), None)
         return isinstance(last, Stop)
 
-    def _note_outcome(self, turn: Turn, outcome: MigrationOutcome) -> None:
+    def _note_outcome(self, turn: Turn, migration: LiveMigration, outcome: MigrationOutcome) -> None:
         self._course.outcomes.append(outcome)
         self._course.moves[-1] = self._course.moves[-1].with_outcome(outcome)
-        found = outcome_findings(outcome)
+        found = [*outcome_findings(outcome), *lock_findings(migration.locks(), outcome)]
         self._course.found += [replace(finding, text=turn.named(finding.text)) for finding in found]
 
     def _note_death(self, turn: Turn, error: GuestLost) -> None:
@@ -420,7 +421,7 @@ class Journey:
         try:
             resume(arrival.switch_over.domain, control, turn.hosts[1].name, self._events)
         finally:
-            self._note_outcome(turn, arrival.migration.outcome(moved=True))
+            self._note_outcome(turn, arrival.migration, arrival.migration.outcome(moved=True))
 
     def _ask_guest(
         self,

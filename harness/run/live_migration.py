@@ -22,7 +22,7 @@ from harness.errors import DeadlineExceeded, FreepageError, MachineryError
 from harness.events import Deadline, Event, EventStream
 from harness.evidence.device_state import SavedState, describe
 from harness.evidence.host_writes import HostWritten, generation_id, host_written
-from harness.evidence.outcomes import account_of
+from harness.evidence.outcomes import account_of, locks_of
 from harness.evidence.switch_over import Abort, Side, SwitchOver
 from harness.guest.domain import destination_xml
 from harness.hosts.interface import Host
@@ -52,6 +52,7 @@ from harness.run.sides import Endpoint, Sides
 from harness.script.outcome import ScriptNews
 from harness.script.runner import ScriptRunner
 from harness.script.stage import RunStage
+from harness.verdict.locks import LockLook
 from harness.verdict.outcome import MigrationOutcome
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ class LiveMigration:
         deadline = Deadline(how.timeout_s, "the migration")
         source = self._sides.connect_source(deadline)
         self._stage.qemus.connected("source", source.monitor)
+        self._sides.look_at_locks("begun")
         self._stage.domain.is_here(domain)
         # What it plugs in is a part of the machine from here on.
         self._script.begin()
@@ -294,6 +296,7 @@ class LiveMigration:
         leaving = self._sides.source if moved else self._sides.destination
         if leaving is not None:
             self._wait_for_last_words(leaving)
+        self._sides.look_at_locks("resumed" if moved else "given-up")
         history = self._events.history()
         source, destination = (
             account_of(side, history, since=self._since, words=self._qemu_words(side))
@@ -303,6 +306,10 @@ class LiveMigration:
         cancelled = self._stage.outcome.cancelled
         by_file = self._file is not None
         return MigrationOutcome(source, destination, moved, cancelled, stands_still, unasked, by_file)
+
+    def locks(self) -> Sequence[LockLook]:
+        """Who held the disks' images for writing, whenever that was looked at."""
+        return locks_of(self._events.history(), since=self._since)
 
     def killed_from_outside(self, *sides: str) -> bool:
         """Whether the QEMU of one of these sides was killed (SIGKILL), by nobody of ours.

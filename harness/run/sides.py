@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from harness.errors import FreepageError, MachineryError
 from harness.events import Deadline, EventStream
 from harness.evidence.device_state import SavedState, save
+from harness.hosts.image_locks import held_for_writing
 from harness.hosts.interface import Host, QemuProcess
 from harness.hosts.stacks import stacks_of
 from harness.memory.access import Image
@@ -29,6 +30,7 @@ from harness.migration.qmp import Monitor, MonitorLoop, QmpEvent
 from harness.migration.statistics import RamBlock
 from harness.migration.transcript import Transcript
 from harness.report.folder import RunFolder
+from harness.verdict.locks import LockMoment
 
 if TYPE_CHECKING:
     from harness.run.guest import Guest
@@ -139,6 +141,15 @@ class Sides:
         """Connect to the QEMU that waits for the guest."""
         self._destination = self._connect("destination", deadline)
         return self._destination
+
+    def look_at_locks(self, moment: LockMoment) -> None:
+        """Put into the event stream which disk images each QEMU holds for writing."""
+        held = {
+            end.monitor.side: held_for_writing(end.monitor.pid)
+            for end in (self._source, self._destination)
+            if end is not None and end.process.here
+        }
+        self._events.emit("image-locks", moment=moment, held=held)
 
     def keep_stacks(self) -> None:
         """Keep what both QEMUs are at: the stacks of their threads, and the guest's registers."""

@@ -84,7 +84,7 @@ def _begin(began: Began, told: Sequence[Event]) -> int | None:
     count = 0
     for place, event in enumerate(told):
         if began.moment == _ROUND:
-            if event.kind == "MIGRATION_ROUND" and _data(event).get("pass") == began.which:
+            if event.kind == "MIGRATION_PASS" and _data(event).get("pass") == began.which:
                 return place
         elif _status(event) == began.moment:
             count += 1
@@ -95,7 +95,7 @@ def _begin(began: Began, told: Sequence[Event]) -> int | None:
 
 def _ends(began: Began, event: Event) -> bool:
     if began.moment == _ROUND:
-        return event.kind in ("MIGRATION_ROUND", "MIGRATION")
+        return event.kind in ("MIGRATION_PASS", "MIGRATION")
     status = _status(event)
     return status is not None and status != began.moment
 

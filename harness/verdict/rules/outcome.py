@@ -17,6 +17,8 @@ announce(
         "qemu-crashed": "a QEMU ended by a signal of its own making, or a sanitizer reports a fault of it",
         "qemu-ended": "a QEMU ended during a migration, and nobody had asked it to",
         "destination-refused": "the destination's QEMU did not take a part of the stream",
+        "locks-disagree": "a disk's image is locked for writing by a QEMU that does not run the guest, or is "
+        "not by the one that does",
         "status-disagrees": "the two QEMUs, or QEMU and libvirt, say different things of the migration's end",
         "file-accepted": "a QEMU restored a guest from a file that was cut off, or is another's",
         "stuck": "for `migration.stuck_s` nothing of the migration moved, or QEMU did not answer",
