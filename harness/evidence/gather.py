@@ -12,6 +12,7 @@ from harness.devicestate.compare import Comparison
 from harness.devicestate.hints import hints_taken
 from harness.errors import MachineryError
 from harness.events import EventStream
+from harness.evidence.check_times import timed
 from harness.evidence.device_state import compare_states
 from harness.evidence.host_writes import names_of
 from harness.evidence.switch_over import SwitchOver
@@ -126,7 +127,7 @@ def gather(switch_over: SwitchOver, resolved: ResolvedScenario, events: EventStr
 
 
 def _devices(switch_over: SwitchOver, accelerator: str, events: EventStream) -> Comparison | str:
-    with events.step("devices") as step:
+    with events.step("devices") as step, timed(events, "devices"):
         found = compare_states(*switch_over.devices, switch_over.describe, accelerator)
         if isinstance(found, str):
             step.note(compared=0, reason=found)

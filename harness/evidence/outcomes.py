@@ -6,7 +6,7 @@
 Reads events of three kinds: ``qemu-attached`` (a monitor was connected: process
 id, and whether the guest ran then), QEMU's own (MIGRATION, STOP, RESUME), and
 ``process-ended`` (the lab's init reaps every QEMU, which libvirt detaches, and
-tells how it ended).
+tells how it ended, and whether it left a core).
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Final, cast
 
 from harness.events import Event
+from harness.hosts.core_files import core_words
 from harness.verdict.locks import LockLook, LockMoment
-from harness.verdict.outcome import ProcessEnd, QemuAccount
+from harness.verdict.outcome import CRASH_SIGNALS, ProcessEnd, QemuAccount
 
 #: What sanitizers print first, and what glib and libc print of an assertion that does not hold.
 _REPORT: Final = re.compile(
@@ -82,8 +85,36 @@ def account_of(side: str, history: Sequence[Event], *, since: int, words: Sequen
         if event.kind in ("SHUTDOWN", "RESET"):
             left = left or _data(event).get("guest") is True
     return QemuAccount(
-        side, tuple(statuses), tuple(running), reports_in(words), end, tuple(words), completed, ended, left
+        side,
+        tuple(statuses),
+        tuple(running),
+        reports_in(words),
+        end,
+        tuple(words),
+        completed,
+        ended,
+        left=left,
     )
+
+
+def with_core(account: QemuAccount, history: Sequence[Event], *, since: int, keep: Path) -> QemuAccount:
+    """The same, with what became of the core file of a QEMU that crashed, which is moved to ``keep``."""
+    if account.end is None or account.end.signal not in CRASH_SIGNALS:
+        return account
+    ours = [event for event in history if event.seq >= since]
+    attached = [
+        event.data
+        for event in ours
+        if event.kind == "qemu-attached" and event.source == f"{account.side}.qmp"
+    ]
+    pid, limit = attached[-1].get("pid"), attached[-1].get("core_limit")
+    ends = [event.data for event in ours if event.kind == "process-ended" and event.data.get("pid") == pid]
+    if not isinstance(pid, int) or not ends:
+        return account
+    words = core_words(
+        pid, dumped=ends[-1].get("core") is True, limit=str(limit) if limit is not None else None, keep=keep
+    )
+    return replace(account, core=words)
 
 
 def locks_of(history: Sequence[Event], *, since: int) -> tuple[LockLook, ...]:

@@ -158,7 +158,7 @@ def _attend(child: int, *, obituaries: int | None = None) -> int:
             if pid == 0:
                 break
             if obituaries is not None:
-                obituary.write(obituaries, pid, os.waitstatus_to_exitcode(status))
+                obituary.write(obituaries, pid, os.waitstatus_to_exitcode(status), core=os.WCOREDUMP(status))
 
 
 # --- the porter

@@ -3,11 +3,11 @@
 
 libvirt detaches the QEMUs that it starts, so nobody of ours is their parent.  In
 a lab they become children of its PID 1 (:mod:`harness.hosts.enter`), which reaps
-them and writes a line for each into a pipe: process id, and the exit status as
-:mod:`subprocess` gives it (-N: ended by signal N).
+them and writes a line for each into a pipe: process id, the exit status as
+:mod:`subprocess` gives it (-N: ended by signal N), and whether the kernel wrote a core (1 or 0).
 
     with Obituaries(events):        # in the lab's worker
-        ...                         # emits process-ended with pid and returncode
+        ...                         # emits process-ended with pid, returncode and core
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ def close_reader() -> None:
         _Reader.descriptor = None
 
 
-def write(writing: int, pid: int, returncode: int) -> None:
+def write(writing: int, pid: int, returncode: int, *, core: bool = False) -> None:
     """In the lab's init: a process was reaped.  Nobody waits for a worker that does not read."""
     with contextlib.suppress(OSError):
-        os.write(writing, f"{pid} {returncode}\n".encode("ascii"))
+        os.write(writing, f"{pid} {returncode} {core:d}\n".encode("ascii"))
 
 
-def parse(text: str) -> tuple[tuple[int, int], ...]:
-    """Process ids and return codes, of whole lines."""
+def parse(text: str) -> tuple[tuple[int, int, bool], ...]:
+    """Process ids, return codes, and whether there is a core, of whole lines."""
     rows = (line.split() for line in text.splitlines())
-    return tuple((int(row[0]), int(row[1])) for row in rows if len(row) == 2)
+    return tuple((int(row[0]), int(row[1]), row[2] == "1") for row in rows if len(row) == 3)
 
 
 class Obituaries:
@@ -91,5 +91,5 @@ class Obituaries:
             if not data:
                 return
             whole, _, rest = (rest + data.decode("ascii")).rpartition("\n")
-            for pid, returncode in parse(whole):
-                self._events.emit("process-ended", pid=pid, returncode=returncode, at=time.time())
+            for pid, returncode, core in parse(whole):
+                self._events.emit("process-ended", pid=pid, returncode=returncode, core=core, at=time.time())

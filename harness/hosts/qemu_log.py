@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,9 +17,27 @@ _CONTINUED: Final = re.compile(r"\s*\\\n")
 _LIBVIRTS: Final = re.compile(r"\d{4}-\d\d-\d\d [\d:.]+\+0000: (starting up|shutting down|.* is tainted: )")
 
 
+#: What QEMU, glib, libc and sanitizers begin the line with that says why.
+_CAUSE: Final = re.compile(
+    r"error while loading state|ERROR: \w+Sanitizer|: runtime error: |[Aa]ssertion .*failed|^ERROR:"
+    r"|cannot |Cannot |could not |Could not |[Ff]ailed to |not supported|nvalid "
+)
+
+
 def last_words(log: Path, lines: int = 15) -> tuple[str, ...]:
     """What QEMU itself said, from libvirt's log of it: all that is not its command line."""
     return tuple(_log_parts(log)[1][-lines:])
+
+
+def useful_line(words: Sequence[str]) -> str | None:
+    """Of what a QEMU said, the line that says what was wrong; None: it said nothing.
+
+    That is the first that names a cause; else the last one.
+    """
+    return next(
+        (line for line in words if _CAUSE.search(line) and "warning:" not in line),
+        words[-1] if words else None,
+    )
 
 
 def logged_command(log: Path) -> tuple[str, ...]:

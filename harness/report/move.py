@@ -22,6 +22,8 @@ class QemuEnd(Part):
     """When it ran the guest: seconds since the migration was prepared; null: it still runs it."""
     end: str | None
     """How its process ended: a signal or an exit status; null: it goes on, or nobody can tell."""
+    core: str | None = None
+    """Of one that crashed: where its core file is, or why there is none."""
     reports: list[str]
     """What a sanitizer, or an assertion that failed, has printed."""
 
@@ -35,6 +37,7 @@ class QemuEnd(Part):
                 for begin, end in account.running
             ],
             end=None if account.end is None else str(account.end),
+            core=account.core,
             reports=list(account.reports),
         )
 

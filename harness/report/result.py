@@ -409,6 +409,8 @@ class Result(Part):
     """null: both hosts were this machine, in a lab."""
     phases: dict[str, float]
     """Seconds by phase of the run."""
+    checks: dict[str, float] = Field(default={})
+    """Of these, the seconds that each of the checks beside memory took: `devices`, `locks`, `ends`."""
     versions: dict[str, Any]
     """Versions and hashes of every binary that was used."""
     replay: str

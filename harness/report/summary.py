@@ -64,6 +64,10 @@ def _rows(result: Result) -> list[tuple[str, str]]:
         )
     phases = ", ".join(f"{name} {seconds:.1f}" for name, seconds in result.phases.items())
     rows.append(("seconds", phases))
+    if result.checks:
+        parts = ", ".join(f"{name} {seconds:.2f}" for name, seconds in result.checks.items())
+        total = sum(result.checks.values())
+        rows.append(("checks", f"beside memory, of these seconds: {total:.2f} ({parts})"))
     rows.append(("replay", result.replay))
     if result.folder:
         rows.append(("run folder", result.folder))

@@ -11,6 +11,7 @@ from typing import Final
 
 from harness.errors import FreepageError, LostError
 from harness.events import Deadline, EventStream, patience
+from harness.evidence.check_times import timed
 from harness.evidence.cost_meter import CostMeter
 from harness.evidence.device_state import NOT_SAVED, SavedState
 from harness.memory.access import Image
@@ -153,10 +154,14 @@ class RunFollower(Follower):
         self.cost.look()
         # The device's record ends, and its counters stand still, when QEMU has cleaned up.
         await_cleanup(source)
-        self._sides.look_at_locks("completed")
+        if not self._by_file:
+            # Of a file that has been written the guest may go on.
+            with timed(self._events, "locks"):
+                self._sides.look_at_locks("completed")
         # A QEMU that broke down just now leaves libvirt's numbers, and the device's record.
         if self.seen.devices is NOT_SAVED:
-            self.seen.devices = self._sides.source.save_devices()
+            with timed(self._events, "devices"):
+                self.seen.devices = self._sides.source.save_devices()
         with contextlib.suppress(FreepageError):
             self.seen.numbers = from_query_migrate(source.execute("query-migrate"))
             self.seen.counters = device.read_counters(source, device.find_balloon(source))

@@ -10,7 +10,7 @@ from harness.errors import GuestLost, StartRefused
 from harness.events import Deadline
 from harness.guest.console import Console
 from harness.hosts.interface import Host, Pair
-from harness.hosts.qemu_log import last_words, logged_command
+from harness.hosts.qemu_log import last_words, logged_command, useful_line
 
 if TYPE_CHECKING:
     from harness.scenario.load import Scenario
@@ -25,9 +25,15 @@ _OF_THE_MACHINE: Final = ("Cannot allocate memory", "No space left on device", "
 
 
 def lost(host: Host, message: str) -> GuestLost:
-    """The error for a QEMU of ``host`` that is gone; raises the daemon's, if that is gone too."""
+    """The error for a QEMU of ``host`` that is gone; raises the daemon's, if that is gone too.
+
+    What that QEMU said of it comes first, before all that is long.
+    """
     host.check()
-    return GuestLost(message, command=logged_command(host.qemu_log(NAME)))
+    log = host.qemu_log(NAME)
+    said = useful_line(last_words(log))
+    words = f"{message}: {said}" if said is not None and said not in message else message
+    return GuestLost(words, command=logged_command(log))
 
 
 def start_refusal(

@@ -20,9 +20,10 @@ import libvirt
 
 from harness.errors import DeadlineExceeded, FreepageError, MachineryError
 from harness.events import Deadline, Event, EventStream
+from harness.evidence.check_times import timed
 from harness.evidence.device_state import SavedState, describe
 from harness.evidence.host_writes import HostWritten, generation_id, host_written
-from harness.evidence.outcomes import account_of, locks_of
+from harness.evidence.outcomes import account_of, locks_of, with_core
 from harness.evidence.switch_over import Abort, Side, SwitchOver
 from harness.guest.domain import destination_xml
 from harness.hosts.interface import Host
@@ -53,7 +54,7 @@ from harness.script.outcome import ScriptNews
 from harness.script.runner import ScriptRunner
 from harness.script.stage import RunStage
 from harness.verdict.locks import LockLook
-from harness.verdict.outcome import MigrationOutcome
+from harness.verdict.outcome import MigrationOutcome, QemuAccount
 
 if TYPE_CHECKING:
     from harness.scenario.load import Migration
@@ -105,6 +106,7 @@ class LiveMigration:
         self._file: StateFile | None = None
         self._keeps_file = False
         self._waited: list[Endpoint] = []
+        self._cores: dict[str, str] = {}
         #: Events from here on are of this migration.
         self._since = len(events.history()) - 1
 
@@ -122,7 +124,8 @@ class LiveMigration:
         deadline = Deadline(how.timeout_s, "the migration")
         source = self._sides.connect_source(deadline)
         self._stage.qemus.connected("source", source.monitor)
-        self._sides.look_at_locks("begun")
+        with timed(self._events, "locks"):
+            self._sides.look_at_locks("begun")
         self._stage.domain.is_here(domain)
         # What it plugs in is a part of the machine from here on.
         self._script.begin()
@@ -294,18 +297,31 @@ class LiveMigration:
         """
         # libvirt ends one of the two; how it ended is known when the lab's init has reaped it.
         leaving = self._sides.source if moved else self._sides.destination
-        if leaving is not None:
-            self._wait_for_last_words(leaving)
-        self._sides.look_at_locks("resumed" if moved else "given-up")
+        with timed(self._events, "ends"):
+            if leaving is not None:
+                self._wait_for_last_words(leaving)
+        with timed(self._events, "locks"):
+            self._sides.look_at_locks("resumed" if moved else "given-up")
         history = self._events.history()
         source, destination = (
-            account_of(side, history, since=self._since, words=self._qemu_words(side))
+            self._with_core(account_of(side, history, since=self._since, words=self._qemu_words(side)))
             for side in ("source", "destination")
         )
         unasked = frozenset(self.gone)
         cancelled = self._stage.outcome.cancelled
         by_file = self._file is not None
         return MigrationOutcome(source, destination, moved, cancelled, stands_still, unasked, by_file)
+
+    def _with_core(self, account: QemuAccount) -> QemuAccount:
+        """Its core is looked for once: then it is in the run folder."""
+        side = account.side
+        if side not in self._cores:
+            keep = self._folder.file(f"{side}.core")
+            done = with_core(account, self._events.history(), since=self._since, keep=keep)
+            if done.core is None:
+                return account
+            self._cores[side] = done.core
+        return replace(account, core=self._cores[side])
 
     def locks(self) -> Sequence[LockLook]:
         """Who held the disks' images for writing, whenever that was looked at."""
@@ -494,7 +510,8 @@ class LiveMigration:
         # QEMU (hw/i386/kvm/clock.c): to save a guest that has not run here yet would set its clock wrong.
         if self._guest.plan.resolved.accelerator == "kvm":
             return SavedState(missing=KVM_CLOCK)
-        return destination.save_devices()
+        with timed(self._events, "devices"):
+            return destination.save_devices()
 
     def _describe(self, destination: Endpoint) -> Mapping[str, object]:
         """QEMU's own account of its devices' fields, by a socket that both of us see."""

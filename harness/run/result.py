@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from harness.accel import chain, full_name
 from harness.events import EventStream, jsonable, step_seconds
+from harness.evidence.check_times import check_seconds
 from harness.plan.plan import RunPlan
 from harness.report.folder import RunFolder
 from harness.run.commands import CommandLog
@@ -134,6 +135,7 @@ def build_result(
         free_blocks=found.free_blocks,
         remote=_remote(plan, hosts),
         phases=_phases(plan, events, found),
+        checks={name: round(took, 4) for name, took in check_seconds(events.history()).items()},
         versions=versions,
         replay=replay_command(plan, folder),
         folder=str(folder.path),

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from harness.errors import FreepageError, MachineryError
 from harness.events import Deadline, EventStream
 from harness.evidence.device_state import SavedState, save
+from harness.hosts.core_files import core_limit
 from harness.hosts.image_locks import held_for_writing
 from harness.hosts.interface import Host, QemuProcess
 from harness.hosts.stacks import stacks_of
@@ -177,6 +178,11 @@ class Sides:
         state = monitor.execute("query-status")
         running = isinstance(state, Mapping) and state.get("running") is True
         self._events.emit(
-            "qemu-attached", source=f"{side}.qmp", pid=monitor.pid, running=running, at=time.time()
+            "qemu-attached",
+            source=f"{side}.qmp",
+            pid=monitor.pid,
+            running=running,
+            at=time.time(),
+            core_limit=core_limit(monitor.pid) if process.here else None,
         )
         return Endpoint(host, monitor, process, self._closing, self._folder)

@@ -76,6 +76,8 @@ class QemuAccount:
     last_words: tuple[str, ...] = ()
     completed: float | None = None
     ended: float | None = None
+    core: str | None = None
+    """Of one that crashed: where its core file is, or why there is none."""
     left: bool = False
     """The guest itself has ended, or reset, the machine."""
 
@@ -199,7 +201,8 @@ def _ends(outcome: MigrationOutcome) -> Iterator[Finding]:
         said = (*account.reports, *account.last_words[-1:])
         words = f"{said[0]}: " if said else ""
         if crashed:
-            yield Finding("qemu-crashed", KIND, f"{words}the {account.side}'s QEMU ended by {end}")
+            core = f" ({account.core})" if account.core is not None else ""
+            yield Finding("qemu-crashed", KIND, f"{words}the {account.side}'s QEMU ended by {end}{core}")
         elif account.reports:
             yield Finding("qemu-crashed", KIND, f"{words}so says the {account.side}'s QEMU of itself")
         elif account.side in outcome.unasked and not any(_ASKED in line for line in account.last_words):
