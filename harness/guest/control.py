@@ -16,7 +16,9 @@ the guest has moved, and after a while in any case.  A NAK in front of it makes
 the agent forget the beginning of a line whose end was lost.
 
 Which connection leads to the guest: the one that :meth:`rebind` named; else the
-one on which it spoke last; and when that is closed, another one.
+one on which it spoke last; and when that is closed, another one.  A host at which a
+guest is about to arrive is muted: a byte that reached its QEMU before the guest runs
+there would be in the state of its serial port, which has to be as the source's was.
 """
 
 from __future__ import annotations
@@ -86,6 +88,8 @@ class GuestControl(PortOwner):
         #: Why no answer will come, as others know; and who is asked that before a call is repeated.
         self._dead: str | None = None
         self._silence: Callable[[], str | None] | None = None
+        #: Hosts that nothing is sent to.
+        self._muted: set[str] = set()
         # Grows from one process to the next as well: the agent keeps its last answers.
         self._number = time.time_ns() // 1_000_000
 
@@ -109,10 +113,16 @@ class GuestControl(PortOwner):
     def rebind(self, host: str) -> None:
         """The guest runs on ``host`` now: what waits for an answer is sent there at once."""
         with self._changed:
+            self._muted.discard(host)
             for connection in self._connections:
                 if connection.host == host:
                     self._active = connection
             self._changed.notify_all()
+
+    def mute(self, host: str) -> None:
+        """Send nothing to the QEMU on ``host`` until :meth:`rebind` names it: no guest runs there yet."""
+        with self._changed:
+            self._muted.add(host)
 
     def forget_ready(self) -> None:
         """The guest is about to boot again: :meth:`wait_ready` waits for its next word."""
@@ -201,6 +211,8 @@ class GuestControl(PortOwner):
             raise self._lost(words)
 
     def _send(self, call: _Call, connection: _Connection) -> None:
+        if connection.host in self._muted:
+            return
         call.sent_to.append(connection)
         with contextlib.suppress(OSError):  # gone: the reading thread notices; full: again later
             connection.socket.send(_NAK + call.line)

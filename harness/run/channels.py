@@ -65,6 +65,8 @@ class Channels:
         before there is any QEMU, and each QEMU has new ones.
         """
         self._arrivals += 1
+        if self._arrivals > 1:
+            self.control.mute(host.name)
         # One process, one record: its counters begin anew with each.
         again = host.name in self._files
         name = f"{host.name}-{self._arrivals}" if again else host.name

@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -226,6 +226,30 @@ def test_call_follows_the_guest(control: GuestControl, connect: Connect) -> None
     call = in_background(lambda: control.call("unload", deadline=soon()))
     destination.say(f"{destination.hear()[0]} ok {{}}")
     call.result(10)
+
+
+def test_a_muted_host_hears_nothing_before_the_guest_runs_there(
+    control: GuestControl, connect: Connect
+) -> None:
+    source = connect("source")
+    control.mute("destination")
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(control.call, "ping", deadline=soon())
+        number, _ = source.hear()
+        destination = connect("destination")
+        # The source ends: the other connection is all that is left, and is not used yet.
+        source.close()
+        destination.end.setblocking(False)
+        # Longer than a call waits until it is repeated.
+        with pytest.raises(GuestLost, match="not within"):
+            control.call("stats", deadline=soon("the other call", 2.5))
+        with pytest.raises(BlockingIOError):
+            destination.end.recv(1)
+        destination.end.settimeout(10)
+        control.rebind("destination")
+        assert destination.hear() == (number, "ping")
+        destination.say(f"{number} ok {{}}")
+        call.result(10)
 
 
 def test_call_follows_when_the_source_ends(control: GuestControl, connect: Connect) -> None:
