@@ -13,11 +13,13 @@ in itself.  stdout is never touched; it belongs to the command's result.
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 import termios
 import tty
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import IO, Protocol
 
@@ -31,6 +33,17 @@ from harness.events import Event, EventStream
 PLAIN_PROGRESS_SECONDS = 10.0
 
 _OWN_KEYS = frozenset({"step", "depth", "seconds", "error"})
+
+
+class OutputConsole(Console):
+    """Rich's console; a reader that is gone is an error as any other, and not the program's end with 1.
+
+    (Rich would also turn stdout into nothing, where it was stderr's reader that went.)
+    """
+
+    def on_broken_pipe(self) -> None:
+        """Called by Rich where a write has found nobody."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 def _args(event: Event) -> str:
@@ -168,7 +181,7 @@ class TerminalProgress:
     """Shows the stream on stderr while it is entered; ``verbose`` shows every event."""
 
     def __init__(self, stream: EventStream, *, verbose: bool = False, file: IO[str] | None = None) -> None:
-        console = Console(file=file) if file is not None else Console(stderr=True)
+        console = OutputConsole(file=file) if file is not None else OutputConsole(stderr=True)
         self._stream = stream
         self._verbose = verbose
         self._renderer: _Renderer = _Live(console) if console.is_terminal else _Plain(console)
@@ -235,4 +248,7 @@ def raw_mode(descriptor: int) -> Iterator[None]:
 
 def print_error(rendered: str) -> None:
     """The last thing that a failed command says, on stderr."""
-    Console(stderr=True).print(Text(rendered, "red" if sys.stderr.isatty() else ""), soft_wrap=True)
+    text = Text(rendered, "red" if sys.stderr.isatty() else "")
+    # Nobody may be left to read it; the status says what there is to say.
+    with suppress(OSError):
+        OutputConsole(stderr=True).print(text, soft_wrap=True)

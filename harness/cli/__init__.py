@@ -57,6 +57,9 @@ def _status() -> int:
         _say("freepage: interrupted")
         return INTERRUPTED
     except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):
+            # Typer's help and its errors are Rich's, which ends with 1 when the reader is gone.
+            return ExitCode.ERROR
         if end.code is None or isinstance(end.code, int):
             return end.code or ExitCode.PASS
         _say(str(end.code))

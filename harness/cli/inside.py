@@ -252,7 +252,8 @@ def _become(streams: Sequence[int], message: dict[str, Any]) -> NoReturn:
 
         main()
     except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        # 1 is a verdict, and Python's own status for sys.exit("words").
+        code = error.code if isinstance(error.code, int) else 3 * bool(error.code)
     except BaseException:
         traceback.print_exc()
     with contextlib.suppress(OSError, ValueError):

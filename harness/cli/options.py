@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -17,14 +19,29 @@ if TYPE_CHECKING:
 
 
 class _Commands(TyperGroup):
-    """Typer ends with 1 when the reader of its output is gone, which would be a verdict."""
+    """Typer ends with 1 when the reader of its output is gone, or stdin ends, which would be a verdict."""
+
+    def make_context(self, *args: Any, **more: Any) -> Any:
+        """Where the words are parsed, and help is printed."""
+        with _no_verdict():
+            return super().make_context(*args, **more)
 
     def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
-        try:
+        """Where the command is carried out."""
+        with _no_verdict():
             return super().invoke(ctx)
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            raise MachineryError(f"{where}{error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def _no_verdict() -> Iterator[None]:
+    """What Typer would end with 1 is an error of the machine's."""
+    try:
+        yield
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise MachineryError(f"{where}{error.strerror or error}") from error
+    except EOFError as error:
+        raise MachineryError("stdin has ended") from error
 
 
 app = typer.Typer(

@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from rich.console import Console
 from rich.text import Text
 
 from harness.doctor.checks import possible
 from harness.doctor.finding import Diagnosis, Level
+from harness.terminal import OutputConsole
 
 _STYLES: Final = {Level.OK: "green", Level.NOTE: "yellow", Level.MISSING: "bold red"}
 
@@ -36,7 +36,7 @@ def diagnosis_document(findings: Sequence[Diagnosis]) -> dict[str, object]:
 def print_findings(findings: Sequence[Diagnosis]) -> None:
     """One line each, what to do about it below."""
     findings = tuple(findings)
-    console = Console()
+    console = OutputConsole()
     width = max(len(item.name) for item in findings)
     for item in findings:
         line = Text()

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.report.result import Devices, FileReport, Result
+from harness.terminal import OutputConsole
 from harness.units import human_size
 
 _STYLE = {"pass": "bold green", "fail": "bold red", "inconclusive": "bold yellow"}
@@ -173,7 +174,7 @@ def summary(result: Result) -> RenderableType:
 
 def print_summary(result: Result, console: Console | None = None) -> None:
     """Print :func:`summary`; on standard output unless told otherwise."""
-    console = console or Console()
+    console = console or OutputConsole()
     if console.is_terminal:
         console.print(summary(result))
         return
@@ -182,3 +183,5 @@ def print_summary(result: Result, console: Console | None = None) -> None:
     with wide.capture() as capture:
         wide.print(summary(result))
     console.file.writelines(f"{line.rstrip()}\n" for line in capture.get().splitlines())
+    # A reader that is gone, or a full device, is noticed here and not when nobody can say so any more.
+    console.file.flush()

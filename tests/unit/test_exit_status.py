@@ -7,7 +7,7 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +19,7 @@ from harness.events import EventStream
 from harness.invoke import command_line
 from harness.report.folder import INCOMPLETE_MARKER, RunFolder
 from harness.run import supervise
+from harness.terminal import TerminalProgress
 
 LIST = command_line(["scenario", "list"])
 
@@ -62,15 +63,58 @@ def test_a_full_device_is_no_verdict() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_reader_that_is_gone_is_no_verdict() -> None:
+@contextlib.contextmanager
+def nobody() -> Iterator[int]:
+    """The writing end of a pipe whose reader is gone."""
     reading, writing = os.pipe()
     os.close(reading)
     try:
-        done = subprocess.run(LIST, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+        yield writing
     finally:
         os.close(writing)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["scenario", "list"],
+        ["scenario", "schema"],
+        # What Rich writes, it would end with 1.
+        ["--help"],
+        ["run", "--help"],
+        [],
+    ],
+)
+def test_a_reader_that_is_gone_is_no_verdict(words: list[str]) -> None:
+    with nobody() as writing:
+        done = subprocess.run(
+            command_line(words), stdout=writing, stderr=subprocess.PIPE, text=True, check=False
+        )
     assert done.returncode == ExitCode.ERROR
-    assert "Broken pipe" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_nobody_reads_what_is_wrong_with_the_words() -> None:
+    with nobody() as writing:
+        done = subprocess.run(
+            command_line(["nosuch"]), stdout=subprocess.DEVNULL, stderr=writing, check=False
+        )
+    assert done.returncode in (ExitCode.INPUT, ExitCode.ERROR)
+
+
+def test_a_run_goes_on_when_nobody_reads_its_progress() -> None:
+    """Its result is on stdout; Rich would end the run with 1, and stdout with it."""
+    events = EventStream()
+    with nobody() as writing, os.fdopen(os.dup(writing), "w") as stderr:
+        with contextlib.suppress(OSError), TerminalProgress(events, file=stderr):
+            with events.step("boot"):
+                pass
+            with events.step("migrate"):
+                pass
+        steps = [event.data["step"] for event in events.history() if event.kind == "step-stop"]
+        assert steps == ["boot", "migrate"]
+        with contextlib.suppress(OSError):
+            stderr.close()
 
 
 def test_a_fault_during_a_run_is_3_and_stands_in_its_folder(
