@@ -29,6 +29,23 @@ def disturbed(freepage: Freepage, folder: Path, at: str, action: str, ends: str,
     return freepage.run(str(scenario))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [("panic-on-arrival", "its kernel"), ("silent-on-arrival", "silent"), ("reset-on-arrival", "reset")],
+)
+def test_a_guest_that_dies_when_it_has_moved(freepage: Freepage, fault: str, words: str) -> None:
+    """Its deadline is 30 s: it is not what ends this."""
+    run = freepage.run("idle", arm="off", memory="192MiB", fault=fault)
+    assert run.verdict == "fail"
+    assert found(run) == {"guest-died"}
+    (finding,) = run.result.findings
+    assert words in finding.text
+    assert "not within" not in finding.text
+    assert "the same guest goes on (without-migration/)" in finding.text
+    assert (run.folder / "without-migration" / "console.log").exists()
+
+
 def found(run: Run) -> set[str]:
     return {finding.rule for finding in run.result.findings}
 
