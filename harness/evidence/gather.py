@@ -12,13 +12,14 @@ from harness.devicestate.compare import Comparison
 from harness.devicestate.hints import hints_taken
 from harness.errors import MachineryError
 from harness.events import EventStream
+from harness.evidence.after_switch import SinceSwitch, WorkloadSteps, last_step, since_switch
 from harness.evidence.check_times import timed
 from harness.evidence.device_state import compare_states
 from harness.evidence.host_writes import names_of
-from harness.evidence.switch_over import SwitchOver
+from harness.evidence.switch_over import PostcopyMove, SwitchOver
 from harness.evidence.witnesses import is_quiet, witnesses_of
 from harness.explain.store import LOOK_AT_END, LookKey
-from harness.memory.access import Image, PageDigests
+from harness.memory.access import Image, PageDigests, PageNumbers
 from harness.memory.compare import compare
 from harness.memory.digest import RequestDigests, look
 from harness.memory.image import Flags, RamImage
@@ -72,14 +73,18 @@ def gather(switch_over: SwitchOver, resolved: ResolvedScenario, events: EventStr
     not_compared: dict[str, tuple[int | None, str]] = {}
     states = []
     held, now = bool(switch_over.holds.holds), dict[str, PageDigests]()
+    moved = switch_over.postcopy
+    again = _SinceSwitch.of(switch_over, resolved)
     staying = _left_where_it_is(switch_over)
     for name, source, destination in _pairs(switch_over, staying, not_compared):
         with events.step("compare", block=name, bytes=source.size) as step:
-            found = compare(source, destination, digests=held and name in switch_over.source.images)
+            wanted = held or moved is not None
+            found = compare(source, destination, digests=wanted and name in switch_over.source.images)
             step.note(differing=int(found.differing.size))
         if found.digests is not None:
             now[name] = found.digests
         block = record.blocks.get(name) or _block(name, source.pages, switch_over)
+        since = again.look(source, destination, found.differing) if again is not None else None
         states.append(
             BlockState(
                 block=block,
@@ -88,7 +93,12 @@ def gather(switch_over: SwitchOver, resolved: ResolvedScenario, events: EventStr
                 zero_on_destination=found.zero_on_destination,
                 hole_on_source=found.hole_on_source,
                 sent=record.sent[name].flags() if name in record.sent else None,
-                named=names_of(switch_over.host_written, block, found, source, destination),
+                named={
+                    **(since.named if since is not None else {}),
+                    **names_of(switch_over.host_written, block, found, source, destination),
+                },
+                lost=since.lost if since is not None else None,
+                changed_since_switch=_changed(name, moved, now),
             )
         )
     _demand_seen(record, switch_over, staying, not_compared)
@@ -124,6 +134,32 @@ def gather(switch_over: SwitchOver, resolved: ResolvedScenario, events: EventStr
         _changes(switch_over.holds, now),
         _devices(switch_over, resolved.accelerator, events),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _SinceSwitch:
+    """Of a guest that was let go at its switch to postcopy."""
+
+    steps: WorkloadSteps
+    last: int
+
+    @classmethod
+    def of(cls, switch_over: SwitchOver, resolved: ResolvedScenario) -> _SinceSwitch | None:
+        """None: the guest has not run on the destination."""
+        if switch_over.postcopy is None or not switch_over.postcopy.guest_ran:
+            return None
+        steps = WorkloadSteps(resolved)
+        return cls(steps, last_step(switch_over.source.images, steps))
+
+    def look(self, source: Image, destination: Image, differing: PageNumbers) -> SinceSwitch:
+        """At one block."""
+        return since_switch(source, destination, differing, self.steps, self.last)
+
+
+def _changed(name: str, moved: PostcopyMove | None, now: Mapping[str, PageDigests]) -> Flags | None:
+    """Which of the source's pages are not what they were when the guest left it for postcopy."""
+    then = moved.source.digests.get(name) if moved is not None else None
+    return ~then.unchanged(now[name]) if then is not None and name in now else None
 
 
 def _devices(switch_over: SwitchOver, accelerator: str, events: EventStream) -> Comparison | str:

@@ -55,6 +55,7 @@ def account_of(side: str, history: Sequence[Event], *, since: int, words: Sequen
     end: ProcessEnd | None = None
     completed: float | None = None
     ended: float | None = None
+    switched: float | None = None
     over = left = False
     for event in history:
         if event.seq < since:
@@ -78,6 +79,8 @@ def account_of(side: str, history: Sequence[Event], *, since: int, words: Sequen
             if not over:
                 statuses.append(status)
                 completed = _instant(event) if status == "completed" else completed
+                if status == "postcopy-active" and switched is None:
+                    switched = _instant(event)
         elif event.kind == "RESUME" and not (running and running[-1][1] is None):
             running.append((_instant(event), None))
         elif event.kind in ("STOP", "SHUTDOWN"):
@@ -86,14 +89,15 @@ def account_of(side: str, history: Sequence[Event], *, since: int, words: Sequen
             left = left or _data(event).get("guest") is True
     return QemuAccount(
         side,
-        tuple(statuses),
-        tuple(running),
-        reports_in(words),
-        end,
-        tuple(words),
-        completed,
-        ended,
+        statuses=tuple(statuses),
+        running=tuple(running),
+        reports=reports_in(words),
+        end=end,
+        last_words=tuple(words),
+        completed=completed,
+        ended=ended,
         left=left,
+        switched=switched,
     )
 
 

@@ -15,6 +15,7 @@ from harness.evidence.host_writes import HostWritten
 from harness.memory.access import Image
 from harness.migration.hold import HoldKeeper
 from harness.migration.outside import OutsideWalk
+from harness.migration.postcopy import PageCounters, SourceAtSwitch
 from harness.migration.qmp import Monitor
 from harness.migration.statistics import MigrationStatistics
 from harness.verdict.outcome import Ending
@@ -40,6 +41,17 @@ class Abort:
     reason: str
     #: It hangs: QEMU may never be done with it, so that no other migration can follow.
     hangs: bool = False
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class PostcopyMove:
+    """A migration that was switched to postcopy."""
+
+    source: SourceAtSwitch
+    #: QEMU's counters in the end; None: it could not be asked.
+    counters: PageCounters | None
+    #: The guest ran on the destination from the switch on, and was stopped when all had arrived.
+    guest_ran: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,3 +81,5 @@ class SwitchOver:
     describe: Callable[[], Mapping[str, object]]
     #: The traces of both QEMUs, where the scenario asks for them.
     traces: tuple[Path, Path] | None
+    #: None: the migration was not switched to postcopy.
+    postcopy: PostcopyMove | None = None

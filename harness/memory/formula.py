@@ -67,6 +67,11 @@ def _keys(seed: int, pages: Words, generations: Words) -> Words:
     return np.uint64(seed & _MASK) ^ (pages * np.uint64(_GOLDEN)) ^ (generations * np.uint64(_GENERATION))
 
 
+def keys(seed: int, pages: Words, generations: Words) -> Words:
+    """The key from which each page in its generation has its content."""
+    return _keys(seed, pages, generations)
+
+
 _STRIDES: Final = np.arange(1, WORDS_PER_PAGE + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
 
 
@@ -95,6 +100,16 @@ def _unmix(z: Words) -> Words:
 def keys_of(first_words: Words) -> Words:
     """The key of each page that begins with one of these words, if the formula wrote it."""
     return _unmix(first_words) - np.uint64(_GOLDEN)
+
+
+def words_of(first_word: np.uint64) -> Words:
+    """The words of the page that begins with this one, if the formula wrote it."""
+    return _mix(keys_of(np.array([first_word], np.uint64))[0] + _STRIDES)
+
+
+def follows(contents: Words) -> npt.NDArray[np.bool_]:
+    """Which pages, a row of words each, hold what the formula gives, under whatever seed."""
+    return np.array((contents == _mix(keys_of(contents[:, 0])[:, np.newaxis] + _STRIDES)).all(axis=1))
 
 
 def recognise(first_words: Words, digests: Words, digest: Callable[[bytes], int]) -> npt.NDArray[np.bool_]:
@@ -200,6 +215,25 @@ def churn_generations(seed: int, pages: int, steps: int, *, frees: bool = True) 
     for step, (write, start, end) in enumerate(steps_taken, start=1):
         table[start:end] = step if write or not frees else FREED
     return table
+
+
+def churn_writes(seed: int, pages: int, steps: int, *, frees: bool = True) -> tuple[Words, Words]:
+    """Every page that a churn has written, loading included (generation 0), with the step that did it."""
+    a, b = _draws(seed, steps)
+    span = np.where((a >> np.uint64(3)) & np.uint64(63), np.uint64(32), np.uint64(512))
+    starts = b % np.uint64(pages)
+    ends = np.minimum(starts + np.uint64(1) + (a >> np.uint64(16)) % span, np.uint64(pages))
+    counts = (ends - starts).astype(np.int64)
+    if frees:
+        counts[(a & np.uint64(7)) >= np.uint64(5)] = 0
+    numbers = np.repeat(np.arange(1, steps + 1, dtype=np.uint64), counts)
+    # Within a step the pages go up from its start.
+    within = np.arange(counts.sum(), dtype=np.uint64) - np.repeat(
+        (np.cumsum(counts) - counts).astype(np.uint64), counts
+    )
+    loaded = np.arange(pages, dtype=np.uint64)
+    written = np.repeat(starts, counts) + within
+    return np.concatenate([loaded, written]), np.concatenate([np.zeros_like(loaded), numbers])
 
 
 def unchanged(size: int) -> Generations:

@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Final
 import libvirt
 
 from harness.errors import FreepageError, MachineryError
+from harness.events import Deadline
 from harness.migration.inbox import Inbox, JobEnd
+from harness.migration.postcopy import await_paused
 from harness.migration.qmp import CommandError, Monitor
 from harness.migration.settle import QemuSettings
 
@@ -48,6 +50,8 @@ class DirectJob:
         self._put = put
         self._there: libvirt.virDomain | None = None
         self._source: Monitor | None = None
+        self._destination: Monitor | None = None
+        self._address = ""
         self._over = False
 
     def begin(self, xml: str) -> None:
@@ -61,7 +65,7 @@ class DirectJob:
 
     def migrate(self, source: Monitor, destination: Monitor, address: str) -> None:
         """Begin.  A mode that QEMU refuses ends the migration with QEMU's own words."""
-        self._source = source
+        self._source, self._destination, self._address = source, destination, address
         try:
             for side in (destination, source):
                 self._settings.apply(side)
@@ -69,6 +73,19 @@ class DirectJob:
             source.execute("migrate", {"uri": f"tcp:{address}:{_port(destination)}"})
         except CommandError as error:
             self._give_up(error.message)
+
+    def recover(self, deadline: Deadline) -> None:
+        """Connect both sides anew, once both are paused in postcopy; the migration goes on.
+
+        Raises :class:`MachineryError` if there is no such migration, or a QEMU refuses.
+        """
+        source, destination = self._source, self._destination
+        if source is None or destination is None:
+            raise MachineryError("there is no migration that could be recovered")
+        for side in (source, destination):
+            await_paused(side, deadline)
+        destination.execute("migrate-recover", {"uri": f"tcp:{self._address}:0"}, at_once=True)
+        source.execute("migrate", {"uri": f"tcp:{self._address}:{_port(destination)}", "resume": True})
 
     def event(self, event: QmpEvent) -> None:
         """One of the source's MIGRATION events, after everybody else has seen it."""

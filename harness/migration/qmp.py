@@ -256,17 +256,26 @@ class Monitor:
         self._expected_end = True
 
     def execute(
-        self, command: str, arguments: Mapping[str, object] | None = None, *, seconds: float = 30
+        self,
+        command: str,
+        arguments: Mapping[str, object] | None = None,
+        *,
+        seconds: float = 30,
+        at_once: bool = False,
     ) -> object:
-        """Run one command and return its answer."""
+        """Run one command and return its answer.
+
+        ``at_once``: out of band, past whatever QEMU's main loop is at; few commands may be.
+        """
         return self._loop.run(
-            self._execute(command, arguments), seconds, f"{command} on the {self.side}'s monitor"
+            self._execute(command, arguments, at_once), seconds, f"{command} on the {self.side}'s monitor"
         )
 
-    async def _execute(self, command: str, arguments: Mapping[str, object] | None) -> object:
-        self._transcript.note(self.side, "execute", {"execute": command, "arguments": arguments or {}})
+    async def _execute(self, command: str, arguments: Mapping[str, object] | None, at_once: bool) -> object:
+        word = "exec-oob" if at_once else "execute"
+        self._transcript.note(self.side, "execute", {word: command, "arguments": arguments or {}})
         try:
-            answer = await self._client.execute(command, dict(arguments) if arguments else None)
+            answer = await self._client.execute(command, dict(arguments) if arguments else None, oob=at_once)
         except ExecuteError as error:
             self._transcript.note(self.side, "error", {"class": error.error_class, "desc": str(error)})
             raise CommandError(

@@ -322,6 +322,41 @@ class FileReport(Part):
     """Of a background snapshot: pages that the guest had changed by the time that the file was whole."""
 
 
+class PostcopyPages(Part):
+    """Pages by the way they came; a page counts each time that it is sent."""
+
+    precopy: int
+    """Before the switch."""
+    postcopy: int
+    """After it."""
+    requests: int
+    """Requests of the destination's that have reached the source: for pages on which somebody waited. One
+    counts even where its page was on its way already."""
+
+
+class Postcopy(Part):
+    """A migration that was switched to postcopy."""
+
+    guest: Literal["paused", "runs"]
+    """Whether the guest ran on the destination from the switch on."""
+    source_statuses: list[str]
+    """QEMU's statuses on the source, in order."""
+    destination_statuses: list[str]
+    """QEMU's statuses on the destination, in order."""
+    ms: int
+    """From the switch to the end, on the source."""
+    breaks: int
+    """How often the connection broke."""
+    pages: PostcopyPages | None
+    """null: QEMU could not be asked in the end."""
+    precopy_bytes: int | None
+    """Sent before the switch."""
+    downtime_bytes: int | None
+    """Sent while the guest stood still."""
+    postcopy_bytes: int | None
+    """Sent after it."""
+
+
 class GuestReport(Part):
     """The guest's own checks after it was resumed; null: not made."""
 
@@ -386,6 +421,8 @@ class Result(Part):
     """null: the migration came to no switch-over."""
     time: Time | None
     """null: the migration came to no switch-over."""
+    postcopy: Postcopy | None = None
+    """null: the migration was not switched to postcopy."""
     rounds: int | None
     """Bitmap syncs (QEMU's dirty-sync-count); null: the migration came to no switch-over."""
     commands: list[GuestCommand] = Field(default=[])

@@ -7,7 +7,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from harness.report.result import Devices, FileReport, Result
+from harness.report.result import Devices, FileReport, Postcopy, Result
 from harness.terminal import OutputConsole
 from harness.units import human_size
 
@@ -41,6 +41,8 @@ def _rows(result: Result) -> list[tuple[str, str]]:
     rows += _costs(result)
     if result.file is not None:
         rows.append(("file", _file(result.file)))
+    if result.postcopy is not None:
+        rows.append(("postcopy", _postcopy(result.postcopy)))
     if len(result.moves) > 1:
         ends = (f"{end.ended}, {end.skipped} skipped" if end.verdict else end.ended for end in result.moves)
         rows.append(("moves", "; ".join(ends)))
@@ -92,6 +94,18 @@ def _costs(result: Result) -> list[tuple[str, str]]:
         ("time", f"{time.total_ms} ms in {result.rounds} rounds{held}; down for {time.downtime_ms} ms")
     )
     return rows
+
+
+def _postcopy(move: Postcopy) -> str:
+    """The switch, and how the pages came."""
+    guest = "stood still" if move.guest == "paused" else "ran on the destination"
+    words = f"for {move.ms} ms, in which the guest {guest}"
+    if move.pages is not None:
+        words += (
+            f"; {move.pages.precopy} pages sent before the switch, {move.pages.postcopy} after it, "
+            f"{move.pages.requests} requests"
+        )
+    return words + (f"; broken and recovered {move.breaks} times" if move.breaks else "")
 
 
 def _witnesses(result: Result) -> str | None:

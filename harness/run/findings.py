@@ -14,6 +14,7 @@ from harness.run.commands import CommandLog
 if TYPE_CHECKING:
     from harness.evidence.gather import Evidence
     from harness.evidence.guest_checks import Answers
+    from harness.evidence.switch_over import PostcopyMove
     from harness.report.costs import Cost, Work
     from harness.report.move import MoveEnd
     from harness.run.saved.state_file import FileFacts
@@ -52,6 +53,8 @@ class Findings:
     #: The run's commands, and what they brought.
     commands: CommandLog = field(default_factory=CommandLog)
     cost: Cost | None = None
+    #: The last migration's switch to postcopy; None: it was not switched.
+    postcopy: PostcopyMove | None = None
     #: Free blocks by order just before the migration.
     free_blocks: list[int] | None = None
     #: The last file through which the guest went.

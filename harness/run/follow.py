@@ -15,11 +15,13 @@ from harness.evidence.check_times import timed
 from harness.evidence.cost_meter import CostMeter
 from harness.evidence.device_state import NOT_SAVED, SavedState
 from harness.memory.access import Image
+from harness.memory.digest import look
 from harness.migration import device
 from harness.migration.cleanup import await_cleanup
 from harness.migration.follow import Follower
 from harness.migration.hold import HoldKeeper
 from harness.migration.inbox import Inbox
+from harness.migration.postcopy import PageCounters, SourceAtSwitch
 from harness.migration.progress import ProgressWatch, Sample
 from harness.migration.qmp import Monitor
 from harness.migration.settle import capabilities_in, parameters_in
@@ -52,10 +54,17 @@ class LastLook:
     modes: dict[str, SideModes] = field(default_factory=dict)
     #: QEMU's own reason for a migration that failed.
     reason: str = ""
+    #: The source as it stood when it was to be switched to postcopy; None: it was not to.
+    at_switch: SourceAtSwitch | None = None
+    #: What QEMU counts of pages, in the end.
+    page_counters: PageCounters | None = None
 
 
 class RunFollower(Follower):
-    """The follower of a run's migration.  ``others``: the source's RAMBlocks that are no files."""
+    """The follower of a run's migration.
+
+    ``images``: the source's RAMBlocks that are files; ``others``: those that are none.
+    """
 
     def __init__(
         self,
@@ -64,6 +73,7 @@ class RunFollower(Follower):
         script: ScriptRunner,
         stage: RunStage,
         sides: Sides,
+        images: Mapping[str, Image],
         others: Sequence[RamBlock],
         events: EventStream,
         deadline: Deadline,
@@ -75,6 +85,7 @@ class RunFollower(Follower):
         self._stage = stage
         self._entries = script
         self._sides = sides
+        self._images = images
         self._others = others
         self._events = events
         self._deadline = deadline
@@ -137,12 +148,18 @@ class RunFollower(Follower):
             self.seen.reason = str(answer.get("error-desc", "")) if isinstance(answer, Mapping) else ""
 
     def stopped(self) -> None:
-        """Copy what is no file."""
+        """Copy what is no file; digests of what is, where pages will be sent after the guest has left."""
         if self._source_ends:
             return
         # Threads that migrate may have ended by the time that the migration has.
         self.cost.look()
-        self.seen.others = self._sides.source.copy(self._others)
+        source = self._sides.source
+        self.seen.others = source.copy(self._others)
+        if self._stage.outcome.switched:
+            with self._events.step("switch"):
+                counters = PageCounters.of(source.monitor.execute("query-migrate"))
+                digests = {name: look(image) for name, image in self._images.items()}
+                self.seen.at_switch = SourceAtSwitch(digests, counters, self._events.now())
 
     def completed(self) -> None:
         """The source's last moment: libvirt ends it when this returns."""
@@ -163,7 +180,9 @@ class RunFollower(Follower):
             with timed(self._events, "devices"):
                 self.seen.devices = self._sides.source.save_devices()
         with contextlib.suppress(FreepageError):
-            self.seen.numbers = from_query_migrate(source.execute("query-migrate"))
+            answer = source.execute("query-migrate")
+            self.seen.numbers = from_query_migrate(answer)
+            self.seen.page_counters = PageCounters.of(answer)
             self.seen.counters = device.read_counters(source, device.find_balloon(source))
 
     def stuck(self) -> str | None:

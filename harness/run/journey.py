@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 #: What is left of the script once the guest runs on its new host.
 SCRIPT_SECONDS: Final = 600.0
+#: What a switch to postcopy comes to that comes too late.
+NOT_SWITCHED: Final = "the migration had completed before it was switched to postcopy (postcopy-not-started)"
 #: The guest's first answer after a migration that was given up.
 GOES_ON_SECONDS: Final = 60.0
 
@@ -187,6 +189,7 @@ class Journey:
             free_memory=self._free_memory(review),
             commands=course.commands,
             cost=switch_over.cost,
+            postcopy=switch_over.postcopy,
             free_blocks=course.meter.free_blocks,
             file=course.file,
         )
@@ -303,6 +306,8 @@ class Journey:
 
     def _note_outcome(self, turn: Turn, migration: LiveMigration, outcome: MigrationOutcome) -> None:
         self._course.outcomes.append(outcome)
+        if outcome.switched and outcome.moved and outcome.source.switched is None:
+            self._course.unexercised.append(turn.named(NOT_SWITCHED))
         self._course.moves[-1] = self._course.moves[-1].with_outcome(outcome)
         found = [*outcome_findings(outcome), *lock_findings(migration.locks(), outcome)]
         self._course.found += [replace(finding, text=turn.named(finding.text)) for finding in found]

@@ -24,7 +24,7 @@ from harness.evidence.check_times import timed
 from harness.evidence.device_state import SavedState, describe
 from harness.evidence.host_writes import HostWritten, generation_id, host_written
 from harness.evidence.outcomes import account_of, locks_of, with_core
-from harness.evidence.switch_over import Abort, Side, SwitchOver
+from harness.evidence.switch_over import Abort, PostcopyMove, Side, SwitchOver
 from harness.guest.domain import destination_xml
 from harness.hosts.interface import Host
 from harness.hosts.qemu_log import last_words
@@ -146,6 +146,7 @@ class LiveMigration:
             self._script,
             self._stage,
             self._sides,
+            images,
             others,
             self._events,
             deadline,
@@ -167,6 +168,8 @@ class LiveMigration:
         there = follower.follow(job, deadline)
         if isinstance(job, SavedJob):
             images = {name: job.image(name, image) for name, image in images.items()}
+        if isinstance(job, DirectJob):
+            self._destination_has_all(there, deadline)
         written = self._host_written(generation, outside)
         return self._switch_over(there, images, holds, outside, written, follower)
 
@@ -251,10 +254,30 @@ class LiveMigration:
         job.begin()
         return job
 
+    def _destination_has_all(self, there: libvirt.virDomain, deadline: Deadline) -> None:
+        """Wait until the destination says so, as nobody else does; a guest that was let go stands still then.
+
+        The source says that it has completed when the destination has sent its last word, which it
+        does a moment before it says so itself.
+        """
+
+        def over(event: Event) -> bool:
+            data = event.data.get("data")
+            status = data.get("status") if isinstance(data, Mapping) else None
+            ends = event.kind == "MIGRATION" and status in ("completed", "failed")
+            return event.source == "destination.qmp" and (ends or event.kind == CLOSED)
+
+        self._events.wait(over, deadline, after=self._since)
+        if self._stage.outcome.guest_runs:
+            self.monitor("destination").execute("stop")
+            # libvirt has to know it as well, to be asked to resume it.
+            there.suspend()
+
     def _start_direct(
         self, domain: libvirt.virDomain, xml: str, settings: QemuSettings, follower: RunFollower
     ) -> DirectJob:
         job = DirectJob(domain, self._target, settings, self._inbox.put)
+        self._stage.recoverable = job
         job.begin(xml)
         follower.begun()
         destination = self._sides.destination
@@ -307,10 +330,18 @@ class LiveMigration:
             self._with_core(account_of(side, history, since=self._since, words=self._qemu_words(side)))
             for side in ("source", "destination")
         )
-        unasked = frozenset(self.gone)
-        cancelled = self._stage.outcome.cancelled
-        by_file = self._file is not None
-        return MigrationOutcome(source, destination, moved, cancelled, stands_still, unasked, by_file)
+        script = self._stage.outcome
+        return MigrationOutcome(
+            source,
+            destination,
+            moved,
+            cancelled=script.cancelled,
+            stands_still=stands_still,
+            unasked=frozenset(self.gone),
+            by_file=self._file is not None,
+            broken=script.broken,
+            switched=script.switched,
+        )
 
     def _with_core(self, account: QemuAccount) -> QemuAccount:
         """Its core is looked for once: then it is in the run folder."""
@@ -497,6 +528,7 @@ class LiveMigration:
             describe=lambda: self._describe(destination),
             record=record,
             traces=self._traces(),
+            postcopy=self._postcopy(seen),
         )
 
     def _statistics(self, domain: libvirt.virDomain, seen: LastLook) -> MigrationStatistics | None:
@@ -505,11 +537,23 @@ class LiveMigration:
             return seen.numbers if job.counted else None
         return seen.numbers or _from_libvirt(domain)
 
+    def _postcopy(self, seen: LastLook) -> PostcopyMove | None:
+        """None: the script has not asked for it, or QEMU had completed by then."""
+        if seen.at_switch is None or not self._switched():
+            return None
+        return PostcopyMove(seen.at_switch, seen.page_counters, guest_ran=self._stage.outcome.guest_runs)
+
+    def _switched(self) -> bool:
+        history = self._events.history()
+        return account_of("source", history, since=self._since).switched is not None
+
     def _arrived_devices(self, destination: Endpoint) -> SavedState:
         # kvmclock_pre_save() takes KVM's clock for the guest's unless the guest was paused on this very
         # QEMU (hw/i386/kvm/clock.c): to save a guest that has not run here yet would set its clock wrong.
         if self._guest.plan.resolved.accelerator == "kvm":
             return SavedState(missing=KVM_CLOCK)
+        if self._stage.outcome.guest_runs and self._switched():
+            return SavedState(missing="the guest has run on the destination since the switch to postcopy")
         with timed(self._events, "devices"):
             return destination.save_devices()
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from harness.report.costs import Walk
     from harness.report.machine import MachineReport
     from harness.report.remote import RemoteReport
-    from harness.report.result import Bytes, GuestReport, Result, Time
+    from harness.report.result import Bytes, GuestReport, Postcopy, Result, Time
     from harness.verdict.floor import Account
     from harness.verdict.judge import Judgement
 
@@ -123,6 +123,7 @@ def build_result(
         protocol=Protocol.of(recorded or found.counters),
         bytes=_bytes(account, numbers),
         time=_time(numbers, found.held_seconds),
+        postcopy=_postcopy(found),
         rounds=numbers.rounds if numbers is not None else None,
         commands=_commands(found.commands),
         qmp=_answers(found.commands),
@@ -204,6 +205,34 @@ def _time(numbers: MigrationStatistics | None, held_seconds: float) -> Time | No
         downtime_ms=numbers.downtime_ms,
         setup_ms=numbers.setup_ms,
         held_ms=round(1000 * held_seconds),
+    )
+
+
+def _postcopy(found: Findings) -> Postcopy | None:
+    """What came before the switch and what after it, by QEMU's counters at either end."""
+    from harness.report.result import Postcopy, PostcopyPages
+
+    move, outcome = found.postcopy, found.outcome
+    if move is None or outcome is None:
+        return None
+    at, end, account = move.source.counters, move.counters, outcome.source
+    began, ended = account.switched, account.completed
+    before = at.full_pages + at.zero_pages
+    pages = None
+    if end is not None:
+        pages = PostcopyPages(
+            precopy=before, postcopy=end.full_pages + end.zero_pages - before, requests=end.requests
+        )
+    return Postcopy(
+        guest="runs" if move.guest_ran else "paused",
+        source_statuses=list(account.statuses),
+        destination_statuses=list(outcome.destination.statuses),
+        ms=round(1000 * (ended - began)) if began is not None and ended is not None else 0,
+        breaks=account.statuses.count("postcopy-paused"),
+        pages=pages,
+        precopy_bytes=end.precopy_bytes if end is not None else None,
+        downtime_bytes=end.downtime_bytes if end is not None else None,
+        postcopy_bytes=end.postcopy_bytes if end is not None else None,
     )
 
 

@@ -258,7 +258,10 @@ class Migration(Section):
     """Encrypt the migration, with certificates of the run's own. psk: with a key that both sides share,
     which libvirt has no word for."""
     postcopy: Annotated[bool, Mode("postcopy-ram")] = False
-    """Allow a switch to postcopy, which is never made: the device then asks for nothing."""
+    """Allow a switch to postcopy, which a script makes (postcopy-start): the device then asks for nothing."""
+    postcopy_preempt: Annotated[bool, Mode("postcopy-preempt")] = False
+    """Send what the destination asks for over a connection of its own, past what is being pushed. With
+    postcopy."""
     clear_bitmap_shift: Annotated[int, Field(ge=6, le=31)] | None = None
     """So many pages, as a power of two, are cleared in KVM's bitmap at a time; null: QEMU's default, 18."""
     capabilities: Annotated[Mapping[_QemuName, bool], Field(max_length=64)] = {}
@@ -497,6 +500,22 @@ class Scenario(Section):
         if self.expect.rule is not None and self.expect.verdict != "fail":
             path = {"path": ("expect", "rule")}
             raise PydanticCustomError("at", "expected only with verdict: fail", path)
+        return self
+
+    @model_validator(mode="after")
+    def _postcopy_is_allowed(self) -> Scenario:
+        if self.migration.postcopy_preempt and not any(
+            how.switches_on("postcopy-ram") for how in self.migrations
+        ):
+            path = {"path": ("migration", "postcopy_preempt")}
+            raise PydanticCustomError("at", "expected only with postcopy: true", path)
+        for index, entry in enumerate(self.script):
+            if entry.move <= len(self.moves) and self.migration_of(entry.move).switches_on("postcopy-ram"):
+                continue
+            for place, action in enumerate(entry.do):
+                if action.needs_postcopy:
+                    here = {"path": ("script", index, "do", place, "action"), "word": action.action}
+                    raise PydanticCustomError("at", "{word} needs migration.postcopy: true", here)
         return self
 
     @model_validator(mode="after")

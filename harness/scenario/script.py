@@ -34,7 +34,29 @@ from harness.scenario.values import Section, as_tuple
 #: The device stops the guest here, and holds the migration, until ``cont``.
 DEVICE_HOLDS: Final = ("request", "answer", "applied")
 #: What QEMU's MIGRATION event says of the source.
-STATUSES: Final = ("setup", "active", "pre-switchover", "device", "completed", "cancelled", "failed")
+STATUSES: Final = (
+    "setup",
+    "active",
+    "pre-switchover",
+    "device",
+    "postcopy-active",
+    "postcopy-paused",
+    "postcopy-recover",
+    "completed",
+    "cancelled",
+    "failed",
+)
+#: The guest stands still on the source then, for the moment or for good.
+_STANDS_STILL: Final = (
+    "request",
+    "answer",
+    "pre-switchover",
+    "device",
+    "postcopy-active",
+    "postcopy-paused",
+    "postcopy-recover",
+    "completed",
+)
 
 
 class Entry(Section):
@@ -52,7 +74,7 @@ class Entry(Section):
     @model_validator(mode="after")
     def _possible(self) -> Entry:
         # Once the answer has been applied only the migration is held.
-        running = self.at not in ("request", "answer", "pre-switchover", "device", "completed")
+        running = self.at not in _STANDS_STILL
         for index, action in enumerate(self.do):
             if action.needs_guest and not running:
                 raise PydanticCustomError(

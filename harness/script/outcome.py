@@ -32,6 +32,11 @@ class ScriptOutcome:
     cancelled: bool = False
     #: The script has ended the destination's QEMU.
     killed: bool = False
+    #: The script has had the migration switched to postcopy; and the guest let go at that moment.
+    switched: bool = False
+    guest_runs: bool = False
+    #: The script has broken the connection of a migration in postcopy.
+    broken: bool = False
 
     #: What its commands in the guest, and those of QMP, have brought.
     commands: list[CommandEnd] = field(default_factory=list)

@@ -14,6 +14,7 @@ spot, so a hold of the device whose entry has no others is over when
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -64,6 +65,8 @@ class ScriptRunner:
         self._next = 0
         self._seen: Counter[str] = Counter()
         self._current: _Current | None = None
+        #: An action has raised: its entry is done no further.
+        self._failed = False
         # Holds in which the guest runs on: they can wait for the entry that is being done.
         self._deferred: list[tuple[str, int, Then]] = []
         self._begun: list[Began] = []
@@ -73,7 +76,7 @@ class ScriptRunner:
     @property
     def busy(self) -> bool:
         """Whether an entry has begun and is not done, or the guest has something left to do."""
-        return self._current is not None or self._errands.pending
+        return not self._failed and (self._current is not None or self._errands.pending)
 
     @property
     def unreached(self) -> tuple[Entry, ...]:
@@ -108,7 +111,16 @@ class ScriptRunner:
 
     def answered(self, item: Completion) -> None:
         """What was waited for has come; raises what went wrong with it."""
-        self._errands.answered(item)
+        with self._given_up_by_an_error():
+            self._errands.answered(item)
+
+    @contextlib.contextmanager
+    def _given_up_by_an_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._failed = True
+            raise
 
     def settle(self, get: Callable[[Deadline], object], deadline: Deadline) -> None:
         """Wait until the entry that has begun is done; what else ``get`` brings is of no interest."""
@@ -147,7 +159,8 @@ class ScriptRunner:
                 current.then, end_hold = nothing, current.then
                 end_hold()
                 continue
-            action.carry_out(self._stage, Deadline(action.seconds, f"the script's {action.action}"))
+            with self._given_up_by_an_error():
+                action.carry_out(self._stage, Deadline(action.seconds, f"the script's {action.action}"))
         self._current = None
         current.then()
         self._watch()

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
-from harness.errors import DeadlineExceeded, InputError
+from harness.errors import DeadlineExceeded, InputError, MachineryError
 from harness.migration.modes import NO_LIMIT
 from harness.migration.qmp import CommandError, Monitor
 from harness.scenario.actions.stage import QmpAnswer, RunFacts
@@ -28,6 +28,13 @@ if TYPE_CHECKING:
 #: How long QEMU may take to answer a simple question.  Far more than it ever needs: what is
 #: looked for is a monitor that hangs for as long as the network does.
 QMP_SECONDS: Final = 60.0
+
+
+class Recoverable(Protocol):
+    """A migration that can go on over a new connection."""
+
+    def recover(self, deadline: Deadline) -> None:
+        """See :meth:`harness.migration.direct.DirectJob.recover`."""
 
 
 class RunStage:
@@ -56,6 +63,8 @@ class RunStage:
         self.wire = Wire(self.qemus, target)
         self.outcome = ScriptOutcome()
         self.domain = ScriptDomain()
+        #: The migration under way, where it is one that can be recovered.
+        self.recoverable: Recoverable | None = None
         self._events = events
         self._since = len(events.history()) - 1
 
@@ -142,6 +151,20 @@ class RunStage:
     def will_cancel(self) -> None:
         """The script is about to cancel the migration."""
         self.outcome.cancelled = True
+
+    def will_switch(self, *, guest_runs: bool) -> None:
+        """The script is about to have the migration switched to postcopy."""
+        self.outcome.switched, self.outcome.guest_runs = True, guest_runs
+
+    def will_break(self) -> None:
+        """The script is about to break the connection of a migration in postcopy."""
+        self.outcome.broken = True
+
+    def recover(self, deadline: Deadline) -> None:
+        """Have a migration that is paused in postcopy go on."""
+        if self.recoverable is None:
+            raise MachineryError("there is no migration that could be recovered")
+        self.recoverable.recover(deadline)
 
     def will_kill_destination(self) -> None:
         """The script is about to end the destination's QEMU."""

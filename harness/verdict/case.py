@@ -27,7 +27,13 @@ class BlockState:
     hole_on_source: Flags | None = None
     """Given back by the guest (or never touched): not the same as written with zeros."""
     named: Mapping[int, str] = field(default_factory=dict)
-    """Pages that the host writes while the guest is stopped, each with its name."""
+    """Pages that differ for a reason, each with its name: the host writes them while the guest is
+    stopped, or the guest has written them after its switch to postcopy."""
+    lost: Flags | None = None
+    """Of a guest that ran on the destination after the switch to postcopy: pages of its workload that
+    differ, and hold no later step of it; None: it did not run."""
+    changed_since_switch: Flags | None = None
+    """Pages of the source that are not what they were at the switch to postcopy; None: there was none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +86,10 @@ def demand_complete(case: JudgeInput) -> None:
     """A verdict over half of the evidence would be a guess: refuse, do not judge."""
     for state in case.blocks:
         name, pages = state.block.name, state.block.pages
-        flags = (state.zero_on_source, state.zero_on_destination, state.sent, state.hole_on_source)
+        flags = (
+            *(state.zero_on_source, state.zero_on_destination, state.sent, state.hole_on_source),
+            *(state.lost, state.changed_since_switch),
+        )
         if any(flag is not None and len(flag) != pages for flag in flags):
             raise MachineryError(f"what is known of {name!r} does not cover its {pages} pages")
         if case.arm == "info" and state.sent is None:

@@ -64,6 +64,7 @@ class QemuAccount:
     ``statuses`` are those of its MIGRATION events, in order; ``running`` are the
     spans in seconds, of any clock that both sides share, in which it ran the
     guest (None: until now); ``completed`` the instant at which it said so;
+    ``switched`` the instant at which it first said that it is in postcopy;
     ``reports`` what a sanitizer or a failed assertion printed; ``end`` how its
     process ended, and ``ended`` when (None: it goes on, or nobody knows).
     """
@@ -80,6 +81,7 @@ class QemuAccount:
     """Of one that crashed: where its core file is, or why there is none."""
     left: bool = False
     """The guest itself has ended, or reset, the machine."""
+    switched: float | None = None
 
     @property
     def status(self) -> str | None:
@@ -100,7 +102,8 @@ class MigrationOutcome:
     ``cancelled``: somebody asked QEMU to give it up.  ``stands_still``: the scenario
     left the guest stopped.  ``unasked``: sides whose QEMU ended, though nobody had
     asked it to.  ``by_file``: the guest went through a file, so that for the source it was
-    over when that was written.
+    over when that was written.  ``broken``: the scenario has broken the connection in
+    postcopy.  ``switched``: it has asked for a switch to postcopy.
     """
 
     source: QemuAccount
@@ -110,6 +113,8 @@ class MigrationOutcome:
     stands_still: bool = False
     unasked: frozenset[str] = frozenset()
     by_file: bool = False
+    broken: bool = False
+    switched: bool = False
 
     @property
     def ending(self) -> Ending:
@@ -140,6 +145,7 @@ def outcome_findings(outcome: MigrationOutcome) -> list[Finding]:
         *_none_runs(outcome),
         *_ends(outcome),
         *_disagreements(outcome),
+        *_breaks(outcome),
     ]
 
 
@@ -161,15 +167,16 @@ def _end(instant: float | None) -> float:
 def after_completion(outcome: MigrationOutcome) -> float:
     """For how many seconds the source ran a guest that had moved, by its own word.
 
-    Not if the destination's QEMU had ended by then, which had not run it: the source is
-    the only one that has the guest.
+    In postcopy it says so before its memory has.  Not if the destination's QEMU had ended by
+    then, which had not run it: the source is the only one that has the guest.
     """
     source, destination = outcome.source, outcome.destination
-    if source.completed is None:
+    moved = source.completed if source.switched is None else source.switched
+    if moved is None:
         return 0.0
     lost = destination.ended if not destination.running else None
     return sum(
-        max(0.0, _end(end) - max(begin, source.completed))
+        max(0.0, _end(end) - max(begin, moved))
         for begin, end in source.running
         if lost is None or begin < lost
     )
@@ -212,6 +219,19 @@ def _ends(outcome: MigrationOutcome) -> Iterator[Finding]:
                 yield Finding("destination-refused", KIND, f"{refusal}: {how}")
             else:
                 yield Finding("qemu-ended", KIND, f"{words}{how}, which nobody had asked it to do")
+
+
+def _breaks(outcome: MigrationOutcome) -> Iterator[Finding]:
+    """A connection that nobody has broken does not break, and one side's postcopy is the other's."""
+    paused = [account.side for account in outcome.sides if "postcopy-paused" in account.statuses]
+    if paused and not outcome.broken:
+        text = f"the migration broke in postcopy: the {' and the '.join(paused)} paused it, unasked"
+        yield Finding("postcopy-broke", KIND, text)
+    entered = {account.side: account.switched is not None for account in outcome.sides}
+    if outcome.moved and len(set(entered.values())) > 1:
+        side, other = ("source", "destination") if entered["source"] else ("destination", "source")
+        text = f"the {side}'s QEMU was in postcopy, and the {other}'s never said so"
+        yield Finding("status-disagrees", KIND, text)
 
 
 def _disagreements(outcome: MigrationOutcome) -> Iterator[Finding]:

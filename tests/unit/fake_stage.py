@@ -8,6 +8,7 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable, Mapping
 
+from harness.errors import DeadlineExceeded
 from harness.events import Deadline
 from harness.scenario.actions.stage import RunFacts
 from harness.script.pages import OwnedPages
@@ -20,12 +21,21 @@ class FakeQemu:
 
     def __init__(self, did: list[str]) -> None:
         self._did = did
+        self.answers: dict[str, object] = {}
+        self.late: set[str] = set()
 
     def execute(
-        self, command: str, arguments: Mapping[str, object] | None = None, *, seconds: float = 30
+        self,
+        command: str,
+        arguments: Mapping[str, object] | None = None,
+        *,
+        seconds: float = 30,
+        at_once: bool = False,
     ) -> object:
         self._did.append(command)
-        return {}
+        if command in self.late:
+            raise DeadlineExceeded(f"{command}: not within {seconds:g} s")
+        return self.answers.get(command, {})
 
     def expect_end(self) -> None:
         pass
@@ -90,6 +100,15 @@ class FakeStage:
 
     def will_cancel(self) -> None:
         pass
+
+    def will_switch(self, *, guest_runs: bool) -> None:
+        self.did.append("will-switch, guest runs" if guest_runs else "will-switch")
+
+    def will_break(self) -> None:
+        self.did.append("will-break")
+
+    def recover(self, deadline: Deadline) -> None:
+        self.did.append("recover")
 
     def will_kill_destination(self) -> None:
         pass

@@ -140,6 +140,7 @@ def moved(
         traces=None,
         devices=(NOT_SAVED, NOT_SAVED),
         describe=dict,
+        postcopy=None,
     )
 
 

@@ -7,6 +7,17 @@
 
 # In the order of the documentation's table.
 # ruff: isort: off
-from harness.scenario.actions import migration, monitor, command, guest_pages, module, driver, memory, restart
+from harness.scenario.actions import migration, postcopy, monitor, command, guest_pages
+from harness.scenario.actions import module, driver, memory, restart
 
-__all__ = ["command", "driver", "guest_pages", "memory", "migration", "module", "monitor", "restart"]
+__all__ = [
+    "command",
+    "driver",
+    "guest_pages",
+    "memory",
+    "migration",
+    "module",
+    "monitor",
+    "postcopy",
+    "restart",
+]

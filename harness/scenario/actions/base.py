@@ -48,6 +48,8 @@ class Action(Section):
     needs_network: ClassVar[bool] = False
     #: It needs the kernel's file in the guest.
     needs_kernel: ClassVar[bool] = False
+    #: It needs a migration that may switch to postcopy.
+    needs_postcopy: ClassVar[bool] = False
     #: After it the guest has booted again.
     restarts: ClassVar[bool] = False
     #: Whether the guest's processors run after it; None: as before.
@@ -74,6 +76,7 @@ class Action(Section):
             "It needs a running guest.": cls.needs_guest,
             "It needs `guest.module: test`.": cls.needs_controls,
             "It needs the lab's own network.": cls.needs_network,
+            "It needs `migration.postcopy: true`.": cls.needs_postcopy,
             "It needs `walk: false`.": cls.restarts,
         }
         return tuple(note for note, holds in notes.items() if holds)

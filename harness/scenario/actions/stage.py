@@ -55,9 +55,14 @@ class Qemu(Protocol):
         """Its process."""
 
     def execute(
-        self, command: str, arguments: Mapping[str, object] | None = None, *, seconds: float = 30
+        self,
+        command: str,
+        arguments: Mapping[str, object] | None = None,
+        *,
+        seconds: float = 30,
+        at_once: bool = False,
     ) -> object:
-        """Run one QMP command; its answer."""
+        """Run one QMP command; its answer.  ``at_once``: out of band."""
 
     def expect_end(self) -> None:
         """From now on its end is nothing unusual."""
@@ -171,6 +176,19 @@ class Stage(Protocol):
 
     def will_cancel(self) -> None:
         """The script is about to cancel the migration: that it ends so is what it wants."""
+
+    def will_switch(self, *, guest_runs: bool) -> None:
+        """The script is about to have the migration switched to postcopy."""
+
+    def will_break(self) -> None:
+        """The script is about to break the connection of a migration in postcopy."""
+
+    def recover(self, deadline: Deadline) -> None:
+        """Connect both sides of a migration that is paused in postcopy anew, and have it go on.
+
+        Waits until both are paused.  Raises :class:`harness.errors.MachineryError` if there is no such
+        migration, or it cannot be connected.
+        """
 
     def will_kill_destination(self) -> None:
         """The script is about to end the destination's QEMU."""

@@ -53,6 +53,9 @@ class Workload(Section):
     #: It answers ``report`` with more than pages: see :meth:`facts`.
     reports: ClassVar[bool] = False
 
+    #: While it works it gives pages up, which others may then have.
+    frees: ClassVar[bool] = False
+
     kind: str
     """Which workload."""
 
@@ -123,6 +126,12 @@ class Workload(Section):
     def generations(self, seed: int, noise: int, steps: int) -> Generations:
         """The generation of every page of its own after ``steps`` steps; FREED where it has given one up."""
         raise NotImplementedError
+
+    def writes(self, seed: int, noise: int, steps: int) -> tuple[Words, Words]:
+        """Each page that it writes in its first ``steps`` steps, with the step; nothing without steps."""
+        import numpy as np
+
+        return np.empty(0, np.uint64), np.empty(0, np.uint64)
 
     def expected(self, seed: int, noise: int, steps: int = 0) -> VerifyAnswer:
         """What the guest must find in the workload's pages after ``steps`` steps."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -23,14 +23,18 @@ class _Changing(Filling):
     """Its pages change with every step, and the number of steps says how."""
 
     work_unit = "pages"
-    #: Whether a step may give pages up; else it writes to them instead.
-    frees: ClassVar[bool]
 
     def generations(self, seed: int, noise: int, steps: int) -> Generations:
         """Of the last step that wrote to each page."""
         from harness.memory import formula
 
         return formula.churn_generations(seed, noise // PAGE_SIZE, steps, frees=self.frees)
+
+    def writes(self, seed: int, noise: int, steps: int) -> tuple[Words, Words]:
+        """Loading included, as step 0.  A workload that gives no pages up writes to them instead."""
+        from harness.memory import formula
+
+        return formula.churn_writes(seed, noise // PAGE_SIZE, steps, frees=self.frees)
 
     def owns(self, seed: int, noise: int, keys: Words) -> npt.NDArray[np.bool_]:
         """Every page that follows the formula: one that it gives up does not stay as it was."""
@@ -55,8 +59,6 @@ class Churn(_Changing):
 
 class Rewrite(_Changing):
     """The same pages are written for as long as the migration runs; none is freed, none allocated."""
-
-    frees = False
 
     kind: Literal["rewrite"] = "rewrite"
     """Which workload."""

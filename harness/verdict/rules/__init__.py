@@ -6,6 +6,7 @@ The order here is that of rules of one stage in a verdict.
 
 # isort: off
 from harness.verdict.rules import pages
+from harness.verdict.rules import postcopy
 from harness.verdict.rules import blocks
 from harness.verdict.rules import outcome
 from harness.verdict.rules import devices
@@ -36,6 +37,7 @@ __all__ = [
     "log",
     "outcome",
     "pages",
+    "postcopy",
     "stream",
     "witness",
 ]

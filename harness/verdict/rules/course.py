@@ -21,6 +21,7 @@ announce(
 announce(
     "expectation",
     {
+        "postcopy-page-missing": "a page that the destination asked for in postcopy did not come",
         "qmp-frozen": "a command was not answered while the network was down",
         "migration-ended": "a migration ended otherwise than the scenario says",
         "migration-reason": "a migration that was given up ended with other words than the scenario says",

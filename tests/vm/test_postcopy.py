@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A migration that is switched to postcopy: really switched, every page right, broken connections recovered.
+
+That it was switched is looked for in what both QEMUs said; that pages were asked for, in QEMU's count.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import InputError
+from harness.hosts.this_machine import demand_userfaultfd
+from harness.report.result import Postcopy, Result
+from harness.testing import Freepage, Run
+from tests.vm.test_modes import switched_on
+
+slow = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def userfaultfd() -> None:
+    """What this machine cannot do is said by the same check as to a user."""
+    try:
+        demand_userfaultfd()
+    except InputError as error:
+        pytest.skip(f"{error.message}; {error.hint}")
+
+
+def switched(run: Run, *, breaks: int = 0) -> tuple[Result, Postcopy]:
+    """Right, and in postcopy on both sides."""
+    assert run.exit_code == 0, str(run)
+    result = run.result
+    assert (result.verdict, result.pages.wrong, result.not_compared) == ("pass", 0, [])
+    assert result.guest.kernel_warnings == []
+    move = result.postcopy
+    assert move is not None
+    for statuses in (move.source_statuses, move.destination_statuses):
+        assert statuses.count("postcopy-active") == 1 + breaks
+        assert statuses.count("postcopy-paused") == breaks
+        assert statuses[-1] == "completed"
+    assert move.breaks == breaks
+    assert move.pages is not None
+    assert move.pages.precopy > 0
+    assert move.pages.postcopy > 0
+    assert move.pages.requests > 0
+    assert "postcopy-ram" in switched_on(run.folder)[0]
+    return result, move
+
+
+def test_every_page_is_what_the_source_held(freepage: Freepage) -> None:
+    result, move = switched(freepage.run("postcopy"))
+    assert move.guest == "paused"
+    # Nothing ran, so there is nothing to explain.
+    assert result.pages.explained == {}
+    assert result.devices is not None
+    assert result.devices.compared > 20
+
+
+def test_a_broken_connection_is_recovered(freepage: Freepage) -> None:
+    """Twice: the network goes down, and the destination closes its end."""
+    result, _ = switched(freepage.run("postcopy-recover"), breaks=2)
+    assert result.pages.explained == {}
+
+
+@slow
+def test_what_is_asked_for_has_a_connection_of_its_own(freepage: Freepage) -> None:
+    run = freepage.run("postcopy-preempt")
+    result, _ = switched(run, breaks=1)
+    assert "postcopy-preempt" in switched_on(run.folder)[0]
+    assert result.pages.explained == {}
+
+
+@slow
+def test_a_guest_that_runs_from_the_switch_on(freepage: Freepage) -> None:
+    """The workload's pages are told apart by the formula; what is left is the kernel's, and little."""
+    result, move = switched(freepage.run("postcopy-runs"))
+    assert move.guest == "runs"
+    assert result.pages.explained["written-since-switch"] > 0
+    assert result.pages.explained["undecided-since-switch"] < 2000
+
+
+@slow
+@pytest.mark.parametrize("arm", ["hint", "info"])
+def test_in_every_arm(freepage: Freepage, arm: str) -> None:
+    """Nothing is left out of a migration that may be switched."""
+    result, _ = switched(freepage.run("postcopy", arm=arm))
+    assert (result.pages.skipped, result.pages.explained) == (0, {})
+    assert result.protocol.refused.startswith("postcopy-ram is enabled") == (arm == "info")
+
+
+def written(folder: Path, text: str) -> str:
+    path = folder / "own.yaml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+THERE_AND_BACK = """\
+name: there-and-back-by-postcopy
+arm: off
+guest: {memory: 192MiB}
+workload: {kind: rewrite, noise: 64MiB}
+migration: {postcopy: true, bandwidth: 48MiB/s, downtime_limit_ms: 1}
+moves: [{}, {}]
+script:
+  - at: active
+    do: [{action: postcopy-start, bandwidth: 32MiB/s}]
+  - at: postcopy-active
+    do: [{action: postcopy-touch}]
+  - at: active
+    move: 2
+    do: [{action: postcopy-start, guest: runs, bandwidth: 32MiB/s}]
+"""
+
+
+@slow
+def test_there_and_back(freepage: Freepage, freepage_folder: Path) -> None:
+    """In the first pass nearly everything is still to come, zero pages among it."""
+    result, move = switched(freepage.run(written(freepage_folder, THERE_AND_BACK)))
+    assert [end.verdict for end in result.moves] == ["pass", "pass"]
+    assert move.guest == "runs"
+
+
+TOO_LATE = """\
+name: switched-too-late
+arm: off
+guest: {memory: 192MiB}
+workload: {kind: idle}
+migration: {postcopy: true, downtime_limit_ms: 2000}
+script: [{at: pre-switchover, do: [{action: postcopy-start}]}]
+expect: {verdict: inconclusive}
+"""
+
+
+@slow
+def test_a_switch_that_comes_too_late_is_no_pass(freepage: Freepage, freepage_folder: Path) -> None:
+    run = freepage.run(written(freepage_folder, TOO_LATE))
+    assert (run.verdict, run.exit_code) == ("inconclusive", 0)
+    assert "postcopy-not-started" in run.result.reason
+    assert run.result.postcopy is None
+
+
+BREAKS = """\
+name: broken-for-good
+arm: off
+guest: {memory: 192MiB}
+workload: {kind: rewrite, noise: 64MiB}
+migration: {postcopy: true, bandwidth: 48MiB/s, downtime_limit_ms: 1, stuck_s: 5}
+script:
+  - at: active
+    do: [{action: postcopy-start, bandwidth: 1MiB/s}]
+  - at: postcopy-active
+    do: [{action: postcopy-break}]
+expect: {verdict: fail, rule: none-runs}
+"""
+
+
+@slow
+def test_nobody_mends_it(freepage: Freepage, freepage_folder: Path) -> None:
+    """Neither side has the guest, and neither can go on."""
+    run = freepage.run(written(freepage_folder, BREAKS))
+    assert run.exit_code == 0, str(run)
+    assert {finding.rule for finding in run.result.findings} >= {"stuck", "none-runs"}
+
+
+@slow
+def test_a_connection_that_breaks_at_the_switch_loses_the_guest(
+    freepage: Freepage, freepage_folder: Path
+) -> None:
+    """As in docs/found.md: neither side can go on, and there is nothing to recover."""
+    early = BREAKS.replace("{action: postcopy-break}", "{action: postcopy-break, early: true}")
+    run = freepage.run(written(freepage_folder, early))
+    assert run.exit_code == 0, str(run)
+    assert "none-runs" in {finding.rule for finding in run.result.findings}
