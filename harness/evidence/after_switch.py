@@ -31,7 +31,7 @@ UNDECIDED: Final = "undecided-since-switch"
 #: So many of a workload's steps are known; what a later one wrote is undecided.
 MOST_STEPS: Final = 100_000
 
-#: In place of a step: a page that no step of the workload has written.
+#: In place of a step, and of a page's number: no step of the workload has written it.
 NO_STEP: Final = -1
 
 #: Pages that are looked at together.
@@ -46,6 +46,14 @@ class SinceSwitch:
     lost: Flags
 
 
+@dataclass(frozen=True, eq=False)
+class Written:
+    """By row: the step of the workload that wrote a page, and the page's number in the workload."""
+
+    step: npt.NDArray[np.int64]
+    page: npt.NDArray[np.int64]
+
+
 class WorkloadSteps:
     """Which step of the workload wrote a page, by what it holds."""
 
@@ -54,22 +62,27 @@ class WorkloadSteps:
         pages, steps = workload.writes(resolved.seed, resolved.noise_bytes, MOST_STEPS)
         keys = formula.keys(workload.content_seed(resolved.seed), pages, steps)
         order = np.argsort(keys)
-        self._keys, self._steps = keys[order], steps[order].astype(np.int64)
+        self._keys = keys[order]
+        self._steps, self._pages = steps[order].astype(np.int64), pages[order].astype(np.int64)
         #: Whether it gives pages up, which others may then have.
         self.frees = workload.frees
 
-    def by_first_word(self, firsts: Words) -> npt.NDArray[np.int64]:
+    def by_first_word(self, firsts: Words) -> Written:
         """By a page's first word alone; NO_STEP where no step wrote it."""
         if not len(self._keys):
-            return np.full(len(firsts), NO_STEP, dtype=np.int64)
+            nothing = np.full(len(firsts), NO_STEP, dtype=np.int64)
+            return Written(nothing, nothing)
         keys = formula.keys_of(firsts)
         places = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-        return np.where(self._keys[places] == keys, self._steps[places], NO_STEP)
+        known = self._keys[places] == keys
+        return Written(
+            np.where(known, self._steps[places], NO_STEP), np.where(known, self._pages[places], NO_STEP)
+        )
 
-    def of(self, contents: Words) -> npt.NDArray[np.int64]:
+    def of(self, contents: Words) -> Written:
         """By all that a page holds, a row of words each."""
-        whole = formula.follows(contents)
-        return np.where(whole, self.by_first_word(contents[:, 0]), NO_STEP)
+        whole, found = formula.follows(contents), self.by_first_word(contents[:, 0])
+        return Written(np.where(whole, found.step, NO_STEP), np.where(whole, found.page, NO_STEP))
 
 
 def last_step(images: Mapping[str, Image], steps: WorkloadSteps) -> int:
@@ -78,7 +91,7 @@ def last_step(images: Mapping[str, Image], steps: WorkloadSteps) -> int:
     for image in images.values():
         if isinstance(image, RamImage):
             _, firsts = page_marks(image)
-            found.append(int(steps.by_first_word(firsts).max(initial=NO_STEP)))
+            found.append(int(steps.by_first_word(firsts).step.max(initial=NO_STEP)))
     return max(found)
 
 
@@ -92,11 +105,15 @@ def since_switch(
         return SinceSwitch(named, lost)
     for pages, before, after in _contents(source, destination, differing):
         was, now = steps.of(before), steps.of(after)
-        written = (now >= last) & (now != NO_STEP) | _torn(before, after, was, steps, last)
-        older = (now != NO_STEP) & ~written
-        # What the workload had stays its own: another page's content, or none, is no step of its.
-        gone = (was != NO_STEP) & (now == NO_STEP) & ~formula.follows(after) & ~written
-        bad = older | (gone if not steps.frees else np.zeros_like(gone))
+        written = (now.step >= last) & (now.step != NO_STEP)
+        if not steps.frees:
+            # What the workload had stays where it was.
+            written &= (was.step == NO_STEP) | (was.page == now.page)
+        written |= _torn(before, after, was, steps, last)
+        bad = (now.step != NO_STEP) & ~written
+        if not steps.frees:
+            # A page that follows the formula and is in no step that is known: a step that came late.
+            bad |= (was.step != NO_STEP) & (now.step == NO_STEP) & ~formula.follows(after) & ~written
         named.update(dict.fromkeys(pages[written].tolist(), WRITTEN))
         for page in pages[bad].tolist():
             del named[page]
@@ -104,11 +121,11 @@ def since_switch(
     return SinceSwitch(named, lost)
 
 
-def _torn(before: Words, after: Words, was: npt.NDArray[np.int64], steps: WorkloadSteps, last: int) -> Flags:
+def _torn(before: Words, after: Words, was: Written, steps: WorkloadSteps, last: int) -> Flags:
     """Which pages the workload was writing when the guest was stopped: new at the front, old behind."""
     found = np.zeros(len(before), dtype=np.bool_)
     begun = steps.by_first_word(after[:, 0])
-    for row in np.flatnonzero((was != NO_STEP) & (begun >= max(last, 0))).tolist():
+    for row in np.flatnonzero((was.page == begun.page) & (begun.step >= max(last, 0))).tolist():
         new = formula.words_of(after[row, 0]) == after[row]
         front = WORDS_PER_PAGE if new.all() else int(np.argmin(new))
         found[row] = bool((after[row, front:] == before[row, front:]).all())

@@ -29,6 +29,8 @@ from tests.unit.fake_stage import FakeStage
 SEED = 77
 #: Of the workload below.
 PAGES = 512
+#: A step after all that the source has seen.
+LATER = 12
 
 
 def workload(kind: str = "rewrite") -> ResolvedScenario:
@@ -50,7 +52,7 @@ def ram(pages: list[bytes]) -> RamImage:
 def written(step: int) -> int:
     """A page that this step writes."""
     pages, steps = workload().scenario.workload.writes(SEED, PAGES * PAGE_SIZE, step)
-    return int(pages[steps == step][0])
+    return int(pages[steps == step].min())
 
 
 def test_every_write_is_known_and_no_other() -> None:
@@ -68,9 +70,10 @@ def test_every_write_is_known_and_no_other() -> None:
 @pytest.fixture
 def sides() -> Iterator[tuple[list[bytes], list[bytes]]]:
     """What both sides hold; the last step that the source has seen is 9."""
-    nine = written(9)
-    same = [bytes(PAGE_SIZE), page(nine, 9), b"k" * PAGE_SIZE]
-    yield [*same, *[page(written(5), 5)] * 6], [*same, *[page(written(5), 5)] * 6]
+    same = [bytes(PAGE_SIZE), page(written(9), 9), b"k" * PAGE_SIZE]
+    numbers = [written(LATER), written(9), written(7), *[written(LATER)] * 3, written(9)]
+    its = [page(number, 0) for number in numbers]
+    yield [*same, *its], [*same, *its]
 
 
 def found(
@@ -87,22 +90,23 @@ def found(
 
 def test_a_workload_never_takes_a_step_back(sides: tuple[list[bytes], list[bytes]]) -> None:
     before, after = sides
-    after[3] = page(written(12), 12)  # written since
+    new, old = page(written(LATER), LATER), before[7]
+    after[3] = new  # written since
     after[4] = page(written(9), 9)  # the step that the switch interrupted
     after[5] = page(written(7), 7)  # older than what the source has seen
     after[6] = bytes(PAGE_SIZE)  # never arrived
-    new, old = page(written(12), 12), before[7]
     after[7] = new[:800] + old[800:]  # interrupted by the stop
     after[8] = new[:800] + old[800:-8] + bytes(8)  # and a word lost
+    after[9] = new  # another page of the workload's, and as new as can be
     after[2] = b"K" * PAGE_SIZE  # the kernel's
     named, lost = found(before, after)
     assert named == {3: WRITTEN, 4: WRITTEN, 7: WRITTEN, 2: UNDECIDED}
-    assert lost == [5, 6, 8]
+    assert lost == [5, 6, 8, 9]
 
 
 def test_a_workload_without_steps_says_nothing(sides: tuple[list[bytes], list[bytes]]) -> None:
     before, after = sides
-    after[3], after[6] = page(written(12), 12), bytes(PAGE_SIZE)
+    after[3], after[6] = page(written(LATER), LATER), bytes(PAGE_SIZE)
     assert found(before, after, "freed") == ({3: UNDECIDED, 6: UNDECIDED}, [])
 
 

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import pytest
 
-from harness.errors import InputError, MachineryError
+from harness.errors import DeadlineExceeded, InputError, MachineryError
 from harness.events import Deadline, EventStream
 from harness.migration.inbox import Completion
 from harness.scenario.actions.migration import Stall, Unstall
@@ -153,6 +153,26 @@ def test_a_guest_that_refuses_is_an_error() -> None:
     scene.stage.guest.go.put(MachineryError("no memory"))
     with pytest.raises(MachineryError, match="no memory"):
         scene.runner.settle(lambda _: scene.inbox.get(timeout=10), Deadline(10, "the script"))
+
+
+def test_after_an_error_nobody_is_waited_for() -> None:
+    """Nor does another entry begin; the one that was not done counts as not reached."""
+    scene = Scene(does("active", "pages-alloc", "stop"), does("pass", "cancel"))
+    scene.runner.happened("active")
+    assert scene.runner.busy
+    scene.stage.guest.go.put(MachineryError("gone"))
+    with pytest.raises(MachineryError, match="gone"):
+        scene.answer()
+    assert not scene.runner.busy
+    scene.runner.happened("pass")
+    assert scene.stage.did == ["pages-alloc"]
+    assert [entry.at for entry in scene.runner.unreached] == ["active", "pass"]
+    on_the_host = Scene(does("active", "stop"))
+    on_the_host.stage.source.late.add("stop")
+    with pytest.raises(DeadlineExceeded):
+        on_the_host.runner.happened("active")
+    assert not on_the_host.runner.busy
+    assert len(on_the_host.runner.unreached) == 1
 
 
 def test_an_answer_to_nobody_is_ignored() -> None:

@@ -10,22 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import InputError
-from harness.hosts.this_machine import demand_userfaultfd
+from harness.hosts.this_machine import demand_hugepages, demand_userfaultfd
 from harness.report.result import Postcopy, Result
 from harness.testing import Freepage, Run
-from tests.vm.test_modes import switched_on
+from tests.vm.test_modes import skip_unless, switched_on
 
 slow = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)
 def userfaultfd() -> None:
-    """What this machine cannot do is said by the same check as to a user."""
-    try:
-        demand_userfaultfd()
-    except InputError as error:
-        pytest.skip(f"{error.message}; {error.hint}")
+    """Whether this machine can do it at all."""
+    skip_unless(demand_userfaultfd)
 
 
 def switched(run: Run, *, breaks: int = 0) -> tuple[Result, Postcopy]:
@@ -88,6 +84,13 @@ def test_in_every_arm(freepage: Freepage, arm: str) -> None:
     result, _ = switched(freepage.run("postcopy", arm=arm))
     assert (result.pages.skipped, result.pages.explained) == (0, {})
     assert result.protocol.refused.startswith("postcopy-ram is enabled") == (arm == "info")
+
+
+@slow
+def test_huge_pages_are_placed_whole(freepage: Freepage) -> None:
+    skip_unless(demand_hugepages, 256 << 20)
+    result, _ = switched(freepage.run("postcopy", memory="256MiB", set={"guest.hugepages": True}))
+    assert result.pages.explained == {}
 
 
 def written(folder: Path, text: str) -> str:
@@ -173,3 +176,33 @@ def test_a_connection_that_breaks_at_the_switch_loses_the_guest(
     run = freepage.run(written(freepage_folder, early))
     assert run.exit_code == 0, str(run)
     assert "none-runs" in {finding.rule for finding in run.result.findings}
+
+
+MOVED_AND_RESUMED = """\
+name: moved-and-resumed
+arm: off
+guest: {memory: 192MiB}
+workload: {kind: rewrite, noise: 8MiB, rate: 2000}
+migration: {postcopy: true, bandwidth: 48MiB/s, downtime_limit_ms: 1}
+script:
+  - at: pass
+    number: 3
+    do: [{action: postcopy-start, guest: runs, bandwidth: 512KiB/s}]
+  - at: postcopy-active
+    do:
+      - {action: postcopy-touch, pages: 4}
+      - {action: stall}
+      - {action: kill-destination}
+      - {action: unstall}
+expect: {verdict: fail, rule: two-run}
+"""
+
+
+@slow
+def test_a_source_goes_on_with_a_guest_that_has_run_elsewhere(
+    freepage: Freepage, freepage_folder: Path
+) -> None:
+    """As in docs/found.md.  What is left fits into the source's socket; the source then waits for the end."""
+    run = freepage.run(written(freepage_folder, MOVED_AND_RESUMED))
+    assert run.exit_code == 0, str(run)
+    assert "two-run" in {finding.rule for finding in run.result.findings}
