@@ -72,13 +72,18 @@ class Modes:
             switched_off(how) & frozenset(LIBVIRTS_OWN),
         )
 
+    @property
+    def lets_guest_run(self) -> bool:
+        """Whether libvirt has the guest run on the destination as soon as it can."""
+        return not self.direct and any(one.mode.flag == "POSTCOPY" for one in self.settings)
+
     def flags(self) -> int:
         """Libvirt's flags, beside those that every migration has."""
         import libvirt
 
         flags = 0
         for setting in self.settings:
-            if setting.mode.flag is not None:
+            if setting.mode.flag is not None and not setting.past_libvirt:
                 flags |= getattr(libvirt, f"VIR_MIGRATE_{setting.mode.flag}")
         return flags
 

@@ -26,8 +26,13 @@ class MigrationRequest:
     own_disk: bool = False
 
     def flags(self) -> int:
-        """Live, and the destination stays paused: both sides stand still at switch-over."""
-        flags: int = libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PAUSED
+        """Live, and the destination stays paused: both sides stand still at switch-over.
+
+        But for postcopy, for which libvirt lets it run.
+        """
+        flags: int = libvirt.VIR_MIGRATE_LIVE
+        if not self.modes.lets_guest_run:
+            flags |= libvirt.VIR_MIGRATE_PAUSED
         if self.own_disk:
             flags |= libvirt.VIR_MIGRATE_UNSAFE
         return flags | self.modes.flags()

@@ -155,7 +155,7 @@ class RunFollower(Follower):
         self.cost.look()
         source = self._sides.source
         self.seen.others = source.copy(self._others)
-        if self._stage.outcome.switched:
+        if self._stage.outcome.switched or self._stage.outcome.guest_runs:
             with self._events.step("switch"):
                 counters = PageCounters.of(source.monitor.execute("query-migrate"))
                 digests = {name: look(image) for name, image in self._images.items()}

@@ -154,6 +154,7 @@ class LiveMigration:
         )
         self._guest.arrive(self._target)
         modes = Modes.of(how, ignore_shared=self._guest.plan.resolved.scenario.guest.shared is not None)
+        self._stage.outcome.guest_runs = modes.lets_guest_run
         parameters = {"downtime-limit": how.downtime_limit_ms, **modes.qemu_parameters()}
         by_us = modes.direct and how.to == "host"
         credentials = self._credentials(modes.tls) if by_us and modes.tls else None
@@ -168,7 +169,7 @@ class LiveMigration:
         there = follower.follow(job, deadline)
         if isinstance(job, SavedJob):
             images = {name: job.image(name, image) for name, image in images.items()}
-        if isinstance(job, DirectJob):
+        if isinstance(job, DirectJob) or modes.lets_guest_run:
             self._destination_has_all(there, deadline)
         written = self._host_written(generation, outside)
         return self._switch_over(there, images, holds, outside, written, follower)
@@ -538,8 +539,8 @@ class LiveMigration:
         return seen.numbers or _from_libvirt(domain)
 
     def _postcopy(self, seen: LastLook) -> PostcopyMove | None:
-        """None: the script has not asked for it, or QEMU had completed by then."""
-        if seen.at_switch is None or not self._switched():
+        """None: the script has not asked for it, or QEMU had completed by then, with a guest that waits."""
+        if seen.at_switch is None or not (self._switched() or self._stage.outcome.guest_runs):
             return None
         return PostcopyMove(seen.at_switch, seen.page_counters, guest_ran=self._stage.outcome.guest_runs)
 
@@ -552,8 +553,8 @@ class LiveMigration:
         # QEMU (hw/i386/kvm/clock.c): to save a guest that has not run here yet would set its clock wrong.
         if self._guest.plan.resolved.accelerator == "kvm":
             return SavedState(missing=KVM_CLOCK)
-        if self._stage.outcome.guest_runs and self._switched():
-            return SavedState(missing="the guest has run on the destination since the switch to postcopy")
+        if self._stage.outcome.guest_runs:
+            return SavedState(missing="the guest has run on the destination meanwhile")
         with timed(self._events, "devices"):
             return destination.save_devices()
 

@@ -213,7 +213,7 @@ def _postcopy(found: Findings) -> Postcopy | None:
     from harness.report.result import Postcopy, PostcopyPages
 
     move, outcome = found.postcopy, found.outcome
-    if move is None or outcome is None:
+    if move is None or outcome is None or outcome.source.switched is None:
         return None
     at, end, account = move.source.counters, move.counters, outcome.source
     began, ended = account.switched, account.completed

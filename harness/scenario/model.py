@@ -257,8 +257,11 @@ class Migration(Section):
     tls: Annotated[Literal[False, True, "psk"], Mode(flag="TLS", past_libvirt_for=("psk",))] = False
     """Encrypt the migration, with certificates of the run's own. psk: with a key that both sides share,
     which libvirt has no word for."""
-    postcopy: Annotated[bool, Mode("postcopy-ram")] = False
-    """Allow a switch to postcopy, which a script makes (postcopy-start): the device then asks for nothing."""
+    postcopy: Annotated[
+        Literal[False, True, "libvirt"], Mode("postcopy-ram", flag="POSTCOPY", past_libvirt_for=(True, None))
+    ] = False
+    """Allow a switch to postcopy, which a script makes (postcopy-start): the device then asks for nothing.
+    true: past libvirt. libvirt: by libvirt, which always lets the guest run on the destination."""
     postcopy_preempt: Annotated[bool, Mode("postcopy-preempt")] = False
     """Send what the destination asks for over a connection of its own, past what is being pushed. With
     postcopy."""
@@ -516,6 +519,26 @@ class Scenario(Section):
                 if action.needs_postcopy:
                     here = {"path": ("script", index, "do", place, "action"), "word": action.action}
                     raise PydanticCustomError("at", "{word} needs migration.postcopy: true", here)
+        return self
+
+    @model_validator(mode="after")
+    def _libvirt_lets_the_guest_run(self) -> Scenario:
+        switched = set()
+        for index, entry in enumerate(self.script):
+            if entry.move > len(self.moves) or self.migration_of(entry.move).postcopy != "libvirt":
+                continue
+            for place, action in enumerate(entry.do):
+                words = action.not_by_libvirt
+                if words is not None:
+                    here = {"path": ("script", index, "do", place, "action"), "words": words}
+                    raise PydanticCustomError("at", "does not go with postcopy: libvirt: {words}", here)
+                if action.action == "postcopy-start":
+                    switched.add(entry.move)
+        for number, how in enumerate(self.migrations, 1):
+            if how.postcopy == "libvirt" and number not in switched:
+                path = {"path": ("migration", "postcopy"), "number": number}
+                text = "libvirt lets the guest run at once: expected a postcopy-start in move {number}"
+                raise PydanticCustomError("at", text, path)
         return self
 
     @model_validator(mode="after")

@@ -37,6 +37,17 @@ class ScriptDomain:
         except libvirt.libvirtError as error:
             raise _refused("device-add", error) from error
 
+    def start_postcopy(self) -> None:
+        """Have libvirt switch its migration to postcopy.  Raises :class:`MachineryError` if it does not."""
+        import libvirt
+
+        try:
+            self.libvirt.migrateStartPostCopy()
+        except libvirt.libvirtError as error:
+            raise MachineryError(
+                f"libvirt does not switch to postcopy: {error.get_error_message()}"
+            ) from error
+
     def detach(self, xml: str) -> None:
         """Ask the guest to let go of a device."""
         import libvirt

@@ -156,6 +156,16 @@ class RunStage:
         """The script is about to have the migration switched to postcopy."""
         self.outcome.switched, self.outcome.guest_runs = True, guest_runs
 
+    def start_postcopy(self, *, guest_runs: bool) -> None:
+        """By QMP, or by libvirt where the migration is libvirt's."""
+        if self.recoverable is None:
+            self.domain.start_postcopy()
+            return
+        if guest_runs:
+            # A QEMU that waits for its guest notes that it may start; before that nothing runs.
+            self.destination.execute("cont")
+        self.source.execute("migrate-start-postcopy")
+
     def will_break(self) -> None:
         """The script is about to break the connection of a migration in postcopy."""
         self.outcome.broken = True

@@ -104,6 +104,9 @@ class FakeStage:
     def will_switch(self, *, guest_runs: bool) -> None:
         self.did.append("will-switch, guest runs" if guest_runs else "will-switch")
 
+    def start_postcopy(self, *, guest_runs: bool) -> None:
+        self.did.append("start-postcopy, guest runs" if guest_runs else "start-postcopy")
+
     def will_break(self) -> None:
         self.did.append("will-break")
 

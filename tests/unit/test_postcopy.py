@@ -199,16 +199,11 @@ def test_waiting_for_a_pause() -> None:
 def test_what_the_actions_do() -> None:
     stage, deadline = FakeStage(), Deadline(10, "an action")
     PostcopyStart().carry_out(stage, deadline)
-    assert stage.did == ["will-switch", "migrate-start-postcopy"]
+    assert stage.did == ["will-switch", "start-postcopy"]
     stage.did.clear()
     PostcopyStart(guest="runs", bandwidth="1MiB/s").carry_out(stage, deadline)  # type: ignore[arg-type]
-    # The destination may run before the source is told: it waits for its guest till then.
-    assert stage.did == [
-        "will-switch, guest runs",
-        "migrate-set-parameters",
-        "cont",
-        "migrate-start-postcopy",
-    ]
+    start = ["migrate-set-parameters", "start-postcopy, guest runs"]
+    assert stage.did == ["will-switch, guest runs", *start]
     stage.did.clear()
     for by in ("source", "destination", "wire"):
         PostcopyBreak(by=by).carry_out(stage, deadline)  # type: ignore[arg-type]
@@ -247,6 +242,19 @@ def test_what_the_actions_do() -> None:
             "migration: {postcopy: true}\n"
             "script: [{at: postcopy-active, do: [{action: pages-alloc, pages: 1}]}]",
             "pages-alloc needs a running guest, which stands still here",
+        ),
+        (
+            "migration: {postcopy: libvirt}",
+            "own.yaml:2:13: migration.postcopy: libvirt lets the guest run at once: expected a",
+        ),
+        (
+            "migration: {postcopy: libvirt}\nscript: [{at: active, do: [{action: postcopy-start}]}]",
+            "does not go with postcopy: libvirt: libvirt lets the guest run; say guest: runs",
+        ),
+        (
+            "migration: {postcopy: libvirt}\n"
+            "script: [{at: active, do: [{action: postcopy-start, guest: runs}, {action: postcopy-break}]}]",
+            "does not go with postcopy: libvirt: the testbed recovers what it has begun past libvirt",
         ),
         (
             "migration: {postcopy: true}\nscript: [{at: active, do: [{action: postcopy-start, guest: run}]}]",

@@ -78,6 +78,17 @@ def test_a_guest_that_runs_from_the_switch_on(freepage: Freepage) -> None:
 
 
 @slow
+def test_by_libvirt(freepage: Freepage) -> None:
+    """libvirt has no paused postcopy: the guest runs, and is stopped to be compared."""
+    run = freepage.run("postcopy-runs", set={"migration.postcopy": "libvirt"})
+    result, move = switched(run)
+    assert move.guest == "runs"
+    assert result.pages.explained["written-since-switch"] > 0
+    assert "-incoming" in (run.folder / "destination.command").read_text("utf-8")
+    assert '"migrate-start-postcopy"' not in (run.folder / "qmp.jsonl").read_text("utf-8")
+
+
+@slow
 @pytest.mark.parametrize("arm", ["hint", "info"])
 def test_in_every_arm(freepage: Freepage, arm: str) -> None:
     """Nothing is left out of a migration that may be switched."""

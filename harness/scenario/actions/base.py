@@ -61,6 +61,11 @@ class Action(Section):
     #: Seconds that it may take; the guest may be emulated, and have memory to move.
     seconds: ClassVar[float] = 180.0
 
+    @property
+    def not_by_libvirt(self) -> str | None:
+        """Why it cannot be done to a migration to postcopy that libvirt makes; None: it can."""
+        return None
+
     @abstractmethod
     def carry_out(self, stage: Stage, deadline: Deadline) -> None:
         """Do it; ``deadline`` is ``seconds`` from now.

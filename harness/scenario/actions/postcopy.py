@@ -38,10 +38,12 @@ class PostcopyStart(Action):
         stage.will_switch(guest_runs=self.guest == "runs")
         if self.bandwidth is not None:
             stage.source.execute("migrate-set-parameters", {"max-postcopy-bandwidth": self.bandwidth})
-        if self.guest == "runs":
-            # A QEMU that waits for its guest notes that it may start; before that nothing runs.
-            stage.destination.execute("cont")
-        stage.source.execute("migrate-start-postcopy")
+        stage.start_postcopy(guest_runs=self.guest == "runs")
+
+    @property
+    def not_by_libvirt(self) -> str | None:
+        """libvirt: "post-copy migration is not supported with non-live or paused migration"."""
+        return None if self.guest == "runs" else "libvirt lets the guest run; say guest: runs"
 
 
 #: The rule of a page that was asked for and does not come.
@@ -117,6 +119,11 @@ class PostcopyBreak(Action):
         if self.by == "wire":
             stage.wire.mend()
 
+    @property
+    def not_by_libvirt(self) -> str | None:
+        """Libvirt gives such a migration up, and leaves it to its user to begin another one."""
+        return "the testbed recovers what it has begun past libvirt"
+
 
 def _await_loaded(destination: Qemu, deadline: Deadline) -> None:
     """Return when this QEMU waits for its guest no more, but for pages of it."""
@@ -142,3 +149,8 @@ class PostcopyRecover(Action):
         limit = self.bandwidth or 0
         stage.source.execute("migrate-set-parameters", {"max-postcopy-bandwidth": limit})
         stage.recover(deadline)
+
+    @property
+    def not_by_libvirt(self) -> str | None:
+        """As for postcopy-break."""
+        return "the testbed recovers what it has begun past libvirt"

@@ -180,6 +180,9 @@ class Stage(Protocol):
     def will_switch(self, *, guest_runs: bool) -> None:
         """The script is about to have the migration switched to postcopy."""
 
+    def start_postcopy(self, *, guest_runs: bool) -> None:
+        """Have the migration switched, by whoever carries it out; QEMU takes note, and nothing more."""
+
     def will_break(self) -> None:
         """The script is about to break the connection of a migration in postcopy."""
 
