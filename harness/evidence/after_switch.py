@@ -47,7 +47,7 @@ class SinceSwitch:
 
 
 @dataclass(frozen=True, eq=False)
-class Written:
+class WrittenPages:
     """By row: the step of the workload that wrote a page, and the page's number in the workload."""
 
     step: npt.NDArray[np.int64]
@@ -67,22 +67,22 @@ class WorkloadSteps:
         #: Whether it gives pages up, which others may then have.
         self.frees = workload.frees
 
-    def by_first_word(self, firsts: Words) -> Written:
+    def by_first_word(self, firsts: Words) -> WrittenPages:
         """By a page's first word alone; NO_STEP where no step wrote it."""
         if not len(self._keys):
             nothing = np.full(len(firsts), NO_STEP, dtype=np.int64)
-            return Written(nothing, nothing)
+            return WrittenPages(nothing, nothing)
         keys = formula.keys_of(firsts)
         places = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
         known = self._keys[places] == keys
-        return Written(
+        return WrittenPages(
             np.where(known, self._steps[places], NO_STEP), np.where(known, self._pages[places], NO_STEP)
         )
 
-    def of(self, contents: Words) -> Written:
+    def of(self, contents: Words) -> WrittenPages:
         """By all that a page holds, a row of words each."""
         whole, found = formula.follows(contents), self.by_first_word(contents[:, 0])
-        return Written(np.where(whole, found.step, NO_STEP), np.where(whole, found.page, NO_STEP))
+        return WrittenPages(np.where(whole, found.step, NO_STEP), np.where(whole, found.page, NO_STEP))
 
 
 def last_step(images: Mapping[str, Image], steps: WorkloadSteps) -> int:
@@ -121,7 +121,7 @@ def since_switch(
     return SinceSwitch(named, lost)
 
 
-def _torn(before: Words, after: Words, was: Written, steps: WorkloadSteps, last: int) -> Flags:
+def _torn(before: Words, after: Words, was: WrittenPages, steps: WorkloadSteps, last: int) -> Flags:
     """Which pages the workload was writing when the guest was stopped: new at the front, old behind."""
     found = np.zeros(len(before), dtype=np.bool_)
     begun = steps.by_first_word(after[:, 0])
