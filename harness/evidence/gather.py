@@ -10,6 +10,7 @@ from typing import Final
 
 from harness.devicestate.compare import Comparison
 from harness.devicestate.hints import hints_taken
+from harness.devicestate.virtio_mem import plugged_pages
 from harness.errors import MachineryError
 from harness.events import EventStream
 from harness.evidence.after_switch import SinceSwitch, WorkloadSteps, last_step, since_switch
@@ -19,6 +20,7 @@ from harness.evidence.host_writes import names_of
 from harness.evidence.switch_over import PostcopyMove, SwitchOver
 from harness.evidence.witnesses import is_quiet, witnesses_of
 from harness.explain.store import LOOK_AT_END, LookKey
+from harness.guest.devices.dimm import VIRTIO_MEM
 from harness.memory.access import Image, PageDigests, PageNumbers
 from harness.memory.compare import compare
 from harness.memory.digest import RequestDigests, look
@@ -28,6 +30,7 @@ from harness.memory.walk import FreeWalk
 from harness.migration.hold import ANSWER, REQUEST, START, HoldKeeper
 from harness.migration.outside import Look
 from harness.scenario.resolve import ResolvedScenario
+from harness.units import PAGE_SIZE
 from harness.verdict.judge import BlockState, JudgeInput
 from harness.verdict.log import replay_record
 
@@ -93,6 +96,7 @@ def gather(switch_over: SwitchOver, resolved: ResolvedScenario, events: EventStr
                 zero_on_destination=found.zero_on_destination,
                 hole_on_source=found.hole_on_source,
                 sent=record.sent[name].flags() if name in record.sent else None,
+                absent=_absent(switch_over, name),
                 named={
                     **(since.named if since is not None else {}),
                     **names_of(switch_over.host_written, block, found, source, destination),
@@ -160,6 +164,22 @@ def _changed(name: str, moved: PostcopyMove | None, now: Mapping[str, PageDigest
     """Which of the source's pages are not what they were when the guest left it for postcopy."""
     then = moved.source.digests.get(name) if moved is not None else None
     return ~then.unchanged(now[name]) if then is not None and name in now else None
+
+
+def _absent(switch_over: SwitchOver, name: str) -> Flags | None:
+    """Which pages of a virtio-mem device's block are not plugged in, by its state on the source."""
+    if not name.endswith(VIRTIO_MEM):
+        return None
+    plugged = plugged_pages(switch_over.devices[0].sections, name, PAGE_SIZE)
+    if plugged is None:
+        missing = switch_over.devices[0].missing
+        raise MachineryError(
+            f"the source does not say which blocks of {name!r} are plugged in"
+            + (f": {missing}" if missing else ""),
+            hint="machines from version 8.1 on do",
+        )
+    absent: Flags = ~plugged
+    return absent
 
 
 def _devices(switch_over: SwitchOver, accelerator: str, events: EventStream) -> Comparison | str:

@@ -9,6 +9,7 @@ balloon's own properties, a second QMP monitor, firmware folders.
 
 from __future__ import annotations
 
+import math
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
@@ -38,6 +39,8 @@ from harness.scenario.raw import XmlEdit
 Accelerator: TypeAlias = Literal["kvm", "tcg"]
 
 _QEMU: Final = "http://libvirt.org/schemas/domain/qemu/1.0"
+#: What libvirt calls the levels of a topology.
+TOPOLOGY: Final = ("sockets", "dies", "cores", "threads")
 _MONITOR: Final = "freepage-monitor"
 
 #: Not in XML 1.0, escaped or not; ElementTree would write them all the same.
@@ -51,6 +54,26 @@ class Boot:
     kernel: Path
     initrd: Path
     cmdline: str
+
+
+@dataclass(frozen=True, slots=True)
+class FirmwareImage:
+    """Firmware: an image, or a flash and another one for its variables, which begin as a copy."""
+
+    code: Path
+    variables: Path | None = None
+    #: The variables are guarded by system management mode.
+    smm: bool = False
+
+    def add_to(self, os: ET.Element) -> None:
+        """What the domain's ``<os>`` says of it."""
+        if self.variables is None:
+            _text(os, "loader", str(self.code), type="rom")
+            return
+        secure = {"secure": "yes"} if self.smm else {}
+        _text(os, "loader", str(self.code), readonly="yes", type="pflash", **secure)
+        # Without a path: each host keeps the variables among its daemon's files.
+        ET.SubElement(os, "nvram", {"template": str(self.variables)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +109,10 @@ class DomainSpec:
     log: DirtyLog = QEMUS_CHOICE
     #: Model and features as QEMU's ``-cpu`` is told them; None: the board's own, or under KVM the host's.
     cpu: str | None = None
+    #: Sockets, dies, cores and threads: their product is the most vCPUs that there can be.
+    topology: tuple[int, int, int, int] | None = None
+    #: Firmware in place of QEMU's own choice.
+    firmware_image: FirmwareImage | None = None
     #: Whether the board takes a device by which the guest says where its kernel is.
     vmcoreinfo: bool = True
     #: Of what is added to the default CPU: what this guest goes without.
@@ -111,6 +138,7 @@ class DomainSpec:
             *disk,
             *nic,
             self.balloon,
+            *(() if self.shape.device is None else (self.shape.device,)),
         )
 
     @property
@@ -135,19 +163,27 @@ def domain_xml(spec: DomainSpec) -> str:
     _text(root, "uuid", str(spec.uuid))
     add_maximum(root, spec.shape, spec.memory)
     _text(root, "memory", str(spec.memory), unit="b")
-    _text(root, "vcpu", str(spec.vcpus))
+    most = spec.vcpus if spec.topology is None else math.prod(spec.topology)
+    _text(root, "vcpu", str(most), **({} if most == spec.vcpus else {"current": str(spec.vcpus)}))
     add_backing(root, spec.shape, spec.ram)
     boot = ET.SubElement(root, "os")
     _text(boot, "type", "hvm", arch=spec.architecture.name, machine=spec.machine)
+    if spec.firmware_image is not None:
+        spec.firmware_image.add_to(boot)
     _text(boot, "kernel", str(spec.boot.kernel))
     _text(boot, "initrd", str(spec.boot.initrd))
     _text(boot, "cmdline", spec.boot.cmdline)
     features = ET.SubElement(root, "features")
     for name in spec.architecture.board.features:
         ET.SubElement(features, name)
+    if spec.firmware_image is not None and spec.firmware_image.smm:
+        ET.SubElement(features, "smm", {"state": "on"})
     features.extend(spec.elements("features"))
     spec.log.add_features(features)
-    add_nodes(_cpu(root, spec), spec.shape, spec.memory, spec.vcpus)
+    cpu = _cpu(root, spec)
+    if spec.topology is not None:
+        ET.SubElement(cpu, "topology", dict(zip(TOPOLOGY, map(str, spec.topology), strict=True)))
+    add_nodes(cpu, spec.shape, spec.memory, most)
     ET.SubElement(root, "clock", {"offset": "utc"})
     # A guest that panics or reboots is lost at once, and not again and again until a deadline.
     for event in ("on_poweroff", "on_reboot", "on_crash"):

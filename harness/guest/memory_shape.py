@@ -10,11 +10,58 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
-from harness.guest.devices.dimm import Dimm, SharedMemory
+from harness.guest.devices.base import option
+from harness.guest.devices.dimm import Dimm, SharedMemory, VirtioMemory
 
 MIB: Final = 1 << 20
+
+
+#: QEMU's name of the RAM that begins somewhere in a file.
+OFFSET_RAM: Final = "freepage-ram"
+
+
+@dataclass(frozen=True, slots=True)
+class FileWithOffset:
+    """RAM of ``size`` bytes that begins at ``offset`` of a file, for which libvirt has no words."""
+
+    file: Path
+    size: int
+    offset: int
+    share: bool
+    prealloc: bool
+
+    def arguments(self) -> Iterator[str]:
+        """Libvirt makes RAM of its own besides, which no machine uses and nobody touches."""
+        switches = f"share={_switch(self.share)},prealloc={_switch(self.prealloc)}"
+        yield from (
+            "-object",
+            f"memory-backend-file,id={OFFSET_RAM},mem-path={option(self.file)},size={self.size},"
+            f"offset={self.offset},{switches},x-use-canonical-path-for-ramblock-id=off",
+        )
+        # Merged with libvirt's own -machine.
+        yield from ("-machine", f"memory-backend={OFFSET_RAM}")
+
+
+def _switch(value: bool) -> str:
+    return "on" if value else "off"
+
+
+@dataclass(frozen=True, slots=True)
+class HostBacking:
+    """What the RAM is made of.  ``type``: as libvirt's ``<source type=...>``; None: the host's choice."""
+
+    type: str | None = None
+    share: bool = True
+    prealloc: bool = False
+    #: Size of a huge page in bytes; None: plain pages.
+    page: int | None = None
+
+
+#: RAM in files that others can map.
+MAPPABLE: Final = HostBacking()
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +73,15 @@ class MemoryShape:
     below_4g: int | None = None
     hugepages: bool = False
     shared: SharedMemory | None = None
+    backing: HostBacking = MAPPABLE
+    at_offset: FileWithOffset | None = None
+    device: VirtioMemory | None = None
 
     @property
     def numa(self) -> bool:
         """Whether the guest is told of nodes; libvirt plugs a DIMM only into one."""
-        return self.nodes > 1 or self.dimm is not None or self.shared is not None
+        plugged = (self.dimm, self.shared, self.device)
+        return self.nodes > 1 or any(one is not None for one in plugged)
 
     @property
     def nameless(self) -> bool:
@@ -53,28 +104,39 @@ class MemoryShape:
             yield from ("-machine", f"max-ram-below-4g={self.below_4g}")
         if self.shared is not None:
             yield from self.shared.arguments()
+        if self.at_offset is not None:
+            yield from self.at_offset.arguments()
 
 
 ONE_BLOCK: Final = MemoryShape()
 
 
 def add_maximum(root: ET.Element, shape: MemoryShape, memory: int) -> None:
-    """Room for a DIMM."""
-    plugged = shape.dimm if shape.shared is None else shape.shared.size
-    if plugged is not None:
+    """Room for what is plugged in."""
+    sizes = (
+        shape.dimm or 0,
+        shape.shared.size if shape.shared else 0,
+        shape.device.size if shape.device else 0,
+    )
+    if plugged := sum(sizes):
         maximum = ET.SubElement(root, "maxMemory", {"slots": "1", "unit": "b"})
         maximum.text = str(memory + plugged)
 
 
 def add_backing(root: ET.Element, shape: MemoryShape, ram: str) -> None:
-    """RAM in files, shared: the harness reads it while QEMU runs and after it has gone."""
-    backing = ET.SubElement(root, "memoryBacking")
-    if shape.hugepages:
-        ET.SubElement(backing, "hugepages")
-    ET.SubElement(backing, "source", {"type": "memfd" if shape.nameless else ram})
-    ET.SubElement(backing, "access", {"mode": "shared"})
-    if not shape.hugepages:
-        ET.SubElement(backing, "allocation", {"mode": "ondemand"})
+    """RAM in shared files, unless the scenario says otherwise.
+
+    Those the harness can read while QEMU runs, and after it has gone.
+    """
+    backing, wanted = ET.SubElement(root, "memoryBacking"), shape.backing
+    if shape.hugepages or wanted.page is not None:
+        pages = ET.SubElement(backing, "hugepages")
+        if wanted.page is not None:
+            ET.SubElement(pages, "page", {"size": str(wanted.page // 1024), "unit": "KiB"})
+    ET.SubElement(backing, "source", {"type": wanted.type or ("memfd" if shape.nameless else ram)})
+    ET.SubElement(backing, "access", {"mode": "shared" if wanted.share else "private"})
+    if wanted.prealloc or not (shape.hugepages or wanted.page):
+        ET.SubElement(backing, "allocation", {"mode": "immediate" if wanted.prealloc else "ondemand"})
 
 
 def add_nodes(cpu: ET.Element, shape: MemoryShape, memory: int, vcpus: int) -> None:

@@ -6,12 +6,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from harness.errors import MachineryError
 from harness.memory.access import Image
 from harness.memory.image import RamImage
+from harness.memory.live_image import LiveImage
 from harness.memory.qemu_ram import BlockPlace, backings, placed, read_block
 from harness.units import PAGE_SIZE
+
+#: What is smaller and in no file (firmware, a display's memory) is copied once, when the guest has left.
+LARGE: Final = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +37,14 @@ class LabQemu:
         return [word.decode(errors="replace") for word in words]
 
     def open(self, blocks: Sequence[BlockPlace]) -> dict[str, Image]:
-        """Open the RAMBlocks that are files."""
+        """Open the RAMBlocks that are files, and those in none that are as large as a guest's RAM."""
         found: dict[str, Image] = {}
         for backing in backings(self.pid, blocks, self.memory):
             block = backing.block
-            found[block.name] = RamImage.open(backing.path, block.used, block.name)
+            found[block.name] = RamImage.open(backing.path, block.used, block.name, backing.base)
+        for block in blocks:
+            if block.name not in found and block.used >= LARGE and block.address is not None:
+                found[block.name] = LiveImage(self.pid, block.address, block.used, block.name)
         return found
 
     def copy(self, blocks: Sequence[BlockPlace]) -> Mapping[str, Image | OSError]:

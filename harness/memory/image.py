@@ -55,14 +55,18 @@ def block_runs(wanted: Flags) -> Iterator[tuple[int, int]]:
 
 
 class RamImage:
-    """One RAMBlock's file, open for reading.  Page numbers count from the file's start."""
+    """One RAMBlock's file, open for reading.  Page numbers count from the block's start."""
 
-    def __init__(self, fd: int, size: int, name: str) -> None:
-        """Takes over ``fd``; ``size`` is the block's used length, which the file must have."""
+    def __init__(self, fd: int, size: int, name: str, base: int = 0) -> None:
+        """Takes over ``fd``; ``size`` is the block's used length, with which the file must end.
+
+        ``base`` is where in the file the block begins, in bytes.
+        """
         self.name = name
         self._fd = fd
-        actual = os.fstat(fd).st_size
-        if size <= 0 or size % PAGE_SIZE or actual != size:
+        self._base = base
+        actual = self._length(fd)
+        if size <= 0 or size % PAGE_SIZE or base % PAGE_SIZE or actual != size:
             self.close()
             raise MachineryError(
                 f"{name}: expected a memory image of {size} bytes in whole pages, found {actual} bytes"
@@ -71,14 +75,18 @@ class RamImage:
         self.pages = size // PAGE_SIZE
         self._buffer = mmap.mmap(-1, BLOCK_PAGES * PAGE_SIZE)
 
+    def _length(self, fd: int) -> int:
+        """How many bytes there are of the block."""
+        return os.fstat(fd).st_size - self._base
+
     @classmethod
-    def open(cls, path: Path | str, size: int, name: str | None = None) -> RamImage:
+    def open(cls, path: Path | str, size: int, name: str | None = None, base: int = 0) -> RamImage:
         """Open a file, or ``/proc/PID/fd/N`` for one that has no name any more."""
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise MachineryError(f"cannot open the memory image {path}: {error.strerror}") from error
-        return cls(fd, size, name or str(path))
+        return cls(fd, size, name or str(path), base)
 
     @classmethod
     def from_bytes(cls, content: bytes, name: str) -> RamImage:
@@ -91,7 +99,7 @@ class RamImage:
 
     def again(self) -> RamImage:
         """Another object for this file, with a buffer of its own, for another thread."""
-        return RamImage(os.dup(self._fd), self.size, self.name)
+        return RamImage(os.dup(self._fd), self.size, self.name, self._base)
 
     def same_file(self, other: RamImage) -> bool:
         """Whether both are one and the same memory."""
@@ -125,12 +133,12 @@ class RamImage:
         position, step = 0, BLOCK_PAGES if coarse else 1
         while position < self.pages:
             try:
-                start = os.lseek(self._fd, position * PAGE_SIZE, os.SEEK_DATA)
+                start = os.lseek(self._fd, self._base + position * PAGE_SIZE, os.SEEK_DATA) - self._base
             except OSError as error:
                 if error.errno == errno.ENXIO:  # nothing but a hole from here on
                     return
                 raise MachineryError(f"{self.name}: cannot look for holes: {error.strerror}") from error
-            end = os.lseek(self._fd, start, os.SEEK_HOLE)
+            end = os.lseek(self._fd, self._base + start, os.SEEK_HOLE) - self._base
             # Outwards to whole pages (a file system may have smaller blocks) or whole blocks.
             first = start // PAGE_SIZE // step * step
             position = min(-(-end // (PAGE_SIZE * step)) * step, self.pages)
@@ -152,7 +160,7 @@ class RamImage:
         wanted, got = count * PAGE_SIZE, 0
         view = memoryview(self._buffer)
         while got < wanted:
-            step = os.preadv(self._fd, [view[got:wanted]], first * PAGE_SIZE + got)
+            step = os.preadv(self._fd, [view[got:wanted]], self._base + first * PAGE_SIZE + got)
             if step == 0:
                 raise MachineryError(
                     f"{self.name}: truncated: nothing at byte {first * PAGE_SIZE + got} of {self.size}"

@@ -51,10 +51,11 @@ class BlockPlace(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Backing:
-    """A file that holds a RAMBlock, as seen by this process."""
+    """A file that holds a RAMBlock, as seen by this process, and where in it the block begins."""
 
     block: BlockPlace
     path: Path
+    base: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +69,18 @@ class PlacedBlock:
 
 
 def backings(pid: int, blocks: Iterable[BlockPlace], folder: Path) -> tuple[Backing, ...]:
-    """Those RAMBlocks of a QEMU that are files: below ``folder``, without a name, or of both hosts."""
+    """Those RAMBlocks of a QEMU that are files: below ``folder``, without a name, or of both hosts.
+
+    What QEMU has mapped for itself alone is none: the file does not hold what is written.
+    """
     mappings = _mappings(Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace"))
-    found = ((block, _file_of(pid, block, mappings, folder)) for block in blocks)
-    return tuple(Backing(block, path) for block, path in found if path is not None)
+    found = []
+    for block in blocks:
+        mapping = next((one for one in mappings if _holds(one, block)), None)
+        path = _file_of(pid, mapping, folder) if mapping is not None else None
+        if mapping is not None and path is not None:
+            found.append(Backing(block, path, mapping.offset))
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,25 +104,22 @@ def _mappings(text: str) -> list[_Mapping]:
     return found
 
 
-def _file_of(pid: int, block: BlockPlace, mappings: Iterable[_Mapping], folder: Path) -> Path | None:
-    if block.address is None:
-        return None
-    for mapping in mappings:
-        # The whole block, from the file's beginning: nothing else is an image of it.
-        if (
-            mapping.start == block.address
-            and mapping.offset == 0
-            and mapping.end >= block.address + block.used
-        ):
-            if mapping.path.startswith(_NAMELESS):
-                return _open_file(pid, mapping.inode)
-            name = Path(mapping.path).name
-            # The kernel prints the path as the QEMU's mount namespace has it; below
-            # the memory folder the name of the file is what both have in common.
-            for candidate in folder.rglob(name):
-                return candidate
-            return _known_by_inode(mapping)
-    return None
+def _holds(mapping: _Mapping, block: BlockPlace) -> bool:
+    """Whether the block is here whole, from the mapping's beginning, and nobody has a copy of his own."""
+    if block.address is None or mapping.start != block.address:
+        return False
+    return mapping.end >= block.address + block.used and mapping.shared
+
+
+def _file_of(pid: int, mapping: _Mapping, folder: Path) -> Path | None:
+    if mapping.path.startswith(_NAMELESS):
+        return _open_file(pid, mapping.inode)
+    name = Path(mapping.path).name
+    # The kernel prints the path as the QEMU's mount namespace has it; below
+    # the memory folder the name of the file is what both have in common.
+    for candidate in folder.rglob(name):
+        return candidate
+    return _known_by_inode(mapping)
 
 
 def _known_by_inode(mapping: _Mapping) -> Path | None:

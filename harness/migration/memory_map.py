@@ -22,6 +22,9 @@ _RANGE = re.compile(
     re.MULTILINE,
 )
 
+#: In front of the names of a PCI device's blocks, as "0000:00:04.0/".
+_PCI_PLACE = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]/")
+
 
 def parse_map(text: str, names: Iterable[str]) -> Mapping[str, list[Range]]:
     """The ranges of these blocks in the flat view that the guest's CPUs have.
@@ -32,15 +35,25 @@ def parse_map(text: str, names: Iterable[str]) -> Mapping[str, list[Range]]:
     view = next((view for view in views if re.search(r'AS "memory"', view)), None)
     if view is None:
         raise MachineryError(f"QEMU does not tell its memory map: {text[:500]!r}")
-    wanted = set(names)
+    wanted = _by_region(names)
     found: dict[str, list[Range]] = {}
     for match in _RANGE.finditer(view):
-        if match["name"] in wanted:
+        if (name := wanted.get(match["name"])) is not None:
             first, last = int(match["first"], 16), int(match["last"], 16)
-            found.setdefault(match["name"], []).append(
-                (first, int(match["offset"] or "0", 16), last + 1 - first)
-            )
+            found.setdefault(name, []).append((first, int(match["offset"] or "0", 16), last + 1 - first))
     return found
+
+
+def _by_region(names: Iterable[str]) -> Mapping[str, str]:
+    """Blocks by the name of their region: a block of a PCI device has the device's place in front of it.
+
+    Where two devices have regions of one name, the map does not tell which is which.
+    """
+    regions: dict[str, list[str]] = {}
+    for name in names:
+        place = _PCI_PLACE.match(name)
+        regions.setdefault(name[place.end() :] if place else name, []).append(name)
+    return {region: blocks[0] for region, blocks in regions.items() if len(blocks) == 1}
 
 
 def query_map(monitor: Monitor, names: Iterable[str]) -> Mapping[str, list[Range]]:

@@ -110,7 +110,8 @@ def parse_ramblocks(text: str) -> tuple[RamBlock, ...]:
     """Read the table of ``info ramblock`` (QMP: ``x-query-ramblock``).
 
     Its columns are found by their headings: QEMU has added to them over time
-    (``HVA`` and ``RO`` in 8.1).
+    (``HVA`` and ``RO`` in 8.1).  A block without a name is no part of the machine, and none of a
+    migration: a memory backend that nobody uses.
     """
     lines = text.splitlines()
     if not lines or not {"PSize", "Used", "Total"} <= set(lines[0].split()):
@@ -121,9 +122,10 @@ def parse_ramblocks(text: str) -> tuple[RamBlock, ...]:
     blocks = []
     for line in lines[1:]:
         cells = line.split()
-        if len(cells) < len(tail) + 1:
+        name, page_size = cells[: -len(tail) - 2], cells[-len(tail) - 2 : -len(tail)]
+        if len(name) != 1 or len(page_size) != 2:
             continue
         row = dict(zip(tail, cells[-len(tail) :], strict=True))
         address = int(row["HVA"], 16) if "HVA" in row else None
-        blocks.append(RamBlock(cells[0], int(row["Used"], 16), int(row["Total"], 16), address))
+        blocks.append(RamBlock(name[0], int(row["Used"], 16), int(row["Total"], 16), address))
     return tuple(blocks)

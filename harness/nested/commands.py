@@ -99,9 +99,10 @@ def run_scenarios_nested(
 
 def prepare_here(scenario: Scenario, tools: Tools, events: EventStream) -> None:
     """Build on this host what a scenario needs in a nested machine."""
-    # Emulated, as far as this host is concerned: its KVM is not asked for, nor its vhost.
-    guest = scenario.guest.model_copy(update={"kvm_dirty": "bitmap", "vhost": False})
-    here = scenario.model_copy(update={"accelerator": "tcg", "guest": guest})
+    # Emulated, as far as this host is concerned: its KVM is not asked for, nor what only KVM has.
+    guest = scenario.guest.model_copy(update={"kvm_dirty": "bitmap", "vhost": False, "cpu": None})
+    script = [entry for entry in scenario.script if not any(action.needs_kvm for action in entry.do)]
+    here = scenario.model_copy(update={"accelerator": "tcg", "guest": guest, "script": tuple(script)})
     prepare(here, tools, events, command_start(), LabMachines())
     if scenario.guest.kvm_dirty == "bitmap-without-manual-protect":
         Toolchain(events=events).no_manual_protect()

@@ -28,8 +28,29 @@ if TYPE_CHECKING:
     from harness.scenario.load import Scenario
     from harness.toolchain.cache import Cache
 
+_HUGE_PAGES: Final = Path("/sys/kernel/mm/hugepages")
+
 #: Beside the RAM of both sides in their file system: what libvirt itself puts there.
 MEMORY_SLACK: Final = 16 << 20
+
+
+def demand_huge_pages_of(scenario: Scenario, size: int, folder: Path = _HUGE_PAGES) -> None:
+    """Raise unless this machine has reserved enough huge pages of a size (bytes) for both sides."""
+    place = folder / f"hugepages-{size // 1024}kB"
+    needed = 2 * -(-scenario.guest.all_memory // size)
+    if not place.exists():
+        known = ", ".join(sorted(path.name.removeprefix("hugepages-") for path in folder.glob("hugepages-*")))
+        raise scenario.wrong(
+            "guest.memory_backend.page",
+            f"this machine has no huge pages of that size; it has {known or 'none'}",
+        )
+    free = int((place / "free_hugepages").read_text(encoding="ascii"))
+    if free < needed:
+        raise scenario.wrong(
+            "guest.memory_backend.page",
+            f"{needed} free huge pages are needed, of which this machine has {free}",
+            hint=f"echo {needed} | sudo tee {place / 'nr_hugepages'}",
+        )
 
 
 class LabMachines(Machines):
@@ -55,6 +76,9 @@ class LabMachines(Machines):
         demand_accelerator(scenario, scenario.accelerator)
         if scenario.guest.hugepages:
             demand_hugepages(scenario.guest.all_memory)
+        backend = scenario.guest.memory_backend
+        if backend is not None and backend.page is not None:
+            demand_huge_pages_of(scenario, backend.page)
         if any(how.switches_on("postcopy-ram") for how in scenario.migrations):
             demand_userfaultfd()
         for how in scenario.migrations:
@@ -92,8 +116,11 @@ class LabMachines(Machines):
         events: EventStream,
     ) -> Iterator[Pair]:
         """The lab.  Its daemons still start when this returns; who needs one waits for it."""
-        memory = 2 * scenario.guest.all_memory + MEMORY_SLACK
-        tls, hugepages = any(how.tls for how in scenario.migrations), scenario.guest.hugepages
+        backend = scenario.guest.memory_backend
+        beside = 2 * (backend.offset or 0) if backend is not None else 0
+        memory = 2 * scenario.guest.all_memory + beside + MEMORY_SLACK
+        tls = any(how.tls for how in scenario.migrations)
+        hugepages = scenario.guest.hugepages or (backend is not None and backend.page is not None)
         file = scenario.migration.file
         with Lab(
             events,

@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from harness.arch import HOST
@@ -64,10 +65,9 @@ def demand_board(scenario: Scenario, qemus: Sequence[QemuBinary], accelerator: s
     machine = _demand_type(scenario, different, between=plain and not same)
     family = HOST.board.family(machine.name)
     assert family is not None
-    if guest.vcpus > machine.cpu_max:
-        raise scenario.wrong(
-            "guest.vcpus", f"{guest.machine} takes at most {machine.cpu_max}, got {guest.vcpus}"
-        )
+    if guest.most_vcpus > machine.cpu_max:
+        key = "guest.vcpus" if guest.topology is None else "guest.topology"
+        raise scenario.wrong(key, f"{guest.machine} takes at most {machine.cpu_max} vCPUs")
     trials = [_try(scenario, qemu, machine.name, accelerator) for qemu in different]
     if scenario.arm == "info" and any(found.legacy_virtio for found in trials):
         raise scenario.wrong(
@@ -212,6 +212,23 @@ def demand_globals(scenario: Scenario, qemus: Sequence[QemuBinary]) -> None:
                     continue
                 what, near = f"no property {name!r} of {driver}", _offer(name, known)
             raise scenario.wrong(f"guest.globals.{number}", f"{_named(qemu)} has {what}; {near}")
+
+
+def demand_firmware(scenario: Scenario) -> None:
+    """Raise :class:`harness.errors.InputError` for firmware that this machine type cannot have."""
+    name = scenario.guest.firmware
+    if name == "seabios":
+        return
+    if scenario.remote is not None:
+        raise scenario.wrong(
+            "guest.firmware", "between two machines of yours only seabios", hint="leave it out"
+        )
+    if name == "ovmf-smm" and HOST.board.family(scenario.guest.machine) not in (None, "q35"):
+        raise scenario.wrong(
+            "guest.firmware", f"a {scenario.guest.machine} has no SMM for it", hint="take guest.machine: q35"
+        )
+    if "/" in name and not Path(name).is_file():
+        raise scenario.wrong("guest.firmware", f"there is no file {name}")
 
 
 def _named(qemu: QemuBinary) -> str:

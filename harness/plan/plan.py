@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from harness.plan.machines import Machines
     from harness.scenario.resolve import ResolvedScenario
     from harness.toolchain import GuestImage, Kernel, QemuBinary
+    from harness.toolchain.ovmf import GuestFirmware
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,8 @@ class RunPlan:
     disk: GuestDisk | None = None
     #: Loaded into both QEMUs: see harness/toolchain/preload.py.
     preload: Path | None = None
+    #: Firmware in place of QEMU's own choice.
+    firmware: GuestFirmware | None = None
     #: The guest's machine as the QEMUs make it; None: they were not asked.
     board: MachineBoard | None = None
 
@@ -112,6 +115,7 @@ class RunPlan:
         firmware = [place for qemu in qemus for place in qemu.firmware]
         firmware += [qemu.emulator.parent for qemu in qemus if qemu.emulator is not None]
         firmware += [qemu.folder for qemu in qemus if qemu.folder is not None]
+        firmware += self.firmware.files if self.firmware is not None else ()
         firmware += [self.disk.path] if self.disk is not None and self.disk.path is not None else []
         return (*(path for path in named if path is not None), *(qemu.path for qemu in qemus), *firmware)
 

@@ -16,7 +16,7 @@ from harness.errors import InputError
 from harness.events import EventStream
 from harness.faults.injection import Injection, injection_of
 from harness.plan.device_facts import demand_devices
-from harness.plan.machine import demand_board, demand_globals
+from harness.plan.machine import demand_board, demand_firmware, demand_globals
 from harness.plan.machines import Binaries, Machines
 from harness.plan.mode_facts import demand_modes
 from harness.plan.plan import GuestDisk, RunPlan, Tools
@@ -43,6 +43,7 @@ def prepare(
     ``machines``: where the run will be.  ``began``: when the command began, by ``time.monotonic()``.
     """
     machines.demand(scenario)
+    demand_firmware(scenario)
     toolchain = Toolchain(events=events, qemu_source=tools.qemu_source)
     with events.step("prepare") as step:
         injection = injection_of(tools.fault)
@@ -83,6 +84,7 @@ def prepare(
         archive,
         disk,
         preload,
+        toolchain.guest_firmware(scenario.guest.firmware),
         board,
     )
 

@@ -29,8 +29,9 @@ def kernel_cmdline(plan: RunPlan, *, network: bool) -> str:
         # Of a guest that names its interfaces itself; the small one does not care.
         "net.ifnames=0" if plan.disk is not None and plan.disk.distribution else "",
         _EMULATED_KVM if accel.chain() == "kvm-in-tcg" else "",
-        # The DIMM that is there from the beginning is used without anybody's doing.
-        "memhp_default_state=online_movable" if guest.shared is not None else "",
+        # Memory that is there from the beginning, or comes by itself, is used without anybody's doing.
+        "memhp_default_state=online_movable" if guest.shared is not None or guest.virtio_mem else "",
+        "freepage.modules=virtio_mem" if guest.virtio_mem is not None else "",
         guest.cmdline,
         plan.injection.cmdline,
     ]

@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Final
 from uuid import UUID, uuid4
 
 from harness.explain import trace
 from harness.guest.devices import BalloonDevice, Disk, ScenarioDevice, SharedMemory
+from harness.guest.devices.dimm import VirtioMemory
 from harness.guest.dirty_log import DirtyLog
-from harness.guest.domain import Boot, DomainSpec
-from harness.guest.memory_shape import MemoryShape
+from harness.guest.domain import Boot, DomainSpec, FirmwareImage
+from harness.guest.memory_shape import MAPPABLE, FileWithOffset, HostBacking, MemoryShape
 from harness.hosts.interface import Host, Pair
 from harness.plan.plan import RunPlan
 from harness.run.channels import QemuFiles
@@ -20,6 +22,9 @@ from harness.scenario.devices import DeviceContext
 from harness.scenario.raw import words_for
 from harness.scenario.script import DEVICE_HOLDS, holds_needed, restarts
 from harness.toolchain import QemuBinary
+
+#: What libvirt calls the kinds of backends.
+_BACKED: Final = {"file": "file", "memfd": "memfd", "ram": "anonymous"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +51,30 @@ class Definition:
         shared = None
         if guest.shared is not None and self.pair.memory_dir is not None:
             shared = SharedMemory(self.pair.memory_dir / "shared", guest.shared)
-        return MemoryShape(guest.nodes, guest.dimm, guest.below_4g, guest.hugepages, shared)
+        backend, memory = guest.memory_backend, guest.virtio_mem
+        # What is at an offset is told to QEMU alone; libvirt's own is not used then.
+        told = backend is not None and backend.offset is None
+        return MemoryShape(
+            guest.nodes,
+            guest.dimm,
+            guest.below_4g,
+            guest.hugepages,
+            shared,
+            HostBacking(_BACKED[backend.type], backend.shared, backend.prealloc, backend.page)
+            if told and backend is not None
+            else MAPPABLE,
+            device=VirtioMemory(memory.size, memory.block, memory.plugged) if memory is not None else None,
+        )
+
+    def _shape_of(self, host: Host, files: QemuFiles) -> MemoryShape:
+        """The shape for one QEMU: a file in which RAM begins somewhere is this QEMU's alone."""
+        guest, folder = self.plan.resolved.scenario.guest, self.pair.memory_dir
+        backend = guest.memory_backend
+        if backend is None or backend.offset is None or folder is None:
+            return self.shape
+        file = folder / host.name / f"{files.monitor.parent.name}.ram"
+        ram = FileWithOffset(file, guest.memory, backend.offset, backend.shared, backend.prealloc)
+        return replace(self.shape, at_offset=ram)
 
     def spec(self, host: Host, files: QemuFiles) -> DomainSpec:
         """The domain for ``host``, whose QEMU has ``files``."""
@@ -65,6 +93,8 @@ class Definition:
             ),
             memory=scenario.guest.memory,
             vcpus=scenario.guest.vcpus,
+            topology=self._topology(),
+            firmware_image=self._firmware(host),
             machine=scenario.guest.machine if plan.board is None else plan.board.machine,
             cpu=scenario.guest.cpu,
             cpu_without=() if plan.board is None else plan.board.cpu_without,
@@ -84,7 +114,7 @@ class Definition:
             ram=host.site.ram,
             unconfined=host.site.unconfined,
             restarts=restarts(scenario.script),
-            shape=self.shape,
+            shape=self._shape_of(host, files),
             log=DirtyLog(scenario.guest.kvm_dirty, scenario.migration.clear_bitmap_shift, plan.preload),
         )
 
@@ -102,6 +132,19 @@ class Definition:
         """A QEMU of anybody's may keep none; arm off is upstream's migration and nothing else."""
         recorded = qemu.has_free_page_info and qemu.has_record and self.plan.resolved.scenario.arm != "off"
         return host.record_path(files.record) if recorded else None
+
+    def _firmware(self, host: Host) -> FirmwareImage | None:
+        firmware = self.plan.firmware
+        if firmware is None:
+            return None
+        variables = None if firmware.variables is None else host.path_of(firmware.variables)
+        return FirmwareImage(host.path_of(firmware.code), variables, firmware.smm)
+
+    def _topology(self) -> tuple[int, int, int, int] | None:
+        topology = self.plan.resolved.scenario.guest.topology
+        if topology is None:
+            return None
+        return topology.sockets, topology.dies, topology.cores, topology.threads
 
     def _words(self, host: Host) -> tuple[str, ...]:
         guest = self.plan.resolved.scenario.guest

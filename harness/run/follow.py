@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -25,7 +25,7 @@ from harness.migration.postcopy import PageCounters, SourceAtSwitch
 from harness.migration.progress import ProgressWatch, Sample
 from harness.migration.qmp import Monitor
 from harness.migration.settle import capabilities_in, parameters_in
-from harness.migration.statistics import MigrationStatistics, RamBlock, from_query_migrate
+from harness.migration.statistics import MigrationStatistics, from_query_migrate
 from harness.report.modes import SideModes
 from harness.run.last_words import lost
 from harness.run.sides import Sides
@@ -63,7 +63,8 @@ class LastLook:
 class RunFollower(Follower):
     """The follower of a run's migration.
 
-    ``images``: the source's RAMBlocks that are files; ``others``: those that are none.
+    ``images``: the source's RAMBlocks that can be read while QEMU runs; ``copy``: copies what goes with it
+    out of the source's QEMU, which stands still for good.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class RunFollower(Follower):
         stage: RunStage,
         sides: Sides,
         images: Mapping[str, Image],
-        others: Sequence[RamBlock],
+        copy: Callable[[], Mapping[str, Image | OSError]],
         events: EventStream,
         deadline: Deadline,
         stuck_seconds: float,
@@ -86,7 +87,7 @@ class RunFollower(Follower):
         self._entries = script
         self._sides = sides
         self._images = images
-        self._others = others
+        self._copy = copy
         self._events = events
         self._deadline = deadline
         self._watch = ProgressWatch(patience(stuck_seconds), time.monotonic())
@@ -154,7 +155,7 @@ class RunFollower(Follower):
         # Threads that migrate may have ended by the time that the migration has.
         self.cost.look()
         source = self._sides.source
-        self.seen.others = source.copy(self._others)
+        self.seen.others = self._copy()
         if self._stage.outcome.switched or self._stage.outcome.guest_runs:
             with self._events.step("switch"):
                 counters = PageCounters.of(source.monitor.execute("query-migrate"))

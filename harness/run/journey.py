@@ -442,7 +442,9 @@ class Journey:
         seconds = WRONG_GUEST_SECONDS if wrong else CHECK_SECONDS
         try:
             answers = check(self._ready.guest.control, resolved, since, self._events, seconds=seconds)
-            facts = tuple(self._course.reports.end())
+            facts: tuple[object, ...] = tuple(self._course.reports.end())
+            if side == "destination":
+                facts = (*facts, *migration.vcpus(Deadline(seconds, "the guest's vCPUs")))
         except MachineryError as error:
             return self._lost(turn, migration, side, error, wrong=wrong, work=work)
         return GuestReview(answers, None, work, facts)

@@ -29,6 +29,7 @@ from harness.guest.domain import destination_xml
 from harness.hosts.interface import Host
 from harness.hosts.qemu_log import last_words
 from harness.memory.access import Image
+from harness.memory.live_image import LiveImage
 from harness.migration.confirm import ConfirmGate
 from harness.migration.credentials import Credentials, Tls
 from harness.migration.direct import ARGUMENTS, DirectJob
@@ -42,6 +43,8 @@ from harness.migration.qmp import CLOSED, Monitor
 from harness.migration.request import MigrationRequest
 from harness.migration.settle import QemuSettings
 from harness.migration.statistics import MigrationStatistics, RamBlock, from_job_stats
+from harness.migration.vcpus import count_vcpus
+from harness.migration.virtio_mem import await_virtio_mem
 from harness.report.folder import RunFolder
 from harness.report.modes import SideModes
 from harness.run.follow import LastLook, RunFollower
@@ -55,6 +58,7 @@ from harness.script.runner import ScriptRunner
 from harness.script.stage import RunStage
 from harness.verdict.locks import LockLook
 from harness.verdict.outcome import MigrationOutcome, QemuAccount
+from harness.verdict.rules.vcpus import VcpuCount
 
 if TYPE_CHECKING:
     from harness.scenario.load import Migration
@@ -107,6 +111,8 @@ class LiveMigration:
         self._keeps_file = False
         self._waited: list[Endpoint] = []
         self._cores: dict[str, str] = {}
+        #: As the guest left, what was plugged in before included.
+        self._vcpus = 0
         #: Events from here on are of this migration.
         self._since = len(events.history()) - 1
 
@@ -131,6 +137,10 @@ class LiveMigration:
         self._script.begin()
         self._script.happened("start")
         self._script.settle(self._inbox.get, deadline)
+        self._vcpus = count_vcpus(source.monitor)
+        if self._guest.plan.resolved.scenario.guest.virtio_mem is not None:
+            # The guest plugs it in as soon as it has the driver; what is looked at next is what there is.
+            await_virtio_mem(source.monitor, self._events, deadline)
         # Opened while QEMU has them: the files' names go with it, their contents stay with us.
         ramblocks = source.ramblocks()
         images = source.open(ramblocks)
@@ -139,7 +149,6 @@ class LiveMigration:
         if self._ask_registers(domain) and paused:
             domain.suspend()
         holds = HoldKeeper(source.monitor, images, self._events, outside, self._script, self._folder.path)
-        others = _others(ramblocks, images)
         follower = RunFollower(
             self._inbox,
             holds,
@@ -147,7 +156,7 @@ class LiveMigration:
             self._stage,
             self._sides,
             images,
-            others,
+            lambda: _copies(source, ramblocks, images),
             self._events,
             deadline,
             how.stuck_s,
@@ -435,6 +444,17 @@ class LiveMigration:
         begun = self._running is not None and self._running[0].seen.begun
         return begun or self._sides.destination is not None or self._file is not None
 
+    def vcpus(self, deadline: Deadline) -> tuple[VcpuCount, ...]:
+        """How many vCPUs there are on both sides, and in the guest, which runs on its new host.
+
+        Nothing where the scenario plugs none.
+        """
+        destination = self._sides.destination
+        if destination is None or self._guest.plan.resolved.scenario.guest.topology is None:
+            return ()
+        online = self._guest.control.call("cpus-online", deadline=deadline)["online"]
+        return (VcpuCount(self._vcpus, count_vcpus(destination.monitor), int(str(online))),)
+
     def news(self) -> ScriptNews:
         """What the script has found and brought since this was called last."""
         return self._stage.outcome.news()
@@ -492,9 +512,8 @@ class LiveMigration:
         destination = self._sides.destination
         there = generation_id(destination.monitor) if destination is not None else None
         resolved = self._guest.plan.resolved
-        vcpus = resolved.scenario.guest.vcpus
         registers, ids = self._stage.guest.registers, (generation, there)
-        return host_written(registers, outside, ids, resolved.accelerator, vcpus, self._events)
+        return host_written(registers, outside, ids, resolved.accelerator, self._vcpus, self._events)
 
     def _switch_over(
         self,
@@ -572,6 +591,16 @@ class LiveMigration:
         self._origin.fetch_record(here)
         self._target.fetch_record(there)
         return here, there
+
+
+def _copies(
+    source: Endpoint, ramblocks: Sequence[RamBlock], images: Mapping[str, Image]
+) -> Mapping[str, Image | OSError]:
+    """What is in no file, and goes with the source's QEMU: copied now."""
+    for image in images.values():
+        if isinstance(image, LiveImage):
+            image.keep()
+    return source.copy(_others(ramblocks, images))
 
 
 def _others(ramblocks: Sequence[RamBlock], images: Mapping[str, Image]) -> list[RamBlock]:

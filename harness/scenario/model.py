@@ -27,6 +27,7 @@ from harness.errors import InputError
 from harness.scenario.command import Commands
 from harness.scenario.devices import AnyDevice, Device
 from harness.scenario.devices.generation_id import GenerationId
+from harness.scenario.memory import MemoryBackend, VirtioMem
 from harness.scenario.mode import (
     Exclusion,
     Mode,
@@ -38,8 +39,18 @@ from harness.scenario.mode import (
 from harness.scenario.raw import Globals, QemuWords, XmlEdits
 from harness.scenario.remote import Remote
 from harness.scenario.saved_file import SavedFile, Way, demand_way
-from harness.scenario.script import Script, needs_controls, restarts
-from harness.scenario.values import MIB, Rate, Section, Share, Size, Text, as_tuple, kernel_name
+from harness.scenario.script import Script, actions, count_plugged, needs_controls, restarts
+from harness.scenario.values import (
+    MIB,
+    Rate,
+    Section,
+    Share,
+    Size,
+    Text,
+    as_tuple,
+    firmware_name,
+    kernel_name,
+)
 from harness.scenario.workloads.at_rest import Idle
 from harness.scenario.workloads.base import AnyWorkload
 from harness.scenario.written import Written
@@ -49,6 +60,8 @@ Arm: TypeAlias = Literal["off", "hint", "info"]
 Accelerator: TypeAlias = Literal["auto", "kvm", "tcg"]
 VerdictWord: TypeAlias = Literal["pass", "fail", "inconclusive"]
 
+#: The most vCPUs that a guest can have.
+MOST_VCPUS = 64
 #: A kernel with our image does not come up in less.
 LEAST_MEMORY = 128 * MIB
 #: What a guest needs beside the noise: kernel, image, agent, page tables.
@@ -108,13 +121,36 @@ def _dimm(size: int) -> int:
     return size
 
 
+class Topology(Section):
+    """How the guest sees its vCPUs. The product is the most that it can have.
+
+    `vcpus` of them are there when it boots, and `vcpu-add` plugs in others.
+    """
+
+    sockets: Annotated[int, Field(ge=1, le=64)] = 1
+    """Sockets."""
+    dies: Annotated[int, Field(ge=1, le=64)] = 1
+    """Dies of each."""
+    cores: Annotated[int, Field(ge=1, le=64)] = 1
+    """Cores of each die."""
+    threads: Annotated[int, Field(ge=1, le=64)] = 1
+    """Threads of each core."""
+
+    @property
+    def vcpus(self) -> int:
+        """The most vCPUs."""
+        return self.sockets * self.dies * self.cores * self.threads
+
+
 class Guest(Section):
     """The virtual machine under test."""
 
     memory: Annotated[Size, AfterValidator(_memory)] = 1024 * MIB
     """Its memory: at least 128MiB, in whole MiB. The machine needs it twice, and 512MiB more."""
     vcpus: Annotated[int, Field(ge=1, le=64)] = 1
-    """Virtual CPUs."""
+    """Virtual CPUs, when it boots."""
+    topology: Topology | None = None
+    """Sockets, dies, cores and threads; null: as libvirt chooses, and no more vCPUs than `vcpus`."""
     image: Literal["small", "debian"] | None = None
     """small: an initramfs with what a test needs. debian: a distribution on a disk of its own; see
     docs/image.md. null: what the workload needs."""
@@ -125,6 +161,10 @@ class Guest(Section):
     """CPU model and features, as QEMU's -cpu is told them: Skylake-Client, max, or EPYC,+svm,-xsave. What is
     named with a + and the accelerator lacks is refused; what the model itself has and the accelerator
     lacks is left out, and said. null: a plain model under TCG, the host's under KVM. See docs/machine.md."""
+    firmware: Annotated[Text, AfterValidator(firmware_name)] = "seabios"
+    """seabios: QEMU's own. ovmf: UEFI with a flash for its variables, out of Debian's package ovmf. ovmf-smm:
+    the same, which guards its variables by SMM; for q35. Or the path of an image for QEMU's -bios, with a
+    slash in it. See docs/machine.md."""
     nodes: Annotated[int, Field(ge=1, le=16)] = 1
     """NUMA nodes, each a RAMBlock of its own, of equal size as far as whole MiB go. There must be at
     least as many vcpus."""
@@ -135,6 +175,10 @@ class Guest(Section):
     """Memory beside `memory` in one file that both hosts map, a DIMM that is there when the guest boots:
     whole 128MiB. It is not migrated but stays where it is (QEMU's x-ignore-shared). libvirt has no such
     option, so the migration does not go through libvirt. There is no dimm, huge pages or remote with it."""
+    memory_backend: MemoryBackend | None = None
+    """What QEMU makes its memory of; null: shared files in the lab. See docs/machine.md."""
+    virtio_mem: VirtioMem | None = None
+    """Memory that comes and goes while it runs (virtio-mem); see docs/machine.md."""
     below_4g: Annotated[Size, AfterValidator(_memory)] | None = None
     """Where the PCI hole begins: no more of its memory than this is mapped below 4 GiB. null: the
     machine's own limit (3 GiB to 3.5 GiB on pc, 2 GiB to 2.75 GiB on q35)."""
@@ -181,7 +225,19 @@ class Guest(Section):
     @property
     def all_memory(self) -> int:
         """What it has in the end, in bytes: with what is plugged in."""
-        return self.memory + (self.dimm or 0) + (self.shared or 0)
+        device = self.virtio_mem.size if self.virtio_mem is not None else 0
+        return self.memory + (self.dimm or 0) + (self.shared or 0) + device
+
+    @property
+    def copied_memory(self) -> int:
+        """Bytes of it that are in no file, so that the oracle has to copy them."""
+        backend = self.memory_backend
+        return 0 if backend is None or backend.shared else self.all_memory
+
+    @property
+    def most_vcpus(self) -> int:
+        """How many vCPUs it can have."""
+        return self.vcpus if self.topology is None else self.topology.vcpus
 
     @property
     def all_devices(self) -> tuple[Device, ...]:
@@ -469,6 +525,24 @@ class Scenario(Section):
         if self.guest.vcpus < self.guest.nodes:
             path = {"path": ("guest", "nodes")}
             raise PydanticCustomError("at", "expected at least as many vcpus as nodes", path)
+        most, plugged = self.guest.most_vcpus, count_plugged(self.script)
+        if not self.guest.vcpus <= most <= MOST_VCPUS:
+            raise PydanticCustomError(
+                "at",
+                "expected a product from {vcpus} (vcpus) to {most}, got {got}",
+                {
+                    "path": ("guest", "topology"),
+                    "vcpus": self.guest.vcpus,
+                    "most": MOST_VCPUS,
+                    "got": most,
+                },
+            )
+        if self.guest.vcpus + plugged > most:
+            raise PydanticCustomError(
+                "at",
+                "the script needs {wanted} vCPUs, and there can be {most}",
+                {"path": ("guest", "topology"), "wanted": self.guest.vcpus + plugged, "most": most},
+            )
         noise, margin = noise_bytes(self), self.guest.kept_by_kernel or NOISE_MARGIN
         if noise + margin > self.guest.memory:
             raise PydanticCustomError(
@@ -481,8 +555,8 @@ class Scenario(Section):
                     "margin": format_size(margin),
                 },
             )
-        least, most = self.expect.skipped_percent_min, self.expect.skipped_percent_max
-        if least is not None and most is not None and least > most:
+        low, high = self.expect.skipped_percent_min, self.expect.skipped_percent_max
+        if low is not None and high is not None and low > high:
             path = {"path": ("expect", "skipped_percent_min")}
             raise PydanticCustomError("at", "expected at most skipped_percent_max", path)
         return self
@@ -496,6 +570,28 @@ class Scenario(Section):
             if guest.shared is not None and value:
                 path = {"path": ("guest", "shared"), "name": name}
                 raise PydanticCustomError("at", "does not go together with {name}", path)
+        return self
+
+    @model_validator(mode="after")
+    def _backed(self) -> Scenario:
+        """There is one slot for what is plugged in, and remote hosts have files of their own."""
+        guest = self.guest
+        memory: dict[str, object] = {"guest.dimm": guest.dimm, "guest.shared": guest.shared}
+        remote: dict[str, object] = {"remote": self.remote}
+        others = {"virtio_mem": memory | remote | {"guest.hugepages": guest.hugepages}}
+        others["memory_backend"] = remote | {"guest.shared": guest.shared, "guest.hugepages": guest.hugepages}
+        backend = guest.memory_backend
+        if backend is not None and backend.offset is not None:
+            nodes = guest.nodes > 1
+            others["memory_backend"] |= memory | {"guest.nodes": nodes, "guest.virtio_mem": guest.virtio_mem}
+        for key, values in others.items():
+            for name, value in values.items():
+                if getattr(guest, key) is not None and value:
+                    path = {"path": ("guest", key), "name": name}
+                    raise PydanticCustomError("at", "does not go together with {name}", path)
+        if guest.virtio_mem is None and any(action.needs_virtio_mem for action in actions(self.script)):
+            path = {"path": ("guest", "virtio_mem")}
+            raise PydanticCustomError("at", "expected one: the script resizes it", path)
         return self
 
     @model_validator(mode="after")

@@ -9,6 +9,7 @@ from typing import Literal
 
 from harness.errors import InputError
 from harness.scenario.model import LEAST_MEMORY, Scenario, noise_bytes
+from harness.scenario.script import actions
 from harness.scenario.values import MIB
 from harness.units import format_size
 
@@ -43,7 +44,8 @@ class ResolvedScenario:
 def demand_memory(scenario: Scenario, available: int) -> None:
     """Raise :class:`InputError` unless both sides' guests fit into ``available`` bytes."""
     memory = scenario.guest.all_memory
-    needed = 2 * memory + HOST_MARGIN
+    # What is in no file is copied once the guest has left.
+    needed = 2 * memory + scenario.guest.copied_memory + HOST_MARGIN
     if needed > available:
         most = (available - HOST_MARGIN) // 2 // (64 * MIB) * (64 * MIB)
         advice = f"at most --memory {format_size(most)} fits now" if most >= LEAST_MEMORY else None
@@ -59,6 +61,13 @@ def demand_accelerator(scenario: Scenario, accelerator: str) -> None:
     if accelerator == "tcg" and scenario.guest.kvm_dirty != "bitmap":
         raise InputError(
             f"guest.kvm_dirty: {scenario.guest.kvm_dirty} is one of KVM's ways, and this guest is emulated",
+            hint="add --nested: in the machine around it there is KVM",
+        )
+    if accelerator == "tcg" and any(action.needs_kvm for action in actions(scenario.script)):
+        word = next(action.action for action in actions(scenario.script) if action.needs_kvm)
+        raise InputError(
+            f"script: {word}: without KVM a QEMU never says that a vCPU is gone, and libvirt waits for that "
+            "(docs/found.md)",
             hint="add --nested: in the machine around it there is KVM",
         )
     if accelerator == "tcg" and scenario.guest.vhost:

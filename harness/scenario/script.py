@@ -82,6 +82,16 @@ class Entry(Section):
                     "{word} needs a running guest, which stands still here; put {{action: cont}} before it",
                     {"path": ("do", index, "action"), "word": action.action},
                 )
+            if action.only_at and self.at not in action.only_at:
+                raise PydanticCustomError(
+                    "in-entry",
+                    "QEMU refuses {word} while it migrates; put it at {moments}",
+                    {
+                        "path": ("do", index, "action"),
+                        "word": action.action,
+                        "moments": " or ".join(action.only_at),
+                    },
+                )
             if action.runs_after is not None:
                 running = action.runs_after
         return self
@@ -106,6 +116,15 @@ def needs_controls(script: Iterable[Entry]) -> bool:
     script = tuple(script)
     held = any(entry.at in MODULE_HOLDS for entry in script)
     return held or any(action.needs_controls for action in actions(script))
+
+
+def count_plugged(script: Iterable[Entry]) -> int:
+    """The most vCPUs that there are at one time, beyond those of the boot."""
+    now = most = 0
+    for action in actions(script):
+        now += action.plugs_vcpus
+        most = max(most, now)
+    return most
 
 
 def restarts(script: Iterable[Entry]) -> bool:

@@ -26,6 +26,17 @@ MIB = 2**20
 KERNELS = ("default", "trixie", "newest", "debug")
 
 
+#: Firmware that is known by name; all else is a path.
+FIRMWARE = ("seabios", "ovmf", "ovmf-smm")
+
+
+def firmware_name(text: str) -> str:
+    """A name out of :data:`FIRMWARE`, or the path of an image."""
+    if text in FIRMWARE or "/" in text:
+        return text
+    raise ValueError(f"expected {', '.join(FIRMWARE)}, or a path (with a slash), got {text!r}")
+
+
 def kernel_name(text: str) -> str:
     """A name out of :data:`KERNELS`, or the path of a kernel."""
     if text in KERNELS or "/" in text:

@@ -24,8 +24,8 @@ class Reload:
     boot_seconds: float
     #: Loads the scenario's workload.
     load: Callable[[Deadline], object]
-    #: How many processors have registers of KVM's; emulated ones have none.
-    vcpus: int
+    #: How many processors have registers of KVM's now; emulated ones have none.
+    vcpus: Callable[[], int]
 
 
 class ScriptAgent:
@@ -50,8 +50,8 @@ class ScriptAgent:
 
     def ask_registers(self) -> None:
         """Ask the guest's processors for KVM's registers."""
-        if self._reload.vcpus:
-            self.registers = read_registers(self._control, self._reload.vcpus)
+        if vcpus := self._reload.vcpus():
+            self.registers = read_registers(self._control, vcpus)
 
     def restart(self, begin: Callable[[Deadline], object]) -> None:
         """Have ``begin`` start a boot; wait for it, and load the guest as it was."""

@@ -57,6 +57,22 @@ class ScriptDomain:
         except libvirt.libvirtError as error:
             raise _refused("device-del", error) from error
 
+    @property
+    def vcpus(self) -> int:
+        """How many vCPUs are plugged in."""
+        import libvirt
+
+        return int(self.libvirt.vcpusFlags(libvirt.VIR_DOMAIN_AFFECT_LIVE))
+
+    def set_vcpus(self, count: int) -> None:
+        """Plug vCPUs in or out."""
+        import libvirt
+
+        try:
+            self.libvirt.setVcpusFlags(count, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        except libvirt.libvirtError as error:
+            raise _refused(f"change to {count} vCPUs", error) from error
+
 
 def _refused(action: str, error: libvirt.libvirtError) -> InputError:
     return InputError(f"the script's {action}: libvirt refuses it: {error.get_error_message()}")

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 from harness.errors import DeadlineExceeded, InputError, MachineryError
 from harness.migration.modes import NO_LIMIT
 from harness.migration.qmp import CommandError, Monitor
+from harness.migration.vcpus import count_vcpus
+from harness.migration.virtio_mem import await_virtio_mem, resize_virtio_mem
 from harness.scenario.actions.stage import QmpAnswer, RunFacts
 from harness.scenario.command import CommandEnd
 from harness.script.agent import Reload, ScriptAgent
@@ -57,8 +59,8 @@ class RunStage:
         self.facts = RunFacts(resolved.seed, how.bandwidth or NO_LIMIT, how.timeout_s)
         self.qemus = Qemus()
         self.pages = OwnedPages(control)
-        vcpus = scenario.guest.vcpus if resolved.accelerator == "kvm" else 0
-        reload = Reload(scenario.guest.boot_timeout_s, load, vcpus)
+        kvm = resolved.accelerator == "kvm"
+        reload = Reload(scenario.guest.boot_timeout_s, load, lambda: count_vcpus(self.source) if kvm else 0)
         self.guest = ScriptAgent(control, reload, self.pages.lost)
         self.wire = Wire(self.qemus, target)
         self.outcome = ScriptOutcome()
@@ -139,6 +141,14 @@ class RunStage:
             )
 
         self._events.wait(is_it, deadline, after=self._since)
+
+    def resize_virtio_mem(self, side: str, size: int) -> None:
+        """Ask the guest for another size."""
+        resize_virtio_mem(self.source if side == "source" else self.destination, size)
+
+    def await_virtio_mem(self, side: str, deadline: Deadline) -> None:
+        """Wait until it has it."""
+        await_virtio_mem(self.source if side == "source" else self.destination, self._events, deadline)
 
     def note_command(self, end: CommandEnd) -> None:
         """A command in the guest has ended."""

@@ -28,6 +28,7 @@ from harness.toolchain.external import emulator_of, external_qemu
 from harness.toolchain.image import GuestImage, build_image
 from harness.toolchain.kernel import Kernel, named_kernel
 from harness.toolchain.module import SHIPPED, TEST, build_module
+from harness.toolchain.ovmf import GuestFirmware, ovmf
 from harness.toolchain.preload import no_manual_protect
 from harness.toolchain.qemu import (
     FAULTS,
@@ -126,6 +127,14 @@ class Toolchain:
         if self._builder.source.has_feature:
             return (PATCHED,)
         return tuple(reversed(FLAVOURS)) if self._builder.has_series else (STOCK,)
+
+    def guest_firmware(self, name: str) -> GuestFirmware | None:
+        """Firmware by the name that a scenario gives it; None: what QEMU takes by itself."""
+        if name == "seabios":
+            return None
+        if "/" in name:
+            return GuestFirmware(Path(name).absolute())
+        return ovmf(self.cache, smm=name == "ovmf-smm")
 
     def kernel(self, name: str | Path = DEFAULT_KERNEL) -> Kernel:
         """Debian's cloud kernel, of the image's suite or a newer one; the debug kernel; one at a path."""

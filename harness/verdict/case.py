@@ -34,6 +34,8 @@ class BlockState:
     differ, and hold no later step of it; None: it did not run."""
     changed_since_switch: Flags | None = None
     """Pages of the source that are not what they were at the switch to postcopy; None: there was none."""
+    absent: Flags | None = None
+    """Not plugged in (virtio-mem): no memory of the guest's, and none of the migration's; None: all is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +91,7 @@ def demand_complete(case: JudgeInput) -> None:
         flags = (
             *(state.zero_on_source, state.zero_on_destination, state.sent, state.hole_on_source),
             *(state.lost, state.changed_since_switch),
+            state.absent,
         )
         if any(flag is not None and len(flag) != pages for flag in flags):
             raise MachineryError(f"what is known of {name!r} does not cover its {pages} pages")

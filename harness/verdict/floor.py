@@ -186,6 +186,9 @@ def account_of(
         free = None if seen is None else seen.first_reported
         if walk is not None:
             free = to_pages(walk.free, block.gpa, block.pages)
+        if free is not None and state.absent is not None:
+            # What is not plugged in costs as little as what is free.
+            free = free | state.absent
         parts.append(
             BlockPages(
                 block.pages,

@@ -12,7 +12,7 @@ import pytest
 
 from harness.errors import MachineryError
 from harness.guest.devices import BalloonDevice
-from harness.guest.domain import Boot, DomainSpec, destination_xml, domain_xml
+from harness.guest.domain import Boot, DomainSpec, FirmwareImage, destination_xml, domain_xml
 from harness.hosts.interface import Nic, Sockets
 from harness.hosts.netns import GUEST_MAC
 
@@ -208,3 +208,31 @@ def test_a_cpu_goes_to_qemu_as_it_is_written() -> None:
     assert value(ET.fromstring(domain_xml(make(cpu="EPYC"))), "cpu", "mode") == "maximum"
     moved = destination_xml(domain_xml(make(cpu="EPYC")), make(cpu="EPYC", qemu=Path("/other")))
     assert arguments(moved).count("-cpu") == 1
+
+
+def test_a_topology_has_room_for_more_vcpus_than_there_are() -> None:
+    root = ET.fromstring(domain_xml(make(vcpus=2, topology=(2, 1, 2, 2))))
+    assert (value(root, "vcpu"), value(root, "vcpu", "current")) == ("8", "2")
+    topology = root.find("cpu/topology")
+    assert topology is not None
+    assert topology.attrib == {"sockets": "2", "dies": "1", "cores": "2", "threads": "2"}
+    assert value(ET.fromstring(domain_xml(make(vcpus=2))), "vcpu", "current") is None
+    # Those to come have a node as well.
+    from harness.guest.memory_shape import MemoryShape
+
+    root = ET.fromstring(domain_xml(make(vcpus=2, topology=(1, 1, 4, 1), shape=MemoryShape(nodes=2))))
+    assert [cell.get("cpus") for cell in root.iter("cell")] == ["0,2", "1,3"]
+
+
+def test_firmware_is_an_image_or_two_flashes() -> None:
+    root = ET.fromstring(domain_xml(make(firmware_image=FirmwareImage(Path("/f/bios")))))
+    assert (value(root, "os/loader"), value(root, "os/loader", "type")) == ("/f/bios", "rom")
+    assert root.find("os/nvram") is None
+    flash = FirmwareImage(Path("/f/code"), Path("/f/vars"), smm=True)
+    root = ET.fromstring(domain_xml(make(firmware_image=flash)))
+    loader = root.find("os/loader")
+    assert loader is not None
+    assert loader.attrib == {"readonly": "yes", "type": "pflash", "secure": "yes"}
+    assert value(root, "os/nvram", "template") == "/f/vars"
+    assert value(root, "features/smm", "state") == "on"
+    assert ET.fromstring(domain_xml(make())).find("os/loader") is None

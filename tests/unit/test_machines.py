@@ -99,6 +99,9 @@ class Toolchain:
     def qemu_for(self, arm: str, flavour: str) -> QemuBinary:
         return BUILT
 
+    def guest_firmware(self, name: str) -> None:
+        assert name == "seabios"
+
     def kernel(self, name: str) -> Kernel:
         return Kernel(Path("/built/vmlinuz"), "6.1", None, None, "03")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.testing import Freepage, Run
+from harness.toolchain import Toolchain
 
 #: Small, for a machine that is looked at and does little.
 MEMORY = "256MiB"
@@ -147,3 +148,117 @@ def test_what_is_written_out_and_refused(
     if line.startswith("qemu_args"):
         assert "  | source QEMU: " in ending.stderr
         assert "command line: " in ending.stderr
+
+
+@pytest.mark.slow
+def test_vcpus_that_are_plugged_in_migrate(freepage: Freepage) -> None:
+    run = freepage.run("vcpus-plugged", accel="tcg")
+    assert run.verdict == "pass", str(run)
+    # Libvirt plugs them in once it has started a QEMU with one.
+    there = (run.folder / "move-2" / "destination.command").read_text()
+    assert "-smp 1,maxcpus=4," in there
+    # Four vCPUs, each with a local APIC, and what every guest has.
+    assert run.result.devices is not None
+    assert run.result.devices.differences == []
+
+
+def test_vcpus_that_are_not_to_be_had(freepage: Freepage, folder: Path) -> None:
+    scenario = folder / "remove.yaml"
+    scenario.write_text(
+        "name: remove\naccelerator: tcg\nguest: {topology: {cores: 2}}\n"
+        "script: [{at: start, do: [{action: vcpu-add}, {action: vcpu-remove}]}]\n"
+    )
+    ending = freepage.start(scenario).end()
+    assert ending.exit_code == 2, str(ending)
+    assert "script: vcpu-remove: without KVM a QEMU never says that a vCPU is gone" in ending.stderr
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [
+        {"type": "ram"},
+        pytest.param({"offset": "2MiB"}, marks=pytest.mark.slow),
+        pytest.param({"share": False}, marks=pytest.mark.slow),
+        pytest.param({"offset": "12KiB", "share": False}, marks=pytest.mark.slow),
+        pytest.param({"type": "memfd", "prealloc": True}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_what_memory_is_made_of(freepage: Freepage, backend: dict[str, object]) -> None:
+    keys = {"guest.memory_backend": json.dumps(backend), "workload.noise": "100MiB"}
+    run = freepage.run("churn", accel="tcg", set=keys)
+    assert run.verdict == "pass", str(run)
+    assert run.result.pages.skipped > 0
+    # All of it was compared, wherever it is.
+    assert run.result.pages.total >= (256 << 20) // 4096
+    assert not [one for one in run.result.not_compared if one.bytes is None]
+
+
+@pytest.mark.slow
+def test_memory_in_no_file_goes_there_and_back(freepage: Freepage) -> None:
+    run = freepage.run("there-and-back", accel="tcg", set={"guest.memory_backend": "{type: ram}"})
+    assert run.verdict == "pass", str(run)
+
+
+def test_virtio_mem(freepage: Freepage) -> None:
+    run = freepage.run("virtio-mem", accel="tcg")
+    assert run.verdict == "pass", str(run)
+    # Half of the device was plugged in as the guest left: what it was asked for meanwhile came after.
+    assert run.result.observed["not-plugged-in"] == (256 << 20) // 4096
+    qmp = [json.loads(line) for line in (run.folder / "qmp.jsonl").read_text().splitlines()]
+    sizes = [
+        line["event"]["data"]["size"]
+        for line in qmp
+        if line.get("side") == "destination"
+        and line.get("event", {}).get("event") == "MEMORY_DEVICE_SIZE_CHANGE"
+    ]
+    assert sizes[-1] == 320 << 20
+
+
+def test_huge_pages_that_are_not_reserved(freepage: Freepage) -> None:
+    ending = freepage.start("idle", set={"guest.memory_backend": "{type: memfd, page: 64MiB}"}).end()
+    assert ending.exit_code == 2, str(ending)
+    assert "guest.memory_backend.page: this machine has no huge pages of that size" in ending.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("machine", "firmware"), [("pc", "ovmf"), ("q35", "ovmf-smm")])
+def test_uefi(freepage: Freepage, machine: str, firmware: str) -> None:
+    keys = {"guest.machine": machine, "guest.firmware": firmware}
+    run = freepage.run("idle", accel="tcg", memory="512MiB", set=keys)
+    assert run.verdict == "pass", str(run)
+    compared = (run.folder / "events.jsonl").read_text()
+    # The flash with the firmware, and the one with the variables.
+    assert '"block": "system.flash0"' in compared
+    assert '"block": "system.flash1"' in compared
+    assert ("smm=on" in command_of(run, "destination")) == (firmware == "ovmf-smm")
+    # UEFI's tables are where the kernel found them.
+    assert "efi: EFI v2" in (run.folder / "console.log").read_text()
+
+
+@pytest.mark.slow
+def test_firmware_of_ones_own(freepage: Freepage, toolchain: Toolchain) -> None:
+    (folder,) = toolchain.qemu().firmware
+    run = freepage.run("idle", accel="tcg", set={"guest.firmware": str(folder / "bios-256k.bin")})
+    assert run.verdict == "pass", str(run)
+    assert f"-bios {folder}" in command_of(run, "source")
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"guest.firmware": "ovmf-smm"}, "guest.firmware: a pc has no SMM for it"),
+        ({"guest.firmware": "/nowhere.fd"}, "guest.firmware: there is no file /nowhere.fd"),
+        ({"guest.firmware": "uefi"}, "expected seabios, ovmf, ovmf-smm, or a path"),
+    ],
+)
+def test_firmware_that_is_not_to_be_had(freepage: Freepage, keys: dict[str, str], words: str) -> None:
+    ending = freepage.start("idle", set=keys).end()
+    assert ending.exit_code == 2, str(ending)
+    assert words in ending.stderr
+
+
+@pytest.mark.slow
+def test_a_balloon_in_ram_that_begins_somewhere_in_a_file(freepage: Freepage) -> None:
+    run = freepage.run("ballooned-offset", accel="tcg")
+    assert run.verdict == "pass", str(run)

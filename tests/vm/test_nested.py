@@ -48,6 +48,7 @@ SHIPPED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "guests": (("reset", "reboot", "kexec", "unbound", "never-answered"), ()),
     "memory": (("offlined", "inflated", "several-blocks"), ()),
     "beside": (("disk-journal", "tcp-stream", "clocks"), ()),
+    "machines": (("vcpus-plugged", "virtio-mem", "ballooned-offset"), ()),
 }
 
 pytestmark = pytest.mark.timeout(LONGEST)
@@ -254,3 +255,27 @@ def test_every_way_to_log_writes(freepage: Freepage, setting: str) -> None:
         assert "dirty-ring-size=" in said
     if "shift" in setting:
         assert setting.rpartition("=")[2] in said
+
+
+def test_vcpus_are_unplugged(freepage: Freepage, folder: Path) -> None:
+    """What QEMU says of one that is gone, it says under KVM only."""
+    scenario = folder / "unplug.yaml"
+    scenario.write_text(
+        "name: unplug\n"
+        "guest: {memory: 256MiB, topology: {cores: 3}}\n"
+        "workload: {kind: churn, noise: 100MiB}\n"
+        "moves: [{}, {}]\n"
+        "script:\n"
+        "- {at: start, do: [{action: vcpu-add, count: 2}]}\n"
+        "- {at: start, move: 2, do: [{action: vcpu-remove}]}\n"
+    )
+    ended = nested(freepage, str(scenario)).end()
+    assert ended.exit_code == 0, str(ended)
+    assert ended.result.verdict == "pass"
+
+
+def test_the_hosts_cpu(freepage: Freepage) -> None:
+    ended = nested(freepage, "idle", "--memory", "256MiB", "--set", "guest.cpu=host,-avx2").end()
+    assert ended.exit_code == 0, str(ended)
+    assert ended.result.machine is not None
+    assert ended.result.machine.cpu == "host,-avx2"

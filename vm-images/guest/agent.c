@@ -465,6 +465,21 @@ static void memory(const struct call *c)
 	job(c, memory_job);
 }
 
+static void cpus_job(const struct call *c, char *text, size_t size)
+{
+	int online = !strcmp(c->argv[0], "cpus-online"), most = c->argc > 1 ? atoi(c->argv[1]) : 0;
+	int changed, count;
+
+	changed = machine_cpus(online, most, &count);
+	snprintf(text, size, "{\"changed\":%d,\"online\":%d}", changed, count);
+}
+
+/* cpus-online [COUNT], cpus-offline [COUNT]: without a count they change nothing. */
+static void cpus(const struct call *c)
+{
+	job(c, cpus_job);
+}
+
 static void memory_offline_begin(const struct call *c)
 {
 	if (machine_offline_begin())
@@ -679,6 +694,8 @@ static const struct verb {
 	{ "memory-offline", 1, 1, memory },	/* COUNT */
 	{ "memory-offline-begin", 0, 0, memory_offline_begin },
 	{ "memory-online", 0, 0, memory },
+	{ "cpus-online", 0, 1, cpus },			/* [COUNT] */
+	{ "cpus-offline", 0, 1, cpus },			/* [COUNT] */
 	{ "run", 2, MOST_WORDS, run },			/* SECONDS WORD.. */
 	{ "output", 2, 2, output },			/* CALL FROM */
 	{ "reboot", 0, 0, do_reboot },

@@ -18,6 +18,7 @@
  * Words of the kernel command line:
  *   freepage.driver=info|stock|none  which balloon driver; default info
  *   freepage.params=P=V[,P=V]        parameters of the driver's module
+ *   freepage.modules=NAME[,NAME]     more modules to load, out of those in /lib/modules
  *   freepage.ip=A.B.C.D/N            address of eth0
  *   freepage.gw=A.B.C.D              default route
  *   freepage.init=nothing            ready at once, and nothing else: the
@@ -161,6 +162,17 @@ static void load_modules(void)
 			load_module(line, "");
 	}
 	fclose(list);
+}
+
+/* Those that this guest has a device for. */
+static void load_more(void)
+{
+	char names[256] = "", *name, *rest = names;
+
+	option("freepage.modules", names, sizeof(names));
+	while ((name = strsep(&rest, ",")))
+		if (*name)
+			load_module(name, "");
 }
 
 static void load_driver(const char *driver)
@@ -378,6 +390,7 @@ int main(void)
 		say("no debugfs: %s", strerror(errno));
 	option("freepage.driver", driver, sizeof(driver));
 	load_modules();
+	load_more();
 	load_driver(driver);
 	network();
 

@@ -110,6 +110,49 @@ static int machine_memory(const char *state, int most, int *changed)
 	return done;
 }
 
+#define PROCESSORS	"/sys/devices/system/cpu"
+
+/* What a file of the kernel's says first; 0 if there is none. */
+static char machine_read(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	char c = 0;
+
+	if (fd < 0)
+		return 0;
+	if (read(fd, &c, 1) != 1)
+		c = 0;
+	close(fd);
+	return c;
+}
+
+/*
+ * Processors from the top, until `most` have been taken online or offline.  The first
+ * has no switch.  Returns how many, and counts those that are online then.
+ */
+static int machine_cpus(int online, int most, int *count)
+{
+	int cpu, done = 0;
+	char path[128];
+
+	*count = 1;
+	for (cpu = 4095; cpu > 0; cpu--) {
+		char state;
+
+		snprintf(path, sizeof(path), PROCESSORS "/cpu%d/online", cpu);
+		state = machine_read(path);
+		if (!state)
+			continue;
+		if (done < most && state == (online ? '0' : '1') &&
+		    !machine_write(path, online ? "1" : "0")) {
+			state = online ? '1' : '0';
+			done++;
+		}
+		*count += state == '1';
+	}
+	return done;
+}
+
 /*
  * Begin to take one block offline, in a process of its own: the module stands in the
  * middle of it.  Nobody waits for that process but init.

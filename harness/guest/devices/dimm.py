@@ -42,3 +42,27 @@ class SharedMemory(DomainDevice):
         memory = f"memory-backend-file,id={SHARED},mem-path={option(self.file)},size={self.size},share=on"
         yield from ("-object", memory)
         yield from ("-device", f"pc-dimm,id={SHARED}-dimm,memdev={SHARED}")
+
+
+#: The name of the virtio-mem device for libvirt, which leaves "ua-" to its users, and so for QEMU.
+VIRTIO_MEM: Final = "ua-freepage-virtio-mem"
+
+
+@dataclass(frozen=True, slots=True)
+class VirtioMemory(DomainDevice):
+    """A virtio-mem device.  All in bytes; ``requested``: what the guest is to have plugged in."""
+
+    size: int
+    block: int
+    requested: int
+
+    def elements(self) -> Iterator[ET.Element]:
+        """The device, for the node that there always is."""
+        device = ET.Element("memory", {"model": "virtio-mem"})
+        target = ET.SubElement(device, "target")
+        ET.SubElement(target, "size", {"unit": "b"}).text = str(self.size)
+        ET.SubElement(target, "node").text = "0"
+        ET.SubElement(target, "block", {"unit": "b"}).text = str(self.block)
+        ET.SubElement(target, "requested", {"unit": "b"}).text = str(self.requested)
+        ET.SubElement(device, "alias", {"name": VIRTIO_MEM})
+        yield device

@@ -8,7 +8,7 @@
 # In the order of the documentation's table.
 # ruff: isort: off
 from harness.scenario.actions import migration, postcopy, monitor, command, guest_pages
-from harness.scenario.actions import module, driver, memory, restart
+from harness.scenario.actions import module, driver, memory, vcpus, virtio_mem, restart
 
 __all__ = [
     "command",
@@ -20,4 +20,6 @@ __all__ = [
     "monitor",
     "postcopy",
     "restart",
+    "vcpus",
+    "virtio_mem",
 ]

@@ -50,10 +50,16 @@ class Action(Section):
     needs_kernel: ClassVar[bool] = False
     #: It needs a migration that may switch to postcopy.
     needs_postcopy: ClassVar[bool] = False
+    #: It needs a guest under KVM.
+    needs_kvm: ClassVar[bool] = False
+    #: It needs memory that a virtio-mem device gives.
+    needs_virtio_mem: ClassVar[bool] = False
     #: After it the guest has booted again.
     restarts: ClassVar[bool] = False
     #: Whether the guest's processors run after it; None: as before.
     runs_after: ClassVar[bool | None] = None
+    #: The only moments at which it can be done; none: any.
+    only_at: ClassVar[tuple[str, ...]] = ()
     #: In a hold of the device it is the hold's end.
     ends_hold: ClassVar[bool] = False
     #: The status of the source's QEMU by which it shows that this was taken; None: nothing shows it.
@@ -65,6 +71,11 @@ class Action(Section):
     def not_by_libvirt(self) -> str | None:
         """Why it cannot be done to a migration to postcopy that libvirt makes; None: it can."""
         return None
+
+    @property
+    def plugs_vcpus(self) -> int:
+        """How many more vCPUs the guest has after it."""
+        return 0
 
     @abstractmethod
     def carry_out(self, stage: Stage, deadline: Deadline) -> None:
@@ -83,6 +94,8 @@ class Action(Section):
             "It needs the lab's own network.": cls.needs_network,
             "It needs `migration.postcopy: true`.": cls.needs_postcopy,
             "It needs `walk: false`.": cls.restarts,
+            "It needs KVM.": cls.needs_kvm,
+            "It needs `guest.virtio_mem`.": cls.needs_virtio_mem,
         }
         return tuple(note for note, holds in notes.items() if holds)
 

@@ -46,6 +46,13 @@ class Domain(Protocol):
     def detach(self, xml: str) -> None:
         """Ask the guest to let go of a device; returns at once."""
 
+    @property
+    def vcpus(self) -> int:
+        """How many vCPUs are plugged in."""
+
+    def set_vcpus(self, count: int) -> None:
+        """Plug vCPUs in or out.  Raises :class:`harness.errors.InputError` if libvirt refuses."""
+
 
 class Qemu(Protocol):
     """A running QEMU and its monitor."""
@@ -160,6 +167,12 @@ class Stage(Protocol):
 
         Raises :class:`harness.errors.DeadlineExceeded`.
         """
+
+    def resize_virtio_mem(self, side: str, size: int) -> None:
+        """Ask the guest, by a QEMU, to have so many bytes of virtio-mem plugged in."""
+
+    def await_virtio_mem(self, side: str, deadline: Deadline) -> None:
+        """Wait until it has.  Raises :class:`harness.errors.DeadlineExceeded`."""
 
     def note_command(self, end: CommandEnd) -> None:
         """A command of the script's in the guest has ended, for the result."""

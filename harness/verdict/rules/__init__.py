@@ -14,6 +14,7 @@ from harness.verdict.rules import witness
 from harness.verdict.rules import log
 from harness.verdict.rules import counters
 from harness.verdict.rules import guest
+from harness.verdict.rules import vcpus
 from harness.verdict.rules import disk
 from harness.verdict.rules import clocks
 from harness.verdict.rules import stream
@@ -39,5 +40,6 @@ __all__ = [
     "pages",
     "postcopy",
     "stream",
+    "vcpus",
     "witness",
 ]

@@ -68,5 +68,16 @@ def equal_yet_left_out(view: BlockView) -> Iterator[Finding]:
     """A bit lost in the bitmap, of a page of zeros."""
     if view.state.sent is not None:
         flags = ~view.sent & ~view.cleared & ~view.differs & view.state.zero_on_destination
+        if view.state.absent is not None:
+            flags &= ~view.state.absent
         text = "were neither sent nor skipped; that both sides hold zeros is luck"
         yield from _found(view, "neither-sent-nor-skipped", flags, text)
+
+
+@block_rule("record", {"sent-unplugged": "a page was sent that is not plugged in (virtio-mem)"})
+def sent_unplugged(view: BlockView) -> Iterator[Finding | Observation]:
+    """Such a page is no part of the migration: to send it would take memory on both hosts."""
+    absent = view.state.absent
+    if absent is not None:
+        yield Observation("not-plugged-in", int(absent.sum()))
+        yield from _found(view, "sent-unplugged", view.sent & absent, "were sent, and are not plugged in")
