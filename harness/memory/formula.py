@@ -81,6 +81,16 @@ def page_words(seed: int, page: int, generation: int) -> Words:
     return _mix(key[0] + _STRIDES)
 
 
+def pages_words(seed: int, pages: Words, generations: Words) -> Words:
+    """The words of some pages, a row for each."""
+    return _mix(_keys(seed, pages, generations)[:, np.newaxis] + _STRIDES)
+
+
+def word_of(seed: int, pages: Words, generations: Words, number: int) -> Words:
+    """One word, by its number, of each of some pages."""
+    return _mix(_keys(seed, pages, generations) + _STRIDES[number])
+
+
 def endless(seed: int, page: int, generation: int, first: int, count: int) -> Words:
     """``count`` words from number ``first`` on of a page that goes on for ever."""
     key = _keys(seed, np.array([page], np.uint64), np.array([generation], np.uint64))
@@ -200,17 +210,24 @@ def draws_of(seed: int, worker: int, steps: int) -> Words:
     return _mix(base + k * np.uint64(_GOLDEN))
 
 
+def churn_spans(seed: int, pages: int, steps: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Where each step of a churn begins and ends, in pages; the end is not a part of it."""
+    a, b = _draws(seed, steps)
+    span = np.where((a >> np.uint64(3)) & np.uint64(63), np.uint64(32), np.uint64(512))
+    starts = b % np.uint64(pages)
+    ends = np.minimum(starts + np.uint64(1) + (a >> np.uint64(16)) % span, np.uint64(pages))
+    return starts.astype(np.int64), ends.astype(np.int64)
+
+
 def churn_generations(seed: int, pages: int, steps: int, *, frees: bool = True) -> Generations:
     """Of every page of a churn after ``steps`` steps; -1 where it owns none.
 
     One that never ``frees`` writes instead.
     """
     table: Generations = np.zeros(pages, np.int64)
-    a, b = _draws(seed, steps)
-    span = np.where((a >> np.uint64(3)) & np.uint64(63), np.uint64(32), np.uint64(512))
+    a, _ = _draws(seed, steps)
     writes = (a & np.uint64(7)) < np.uint64(5)
-    starts = b % np.uint64(pages)
-    ends = starts + np.uint64(1) + (a >> np.uint64(16)) % span
+    starts, ends = churn_spans(seed, pages, steps)
     steps_taken = zip(writes.tolist(), starts.tolist(), ends.tolist(), strict=True)
     for step, (write, start, end) in enumerate(steps_taken, start=1):
         table[start:end] = step if write or not frees else FREED

@@ -129,6 +129,19 @@ def test_host_replays_a_churn(program: Path, kind: str) -> None:
     assert (verified["pages"] == 700) == (kind == "rewrite")
 
 
+@pytest.mark.parametrize("rate", [100000, 0])
+def test_host_replays_patterns(program: Path, rate: int) -> None:
+    """Every way of changing a page, some of them many times over; pages that reach into others."""
+    with running(program, "patterns", 9, 203 * PAGE, f"rate={rate}") as say:
+        while (stopped := say("verify"))["steps"] < 300:
+            assert stopped["bad"] == 0
+        stopped = say("stop")
+        verified = say("verify")
+    expected = WORKLOADS["patterns"]().expected(9, 203 * PAGE, stopped["steps"])
+    assert (verified["pages"], verified["checksum"]) == (expected.pages, expected.checksum)
+    assert verified["live_checked"] > 0 and verified["live_bad"] == 0 == verified["bad"]
+
+
 def test_too_much_is_refused_with_numbers(workload: Program) -> None:
     (answer,) = workload("load", "fragmented", 1, 1 << 45)
     assert str(1 << 45) in answer["error"] and "available" in answer["error"]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from harness.errors import InputError
-from harness.hosts.this_machine import demand_hugepages, demand_userfaultfd
+from harness.hosts.this_machine import demand_hugepages, demand_userfaultfd, demand_zero_copy
 from harness.report.result import Result
 from harness.testing import Freepage, Run, RunOptions, WrongInput
 
@@ -184,13 +184,86 @@ def test_each_move_has_modes_of_its_own(freepage: Freepage) -> None:
     assert [move.ended for move in result.moves] == ["cancelled", "completed"]
     first, second = (move.modes for move in result.moves)
     for side in ("source", "destination"):
-        assert {"multifd", "switchover-ack"} <= set(first[side].capabilities)
+        assert {"multifd", "validate-uuid"} <= set(first[side].capabilities)
         assert first[side].parameters["multifd-compression"] == "zstd"
-        assert not {"multifd", "switchover-ack"} & set(second[side].capabilities)
+        assert not {"multifd", "validate-uuid"} & set(second[side].capabilities)
         assert second[side].parameters["multifd-compression"] == "none"
     # It stood still from the first one's beginning to the second one's end.
     runs = [event["kind"] for event in lines_of(run.folder) if event["kind"] in ("STOP", "RESUME")]
     assert runs[:2] == ["STOP", "RESUME"]
+
+
+@slow
+def test_zero_copy(freepage: Freepage) -> None:
+    skip_unless(demand_zero_copy, 2)
+    run = freepage.run("zero-copy")
+    passed(run)
+    assert {"multifd", "zero-copy-send"} <= switched_on(run.folder)[0]
+    # It counts how often the kernel copied after all; without zero copy QEMU does not say.
+    assert "dirty-sync-missed-zero-copy" in last_answer(run.folder)["ram"]
+
+
+@slow
+@pytest.mark.parametrize(("tls", "name"), [("psk", "psk"), (True, "x509")])
+def test_tls_past_libvirt(freepage: Freepage, tls: object, name: str) -> None:
+    keys = {"migration.tls": tls, "migration.parameters.multifd-compression": "zlib"}
+    run = freepage.run("tls-psk", set=keys)
+    passed(run)
+    for side, role in (("source", "client"), ("destination", "server")):
+        on, parameters = switched_on(run.folder, side)
+        assert "multifd" in on
+        assert parameters["tls-creds"] == f"freepage-{name}-{role}"
+        assert parameters["multifd-compression"] == "zlib"
+
+
+@slow
+def test_cpr_reboot(freepage: Freepage) -> None:
+    run = freepage.run("cpr-reboot", set={"expect.skipped_percent_min": None})
+    result = passed(run, skipping=False)
+    assert result.moves[-1].modes["source"].parameters["mode"] == "cpr-reboot"
+    assert result.protocol.requests == 0
+
+
+@slow
+def test_no_return_path(freepage: Freepage) -> None:
+    run = freepage.run("no-return-path")
+    passed(run)
+    for side in ("source", "destination"):
+        assert "return-path" not in switched_on(run.folder, side)[0]
+
+
+@slow
+def test_a_switch_over_that_is_said_to_be_faster(freepage: Freepage) -> None:
+    run = freepage.run("switchover-bandwidth", set={"expect.skipped_percent_min": None})
+    passed(run, skipping=False)
+    assert switched_on(run.folder)[1]["avail-switchover-bandwidth"] == 10**10
+
+
+@slow
+def test_xbzrle_sends_differences(freepage: Freepage) -> None:
+    run = freepage.run("xbzrle-patterns", set={"expect.skipped_percent_min": None})
+    passed(run, skipping=False)
+    cache = last_answer(run.folder)["xbzrle-cache"]
+    # Most pages of its cache go as a difference, some have changed altogether.
+    assert cache["pages"] > cache["overflow"] > 0
+
+
+@slow
+@pytest.mark.parametrize(
+    ("scenario", "ends"),
+    [
+        ("retried-whole", ["cancelled", "completed"]),
+        ("fewer-channels", ["cancelled", "completed"]),
+        ("cancelled-in-setup", ["cancelled", "completed"]),
+        ("multifd-zlib", ["completed"]),
+        ("postcopy-only-allowed", ["completed"]),
+    ],
+)
+def test_cases_of_qemus_history(freepage: Freepage, scenario: str, ends: list[str]) -> None:
+    """Each is caught where QEMU has the fault again: see the faults of modes in the catalogue."""
+    run = freepage.run(scenario, set={"expect.skipped_percent_min": None})
+    result = passed(run, skipping=False)
+    assert [move.ended for move in result.moves] == ends
 
 
 @pytest.mark.parametrize(

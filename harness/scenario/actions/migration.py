@@ -104,6 +104,22 @@ class Stall(Action):
         stage.wire.wait_until_blocked()
 
 
+class WireCut(Action):
+    """Take the network between the hosts down, without waiting for anything.
+
+    A migration past libvirt that begins then comes no further than its setup, in which QEMU connects.
+    `unstall` ends it.
+    """
+
+    action: Literal["wire-cut"] = "wire-cut"
+
+    needs_network = True
+
+    def carry_out(self, stage: Stage, deadline: Deadline) -> None:
+        """Nothing goes through from now on."""
+        stage.wire.cut()
+
+
 class Unstall(Action):
     """Let the source's bytes through again, whatever kept them."""
 
