@@ -5,7 +5,7 @@ Each page changes in one of eight ways, by its number, and a write changes as li
 says.  The same stands in ``vm-images/guest/patterns.h``; a unit test compares the two::
 
     writes = patterns.writes_of(seed, pages, steps)
-    expected = patterns.checksum(seed, writes)
+    expected = patterns.patterns_checksum(seed, writes)
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def contents(seed: int, writes: Words) -> Iterator[tuple[Words, Words]]:
         yield pages, _contents(seed, pages, writes)
 
 
-def checksum(seed: int, writes: Words) -> str:
+def patterns_checksum(seed: int, writes: Words) -> str:
     """The checksum of all pages, as the guest writes it."""
     total = np.uint64(0)
     for pages, words in contents(seed, writes):

@@ -126,10 +126,9 @@ class DirectJob:
         if self._there is not None:
             with contextlib.suppress(libvirt.libvirtError):
                 self._there.destroy()
-        error = libvirt.libvirtError(reason)
-        # What libvirt failed at last has nothing to do with it.
-        error.err = None
-        self._put(JobEnd(None, error))
+        # What libvirt failed at last has nothing to do with it, and would be taken for the reason.
+        libvirt.virResetLastError()
+        self._put(JobEnd(None, libvirt.libvirtError(reason)))
 
 
 def _port(destination: Monitor) -> str:

@@ -50,7 +50,7 @@ class Patterns(Filling):
         from harness.memory.formula import VerifyAnswer
 
         writes = patterns.writes_of(seed, noise // PAGE_SIZE, steps)
-        return VerifyAnswer(len(writes), patterns.checksum(seed, writes))
+        return VerifyAnswer(len(writes), patterns.patterns_checksum(seed, writes))
 
     def owns(self, seed: int, noise: int, keys: Words) -> npt.NDArray[np.bool_]:
         """Every page that follows the formula, as those do that are as they began."""
