@@ -109,6 +109,8 @@ class RunFollower(Follower):
             # A script that cancels this early has libvirt end it before anybody has seen it.
             if not self._stage.outcome.cancelled:
                 raise
+        # One that is cancelled as soon as it is active is not asked again before it has ended.
+        self._ask_modes()
 
     def arrive(self) -> None:
         """The destination's QEMU is there."""
@@ -131,6 +133,10 @@ class RunFollower(Follower):
             self.cost.begin(side, end.process.pid)
 
     def active(self) -> None:
+        """Ask once more: what was asked in the setup may have been set since."""
+        self._ask_modes()
+
+    def _ask_modes(self) -> None:
         """Note what the migration really has switched on: asked for is not the same as used."""
         for end in (self._sides.source, self._sides.destination):
             if end is None:
