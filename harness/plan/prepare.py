@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from harness.errors import InputError
 from harness.events import EventStream
@@ -22,6 +23,13 @@ from harness.plan.mode_facts import demand_modes
 from harness.plan.plan import GuestDisk, RunPlan, Tools
 from harness.scenario.load import Override, Scenario, load_scenario
 from harness.toolchain import GuestImage, Kernel, QemuBinary, Toolchain
+
+#: From this version on an emulating QEMU's dirty log is complete in the first RAMBlock; see docs/found.md.
+_DIRTY_LOG_RIGHT: Final = (9, 0)
+_LOSES_WRITES: Final = (
+    "the source's QEMU {version} loses writes where it emulates, as all before 9.0 (docs/found.md): "
+    "memory that is wrong may be wrong for that"
+)
 
 
 def load_with_tools(name: str, changes: Sequence[str | Override], tools: Tools) -> tuple[Scenario, Tools]:
@@ -57,6 +65,8 @@ def prepare(
         if machines.local:
             board = demand_board(resolved.scenario, binaries.qemus, resolved.accelerator)
             demand_globals(resolved.scenario, binaries.qemus)
+        if resolved.accelerator == "tcg" and source.version_tuple < _DIRTY_LOG_RIGHT:
+            events.emit("message", text=_LOSES_WRITES.format(version=source.version))
         devices = resolved.scenario.guest.all_devices
         demand_devices(devices, binaries.qemus, resolved.accelerator, remote=not machines.local)
         if machines.local:

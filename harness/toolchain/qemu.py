@@ -119,6 +119,11 @@ class QemuBinary:
     """What libvirt starts in its place; see harness/hosts/qmp_filter.py."""
 
     @property
+    def version_tuple(self) -> tuple[int, ...]:
+        """The version as numbers, to be compared."""
+        return tuple(int(part) for part in re.findall(r"\d+", self.version)[:3])
+
+    @property
     def identity(self) -> str:
         """What it is, for whoever keeps what was found out about it: a digest."""
         return key_of(sha256=self.sha256, words=self.words) if self.words else self.sha256

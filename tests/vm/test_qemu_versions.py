@@ -32,19 +32,30 @@ def reasons(run: Run) -> list[str]:
     return [one.reason or "" for one in run.result.devices.differences]
 
 
-def judged(run: Run) -> None:
-    """All of memory and all devices were compared, and are right."""
-    assert run.verdict == "pass", str(run)
+def compared(run: Run) -> None:
+    """All of memory and all devices were compared, and the devices are right."""
+    assert run.exit_code in (0, 1), str(run)
     assert run.result.not_compared == []
     assert run.result.devices is not None
     assert run.result.devices.not_compared == ""
     assert run.result.devices.compared > 20
+    assert all(reasons(run))
+
+
+def judged(run: Run) -> None:
+    """And memory is right, too."""
+    compared(run)
+    assert run.verdict == "pass", str(run)
 
 
 def test_the_oldest(freepage: Freepage) -> None:
-    """7.2 does not tell where its RAMBlocks are; its loader and libraries are not this machine's."""
+    """7.2 does not tell where its RAMBlocks are; its loader and libraries are not this machine's.
+
+    Memory may be wrong: before 9.0 QEMU loses writes where it emulates (docs/found.md).
+    """
     run = freepage.run("idle", qemu=OLDEST)
-    judged(run)
+    compared(run)
+    assert "loses writes" in run.stderr
     assert versions_of(run)[0].startswith("7.2.")
     assert "--library-path" in (run.folder / "source.command").read_text()
 
@@ -64,7 +75,7 @@ def test_newer_ones(freepage: Freepage, qemu: str) -> None:
 )
 def test_between_versions(freepage: Freepage, source: str, destination: str) -> None:
     run = freepage.run("idle", source_qemu=source, destination_qemu=destination)
-    judged(run)
+    compared(run) if source == OLDEST else judged(run)
     # The machine of the older one, whichever way the guest goes.
     assert run.result.machine is not None
     assert run.result.machine.type == "pc-i440fx-7.2"
@@ -74,7 +85,7 @@ def test_between_versions(freepage: Freepage, source: str, destination: str) -> 
 @pytest.mark.slow
 def test_a_matrix(freepage: Freepage, folder: Path) -> None:
     out = folder / "matrix"
-    names = f"{OLDEST},patched"
+    names = f"{OLDER},patched"
     small = ("--memory", MEMORY, "--accel", "tcg")
     ending = freepage.command("run", "idle", *small, "--qemu-matrix", names, "--out", out, "--json")
     assert ending.exit_code == 0, str(ending)
