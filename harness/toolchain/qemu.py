@@ -277,7 +277,7 @@ class QemuBuilder:
         if unknown:
             text = f"QEMU {self.source.version} has no option {', '.join(unknown)}: built without"
             self.cache.events.emit("message", text=text)
-        command = [str(tree.source / "configure"), f"--python={python}", *known, *downloads]
+        command = [str(tree.source / "configure"), build_tool_option(tree.source, python), *known, *downloads]
         build = variant.folder(tree)
         mark = build / "freepage-configured"
         wanted = json.dumps([command, _system()])
@@ -322,6 +322,17 @@ class QemuBuilder:
             if not (build / target).exists():
                 raise MachineryError(f"building QEMU made no {target}", hint=f"see {log}")
         return steps
+
+
+def build_tool_option(source: Path, python: Path) -> str:
+    """By which word a source's configure takes our meson.
+
+    From 8.1 on it takes the Python that has it; before, a Python of somebody's goes with QEMU's own meson
+    alone, which a distribution's source lacks.
+    """
+    if (source / "python" / "scripts" / "mkvenv.py").exists():
+        return f"--python={python}"
+    return f"--meson={python.with_name('meson')}"
 
 
 def known_options(source: Path, wanted: Sequence[str]) -> tuple[list[str], list[str]]:

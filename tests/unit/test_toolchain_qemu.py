@@ -15,7 +15,7 @@ from harness.events import EventStream
 from harness.toolchain import Toolchain
 from harness.toolchain.cache import Cache
 from harness.toolchain.probe import probe_binary, properties_of
-from harness.toolchain.qemu import QemuBuilder
+from harness.toolchain.qemu import QemuBuilder, build_tool_option, known_options
 from harness.toolchain.run import run_program
 from harness.toolchain.source import LocalSource, find_source, source_files
 from harness.toolchain.worktree import WorkTree
@@ -155,6 +155,26 @@ class TestExternal:
             "virtio-balloon-pci options:\n  free-page-hint=<bool>  - on/off (default: false)\n  x-a.b=<str>\n"
         )
         assert properties_of(text) == {"free-page-hint", "x-a.b"}
+
+
+class TestConfigure:
+    def test_what_an_older_version_does_not_know(self, tmp_path: Path) -> None:
+        source = tree(tmp_path / "qemu", "7.2.22")
+        (source / "configure").write_text("  --enable-system) system=yes ;;\n")
+        (source / "scripts").mkdir()
+        known = "    --enable-slirp) printf x ;;\n    --enable-slirp-smbd) printf x ;;\n"
+        (source / "scripts" / "meson-buildoptions.sh").write_text(known)
+        wanted = ["--target-list=x", "--enable-system", "--enable-slirp", "--enable-pixman"]
+        assert known_options(source, wanted) == (wanted[:3], ["--enable-pixman"])
+        # Its name is no part of another's.
+        assert known_options(source, ["--enable-slirp-s"]) == ([], ["--enable-slirp-s"])
+
+    def test_meson_by_itself_or_by_its_python(self, tmp_path: Path) -> None:
+        source, python = tree(tmp_path / "qemu", "7.2.22"), Path("/tools/bin/python")
+        assert build_tool_option(source, python) == "--meson=/tools/bin/meson"
+        (source / "python" / "scripts").mkdir(parents=True)
+        (source / "python" / "scripts" / "mkvenv.py").touch()
+        assert build_tool_option(source, python) == "--python=/tools/bin/python"
 
 
 class TestKey:
