@@ -76,7 +76,8 @@ class PostcopyTouch(Action):
         if not isinstance(memory, int):
             raise MachineryError(f"the destination's QEMU does not say how much memory it has: {sizes!r}")
         step = min(memory, _BELOW) // self.pages & ~0xFFF
-        for address in range(0, step * self.pages, step):
+        # From the end: what is pushed goes up, and would be ahead of each question.
+        for address in range(step * (self.pages - 1), -1, -step):
             line = {"command-line": f"xp /1xb {address:#x}"}
             try:
                 stage.destination.execute("human-monitor-command", line, seconds=PAGE_SECONDS)
