@@ -48,6 +48,17 @@ SHIPPED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "guests": (("reset", "reboot", "kexec", "unbound", "never-answered"), ()),
     "memory": (("offlined", "inflated", "several-blocks"), ()),
     "beside": (("disk-journal", "tcp-stream", "clocks"), ()),
+    "files": (("to-file", "mapped-ram", "snapshot", "virsh-save", "background-snapshot"), ()),
+    "postcopy": (
+        ("postcopy", "postcopy-runs", "postcopy-recover", "postcopy-preempt", "postcopy-only-allowed"),
+        (),
+    ),
+    "modes": (
+        ("multifd-zlib", "multifd-zstd", "zero-copy", "tls-psk", "no-return-path", "switchover-bandwidth"),
+        (),
+    ),
+    "deltas": (("patterns", "xbzrle-patterns", "cpr-reboot"), ()),
+    "tried again": (("retried-whole", "fewer-channels", "paused-retried", "cancelled-in-setup"), ()),
     "machines": (("vcpus-plugged", "virtio-mem", "ballooned-offset"), ()),
 }
 
