@@ -286,7 +286,7 @@ def test_a_qemu_stopped_and_continued_in_its_migration(leaves_nothing: None, lab
         # Its QEMU has ended and libvirt has removed the file; what is open stays.
         readable = sum(len(block) for block in iter(lambda: image.read(1 << 24), b""))
         at_switch_over = domain.state()[0]
-        domain.resume()
+        migration.resume()
         assert guest.call("ping", timeout=60) is not None
     # libvirt takes note of each, and neither resumes the guest nor gives the migration up.
     assert states == [paused, running] * 3
