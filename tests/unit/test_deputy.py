@@ -307,7 +307,12 @@ def test_only_the_runs_own_is_taken_away(tmp_path: Path) -> None:
     log.write_text("x")
     # Has the folder in its arguments, and is no QEMU of the run.
     bystander = subprocess.Popen(["/bin/sleep", "600"], cwd=folder)
-    reader = subprocess.Popen(["/usr/bin/tail", "-f", str(log), str(folder)], stderr=subprocess.DEVNULL)
+    reader = subprocess.Popen(
+        ["/usr/bin/tail", "-f", str(log), str(folder)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    # It says the file's name when it has opened it; one that comes too late has nothing to read, and ends.
+    assert reader.stdout is not None
+    assert str(log).encode() in reader.stdout.readline()
     left = tidy(Traces(guest="freepage-x", folder=str(folder), files=[str(log), str(tmp_path / "never")]))
     assert left == []
     assert not folder.exists()
@@ -317,6 +322,7 @@ def test_only_the_runs_own_is_taken_away(tmp_path: Path) -> None:
     for process in (bystander, reader):
         process.kill()
         process.wait()
+    reader.stdout.close()
 
 
 def test_a_libvirt_that_does_not_notice_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
