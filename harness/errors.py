@@ -54,24 +54,8 @@ class InputError(FreepageError):
     exit_code: int = ExitCode.INPUT
 
 
-def _account(error: FreepageError, last_lines: Sequence[str], command: Sequence[str]) -> str:
-    """An error's message, the last words of the process that it is about, its command line, the hint."""
-    lines = [error.message]
-    if last_lines:
-        lines.append("last words:")
-        lines.extend(f"  | {line}" for line in last_lines)
-    if command:
-        # Imported here: nobody else on the way to a plain error needs it.
-        import shlex
-
-        lines.append(f"command line: {shlex.join(command)}")
-    if error.hint:
-        lines.append(f"hint: {error.hint}")
-    return "\n".join(lines)
-
-
-class StartRefused(InputError):  # noqa: N818 - the name says what happened
-    """QEMU or libvirt does not start what the user wrote out for it; carries what it said."""
+class _ProcessError(FreepageError):
+    """An error about a process: with its last words, and the command line to repeat by hand."""
 
     def __init__(
         self,
@@ -87,7 +71,22 @@ class StartRefused(InputError):  # noqa: N818 - the name says what happened
 
     def render(self) -> str:
         """The message, the last words, the command line, the hint."""
-        return _account(self, self.last_lines, self.command)
+        lines = [self.message]
+        if self.last_lines:
+            lines.append("last words:")
+            lines.extend(f"  | {line}" for line in self.last_lines)
+        if self.command:
+            # Imported here: nobody else on the way to a plain error needs it.
+            import shlex
+
+            lines.append(f"command line: {shlex.join(self.command)}")
+        if self.hint:
+            lines.append(f"hint: {self.hint}")
+        return "\n".join(lines)
+
+
+class StartRefused(_ProcessError, InputError):  # noqa: N818 - the name says what happened
+    """QEMU or libvirt does not start what the user wrote out for it; carries what it said."""
 
 
 class MachineryError(FreepageError):
@@ -100,28 +99,12 @@ class DeadlineExceeded(MachineryError):  # noqa: N818 - the name says what happe
     """Something that should have happened by now has not."""
 
 
-class LostError(MachineryError):
+class LostError(_ProcessError, MachineryError):
     """A process that the run depends on is gone; carries its last words.
 
     ``last_lines`` is the tail of its console or log, ``command`` the command
     line to repeat by hand.
     """
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        last_lines: Sequence[str] = (),
-        command: Sequence[str] = (),
-        hint: str | None = None,
-    ) -> None:
-        super().__init__(message, hint=hint)
-        self.last_lines = tuple(last_lines)
-        self.command = tuple(command)
-
-    def render(self) -> str:
-        """The message, the last words, the command line, the hint."""
-        return _account(self, self.last_lines, self.command)
 
 
 class GuestLost(LostError):  # noqa: N818 - the name says what happened

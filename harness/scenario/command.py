@@ -95,10 +95,14 @@ class CommandEnd:
 
 
 class CommandRunner(Protocol):
-    """Whoever has the guest's agent do something."""
+    """Who has the guest's agent do something, and waits for its answer."""
 
     def call(self, verb: str, *words: str | int, deadline: Deadline) -> Mapping[str, object]:
-        """Have the agent do something; its answer."""
+        """Have the agent do something; its answer.
+
+        Raises :class:`harness.errors.MachineryError` when the agent refuses, and
+        :class:`harness.errors.GuestLost` when there is no answer by the deadline.
+        """
 
 
 def run_in_guest(guest: CommandRunner, command: Command) -> CommandEnd:

@@ -23,10 +23,7 @@ class Dimm(DomainDevice):
 
     def elements(self) -> Iterator[ET.Element]:
         """The device, for the node that there always is."""
-        device = ET.Element("memory", {"model": "dimm"})
-        target = ET.SubElement(device, "target")
-        ET.SubElement(target, "size", {"unit": "b"}).text = str(self.size)
-        ET.SubElement(target, "node").text = "0"
+        device, _ = _memory("dimm", self.size)
         yield device
 
 
@@ -58,11 +55,17 @@ class VirtioMemory(DomainDevice):
 
     def elements(self) -> Iterator[ET.Element]:
         """The device, for the node that there always is."""
-        device = ET.Element("memory", {"model": "virtio-mem"})
-        target = ET.SubElement(device, "target")
-        ET.SubElement(target, "size", {"unit": "b"}).text = str(self.size)
-        ET.SubElement(target, "node").text = "0"
+        device, target = _memory("virtio-mem", self.size)
         ET.SubElement(target, "block", {"unit": "b"}).text = str(self.block)
         ET.SubElement(target, "requested", {"unit": "b"}).text = str(self.requested)
         ET.SubElement(device, "alias", {"name": VIRTIO_MEM})
         yield device
+
+
+def _memory(model: str, size: int) -> tuple[ET.Element, ET.Element]:
+    """A device that is memory of the first node, and its target, which may have more to say."""
+    device = ET.Element("memory", {"model": model})
+    target = ET.SubElement(device, "target")
+    ET.SubElement(target, "size", {"unit": "b"}).text = str(size)
+    ET.SubElement(target, "node").text = "0"
+    return device, target

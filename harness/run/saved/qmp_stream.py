@@ -8,14 +8,14 @@ before the destination is told of the file (``migrate-incoming``).
 from __future__ import annotations
 
 import contextlib
-import queue
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from harness.errors import DeadlineExceeded, MachineryError
 from harness.migration.modes import NO_LIMIT, Modes
-from harness.migration.qmp import CLOSED, CommandError, Monitor, QemuGone, QmpEvent
+from harness.migration.qmp import CommandError, Monitor
+from harness.run.saved.heard import HeardEvents
 
 if TYPE_CHECKING:
     from harness.events import Deadline
@@ -54,8 +54,7 @@ def load(monitor: Monitor, path: Path, deadline: Deadline) -> None:
     Raises :class:`MachineryError` with QEMU's reason if it does not take it, and :class:`QemuGone` if it
     ends over it.
     """
-    heard: queue.SimpleQueue[QmpEvent] = queue.SimpleQueue()
-    monitor.listen(heard.put)
+    heard = HeardEvents(monitor)
     uri = {"uri": f"file:{path}"}
     try:
         # So that it lives to say why.
@@ -67,20 +66,14 @@ def load(monitor: Monitor, path: Path, deadline: Deadline) -> None:
         monitor.execute("migrate-incoming", uri)
     status = ""
     while status not in _ENDED:
-        status = _next_status(monitor, heard, deadline)
+        status = _next_status(heard, deadline)
     if status == "failed":
         raise MachineryError(f"QEMU: {_reason(monitor)}")
 
 
-def _next_status(monitor: Monitor, heard: queue.SimpleQueue[QmpEvent], deadline: Deadline) -> str:
+def _next_status(heard: HeardEvents, deadline: Deadline) -> str:
     while True:
-        try:
-            event = heard.get(timeout=deadline.timeout())
-        except queue.Empty:
-            deadline.check()
-            continue
-        if event.name == CLOSED:
-            raise QemuGone(monitor.side, "what has become of the file")
+        event = heard.next("what has become of the file", deadline)
         if event.name == "MIGRATION":
             return str(event.data.get("status"))
 

@@ -8,13 +8,13 @@ long as it works on it, since an image that one has open is locked to the other.
 from __future__ import annotations
 
 import contextlib
-import queue
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from harness.errors import FreepageError, MachineryError
-from harness.migration.qmp import CLOSED, Monitor, QemuGone, QmpEvent
+from harness.migration.qmp import Monitor, QemuGone
+from harness.run.saved.heard import HeardEvents
 from harness.run.saved.job import SavedJob
 from harness.run.saved.used_memory import fill
 
@@ -100,18 +100,11 @@ def _close(monitor: Monitor) -> None:
 
 def _run(monitor: Monitor, command: str, arguments: Mapping[str, object], deadline: Deadline) -> None:
     """Run a job to its end.  Raises :class:`MachineryError` with QEMU's words if it fails."""
-    heard: queue.SimpleQueue[QmpEvent] = queue.SimpleQueue()
-    monitor.listen(heard.put)
+    heard = HeardEvents(monitor)
     job = f"freepage-{command}"
     monitor.execute(command, {"job-id": job, **arguments})
     while True:
-        try:
-            event = heard.get(timeout=deadline.timeout())
-        except queue.Empty:
-            deadline.check()
-            continue
-        if event.name == CLOSED:
-            raise QemuGone(monitor.side, command)
+        event = heard.next(command, deadline)
         if event.name == "JOB_STATUS_CHANGE" and event.data == {"id": job, "status": "concluded"}:
             break
     jobs = monitor.execute("query-jobs")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from harness.events import Deadline
-from harness.scenario.command import CommandEnd
+from harness.scenario.command import CommandEnd, CommandRunner
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +75,8 @@ class Qemu(Protocol):
         """From now on its end is nothing unusual."""
 
 
-class Agent(Protocol):
+class Agent(CommandRunner, Protocol):
     """The guest's agent.  Only for actions that need the guest: a call waits for its answer."""
-
-    def call(self, verb: str, *words: str | int, deadline: Deadline) -> Mapping[str, object]:
-        """Have the agent do something; its answer.
-
-        Raises :class:`harness.errors.MachineryError` when the agent refuses, and
-        :class:`harness.errors.GuestLost` when there is no answer by the deadline.
-        """
 
 
 class RestartableAgent(Agent, Protocol):
