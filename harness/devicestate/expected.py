@@ -77,6 +77,13 @@ _GENERATION: Final = (
     "QEMU tells a guest that has a VM generation id of its arrival, by ACPI's event 5 and interrupt 9 "
     "(vmgenid_post_load)"
 )
+_TPM_CLOCK: Final = (
+    "swtpm puts the time into a TPM's volatile state whenever it is asked for it (libtpms, "
+    "VolatileState_Marshal); what the guest has in it is read by the guest"
+)
+_QXL_IMAGES: Final = (
+    "QEMU numbers the images that it makes of a qxl's screen, by a timer of the host's (spice-display.c)"
+)
 
 
 def _told(device: str, field: str, bits: int) -> ExpectedDifference:
@@ -88,7 +95,10 @@ EXPECTED: Final[tuple[ExpectedDifference, ...]] = (
         ExpectedDifference("mc146818rtc", f"cmos_data[[]*[]] {register}", _CLOCK)
         for register in CMOS_REGISTERS.values()
     ),
+    ExpectedDifference("tpm-emulator", "state_blobs.volatil.buffer", _TPM_CLOCK),
+    ExpectedDifference("*/qxl", "ssd.unique", _QXL_IMAGES),
     _told("*", "*gpe.sts*", 1 << 5),
+    _told("*/ICH9LPC", "sci_level", 1),
     _told("i8259", "irr", 1 << 1),
     _told("i8259", "last_irr", 1 << 1),
     _told("ioapic", "irr", 1 << 9),

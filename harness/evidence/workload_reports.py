@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -26,11 +26,15 @@ class WorkloadReports:
 
     Context manager, from before the first migration on: so long the workload's partner on the host, if it
     has one, is at work.
-    ``disk``: the image of the disk that the guest writes to.
+    ``disk``: gives the raw image of the disk that the guest writes to.
     """
 
     def __init__(
-        self, control: GuestControl, resolved: ResolvedScenario, disk: Path | None, events: EventStream
+        self,
+        control: GuestControl,
+        resolved: ResolvedScenario,
+        disk: Callable[[], Path | None],
+        events: EventStream,
     ) -> None:
         self._control = control
         self._resolved = resolved
@@ -77,7 +81,7 @@ class WorkloadReports:
                 after=after,
                 pauses=gaps,
                 accelerator=resolved.accelerator,
-                disk=self._disk,
+                disk=self._disk() if resolved.scenario.workload.writes_disk else None,
                 partner=found,
                 patience=patience(1.0),
             )

@@ -67,6 +67,9 @@ def how_it_dies(event: Event, host: str, side: str) -> str | None:
     if event.source == f"{side}.qmp":
         data = event.data.get("data")
         facts = data if isinstance(data, Mapping) else {}
+        if event.kind == "WATCHDOG" and facts.get("action") == "none":
+            # QEMU only tells of it: the guest lets it bite to find out whether it does (guest.devices).
+            return None
         own = facts.get("guest") is True
         if own and facts.get("reason") == "guest-reset":
             # A SHUTDOWN as well, where libvirt has QEMU end instead.

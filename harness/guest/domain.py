@@ -95,6 +95,10 @@ class DomainSpec:
     nic: Nic | None
     #: The host's kernel serves the NIC, instead of QEMU; for one with a tap.
     vhost: bool = False
+    #: Its model, by libvirt's name; how many pairs of queues; the socket of another process that serves it.
+    nic_model: str = "virtio"
+    nic_queues: int = 1
+    nic_served_at: str | None = None
     #: The guest's only disk.
     disk: Disk | None = None
     #: The guest restarts where it reboots; else that is its end.
@@ -131,7 +135,9 @@ class DomainSpec:
     def standard(self) -> tuple[DomainDevice, ...]:
         """The devices that every guest has, in the order in which libvirt and QEMU are told of them."""
         disk = () if self.disk is None else (self.disk,)
-        nic = () if self.nic is None else (Interface(self.nic, self.vhost),)
+        nic: tuple[DomainDevice, ...] = ()
+        if self.nic is not None:
+            nic = (Interface(self.nic, self.vhost, self.nic_model, self.nic_queues, self.nic_served_at),)
         return (
             *((Vmcoreinfo(),) if self.vmcoreinfo else ()),
             SerialPorts(self.sockets, self.architecture.board.serial),

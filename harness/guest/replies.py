@@ -119,6 +119,15 @@ class Stats(Reply):
     module: dict[_Text, Count | list[Count] | _Text] | None
 
 
+class DeviceReply(Reply):
+    """``device``: what is wrong with a device, in words, if anything is; what was done with it."""
+
+    wrong: _Text
+    silent: bool
+    did: _Text
+    value: Annotated[str, Field(pattern=r"^([0-9a-f]{2})*$", max_length=512)]
+
+
 class FrameList(Reply):
     """``frames``: a file in the guest with {page, frame} pairs of 64 bit words."""
 
@@ -199,6 +208,7 @@ REPLIES: Final[dict[str, type[Reply]]] = {
     "stop": PagesReply,
     "exercise": PagesReply,
     "frames": FrameList,
+    "device": DeviceReply,
     "kmsg": KernelLog,
     "stats": Stats,
     "watch": Clock,

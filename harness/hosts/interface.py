@@ -16,6 +16,8 @@ from harness.memory.access import Image
 from harness.memory.qemu_ram import BlockPlace
 
 if TYPE_CHECKING:
+    import subprocess
+
     import libvirt
 
 
@@ -108,6 +110,14 @@ class Host(Protocol):
 
     def set_wire(self, *, up: bool) -> None:
         """Plug the migration network in or out; an error where it is not the run's own."""
+
+    def start_program(
+        self, command: Sequence[str], inherited: int | None, log: Path
+    ) -> subprocess.Popen[bytes]:
+        """Start a program in the host's namespaces; it inherits a descriptor.  For a lab's hosts only."""
+
+    def accepts(self, path: Path) -> bool:
+        """Whether somebody in the host's namespaces listens at that Unix socket.  For a lab's hosts only."""
 
     def qemu_log(self, guest: str) -> Path:
         """QEMU's own log, as far as we have it."""

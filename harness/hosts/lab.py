@@ -20,7 +20,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
@@ -168,6 +168,29 @@ class LabHost:
         with _told(f"cannot switch the {self.name}'s end of the migration wire"):
             self._space.run(lambda: netns.set_wire(up=up))
 
+    def start_program(
+        self, command: Sequence[str], inherited: int | None, log: Path
+    ) -> subprocess.Popen[bytes]:
+        """Start a program in the host's namespaces: it ends with the lab at the latest."""
+
+        def start() -> subprocess.Popen[bytes]:
+            with log.open("ab") as said:
+                return subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=said,
+                    stderr=said,
+                    pass_fds=() if inherited is None else (inherited,),
+                    start_new_session=True,
+                )
+
+        with _told(f"cannot start {command[0]}"):
+            return self._space.run(start)
+
+    def accepts(self, path: Path) -> bool:
+        """Whether somebody in the host's namespaces listens at that Unix socket."""
+        return self._space.run(lambda: netns.accepts(path))
+
     def check(self) -> None:
         """Raise :class:`HostLost` if the daemon has ended."""
         if self._ended is not None:
@@ -266,6 +289,7 @@ class Lab:
     guests may be backed with those that this machine has reserved (root's only).
     ``room``: there is a further file system, of so many bytes, for a guest that is saved; ``compressor``:
     the program by which libvirt compresses it.
+    ``relayed``: the guest's frames go by datagrams and not by a tap.  ``queues``: of the tap.
     """
 
     def __init__(
@@ -279,10 +303,14 @@ class Lab:
         hugepages: bool = False,
         room: int | None = None,
         compressor: str | None = None,
+        relayed: bool = False,
+        queues: int = 1,
     ) -> None:
         self._compressor = compressor
         self._events = events
         self._room = room
+        self._relayed = relayed
+        self._queues = queues
         self._tls = tls
         self._hugepages = hugepages
         self._bandwidth = bandwidth
@@ -351,14 +379,16 @@ class Lab:
                 if self._hugepages:
                     (host.runtime_dir / "libvirt" / HUGEPAGES).mkdir(mode=0o700)
                 host.begin()
-            tap = netns.can_open_tun()
-            if not tap:
+            tap = netns.can_open_tun() and not self._relayed
+            if not tap and not self._relayed:
                 self._events.emit(
                     "message",
                     text="no access to /dev/net/tun: the guest's frames go through a relay instead of a tap",
                 )
             spaces = [host.space for host in self._hosts]
-            network = background(lambda: netns.build_network(spaces, self._bandwidth, tap=tap), "network")
+            network = background(
+                lambda: netns.build_network(spaces, self._bandwidth, tap=tap, queues=self._queues), "network"
+            )
             for index, host in enumerate(self._hosts):
                 host.attach(network, index)
             self._stack = stack.pop_all()

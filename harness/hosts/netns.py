@@ -51,6 +51,8 @@ HOSTS_FILE: Final = "127.0.0.1 localhost\n" + "".join(
 _TAP: Final = "tap0"
 _PACKETS: Final = "nic0"
 TUN: Final = Path("/dev/net/tun")
+#: The flag of a listening socket in /proc/net/unix (__SO_ACCEPTCON).
+_ACCEPTS: Final = 0x10000
 #: Offloads that a packet socket cannot take on, by ethtool's names.
 _OFFLOADS: Final = ("tx-checksumming", "tcp-segmentation-offload", "generic-segmentation-offload")
 
@@ -69,7 +71,9 @@ def can_open_tun() -> bool:
     return True
 
 
-def build_network(spaces: Sequence[Space], bandwidth: int | None, *, tap: bool) -> tuple[Nic, ...]:
+def build_network(
+    spaces: Sequence[Space], bandwidth: int | None, *, tap: bool, queues: int = 1
+) -> tuple[Nic, ...]:
     """Make all links; returns how the guest's NIC is attached to each host."""
     # Costs 0.1 s, and the daemons are starting meanwhile.
     from pyroute2.iproute.linux import IPRoute
@@ -97,12 +101,14 @@ def build_network(spaces: Sequence[Space], bandwidth: int | None, *, tap: bool) 
             peer={"ifname": "mig0", "net_ns_fd": destination.network},
         )
     return tuple(
-        space.run(_inside(IPRoute, address, bandwidth, tap=tap))
+        space.run(_inside(IPRoute, address, bandwidth, tap=tap, queues=queues))
         for space, address in zip(spaces, WIRE, strict=True)
     )
 
 
-def _inside(route_type: Any, address: str, bandwidth: int | None, *, tap: bool) -> Callable[[], Nic]:
+def _inside(
+    route_type: Any, address: str, bandwidth: int | None, *, tap: bool, queues: int
+) -> Callable[[], Nic]:
     """The part of :func:`build_network` that is done in a host's namespaces."""
 
     def work() -> Nic:
@@ -118,7 +124,7 @@ def _inside(route_type: Any, address: str, bandwidth: int | None, *, tap: bool) 
             if bandwidth is not None:
                 shape(route, wire, bandwidth)
             if tap:
-                port = _make_tap(route)
+                port = _make_tap(route, queues)
                 nic = Nic(GUEST_MAC, _TAP)
             else:
                 port = _make_packet_port(route)
@@ -136,6 +142,16 @@ def set_wire(*, up: bool) -> None:
     with IPRoute() as route:
         (wire,) = route.link_lookup(ifname="mig0")
         route.link("set", index=wire, state="up" if up else "down")
+
+
+def accepts(path: Path) -> bool:
+    """Whether a Unix socket of the calling thread's network waits for connections at ``path``.
+
+    Such sockets are listed by network, though a path is none of a network's: net/unix/af_unix.c.
+    """
+    lines = Path("/proc/thread-self/net/unix").read_text(encoding="ascii", errors="replace").splitlines()[1:]
+    fields = (line.split() for line in lines)
+    return any(words[-1] == str(path) and int(words[3], 16) & _ACCEPTS for words in fields)
 
 
 def _add(route: Any, name: str, **what: object) -> int:
@@ -161,10 +177,11 @@ def _quiet() -> None:
             switch.write_text("1")
 
 
-def _make_tap(route: Any) -> int:
+def _make_tap(route: Any, queues: int) -> int:
     """A persistent tap in the calling thread's network, for libvirt to open by its name."""
     # An ordinary user's daemon has no capabilities, in no namespace; the owner needs none.
-    return _add(route, _TAP, kind="tuntap", mode="tap", uid=os.geteuid(), ifr={"no_pi": 1, "vnet_hdr": 1})
+    flags = {"no_pi": 1, "vnet_hdr": 1, **({"multi_queue": 1} if queues > 1 else {})}
+    return _add(route, _TAP, kind="tuntap", mode="tap", uid=os.geteuid(), ifr=flags)
 
 
 def _make_packet_port(route: Any) -> int:

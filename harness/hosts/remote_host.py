@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +20,8 @@ from harness.hosts.remote_ssh import SshConnection
 from harness.scenario.remote_uri import RemoteUri
 
 if TYPE_CHECKING:
+    import subprocess
+
     import libvirt
 
     from harness.hosts.interface import Nic
@@ -227,6 +229,19 @@ class RemoteHost:
         """The QEMU whose monitor listens at that socket of ours."""
         name = f"{monitor.parent.name}-{monitor.stem}.sock"
         return find_qemu(self.deputy, self.path_in_folder(name), self._shared)
+
+    def start_program(
+        self,
+        command: Sequence[str],
+        inherited: int | None,  # noqa: ARG002
+        log: Path,  # noqa: ARG002
+    ) -> subprocess.Popen[bytes]:
+        """A machine of the user's own runs no programs of ours; scenarios that need some are refused."""
+        raise MachineryError(f"{command[0]} is not started on a machine of the user's own")
+
+    def accepts(self, path: Path) -> bool:  # noqa: ARG002 - nothing of ours listens there
+        """No program of ours waits for anybody there."""
+        return False
 
     def set_wire(self, *, up: bool) -> None:
         """Raises: the network between the machines is not ours."""

@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Final, TypeAlias
 
+from harness.errors import InputError
 from harness.hosts.netns import try_device
 from harness.scenario.devices import Device
-from harness.toolchain import QemuBinary
+from harness.scenario.load import Scenario
+from harness.toolchain import Kernel, QemuBinary
+from harness.toolchain.device_modules import lacking_module
 from harness.toolchain.probe import devices_of
 
 
@@ -41,6 +45,7 @@ class PlannedFacts:
     qemus: Sequence[ThisQemu]
     accelerator: str
     remote: bool
+    machine: str = "pc"
 
     def why_closed(self, path: str) -> str | None:
         """Why this user may not open a file of this machine's; None: may."""
@@ -52,14 +57,64 @@ class PlannedFacts:
         return None
 
 
-def demand_devices(
-    devices: Sequence[Device], qemus: Sequence[QemuBinary], accelerator: str, *, remote: bool
-) -> None:
-    """Raise :class:`harness.errors.InputError` for the first device that there cannot be.
-
-    A QEMU on another machine is not asked: it says itself what it lacks.
-    """
+def device_facts(
+    qemus: Sequence[QemuBinary], accelerator: str, machine: str, *, remote: bool
+) -> PlannedFacts:
+    """What there is for the devices.  A QEMU on another machine is not asked: it says what it lacks."""
     known = [] if remote else [ThisQemu(qemu) for qemu in dict.fromkeys(qemus)]
-    facts = PlannedFacts(known, accelerator, remote)
-    for device in devices:
-        device.demand(facts)
+    return PlannedFacts(known, accelerator, remote, machine)
+
+
+#: Slots of the root bus that are for them.
+MOST_DEVICES: Final = 16
+
+#: Gives the error about the device of that number its place in the scenario's file.
+Place: TypeAlias = Callable[[int, InputError], InputError]
+
+
+def demand_devices(
+    devices: Sequence[Device], facts: PlannedFacts, place: Place = lambda _, error: error
+) -> None:
+    """Raise :class:`harness.errors.InputError` for the first device that there cannot be."""
+    if len(devices) > MOST_DEVICES:
+        text = f"guest.devices: {len(devices)} devices and disks, and the bus has place for {MOST_DEVICES}"
+        raise InputError(text)
+    for number, device in enumerate(devices):
+        if sum(other.device == device.device for other in devices[: number + 1]) > device.most:
+            most = "one" if device.most == 1 else str(device.most)
+            raise place(number, InputError(f"guest.devices: {device.device}: a guest can have {most} of it"))
+        try:
+            device.demand(facts)
+        except InputError as error:
+            raise place(number, error) from error
+
+
+def demand_modules(devices: Sequence[Device], kernel: Kernel, place: Place = lambda _, error: error) -> None:
+    """Raise :class:`harness.errors.InputError` for the first device that the kernel has no driver for."""
+    kernel_name = f"the guest's kernel {kernel.release}"
+    for number, device in enumerate(devices):
+        lacking = lacking_module(kernel, device.guest_modules)
+        if lacking is not None:
+            error = InputError(
+                f"guest.devices: {device.device}: {kernel_name} has no module {lacking}",
+                hint="guest.kernel: generic, Debian's kernel for real machines, has drivers for all devices",
+            )
+            raise place(number, error)
+
+
+def place_in(scenario: Scenario) -> Place:
+    """Places in this scenario's file, whose list comes after what other keys are short for."""
+    guest = scenario.guest
+    nics = len(guest.all_devices) - len(guest.nics)
+    disks = nics - len(guest.disks)
+    short = disks - len(guest.devices)
+
+    def place(number: int, error: InputError) -> InputError:
+        if number < short:
+            return error
+        parts = (("nics", nics), ("disks", disks), ("devices", short))
+        name, first = next((name, first) for name, first in parts if number >= first)
+        text = error.message.removeprefix("guest.devices: ")
+        return scenario.wrong(f"guest.{name}.{number - first}", text, hint=error.hint)
+
+    return place

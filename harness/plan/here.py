@@ -122,6 +122,7 @@ class LabMachines(Machines):
         tls = any(how.tls for how in scenario.migrations)
         hugepages = scenario.guest.hugepages or (backend is not None and backend.page is not None)
         file = scenario.migration.file
+        nic = scenario.guest.nic
         with Lab(
             events,
             memory=memory,
@@ -130,5 +131,7 @@ class LabMachines(Machines):
             hugepages=hugepages,
             room=file.room,
             compressor=file.compression,
+            relayed=nic.served_apart,
+            queues=nic.queues,
         ) as lab:
             yield lab

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,6 +95,10 @@ class RunPlan:
     #: Unpacked over the image: what the workload needs beside it.
     archive: Path | None = None
     disk: GuestDisk | None = None
+    #: Unpacked over the image as well: modules that the scenario's devices need.
+    device_modules: Path | None = None
+    #: Programs on the host that serve devices: the words that start each, by its name.
+    programs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     #: Loaded into both QEMUs: see harness/toolchain/preload.py.
     preload: Path | None = None
     #: Firmware in place of QEMU's own choice.
@@ -111,7 +115,13 @@ class RunPlan:
     def files(self) -> tuple[Path, ...]:
         """Every file of this machine that the hosts read."""
         qemus = (self.source_qemu, self.destination_qemu)
-        named = (self.kernel.vmlinuz, self.image.initrd, self.archive, self.preload)
+        named = (
+            self.kernel.vmlinuz,
+            self.image.initrd,
+            self.archive,
+            self.device_modules,
+            self.preload,
+        )
         firmware = [place for qemu in qemus for place in qemu.firmware]
         firmware += [qemu.emulator.parent for qemu in qemus if qemu.emulator is not None]
         firmware += [qemu.folder for qemu in qemus if qemu.folder is not None]

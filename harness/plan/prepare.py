@@ -16,7 +16,7 @@ from typing import Final
 from harness.errors import InputError
 from harness.events import EventStream
 from harness.faults.injection import Injection, injection_of
-from harness.plan.device_facts import demand_devices
+from harness.plan.device_facts import demand_devices, demand_modules, device_facts, place_in
 from harness.plan.machine import demand_board, demand_firmware, demand_globals
 from harness.plan.machines import Binaries, Machines
 from harness.plan.mode_facts import demand_modes
@@ -68,13 +68,23 @@ def prepare(
         if resolved.accelerator == "tcg" and source.version_tuple < _DIRTY_LOG_RIGHT:
             events.emit("message", text=_LOSES_WRITES.format(version=source.version))
         devices = resolved.scenario.guest.all_devices
-        demand_devices(devices, binaries.qemus, resolved.accelerator, remote=not machines.local)
+        machine = resolved.scenario.guest.machine
+        facts = device_facts(binaries.qemus, resolved.accelerator, machine, remote=not machines.local)
+        demand_devices(devices, facts, place_in(scenario))
+        device_modules = None
+        names = [name for device in devices for name in device.guest_modules]
+        # A distribution finds and loads its modules by itself.
+        if names and (disk is None or not disk.distribution):
+            demand_modules(devices, kernel, place_in(scenario))
+            device_modules = toolchain.device_modules(kernel, names)
+        wanted = dict.fromkeys(name for device in devices for name in device.host_programs)
+        programs = {name: toolchain.host_program(name) for name in wanted}
         if machines.local:
             demand_modes(resolved, binaries.qemus)
         archive = toolchain.compile_archive() if scenario.workload.needs_compiler else None
         if scenario.workload.reads_disk and disk is None:
             disk = GuestDisk(toolchain.formula_disk(resolved.noise_bytes), private=False)
-        if scenario.workload.writes_disk and disk is None:
+        if scenario.workload.writes_disk and disk is None and scenario.guest.work_disk is None:
             disk = GuestDisk(None, private=True, size=scenario.workload.disk_bytes)
         preload = _preload(toolchain, scenario)
         step.note(accelerator=resolved.accelerator, reason=reason)
@@ -93,6 +103,8 @@ def prepare(
         injection,
         archive,
         disk,
+        device_modules,
+        programs,
         preload,
         toolchain.guest_firmware(scenario.guest.firmware),
         board,

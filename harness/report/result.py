@@ -192,6 +192,19 @@ class Devices(Part):
         return cls(compared=found.devices, bytes=found.bytes, differences=differences)
 
 
+class Liveness(Part):
+    """How a device of the scenario's was after the last migration, when the guest used it."""
+
+    device: str
+    """Its name in the scenario."""
+    answers: bool | None
+    """Whether it did all that it was asked for; null: nobody asked it for anything."""
+    did: list[str]
+    """What the guest did with it."""
+    wrong: list[str]
+    """What was wrong."""
+
+
 class Protocol(Part):
     """The device's counters of this migration."""
 
@@ -416,6 +429,8 @@ class Result(Part):
     """Migrated blocks that nobody looked into."""
     devices: Devices | None = None
     """The state of devices and vCPUs; null in older results."""
+    liveness: list[Liveness] = Field(default=[])
+    """Each of the scenario's devices (guest.devices), used by the guest after it has arrived."""
     protocol: Protocol
     bytes: Bytes | None
     """null: the migration came to no switch-over."""

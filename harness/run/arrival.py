@@ -1,60 +1,163 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""After the guest was resumed on its new host: what the scenario's devices find there."""
+"""The scenario's devices, used by the guest: before it is migrated, and on its new host."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Final
 
+from harness.errors import DeadlineExceeded, MachineryError
 from harness.events import Deadline, EventStream
 from harness.guest.control import GuestControl
+from harness.guest.devices import ScenarioDevice
 from harness.migration.qmp import Monitor
-from harness.scenario.devices import Device, DeviceContext
+from harness.scenario.devices import DeviceContext, DeviceError
 from harness.verdict.finding import Finding
 
-#: For all devices of a guest together, which may be emulated.
-ARRIVAL_SECONDS: Final = 120.0
+#: For each device of a guest, which may be emulated: more than the guest itself waits for one.
+DEVICE_SECONDS: Final = 120.0
+#: How long a QMP event of a device's may take to come.
+EVENT_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class GuestOnDestination:
-    """The guest on its new host; see :class:`harness.scenario.devices.ArrivedGuest`."""
+class UsedDevice:
+    """A guest that uses a device of its own; see :class:`harness.scenario.devices.DeviceUser`."""
 
     context: DeviceContext
     control: GuestControl
-    monitor: Monitor
-    deadline: Deadline
+    notes: MutableMapping[str, str]
+    did: list[str] = field(default_factory=list)
 
     def call(self, verb: str, *words: str | int) -> Mapping[str, object]:
         """Have the guest's agent do something; what it answers."""
-        return self.control.call(verb, *words, deadline=self.deadline)
+        return self.control.call(verb, *words, deadline=Deadline(DEVICE_SECONDS, "a look at a device"))
+
+    def use(self, name: str, action: str, *words: str | int) -> str:
+        """Have the guest use the device; the value that it answers."""
+        said = self.call("device", name, action, *words)
+        if said["did"]:
+            self.did.append(str(said["did"]))
+        if said["wrong"]:
+            raise DeviceError(str(said["wrong"]), silent=bool(said["silent"]))
+        return str(said["value"])
+
+
+@dataclass(frozen=True, slots=True)
+class ArrivedDevice(UsedDevice):
+    """The same on the guest's new host; see :class:`harness.scenario.devices.ArrivedGuest`.
+
+    ``since``: the number of the last event before this device was looked at.
+    """
+
+    monitor: Monitor | None = None
+    events: EventStream | None = None
+    since: int = -1
 
     def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> object:
         """Have the destination's QEMU do something; what it answers."""
-        return self.monitor.execute(command, dict(arguments or {}), seconds=self.deadline.timeout())
+        assert self.monitor is not None
+        return self.monitor.execute(command, dict(arguments or {}), seconds=DEVICE_SECONDS)
+
+    def wait_for(self, event: str) -> bool:
+        """Whether QEMU says so, since the look at this device began."""
+        assert self.events is not None
+        try:
+            self.events.wait(
+                lambda one: one.kind == event, Deadline(EVENT_SECONDS, f"QEMU's {event}"), after=self.since
+            )
+        except DeadlineExceeded:
+            return False
+        return True
+
+    def wait_until(self, holds: Callable[[], bool]) -> bool:
+        """Ask again and again, as often as the guest answers; whether it came about."""
+        deadline = Deadline(EVENT_SECONDS, "what a device is to do")
+        while not holds():
+            if deadline.expired:
+                return False
+            self.call("ping")
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceLook:
+    """How a device was on the guest's new host."""
+
+    device: str
+    did: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def answers(self) -> bool | None:
+        """Whether it did what it was asked for; None: it was asked for nothing."""
+        return not self.findings if self.did or self.findings else None
+
+    @property
+    def wrong(self) -> tuple[str, ...]:
+        """What is wrong with it, in words."""
+        return tuple(finding.text for finding in self.findings)
+
+
+def board_devices(
+    devices: Sequence[ScenarioDevice],
+    control: GuestControl,
+    events: EventStream,
+    notes: MutableMapping[int, dict[str, str]],
+) -> None:
+    """Have the guest use each device before it is migrated for the first time.
+
+    ``notes``: what each has to remember, by its number.  Raises
+    :class:`harness.errors.MachineryError` for one that does not work.
+    """
+    if not devices:
+        return
+    with events.step("board devices", devices=[added.device.device for added in devices]):
+        for added in devices:
+            try:
+                added.device.boarding(UsedDevice(added.context, control, notes.setdefault(added.number, {})))
+            except DeviceError as trouble:
+                raise MachineryError(
+                    f"guest.devices: {added.device.device}: before it was migrated: {trouble}"
+                ) from trouble
 
 
 def look_at_devices(
-    devices: Sequence[Device],
-    context: DeviceContext,
+    devices: Sequence[ScenarioDevice],
     control: GuestControl,
     monitor: Monitor,
     events: EventStream,
-) -> list[Finding]:
-    """Have each device look at itself; what is wrong, as findings of the rule ``device-WORD``.
+    notes: MutableMapping[int, dict[str, str]],
+) -> list[DeviceLook]:
+    """Have the guest use each device on its new host.
 
-    Raises :class:`harness.errors.GuestLost` if the guest does not answer one of them.
+    Raises :class:`harness.errors.GuestLost` if the guest does not answer at all.
     """
     if not devices:
         return []
-    findings: list[Finding] = []
+    looks: list[DeviceLook] = []
     with events.step("devices") as step:
-        guest = GuestOnDestination(
-            context, control, monitor, Deadline(ARRIVAL_SECONDS, "a look at the guest's devices")
-        )
-        for device in devices:
-            rule = f"device-{device.device}"
-            findings += [Finding(rule, "guest", text) for text in device.arrived(guest)]
-        step.note(devices=[device.device for device in devices], findings=len(findings))
-    return findings
+        for added in devices:
+            since = events.history()[-1].seq
+            own = notes.setdefault(added.number, {})
+            guest = ArrivedDevice(added.context, control, own, monitor=monitor, events=events, since=since)
+            name = added.device.device
+            findings: list[Finding] = []
+            with _noted(name, findings):
+                texts = added.device.arrived(guest)
+                findings.extend(Finding("device-wrong", "guest", f"{name}: {text}") for text in texts)
+            looks.append(DeviceLook(name, tuple(guest.did), tuple(findings)))
+        found = sum(len(look.findings) for look in looks)
+        step.note(devices=[look.device for look in looks], findings=found)
+    return looks
+
+
+@contextmanager
+def _noted(name: str, findings: list[Finding]) -> Iterator[None]:
+    try:
+        yield
+    except DeviceError as trouble:
+        rule = "device-silent" if trouble.silent else "device-wrong"
+        findings.append(Finding(rule, "guest", f"{name}: {trouble}"))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from harness.evidence.switch_over import SwitchOver
     from harness.hosts.interface import Host
     from harness.report.move import MoveEnd
+    from harness.run.arrival import DeviceLook
     from harness.run.live_migration import LiveMigration
     from harness.run.saved.state_file import FileFacts
     from harness.scenario.model import Move
@@ -66,6 +67,8 @@ class Course:
     commands: CommandLog = field(default_factory=CommandLog)
     #: Whether the last migration came to its switch-over; None: there was none yet, or it was given up.
     convergence: Convergence | None = None
+    #: How the scenario's devices were after the last migration that completed.
+    looks: list[DeviceLook] = field(default_factory=list)
     #: How each migration ended, by both QEMUs.
     outcomes: list[MigrationOutcome] = field(default_factory=list)
     #: The last file through which the guest went.

@@ -19,6 +19,7 @@ from harness.plan.plan import RunPlan
 from harness.run.channels import QemuFiles
 from harness.run.cmdline import kernel_cmdline
 from harness.scenario.devices import DeviceContext
+from harness.scenario.devices.nic import ListedNic
 from harness.scenario.raw import words_for
 from harness.scenario.script import DEVICE_HOLDS, holds_needed, restarts
 from harness.toolchain import QemuBinary
@@ -107,8 +108,11 @@ class Definition:
             sockets=files.sockets.qemu,
             nic=host.nic,
             vhost=scenario.guest.vhost,
+            nic_model=scenario.guest.nic.model,
+            nic_queues=scenario.guest.nic.queues,
+            nic_served_at=self._nic_socket(host, files),
             extra=(*plan.injection.qemu_arguments, *self._tracing(host, files)),
-            added=self._added(host),
+            added=self.added(host, files),
             edits=scenario.guest.xml,
             words=self._words(host),
             ram=host.site.ram,
@@ -156,18 +160,32 @@ class Definition:
             return ()
         return trace.arguments(host.record_path(files.trace))
 
-    def device_context(self, host: Host) -> DeviceContext:
-        """What the scenario's devices may know of their QEMU on ``host``."""
-        resolved = self.plan.resolved
-        first = self.pair.source.name
-        return DeviceContext(
-            host.name, first, self.uuid, resolved.scenario.guest.machine, resolved.accelerator
-        )
+    def _nic_socket(self, host: Host, files: QemuFiles) -> str | None:
+        """Where another process than QEMU serves the NIC."""
+        for added in self.added(host, files):
+            if isinstance(added.device, ListedNic):
+                return added.device.bridge_socket(added.context)
+        return None
 
-    def _added(self, host: Host) -> tuple[ScenarioDevice, ...]:
-        context = self.device_context(host)
-        devices = self.plan.resolved.scenario.guest.all_devices
-        return tuple(ScenarioDevice(device, context, number) for number, device in enumerate(devices))
+    def added(self, host: Host, files: QemuFiles) -> tuple[ScenarioDevice, ...]:
+        """The scenario's devices, with what each may know of its QEMU on ``host``."""
+        resolved = self.plan.resolved
+        context = DeviceContext(
+            host.name,
+            self.pair.source.name,
+            self.uuid,
+            resolved.scenario.guest.machine,
+            resolved.accelerator,
+            files.sockets.qemu.monitor.parent,
+            self.pair.runtime_dir / "devices" / str(self.uuid),
+            self.own_disk.parent,
+            self.plan.programs,
+        )
+        work = resolved.scenario.guest.work_disk if resolved.scenario.workload.writes_disk else None
+        return tuple(
+            ScenarioDevice(device, replace(context, number=number, at_work=number == work), number)
+            for number, device in enumerate(resolved.scenario.guest.all_devices)
+        )
 
     def _disk(self, host: Host) -> Disk | None:
         disk = self.plan.disk

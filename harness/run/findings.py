@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from harness.evidence.switch_over import PostcopyMove
     from harness.report.costs import Cost, Work
     from harness.report.move import MoveEnd
+    from harness.run.arrival import DeviceLook
     from harness.run.saved.state_file import FileFacts
     from harness.verdict.judge import Finding, GuestChecks, MemoryJudgement
     from harness.verdict.outcome import MigrationOutcome
@@ -55,6 +56,8 @@ class Findings:
     cost: Cost | None = None
     #: The last migration's switch to postcopy; None: it was not switched.
     postcopy: PostcopyMove | None = None
+    #: How each of the scenario's devices was after the last migration.
+    looks: tuple[DeviceLook, ...] = ()
     #: Free blocks by order just before the migration.
     free_blocks: list[int] | None = None
     #: The last file through which the guest went.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from harness.errors import GuestLost, MachineryError
 from harness.events import Deadline, EventStream
 from harness.guest.control import GuestControl
+from harness.guest.devices import ScenarioDevice
 from harness.guest.domain import DomainSpec
 from harness.guest.ssh import Keys
 from harness.hosts.interface import Host, Pair
@@ -20,13 +21,14 @@ from harness.migration.qmp import Monitor
 from harness.migration.settle import Baselines
 from harness.plan.plan import RunPlan
 from harness.report.folder import RunFolder
-from harness.run.arrival import look_at_devices
+from harness.run.arrival import DeviceLook, board_devices, look_at_devices
 from harness.run.channels import Channels
 from harness.run.definition import Definition
+from harness.run.helpers import DeviceHelpers
 from harness.run.last_words import explained
 from harness.run.start import plug_dimm, start_guest
+from harness.scenario.devices.disk import ListedDisk
 from harness.toolchain.preload import HIDDEN
-from harness.verdict.finding import Finding
 
 if TYPE_CHECKING:
     import libvirt
@@ -48,6 +50,9 @@ class Guest:
         self._channels = Channels(folder, events, label)
         self._pair = pair
         self._folder = folder
+        self._helpers = DeviceHelpers(plan.programs, folder, events)
+        #: What each device remembers, by its number.
+        self._notes: dict[int, dict[str, str]] = {}
         self._disk_is_evidence = False
         #: What each of its QEMUs had for parameters before its first migration.
         self.baselines = Baselines()
@@ -56,16 +61,20 @@ class Guest:
 
     def __enter__(self) -> Guest:
         self._channels.__enter__()
+        self._helpers.__enter__()
         self.arrive(self._pair.source)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._helpers.__exit__(kind, value, trace)
         self._channels.__exit__(kind, value, trace)
         # As large as a guest's disk, and of no use without its memory; unless it was judged, and is wrong.
         if not self._disk_is_evidence:
             self._definition.own_disk.unlink(missing_ok=True)
+            for added in self._devices_on(self._pair.source):
+                added.device.leave(added.context)
 
     @property
     def plan(self) -> RunPlan:
@@ -77,16 +86,18 @@ class Guest:
         """The channel to its agent."""
         return self._channels.control
 
-    @property
     def disk(self) -> Path | None:
-        """The run's own disk, which the guest writes to."""
+        """The run's own disk, which the guest writes to, as a raw image; nobody may write to it meanwhile."""
+        for added in self._devices_on(self._pair.source):
+            if added.context.at_work and isinstance(added.device, ListedDisk):
+                return added.device.raw_image(added.context)
         disk = self.plan.disk
         return self._definition.own_disk if disk is not None and disk.private else None
 
     def keep_disk(self) -> None:
         """Leave the disk that a workload wrote to in the run folder; a distribution's always goes."""
         disk = self.plan.disk
-        self._disk_is_evidence = disk is not None and disk.path is None
+        self._disk_is_evidence = disk is None or disk.path is None
 
     @property
     def held(self) -> bool:
@@ -94,8 +105,9 @@ class Guest:
         return self._definition.held
 
     def arrive(self, host: Host) -> None:
-        """A new QEMU is about to start on ``host``: sockets and files for it."""
+        """A new QEMU is about to start on ``host``: sockets and files for it, and what serves its devices."""
         self._channels.arrive(host)
+        self._helpers.arrive(host, self._devices_on(host))
 
     def monitor_socket(self, host: Host) -> Path:
         """Where the QEMU on ``host`` listens for us."""
@@ -135,11 +147,16 @@ class Guest:
         """Wait for the guest's own word; what it says of itself."""
         return self.control.wait_ready(deadline)
 
-    def look_at_devices(self, host: Host, monitor: Monitor, events: EventStream) -> list[Finding]:
-        """What the scenario's devices find to be wrong, now that it runs on ``host``; its QEMU's monitor."""
-        devices = self.plan.resolved.scenario.guest.all_devices
-        context = self._definition.device_context(host)
-        return look_at_devices(devices, context, self.control, monitor, events)
+    def board_devices(self, host: Host, events: EventStream) -> None:
+        """Have it use the scenario's devices, on ``host``, before it is migrated."""
+        board_devices(self._devices_on(host), self.control, events, self._notes)
+
+    def look_at_devices(self, host: Host, monitor: Monitor, events: EventStream) -> list[DeviceLook]:
+        """How the scenario's devices are, now that it runs on ``host``; its QEMU's monitor."""
+        return look_at_devices(self._devices_on(host), self.control, monitor, events, self._notes)
+
+    def _devices_on(self, host: Host) -> tuple[ScenarioDevice, ...]:
+        return self._definition.added(host, self._channels.of(host))
 
     def load(self, deadline: Deadline) -> Mapping[str, object]:
         """Have it load the scenario's workload."""

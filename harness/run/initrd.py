@@ -18,7 +18,7 @@ def write_initrd(path: Path, plan: RunPlan, keys: Keys) -> None:
     ``path`` must not exist yet.
     """
     with path.open("xb") as file:
-        for archive in (plan.image.initrd, plan.archive):
+        for archive in (plan.image.initrd, plan.archive, plan.device_modules):
             if archive is not None:
                 with archive.open("rb") as part:
                     shutil.copyfileobj(part, file)

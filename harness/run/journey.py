@@ -69,6 +69,7 @@ class Journey:
     def migrate_and_judge(self) -> Iterator[Arrival | Setback]:
         """Steps 6 to 8, for each of the moves.  In the block the last migration's QEMUs still stand."""
         self._run_commands("before")
+        self._ready.guest.board_devices(self._ready.lab.source, self._events)
         self._course.free_before = self._ask_free()
         self._course.meter.begin()
         with self._course.reports, self._moves() as end:
@@ -190,6 +191,7 @@ class Journey:
             commands=course.commands,
             cost=switch_over.cost,
             postcopy=switch_over.postcopy,
+            looks=tuple(course.looks),
             free_blocks=course.meter.free_blocks,
             file=course.file,
         )
@@ -386,7 +388,9 @@ class Journey:
 
     def _look_at_devices(self, arrival: Arrival) -> list[Finding]:
         guest, monitor = self._ready.guest, arrival.switch_over.monitor
-        return guest.look_at_devices(arrival.turn.hosts[1], monitor, self._events)
+        looks = guest.look_at_devices(arrival.turn.hosts[1], monitor, self._events)
+        self._course.looks = looks
+        return [finding for look in looks for finding in look.findings]
 
     def _review(self, arrival: Arrival) -> GuestReview:
         """The guest goes on, and is asked; one that shows to die meanwhile has died, whatever it answers."""

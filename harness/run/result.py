@@ -49,6 +49,7 @@ def build_result(
         Devices,
         FileReport,
         FoundRule,
+        Liveness,
         NotCompared,
         Pages,
         Protocol,
@@ -120,6 +121,10 @@ def build_result(
             for name, (size, reason) in (evidence.not_compared.items() if evidence is not None else ())
         ],
         devices=Devices.of(evidence.devices) if evidence is not None else None,
+        liveness=[
+            Liveness(device=look.device, answers=look.answers, did=list(look.did), wrong=list(look.wrong))
+            for look in found.looks
+        ],
         protocol=Protocol.of(recorded or found.counters),
         bytes=_bytes(account, numbers),
         time=_time(numbers, found.held_seconds),

@@ -26,7 +26,9 @@ from harness.arch import HOST
 from harness.errors import InputError
 from harness.scenario.command import Commands
 from harness.scenario.devices import AnyDevice, Device
+from harness.scenario.devices.disk import ListedDisk
 from harness.scenario.devices.generation_id import GenerationId
+from harness.scenario.devices.nic import ListedNic
 from harness.scenario.memory import MemoryBackend, VirtioMem
 from harness.scenario.mode import (
     Exclusion,
@@ -193,8 +195,9 @@ class Guest(Section):
     """Have the host's kernel serve its NIC (vhost-net), which then writes into its memory, and keeps a
     dirty log of its own. Under KVM only: --nested has both."""
     kernel: Annotated[Text, Field(min_length=1), AfterValidator(kernel_name)] = "default"
-    """default, trixie, newest: Debian's cloud kernel of the image's suite, and of newer ones. debug: with
-    lockdep, KASAN and their like. Or the path of a vmlinuz, with a slash in it."""
+    """default, trixie, newest: Debian's cloud kernel of the image's suite, and of newer ones. generic: its
+    kernel for real machines, with drivers for USB, sound, SATA and so on. debug: with lockdep, KASAN and
+    their like. Or the path of a vmlinuz, with a slash in it."""
     module: Literal["shipped", "test"] = "shipped"
     """The balloon driver as it ships; or test: the build with controls for tests, for holds and
     misbehaviour. See docs/module.md."""
@@ -202,7 +205,12 @@ class Guest(Section):
     """kept, changed: a VM generation id in the guest's memory (vmgenid); changed: the destination's QEMU
     says another one, and writes it. Short for the device generation-id."""
     devices: Annotated[tuple[AnyDevice, ...], BeforeValidator(as_tuple), Field(max_length=16)] = ()
-    """More devices, each with its own keys."""
+    """More devices, each with its own keys. The guest uses each before it is migrated and on its new host."""
+    nics: Annotated[tuple[ListedNic, ...], BeforeValidator(as_tuple), Field(max_length=1)] = ()
+    """Its NIC, where that is not to be virtio's with one pair of queues. A list, of one at present."""
+    disks: Annotated[tuple[ListedDisk, ...], BeforeValidator(as_tuple), Field(max_length=8)] = ()
+    """Disks beside the one that a workload may bring: short for devices of the kind disk, which come after
+    the others. A workload that writes to a disk takes the first that is blank."""
     kvm_dirty: Literal["bitmap", "bitmap-without-manual-protect", "ring"] = "bitmap"
     """Under KVM, how it logs what is written. bitmap: its bitmap with manual protection, which is what QEMU
     takes where it can. bitmap-without-manual-protect: as kernels before 5.2 have it, which QEMU need not
@@ -242,9 +250,23 @@ class Guest(Section):
     @property
     def all_devices(self) -> tuple[Device, ...]:
         """Those of the list, after what other keys are short for."""
-        if self.generation_id == "none":
-            return self.devices
-        return (GenerationId(at_destination=self.generation_id), *self.devices)
+        short = () if self.generation_id == "none" else (GenerationId(at_destination=self.generation_id),)
+        return (*short, *self.devices, *self.disks, *self.nics)
+
+    @property
+    def nic(self) -> ListedNic:
+        """The NIC that it has."""
+        return self.nics[0] if self.nics else ListedNic()
+
+    @property
+    def work_disk(self) -> int | None:
+        """The number of the device that a workload writes to, if the scenario names one."""
+        numbers = (
+            number
+            for number, device in enumerate(self.all_devices)
+            if isinstance(device, ListedDisk) and device.contents == "blank"
+        )
+        return next(numbers, None)
 
     @property
     def as_written(self) -> Mapping[str, str]:
@@ -543,6 +565,9 @@ class Scenario(Section):
                 "the script needs {wanted} vCPUs, and there can be {most}",
                 {"path": ("guest", "topology"), "wanted": self.guest.vcpus + plugged, "most": most},
             )
+        if self.guest.vcpus < self.guest.nic.queues:
+            where = {"path": ("guest", "nics", 0, "queues")}
+            raise PydanticCustomError("at", "expected at most as many queues as vcpus", where)
         noise, margin = noise_bytes(self), self.guest.kept_by_kernel or NOISE_MARGIN
         if noise + margin > self.guest.memory:
             raise PydanticCustomError(
@@ -559,6 +584,17 @@ class Scenario(Section):
         if low is not None and high is not None and low > high:
             path = {"path": ("expect", "skipped_percent_min")}
             raise PydanticCustomError("at", "expected at most skipped_percent_max", path)
+        return self
+
+    @model_validator(mode="after")
+    def _disk_is_large_enough(self) -> Scenario:
+        number = self.guest.work_disk if self.workload.writes_disk else None
+        if number is not None:
+            disk = self.guest.all_devices[number]
+            assert isinstance(disk, ListedDisk)
+            if disk.size < self.workload.disk_bytes:
+                context = {"path": ("workload", "disk"), "size": format_size(disk.size)}
+                raise PydanticCustomError("at", "the disk of the scenario has only {size}", context)
         return self
 
     @model_validator(mode="after")

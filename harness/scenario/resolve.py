@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.errors import InputError
+from harness.scenario.devices.base import address_of
 from harness.scenario.model import LEAST_MEMORY, Scenario, noise_bytes
 from harness.scenario.script import actions
 from harness.scenario.values import MIB
@@ -38,7 +39,11 @@ class ResolvedScenario:
 
     def load_words(self) -> tuple[str, ...]:
         """The arguments of the guest's ``load``."""
-        return self.scenario.workload.load_words(self.seed, self.noise_bytes)
+        words = self.scenario.workload.load_words(self.seed, self.noise_bytes)
+        disk = self.scenario.guest.work_disk if self.scenario.workload.writes_disk else None
+        if disk is not None:
+            return (*words, f"at={address_of(self.scenario.guest.machine, disk)}")
+        return words
 
 
 def demand_memory(scenario: Scenario, available: int) -> None:

@@ -12,12 +12,16 @@ from harness.errors import InputError
 
 
 class OtherKernel(BaseModel):
-    """Where the same kernel of a newer suite is: there, and what its module is built with."""
+    """Another kernel of Debian's: its suite, and what its module is built with.
+
+    ``package``: the package that names it, where that is not the image's own kernel.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     suite: str
-    tools: str
+    tools: str | None = None
+    package: str | None = None
 
 
 class Recipe(BaseModel):

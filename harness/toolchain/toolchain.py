@@ -17,6 +17,7 @@ from harness.toolchain.compiling import build_compile_archive, read_compile_reci
 from harness.toolchain.debian_kernel import debian_kernel
 from harness.toolchain.debian_qemu import SUITES, debian_qemu
 from harness.toolchain.debug_kernel import debug_kernel
+from harness.toolchain.device_modules import build_device_modules
 from harness.toolchain.disk import build_formula_disk
 from harness.toolchain.distribution import (
     Distribution,
@@ -25,6 +26,7 @@ from harness.toolchain.distribution import (
     read_distribution_recipe,
 )
 from harness.toolchain.external import emulator_of, external_qemu
+from harness.toolchain.host_programs import host_program
 from harness.toolchain.image import GuestImage, build_image
 from harness.toolchain.kernel import Kernel, named_kernel
 from harness.toolchain.module import SHIPPED, TEST, build_module
@@ -41,6 +43,7 @@ from harness.toolchain.qemu import (
     Variant,
 )
 from harness.toolchain.qemu_names import DEBIAN
+from harness.toolchain.qemu_tools import QEMU_TOOLS, build_qemu_tools
 from harness.toolchain.qtests import QemuTests, build_fuzzer, build_qtests
 from harness.toolchain.recipe import Recipe, read_recipe
 from harness.toolchain.source import SUITE, find_source
@@ -145,7 +148,7 @@ class Toolchain:
             return debug_kernel(self.cache, recipe.suite, sources() / "vm-images" / "debug.config")
         if name in recipe.kernels:
             other = recipe.kernels[str(name)]
-            return debian_kernel(self.cache, other.suite, recipe.kernel, other.tools)
+            return debian_kernel(self.cache, other.suite, other.package or recipe.kernel, other.tools)
         return named_kernel(Path(name))
 
     def kernel_names(self) -> tuple[str, ...]:
@@ -166,6 +169,16 @@ class Toolchain:
         recipe = read_compile_recipe(sources() / "vm-images" / "compile.yaml")
         return build_compile_archive(self.cache, recipe)
 
+    def device_modules(self, kernel: Kernel, names: Sequence[str]) -> Path | None:
+        """These modules of the kernel's, to be unpacked over the image; None: none is needed."""
+        return build_device_modules(self.cache, kernel, names)
+
+    def host_program(self, name: str) -> tuple[str, ...]:
+        """The words that start a program which serves a device: ``swtpm``, ``virtiofsd``, those of QEMU's."""
+        if name in QEMU_TOOLS:
+            return (str(build_qemu_tools(self._builder) / name),)
+        return host_program(self.cache, name)
+
     def distribution(self, kernel: Kernel, variant: str = SHIPPED) -> Distribution:
         """A Debian guest on a disk, with that build of the module in it."""
         guest, module = sources() / "vm-images", sources() / "guest-module"
@@ -183,7 +196,8 @@ class Toolchain:
 
     def update(self) -> None:
         """Forget what Debian had: the next call looks, and builds anew what has changed there."""
-        others = {suite for other in self.recipe.kernels.values() for suite in (other.suite, other.tools)}
+        kernels = self.recipe.kernels.values()
+        others = {suite for other in kernels for suite in (other.suite, other.tools) if suite is not None}
         for suite in {SUITE, self.recipe.suite, *SUITES} | others:
             Apt(self.cache, suite).forget()
         for suite, base in SUITES.items():

@@ -96,6 +96,7 @@ def test_what_is_no_death(events: EventStream, control: GuestControl) -> None:
         # Of another QEMU, of a user's doing, and no more than a warning.
         events.emit("RESET", source="source.qmp", data={"guest": True})
         events.emit("RESET", source="destination.qmp", data={"guest": False})
+        events.emit("WATCHDOG", source="destination.qmp", data={"action": "none"})
         events.emit("console", source="destination.console", text="WARNING: CPU: 0 PID: 1 at kernel/x.c")
         events.emit("console", source="source.console", text="Oops: 0000 [#1]")
         assert watch.words is None

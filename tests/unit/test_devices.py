@@ -12,18 +12,24 @@ from uuid import UUID
 
 import pytest
 
-from harness.errors import InputError
+from harness.errors import InputError, MachineryError
 from harness.events import EventStream
 from harness.guest.control import GuestControl
 from harness.guest.devices import ScenarioDevice
 from harness.guest.domain import destination_xml, domain_xml
 from harness.migration.qmp import Monitor
-from harness.plan.device_facts import PlannedFacts, ThisQemu, demand_devices
-from harness.run.arrival import look_at_devices
-from harness.scenario.devices import DEVICES, ArrivedGuest, Device, DeviceContext, DeviceFacts
+from harness.plan.device_facts import (
+    PlannedFacts,
+    ThisQemu,
+    demand_devices,
+    demand_modules,
+    device_facts,
+)
+from harness.run.arrival import board_devices, look_at_devices
+from harness.scenario.devices import DEVICES, ArrivedGuest, Device, DeviceContext, DeviceFacts, DeviceUser
 from harness.scenario.devices.generation_id import GenerationId
 from harness.scenario.load import load_scenario, scenario_schema
-from harness.toolchain import QemuBinary
+from harness.toolchain import Kernel, QemuBinary
 from tests.unit.test_domain import arguments, make
 
 CONTEXT = DeviceContext("source", "source", UUID(int=7), "pc", "tcg")
@@ -66,9 +72,16 @@ with DEVICES.temporary():
         def arguments(self, context: DeviceContext) -> tuple[str, ...]:
             return ("-device", f"test-sensor,degrees={self.degrees},on={context.machine}")
 
+        @property
+        def guest_modules(self) -> tuple[str, ...]:
+            return ("test_sensor",)
+
+        def boarding(self, guest: DeviceUser) -> None:
+            guest.notes["before"] = guest.use("sensor", "read", self.degrees)
+
         def arrived(self, guest: ArrivedGuest) -> Iterable[str]:
-            said = guest.call("sensor", self.degrees)["degrees"], guest.execute("query-sensor")
-            if said != (self.degrees, self.degrees):
+            said = guest.use("sensor", "read", self.degrees), guest.execute("query-sensor")
+            if said != (guest.notes["before"], self.degrees):
                 yield f"says {said} on the {guest.context.host}"
 
 
@@ -180,11 +193,16 @@ def test_a_qemu_is_asked_what_it_has(tmp_path: Path) -> None:
     program.write_text("#!/bin/sh\necho 'Misc devices:'\necho 'name \"vmgenid\", desc \"an id\"'\n")
     program.chmod(0o755)
     qemu = QemuBinary(program, (), "10.0", "0", "patched", True, True)
-    demand_devices([GenerationId()], [qemu, qemu], "tcg", remote=False)
+    here = device_facts([qemu, qemu], "tcg", "pc", remote=False)
+    demand_devices([GenerationId()], here)
     with pytest.raises(InputError, match=rf"sensor: the QEMU {program} \(10.0\) has no device"):
-        demand_devices([Sensor(degrees=1)], [qemu, qemu], "tcg", remote=False)
+        demand_devices([Sensor(degrees=1)], here)
     # One on another machine cannot be asked from here.
-    demand_devices([Sensor(degrees=1)], [qemu, qemu], "tcg", remote=True)
+    demand_devices([Sensor(degrees=1)], device_facts([qemu, qemu], "tcg", "pc", remote=True))
+
+
+def nowhere(machine: str = "pc", *, remote: bool = False) -> PlannedFacts:
+    return PlannedFacts([], "tcg", remote, machine)
 
 
 def test_a_file_of_the_machine_is_tried(tmp_path: Path) -> None:
@@ -201,17 +219,69 @@ def test_a_file_of_the_machine_is_tried(tmp_path: Path) -> None:
             """Which device."""
 
     with pytest.raises(InputError, match=rf"socket: {gone} cannot be opened: No such file") as caught:
-        demand_devices([Socket()], [], "tcg", remote=False)
+        demand_devices([Socket()], nowhere())
     assert "modprobe vhost_test" in str(caught.value.hint)
-    demand_devices([Socket()], [], "tcg", remote=True)
+    demand_devices([Socket()], nowhere(remote=True))
     gone.touch()
-    demand_devices([Socket()], [], "tcg", remote=False)
+    demand_devices([Socket()], nowhere())
+
+
+@pytest.mark.parametrize(
+    ("text", "machine", "remote", "message"),
+    [
+        ("[{device: root-port}]", "pc", False, "root-port: the machine type pc has no PCI Express"),
+        ("[{device: scsi}, {device: scsi}]", "pc", False, "scsi: a guest can have one of it"),
+        ("[{device: virtiofs}]", "pc", True, "virtiofs: it needs a lab"),
+    ],
+)
+def test_what_cannot_be(tmp_path: Path, text: str, machine: str, remote: bool, message: str) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(f"name: s\nguest: {{devices: {text}}}\n")
+    devices = load_scenario(str(path)).guest.devices
+    with pytest.raises(InputError, match=message):
+        demand_devices(devices, nowhere(machine, remote=remote))
+
+
+def test_what_the_guests_kernel_lacks(tmp_path: Path) -> None:
+    (tmp_path / "test-sensor.ko").touch()
+    with_it = Kernel(tmp_path / "vmlinuz", "6.1", tmp_path, None, "0")
+    demand_modules([Sensor(degrees=1)], with_it)
+    with pytest.raises(InputError, match=r"sensor: the guest's kernel 6\.1 has no module test_sensor"):
+        demand_modules([Sensor(degrees=1)], dataclasses.replace(with_it, modules_dir=None))
+
+
+def test_each_has_a_place_of_its_own() -> None:
+    for machine in ("pc", "q35"):
+        contexts = [dataclasses.replace(CONTEXT, machine=machine, number=number) for number in range(16)]
+        places = [context.place for context in contexts]
+        assert len(set(places)) == 16
+        assert {place.split(",")[0] for place in places} == {f"bus={'pci' if machine == 'pc' else 'pcie'}.0"}
+        # A q35's own devices begin at 0x1a, and nowhere is a slot above 0x1f.
+        assert max(context.slot for context in contexts) < (0x20 if machine == "pc" else 0x1A)
+
+
+@pytest.mark.parametrize("name", sorted(DEVICES))
+def test_those_that_ship_differ_on_the_hosts_only_in_their_sockets(name: str, tmp_path: Path) -> None:
+    with DEVICES.temporary():
+        device = DEVICES[name]()
+    here = dataclasses.replace(CONTEXT, folder=Path("/one"), shared=tmp_path, machine="q35")
+    there = dataclasses.replace(here, host="destination", folder=Path("/two"))
+    moved = tuple(word.replace("path=/two", "path=/one") for word in device.arguments(there))
+    assert device.arguments(here) == moved
+    sockets = {helper.socket for helper in device.helpers(dataclasses.replace(here, folder=tmp_path))}
+    assert all(f"path={path}" in " ".join(device.arguments(here)) for path in device.echoes(here))
+    assert all(path.parent == tmp_path for path in sockets)
 
 
 class FakeControl:
+    """Its sensor answers so many degrees; ``wrong`` and ``silent`` are what it says of it."""
+
+    def __init__(self, degrees: int = 21, wrong: str = "", *, silent: bool = False) -> None:
+        self.value = {"wrong": wrong, "silent": silent, "did": "read it", "value": f"{degrees:02x}"}
+
     def call(self, verb: str, *words: object, deadline: object) -> Mapping[str, object]:
-        assert (verb, deadline is not None) == ("sensor", True)
-        return {"degrees": words[0]}
+        assert (verb, words, deadline is not None) == ("device", ("sensor", "read", 21), True)
+        return self.value
 
 
 class FakeMonitor:
@@ -223,15 +293,43 @@ class FakeMonitor:
         return self.degrees
 
 
-@pytest.mark.parametrize(("says", "findings"), [(21, 0), (20, 1)])
-def test_they_are_looked_at_after_arrival(says: int, findings: int) -> None:
-    devices = [Sensor(degrees=21), Tablet()]
-    control, monitor = cast("GuestControl", FakeControl()), cast("Monitor", FakeMonitor(says))
-    found = look_at_devices(devices, THERE, control, monitor, EventStream())
-    assert len(found) == findings
-    for finding in found:
-        assert (finding.rule, finding.kind) == ("device-sensor", "guest")
-        assert finding.text == "says (21, 20) on the destination"
+def on(context: DeviceContext) -> list[ScenarioDevice]:
+    return [
+        ScenarioDevice(device, context, number)
+        for number, device in enumerate((Sensor(degrees=21), Tablet()))
+    ]
+
+
+def control(*words: object, **more: bool) -> GuestControl:
+    return cast("GuestControl", FakeControl(*words, **more))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("guest", "says", "found"),
+    [
+        (control(), 21, None),
+        (control(), 20, ("device-wrong", "sensor: says ('15', 20) on the destination")),
+        (control(20), 21, ("device-wrong", "sensor: says ('14', 21) on the destination")),
+        (control(21, "it smokes"), 21, ("device-wrong", "sensor: it smokes")),
+        (control(21, "no answer", silent=True), 21, ("device-silent", "sensor: no answer")),
+    ],
+)
+def test_they_are_used_before_and_after(
+    guest: GuestControl, says: int, found: tuple[str, str] | None
+) -> None:
+    events = EventStream()
+    notes: dict[int, dict[str, str]] = {}
+    board_devices(on(CONTEXT), control(), events, notes)
+    looks = look_at_devices(on(THERE), guest, cast("Monitor", FakeMonitor(says)), events, notes)
+    assert [look.device for look in looks] == ["sensor", "tablet"]
+    assert (looks[0].did, looks[1].did) == (("read it",), ())
+    assert (looks[0].answers, looks[1].answers) == (found is None, None)
+    assert [(one.rule, one.text) for one in looks[0].findings] == ([found] if found else [])
+
+
+def test_one_that_fails_before_the_guest_moves_is_no_fault_of_the_migration() -> None:
+    with pytest.raises(MachineryError, match=r"guest\.devices: sensor: before it was migrated: it smokes"):
+        board_devices(on(CONTEXT), control(21, "it smokes"), EventStream(), {})
 
 
 @pytest.mark.parametrize(("wanted", "same"), [("kept", True), ("changed", False)])

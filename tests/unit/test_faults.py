@@ -48,7 +48,7 @@ def a_fault(**changes: object) -> Fault:
 def test_every_fault_of_qemu_is_in_the_patches_and_the_other_way_round(repository: Path) -> None:
     patches = "".join(path.read_text() for path in (repository / "qemu-patches/faults/10.0").glob("*.patch"))
     there = set(re.findall(r'^\+ +FAULT\([A-Z_0-9]+, "([a-z0-9-]+)"\)', patches, re.MULTILINE)) - {"none"}
-    asked = set(re.findall(r"fault_is\(FAULT_([A-Z_0-9]+)\)", patches))
+    asked = set(re.findall(r"fault_(?:is|here)\((?:DEVICE_)?FAULT_([A-Z_0-9]+)\)", patches))
     declared = set(re.findall(r"^\+ +FAULT\(([A-Z_0-9]+),", patches, re.MULTILINE)) - {"NONE"}
     assert asked == declared, "a fault that nothing asks for does nothing"
     assert there == {fault.id for fault in FAULTS if fault.where == "qemu"}

@@ -40,7 +40,7 @@ def names() -> Iterator[dict[str, Any]]:
 def test_every_example_registers(names: dict[str, Any]) -> None:
     assert ACTIONS["downtime-limit"] is names["DowntimeLimit"]
     assert ACTIONS["drop-caches"] is names["DropCaches"]
-    assert DEVICES["rng"] is names["Rng"]
+    assert DEVICES["dice"] is names["Dice"]
     assert WORKLOADS["stripes"] is names["Stripes"]
     assert Machines.kinds[-1] is names["Rack"]
     assert {"zstd_level", "zero_copy"} <= set(modes_of(names["MoreOfMigration"]))

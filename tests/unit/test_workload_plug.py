@@ -197,12 +197,12 @@ def test_what_it_reports_becomes_facts_for_the_verdict(tmp_path: Path) -> None:
         )
         control = Control()
         resolved = resolve(scenario, MACHINE)
-        reports = WorkloadReports(cast("GuestControl", control), resolved, None, EventStream())
+        reports = WorkloadReports(cast("GuestControl", control), resolved, lambda: None, EventStream())
         with reports:
             reports.arrived()
             assert reports.end() == (1, 2)
     idle = resolve(load_scenario("idle"), MACHINE)
-    reports = WorkloadReports(cast("GuestControl", control), idle, None, EventStream())
+    reports = WorkloadReports(cast("GuestControl", control), idle, lambda: None, EventStream())
     with reports:
         reports.arrived()
         assert (reports.end(), control.asked) == ((), 6)

@@ -1,74 +1,102 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A device that is defined in this file, in a guest that is migrated.
-
-The test starts this file as a program: there the class is known, and the command is the usual one.
-"""
+"""The devices that a scenario gives its guest: what each is asked for after the guest has arrived."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import xml.etree.ElementTree as ET
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
 
-from harness.report.result import Result
-from harness.scenario.devices import DEVICES, ArrivedGuest, Device, DeviceContext
-from tests.vm.conftest import LONGEST
+import pytest
 
-with DEVICES.temporary():
+from harness.scenario.devices import DEVICES
+from harness.scenario.load import load_scenario
+from harness.testing import Freepage
+from harness.testing.outcome import WrongInput
 
-    class Rng(Device):
-        """A source of random numbers (virtio-rng)."""
-
-        qemu_device = "virtio-rng-pci"
-
-        device: Literal["rng"] = "rng"
-        """Which device."""
-        virtio_name: str = "virtio-rng"
-        """What QEMU calls it among its virtio devices."""
-
-        def xml(self, context: DeviceContext) -> ET.Element:  # noqa: ARG002
-            element = ET.Element("rng", {"model": "virtio"})
-            ET.SubElement(element, "backend", {"model": "builtin"})
-            return element
-
-        def arrived(self, guest: ArrivedGuest) -> Iterable[str]:
-            """The small image has no driver for it, so QEMU is asked and not the guest."""
-            said = guest.execute("x-query-virtio")
-            assert isinstance(said, list)
-            names = [device["name"] for device in said]
-            if self.virtio_name not in names:
-                yield f"the {guest.context.host} has no {self.virtio_name}, but {', '.join(names)}"
+#: Nothing in a guest asks it for anything; or it has a key and tests of its own.
+ELSEWHERE = {"generation-id", "disk", "nic"}
 
 
-SCENARIO = """\
-name: rng
-accelerator: tcg
-guest: {memory: 256MiB, devices: [{device: rng}]}
-"""
+def scenario(
+    folder: Path, devices: str, machine: str = "pc", kernel: str = "default", rest: str = ""
+) -> Path:
+    path = folder / "scenario.yaml"
+    guest = f"memory: 256MiB, machine: {machine}, kernel: {kernel}, devices: {devices}"
+    path.write_text(f"name: devices\nguest: {{{guest}}}\n{rest}\n")
+    return path
 
 
-def test_a_device_of_this_file_is_migrated(folder: Path, repository: Path) -> None:
-    scenario, out = folder / "rng.yaml", folder / "run"
-    scenario.write_text(SCENARIO)
-    command = [sys.executable, __file__, "run", str(scenario), "--json", "--out", str(out)]
-    environment = {**os.environ, "PYTHONPATH": str(repository)}
-    done = subprocess.run(command, stdout=subprocess.PIPE, timeout=LONGEST, check=False, env=environment)
-    assert done.returncode == 0
-    assert Result.from_json(done.stdout.decode()).verdict == "pass"
-    for name in ("source.command", "destination.command"):
-        assert '"driver":"virtio-rng-pci","rng":"objua-freepage-0"' in (out / name).read_text()
-    events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
-    looked = [event["data"] for event in events if event["data"].get("step") == "devices"][-1]
-    assert (looked["devices"], looked["findings"]) == (["rng"], 0)
+def test_every_device_answers(freepage: Freepage) -> None:
+    run = freepage.run("every-device")
+    assert run.verdict == "pass", run
+    answers = {one.device: one.answers for one in run.result.liveness}
+    named = [device.device for device in load_scenario("every-device").guest.devices]
+    assert answers == dict.fromkeys(named, True)
+    assert set(named) == set(DEVICES) - ELSEWHERE
+    assert all(one.did for one in run.result.liveness)
 
 
-if __name__ == "__main__":
-    from harness.cli import main
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("machine", "kernel", "devices"),
+    [
+        ("pc", "default", "[{device: vga, model: cirrus}, {device: tpm, model: tis}]"),
+        ("pc", "default", "[{device: vga, model: virtio}, {device: scsi, model: pvscsi}]"),
+        ("q35", "generic", "[{device: vga, model: qxl}, {device: sound, model: ich9}]"),
+        ("pc", "generic", "[{device: scsi, model: lsi53c895a}, {device: input, kind: tablet}]"),
+        ("pc", "generic", "[{device: scsi, model: megasas}, {device: input, kind: mouse}]"),
+        ("pc", "generic", "[{device: scsi, model: mptsas}, {device: usb, parts: [keyboard, tablet]}]"),
+    ],
+    ids=["cirrus", "virtio-vga", "qxl", "lsi", "megasas", "mptsas"],
+)
+def test_other_models_answer(
+    freepage: Freepage, folder: Path, machine: str, kernel: str, devices: str
+) -> None:
+    run = freepage.run(scenario(folder, devices, machine, kernel))
+    assert run.verdict == "pass", run
+    assert [one.answers for one in run.result.liveness] == [True] * 2
 
-    DEVICES.add(Rng)
-    main()
+
+@pytest.mark.slow
+def test_devices_answer_after_each_move(freepage: Freepage, folder: Path) -> None:
+    devices = "[{device: rng, load: true}, {device: scsi}, {device: serial}]"
+    run = freepage.run(scenario(folder, devices, rest="moves: [{}, {}]"))
+    assert run.verdict == "pass", run
+    assert [one.answers for one in run.result.liveness] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("devices", "words"),
+    [
+        ("[{device: usb}]", r"the guest's kernel .* has no module xhci_pci"),
+        ("[{device: root-port}]", "the machine type pc has no PCI Express"),
+        ("[{device: tpm}, {device: tpm, model: tis}]", "a guest can have one of it"),
+    ],
+)
+def test_what_cannot_be_is_said_before_a_guest_boots(
+    freepage: Freepage, folder: Path, devices: str, words: str
+) -> None:
+    with pytest.raises(WrongInput, match=words):
+        freepage.run(scenario(folder, devices))
+
+
+@pytest.mark.slow
+def test_every_queue_of_a_nic_carries_datagrams(freepage: Freepage, folder: Path) -> None:
+    path = folder / "queues.yaml"
+    path.write_text("name: queues\nguest: {memory: 192MiB, vcpus: 2, nics: [{queues: 2}]}\n")
+    run = freepage.run(path)
+    assert run.verdict == "pass", run
+    (nic,) = run.result.liveness
+    assert nic.did == ["queue 0 carries datagrams, queue 1 carries datagrams"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "kernel"), [("e1000e", "generic"), ("rtl8139", "generic"), ("vmxnet3", "default")]
+)
+def test_other_nics_carry_a_stream(freepage: Freepage, folder: Path, model: str, kernel: str) -> None:
+    path = folder / "nic.yaml"
+    guest = f"memory: 256MiB, kernel: {kernel}, nics: [{{model: {model}}}]"
+    path.write_text(f"name: nic\nguest: {{{guest}}}\nworkload: {{kind: stream}}\n")
+    run = freepage.run(path)
+    assert run.verdict == "pass", run
+    assert run.result.liveness[0].answers

@@ -379,6 +379,36 @@ static void job(const struct call *c, void (*run)(const struct call *c, char *te
 	_exit(write(STDOUT_FILENO, text, strlen(text)) < 0);
 }
 
+/*
+ * device NAME ACTION [WORD..]: a program that uses a device, and says whether it answers
+ * (device.c).  Each call has one of its own: one that hangs on a device keeps no other.
+ */
+static void device(const struct call *c)
+{
+	struct worker *w = agent.jobs;
+	char path[256];
+	pid_t pid;
+
+	while (w < agent.jobs + MOST_JOBS && w->pid)
+		w++;
+	snprintf(path, sizeof(path), "%s/device", agent.programs);
+	if (w == agent.jobs + MOST_JOBS) {
+		reply(c->n, "error too much is under way");
+		return;
+	}
+	if (access(path, X_OK)) {
+		reply(c->n, "error cannot start %s: %s", path, strerror(errno));
+		return;
+	}
+	pid = worker_fork(w, c->n);
+	if (pid < 0)
+		reply(c->n, "error cannot fork: %s", strerror(errno));
+	if (pid)
+		return;
+	execv(path, c->argv);
+	_exit(127);
+}
+
 static void ask(struct worker *w, uint64_t n, const char *verb, const char *argument)
 {
 	char line[512];
@@ -676,6 +706,7 @@ static const struct verb {
 } verbs[] = {
 	{ "ping", 0, 0, ping },
 	{ "stats", 0, 0, stats },
+	{ "device", 2, MOST_WORDS, device },		/* NAME ACTION [WORD..] */
 	{ "kmsg", 0, 1, kmsg },				/* [AFTER] */
 	{ "msrs", 1, 1, msrs },				/* CPU */
 	{ "load", 0, MOST_WORDS, load },		/* KIND SEED BYTES [key=value..] */

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <sys/syscall.h>
 
+#include "pci.h"
 #include "region.h"
 
 #ifndef DISK
@@ -33,10 +34,27 @@ static inline int disk_open(int flags)
 	return disk_open_as(O_RDONLY | flags);
 }
 
-/* Past the page cache: what is acknowledged was acknowledged by the device. */
-static inline int disk_open_writable(void)
+/*
+ * Past the page cache: what is acknowledged was acknowledged by the device.  `address` is
+ * that of the PCI device on which the disk hangs, whose driver is there; NULL: the only disk.
+ */
+static inline int disk_open_writable(const char *address)
 {
-	return disk_open_as(O_RDWR | O_DIRECT);
+	char name[64], path[80];
+	int disk;
+
+	if (!address)
+		return disk_open_as(O_RDWR | O_DIRECT);
+	if (pci_find_below(address, "block", "", name, sizeof(name)))
+		die("there is no PCI device %s", address);
+	snprintf(path, sizeof(path), "/dev/%s", name);
+	/* The folder in /sys is there before the disk has been looked at. */
+	while ((disk = open(path, O_RDWR | O_DIRECT | O_CLOEXEC)) < 0 &&
+	       (errno == ENOENT || errno == ENXIO || errno == ENOMEDIUM))
+		poll(NULL, 0, 10);
+	if (disk < 0)
+		die("%s: %s", path, strerror(errno));
+	return disk;
 }
 
 static inline void disk_read(int disk, void *to, uint64_t page, uint64_t pages)

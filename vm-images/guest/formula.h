@@ -47,7 +47,7 @@ static inline uint64_t page_word(uint64_t key, unsigned int i)
  * The programs are built for size; these loops are where the time of a load
  * and a verify goes, so they are built for speed.
  */
-#define HOT __attribute__((optimize("O2"), noinline))
+#define HOT __attribute__((optimize("O2"), noinline, unused))
 
 /* Write a page, return the sum of its words. */
 static HOT uint64_t page_fill(uint64_t *words, uint64_t key)

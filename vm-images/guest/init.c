@@ -149,9 +149,9 @@ static void load_module(const char *name, const char *parameters)
 }
 
 /* One name a line, in load order; what is built in is simply not listed. */
-static void load_modules(void)
+static void load_modules(const char *path)
 {
-	FILE *list = fopen("/etc/modules.list", "re");
+	FILE *list = fopen(path, "re");
 	char line[128];
 
 	if (!list)
@@ -389,7 +389,9 @@ int main(void)
 	if (mount("debugfs", "/sys/kernel/debug", "debugfs", 0, NULL))
 		say("no debugfs: %s", strerror(errno));
 	option("freepage.driver", driver, sizeof(driver));
-	load_modules();
+	load_modules("/etc/modules.list");
+	/* Of the devices that the scenario gives the guest, if it gives it any. */
+	load_modules("/etc/devices.list");
 	load_more();
 	load_driver(driver);
 	network();

@@ -13,21 +13,30 @@ from harness.hosts.interface import Nic
 
 @dataclass(frozen=True, slots=True)
 class Interface(DomainDevice):
-    """A virtio NIC, attached as the host wants it.
+    """The NIC, attached as the host wants it.
 
     ``vhost``: the host's kernel serves it, instead of QEMU; for one with a tap.
     """
 
     nic: Nic
     vhost: bool = False
+    #: Libvirt's name of it.
+    model: str = "virtio"
+    queues: int = 1
+    #: The socket of another process that serves it, if one does.
+    served_at: str | None = None
 
     def elements(self) -> Iterator[ET.Element]:
         """The NIC with the run's own address."""
         interface = ET.Element("interface")
         ET.SubElement(interface, "mac", {"address": self.nic.mac})
-        ET.SubElement(interface, "model", {"type": "virtio"})
-        # Said, as libvirt takes vhost by itself where the machine has it.
-        ET.SubElement(interface, "driver", {"name": "vhost" if self.vhost else "qemu"})
+        ET.SubElement(interface, "model", {"type": self.model})
+        if self.model == "virtio" and self.served_at is None:
+            # Said, as libvirt takes vhost by itself where the machine has it.
+            driver = {"name": "vhost" if self.vhost else "qemu"}
+            if self.queues > 1:
+                driver["queues"] = str(self.queues)
+            ET.SubElement(interface, "driver", driver)
         ET.SubElement(interface, "rom", {"enabled": "no"})
         self._attach(interface)
         yield interface
@@ -41,6 +50,10 @@ class Interface(DomainDevice):
         for tag in ("source", "target", "backend"):
             for old in interface.findall(tag):
                 interface.remove(old)
+        if self.served_at is not None:
+            interface.set("type", "vhostuser")
+            ET.SubElement(interface, "source", {"type": "unix", "path": self.served_at, "mode": "server"})
+            return
         if self.nic.tap is not None:
             interface.set("type", "ethernet")
             ET.SubElement(interface, "target", {"dev": self.nic.tap, "managed": "no"})

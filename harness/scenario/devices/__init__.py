@@ -12,7 +12,10 @@ from harness.scenario.devices.base import (
     ArrivedGuest,
     Device,
     DeviceContext,
+    DeviceError,
     DeviceFacts,
+    DeviceUser,
+    HelperProgram,
     QemuFacts,
 )
 from harness.scenario.registry import import_modules
@@ -23,7 +26,10 @@ __all__ = [
     "ArrivedGuest",
     "Device",
     "DeviceContext",
+    "DeviceError",
     "DeviceFacts",
+    "DeviceUser",
+    "HelperProgram",
     "QemuFacts",
 ]
 

@@ -25,8 +25,9 @@ documentation, in docs/scenario.md and in the JSON Schema.
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, ClassVar, Final, Protocol, TypeAlias
 from uuid import UUID, uuid5
@@ -34,6 +35,19 @@ from uuid import UUID, uuid5
 from harness.errors import InputError
 from harness.scenario.registry import OneOf, Registry
 from harness.scenario.values import Section
+
+
+def slot_of(machine: str, number: int) -> int:
+    """The slot of the root bus that the device of that number has.
+
+    Libvirt gives out slots from below, and a q35 has devices of its own at the end.
+    """
+    return (0x08 if "q35" in machine else 0x10) + number
+
+
+def address_of(machine: str, number: int) -> str:
+    """The same slot, as the guest calls it."""
+    return f"00:{slot_of(machine, number):02x}.0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +62,73 @@ class DeviceContext:
     #: The machine type, such as ``pc``.
     machine: str
     accelerator: str
+    #: Of the run: a folder for the sockets of this QEMU, and one that both hosts see.
+    folder: Path = Path()
+    shared: Path = Path()
+    #: The run's own folder, for files that are too large for memory.
+    kept: Path = Path()
+    #: The words that start each of the programs that devices need.
+    programs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    #: Which of the scenario's devices it is, from 0: the same on both hosts.
+    number: int = 0
+    #: The workload works on this device, a disk: nobody else writes to it.
+    at_work: bool = False
+
+    @property
+    def name(self) -> str:
+        """What QEMU calls the device, and all that belongs to it."""
+        return f"freepage{self.number}"
+
+    @property
+    def pcie(self) -> bool:
+        """Whether the machine has PCI Express."""
+        return "q35" in self.machine
+
+    @property
+    def slot(self) -> int:
+        """A slot of the root bus that is this device's alone."""
+        return slot_of(self.machine, self.number)
+
+    @property
+    def place(self) -> str:
+        """That slot, as properties of QEMU's ``-device``."""
+        return f"bus={'pcie.0' if self.pcie else 'pci.0'},addr={self.slot:#x}"
+
+    @property
+    def pci_address(self) -> str:
+        """The same slot, as the guest calls it."""
+        return address_of(self.machine, self.number)
+
+    def socket(self, name: str) -> Path:
+        """A socket of this device on this host, in front of this QEMU."""
+        return self.folder / f"{self.number}-{name}"
 
     def uuid(self, *, each_host: bool) -> UUID:
         """A UUID for a device: one for each host, or the same on both."""
         return uuid5(self.guest, self.host if each_host else self.first_host)
+
+
+@dataclass(frozen=True, slots=True)
+class HelperProgram:
+    """A program on the host that serves a device: QEMU connects to a socket of it."""
+
+    #: By the name that the toolchain has for it, such as ``swtpm``.
+    name: str
+    #: ``{fd}`` stands for the number of the listening socket, which it inherits.
+    arguments: tuple[str, ...]
+    socket: Path
+    #: QEMU listens there, and the program connects to it: it is started once QEMU does.
+    connects: bool = False
+    #: What it says is not kept: a line for each packet, say.
+    talks: bool = False
+
+
+class DeviceError(Exception):
+    """What is wrong with a device: it does not answer (``silent``), or not as it must."""
+
+    def __init__(self, text: str, *, silent: bool = False) -> None:
+        super().__init__(text)
+        self.silent = silent
 
 
 class QemuFacts(Protocol):
@@ -86,16 +163,40 @@ class DeviceFacts(Protocol):
     def remote(self) -> bool:
         """Whether the hosts are two machines of the user's own."""
 
+    @property
+    def machine(self) -> str:
+        """The machine type."""
 
-class ArrivedGuest(Protocol):
-    """A guest that runs on its new host."""
+
+class DeviceUser(Protocol):
+    """A guest that runs, and can be had to use its devices."""
 
     @property
     def context(self) -> DeviceContext:
-        """The guest, and the host that it has arrived on."""
+        """The guest, and the host that it runs on."""
+
+    @property
+    def notes(self) -> MutableMapping[str, str]:
+        """What the device has to remember of one look for the next: its own, all through the run."""
 
     def call(self, verb: str, *words: str | int) -> Mapping[str, object]:
         """Have the guest's agent do something; what it answers."""
+
+    def use(self, name: str, action: str, *words: str | int) -> str:
+        """Have the guest use a device (``vm-images/guest/devices``); the value that it answers.
+
+        Raises :class:`DeviceError` if the device is silent, or does not what it must.
+        """
+
+
+class ArrivedGuest(DeviceUser, Protocol):
+    """A guest that runs on its new host."""
+
+    def wait_for(self, event: str) -> bool:
+        """Whether QEMU says so (a QMP event) since the look at this device began; waits for it."""
+
+    def wait_until(self, holds: Callable[[], bool]) -> bool:
+        """Wait for something that no event tells; false if it does not come about."""
 
     def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> object:
         """Have QEMU do something (QMP); what it answers."""
@@ -108,6 +209,14 @@ class Device(Section):
     qemu_device: ClassVar[str] = ""
     #: Files of the machine's that QEMU has to open, each with the kernel module that makes it.
     machine_files: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    #: Programs of the host's that it needs, by the toolchain's names for them.
+    programs: ClassVar[tuple[str, ...]] = ()
+    #: How many a guest can have of it.
+    most: ClassVar[int] = 1
+    #: It needs files or sockets that both hosts see: a lab's.
+    needs_lab: ClassVar[bool] = False
+    #: It needs PCI Express: machine type q35.
+    needs_pcie: ClassVar[bool] = False
 
     device: str
     """Which device."""
@@ -135,20 +244,63 @@ class Device(Section):
         """
         return ()
 
+    @property
+    def qemu_devices(self) -> tuple[str, ...]:
+        """QEMU's names of what it consists of."""
+        return (self.qemu_device,) if self.qemu_device else ()
+
+    @property
+    def guest_modules(self) -> tuple[str, ...]:
+        """Modules that the guest's kernel has to load for it, if it has not got them built in."""
+        return ()
+
+    @property
+    def host_programs(self) -> tuple[str, ...]:
+        """Those of :attr:`programs` that this one needs."""
+        return self.programs
+
+    def leave(self, context: DeviceContext) -> None:
+        """Remove what :meth:`provide` has made in the run's folder."""
+
+    def provide(self, context: DeviceContext) -> None:
+        """Make what has to be there before the first QEMU starts: files that both hosts see."""
+
+    def helpers(self, context: DeviceContext) -> Iterable[HelperProgram]:  # noqa: ARG002
+        """Programs that serve it, started before each QEMU."""
+        return ()
+
+    def echoes(self, context: DeviceContext) -> Iterable[Path]:  # noqa: ARG002
+        """Sockets at which the testbed sends back what the guest sends, in capitals."""
+        return ()
+
     def demand(self, facts: DeviceFacts) -> None:
         """Raise :class:`harness.errors.InputError`, with what to do, if there can be no such device."""
         for qemu in facts.qemus:
-            if self.qemu_device and not qemu.has_device(self.qemu_device):
-                raise InputError(
-                    f"guest.devices: {self.device}: {qemu.name} has no device {self.qemu_device}",
-                    hint="take a QEMU that was built with it, or leave the device out",
-                )
+            for name in self.qemu_devices:
+                if not qemu.has_device(name):
+                    raise InputError(
+                        f"guest.devices: {self.device}: {qemu.name} has no device {name}",
+                        hint="take a QEMU that was built with it, or leave the device out",
+                    )
+        if facts.remote and self.needs_lab:
+            raise InputError(f"guest.devices: {self.device}: it needs a lab, and remote names two machines")
+        if self.needs_pcie and "q35" not in facts.machine:
+            raise InputError(
+                f"guest.devices: {self.device}: the machine type {facts.machine} has no PCI Express",
+                hint="guest.machine: q35",
+            )
         for path, module in self.machine_files.items():
             if (why := facts.why_closed(path)) is not None:
                 raise InputError(
                     f"guest.devices: {self.device}: {path} cannot be opened: {why}",
                     hint=f"sudo modprobe {module}, and be somebody who may open it; or leave the device out",
                 )
+
+    def boarding(self, guest: DeviceUser) -> None:
+        """Have the guest use it before it is migrated for the first time.
+
+        What fails here is no fault of a migration.
+        """
 
     def arrived(self, guest: ArrivedGuest) -> Iterable[str]:  # noqa: ARG002
         """What is wrong with it once the guest runs on its new host, each in words: the run fails."""

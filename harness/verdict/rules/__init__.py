@@ -18,6 +18,7 @@ from harness.verdict.rules import vcpus
 from harness.verdict.rules import disk
 from harness.verdict.rules import clocks
 from harness.verdict.rules import stream
+from harness.verdict.rules import interrupts
 from harness.verdict.rules import expectations
 from harness.verdict.rules import expected_outcome
 from harness.verdict.rules import course
@@ -35,6 +36,7 @@ __all__ = [
     "expectations",
     "expected_outcome",
     "guest",
+    "interrupts",
     "log",
     "outcome",
     "pages",

@@ -15,7 +15,8 @@ announce(
     "guest",
     {
         "guest-pages": "pages that a script took and wrote have wrong contents",
-        "device-WORD": "a guest device of the kind WORD finds something wrong on its new host",
+        "device-silent": "a device of the scenario's does not answer the guest on its new host",
+        "device-wrong": "a device of the scenario's does not what it must, or not as before",
     },
 )
 announce(

@@ -3,8 +3,9 @@
  * A disk that is written, for a guest that is about to be migrated.
  *
  *   load journal SEED BYTES [disk=BYTES] [depth=REQUESTS] [patience=SECONDS] [keep=BYTES]
+ *                          [at=PCI-ADDRESS]
  *
- * `depth` writers work on /dev/vda past the page cache, each with one request on its
+ * `depth` writers work on /dev/vda (or the disk at that address) past the page cache, each with one request on its
  * way and with blocks of its own: writer W has those whose number is W modulo depth.
  * Step K of a writer is a function of the seed, W and K alone (journal_step), so the
  * number of steps that were acknowledged is the whole journal: from it the host knows
@@ -222,6 +223,16 @@ static int at_work(void)
 	return 0;
 }
 
+/* Whoever reads a disk that does not answer is never heard of again. */
+static int all_done(void)
+{
+	unsigned int i, done = 1;
+
+	for (i = 0; i < journal.depth; i++)
+		done &= journal.writers[i].done;
+	return done;
+}
+
 /* Those that are stuck stay: a thread that waits for a device cannot be ended. */
 static void stop(void)
 {
@@ -234,21 +245,14 @@ static void stop(void)
 		poll(NULL, 0, TICK_MS);
 		tick();
 	}
+	/* An image in another format than raw is read by the host, too. */
+	if (all_done())
+		fdatasync(journal.disk);
 	server.steps = server.checked = 0;
 	for (i = 0; i < journal.depth; i++) {
 		server.steps += journal.writers[i].steps;
 		server.checked += journal.writers[i].counts[STEP_READ];
 	}
-}
-
-/* Whoever reads a disk that does not answer is never heard of again. */
-static int all_done(void)
-{
-	unsigned int i, done = 1;
-
-	for (i = 0; i < journal.depth; i++)
-		done &= journal.writers[i].done;
-	return done;
 }
 
 static void read_all(struct writer *w)
@@ -332,12 +336,15 @@ static int run(int argc, char **argv)
 	struct tally t = { 0 };
 	double since = now();
 	unsigned int number;
+	const char *address = NULL;
 	int i;
 
 	if (argc < 5 || parse_u64(argv[3], &journal.seed) || parse_u64(argv[4], &bytes))
 		die("expected: load journal SEED BYTES [key=value..]");
 	for (i = 5; i < argc; i++)
-		if ((strncmp(argv[i], "disk=", 5) || parse_u64(argv[i] + 5, &journal.bytes)) &&
+		if (!strncmp(argv[i], "at=", 3))
+			address = argv[i] + 3;
+		else if ((strncmp(argv[i], "disk=", 5) || parse_u64(argv[i] + 5, &journal.bytes)) &&
 		    (strncmp(argv[i], "depth=", 6) || parse_u64(argv[i] + 6, &journal.depth)) &&
 		    (strncmp(argv[i], "patience=", 9) || parse_u64(argv[i] + 9, &journal.patience)) &&
 		    (strncmp(argv[i], "keep=", 5) || parse_u64(argv[i] + 5, &keep)))
@@ -348,7 +355,7 @@ static int run(int argc, char **argv)
 	for (page = 0; page < journal.kept.pages; page++)
 		write_owned(&journal.kept, page, &t);
 	journal.work = work_counter();
-	journal.disk = disk_open_writable();
+	journal.disk = disk_open_writable(address);
 	for (number = 0; number < journal.depth; number++)
 		begin(number);
 	answer_work("journal", &t, 0, &server, since);

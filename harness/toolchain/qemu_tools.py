@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Programs that come with QEMU and serve a guest's devices, built from the same tree."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Final
+
+from harness.toolchain.cache import MIB, key_of
+from harness.toolchain.qemu import PATCHED, PLAIN_BUILD, QemuBuilder
+
+#: Their names, and what QEMU's build makes of them where.
+QEMU_TOOLS: Final = {
+    "qemu-img": "qemu-img",
+    "qemu-storage-daemon": "storage-daemon/qemu-storage-daemon",
+    "vhost-user-bridge": "tests/vhost-user-bridge",
+}
+
+
+def build_qemu_tools(builder: QemuBuilder) -> Path:
+    """The folder that has them."""
+    patches = builder.patches(PATCHED, ())
+    key = key_of(qemu=builder.key(patches), tools=QEMU_TOOLS)
+
+    def build(folder: Path) -> None:
+        with (
+            builder.cache.events.step("qemu tools", version=builder.source.version) as step,
+            builder.built(patches, PLAIN_BUILD, tuple(QEMU_TOOLS.values()), step.note) as made,
+        ):
+            for name, place in QEMU_TOOLS.items():
+                shutil.copy2(made / place, folder / name)
+
+    return builder.cache.get("qemu-tools", key, build, what="QEMU's tools", space=200 * MIB)
