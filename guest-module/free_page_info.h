@@ -2,9 +2,8 @@
 /*
  * Free page info for the virtio balloon: what travels between device and driver.
  *
- * The guest's module and QEMU's device are built from this one file, byte for
- * byte.  docs/protocol.md holds the rules and the reason for each of them; the
- * rule that all others serve is this:
+ * The guest's driver and QEMU's device are built from this one file.  The rule
+ * that all others serve is this:
  *
  *   The answer to a request lists page frames each of which was free at some
  *   time between the request and the answer.  The host skips a listed page
@@ -47,7 +46,7 @@ struct vfpi_request {
 	__le64 nr_pfns;
 };
 
-/* The last chunk of this answer; it may carry no bits. */
+/* The last chunk of this answer; it may carry no bits. What follows is stale. */
 #define VFPI_RESP_DONE			(1 << 0)
 /* Not every free page of the window is listed. Harmless, but worth counting. */
 #define VFPI_RESP_PARTIAL		(1 << 1)

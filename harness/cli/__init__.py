@@ -25,7 +25,7 @@ from typing import NoReturn
 
 import typer
 
-from harness.cli import bench, explain, faults, machine, run, scenario, stream  # noqa: F401 - they register
+from harness.cli import bench, explain, faults, machine, run, scenario, series, stream  # noqa: F401 - they register
 from harness.cli.options import app, overrides
 from harness.errors import ExitCode, FreepageError
 

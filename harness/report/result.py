@@ -225,7 +225,7 @@ class Protocol(Part):
     sent_before: int
     """Pages reported that had been sent already, and were let alone."""
     dropped: int
-    """Chunks that did not fit into the device's queue."""
+    """Chunks beyond what an answer may hold."""
     bad_pages: int
     """Reported frames that are no memory of this migration."""
     refused: str
