@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import selectors
 import subprocess
 import time
@@ -124,30 +125,45 @@ def boots(machine: ProbeMachine, seconds: float = PROBE_SECONDS, accelerator: st
     )
     try:
         assert process.stdout is not None
-        said = _listen(process.stdout.fileno(), Deadline(seconds, f"the probe of {accelerator.upper()}"))
+        deadline = Deadline(seconds, f"the probe of {accelerator.upper()}")
+        said, ended = _listen(process.stdout.fileno(), deadline)
     finally:
         process.kill()
         process.wait()
         if process.stdout is not None:
             process.stdout.close()
     took = round(time.monotonic() - began, 2)
-    answer = judge_words(said, seconds, accelerator)
+    answer = judge_words(said, seconds, accelerator, ended=ended)
     return replace(answer, seconds=took) if answer.usable else answer
 
 
-def judge_words(said: bytes, seconds: float, accelerator: str = "kvm") -> KvmProbe:
-    """What a guest kernel's words prove, or its silence after ``seconds``."""
+#: What QEMU itself says begins with its name.
+_OF_QEMU: Final = re.compile(r"(\S*/)?qemu[\w.-]*: ")
+#: As assert(3) and GLib print it: "FILE:LINE: FUNCTION: Assertion `...' failed."
+_ASSERTION: Final = re.compile(r":\d+:\s?(\w+):\s?[Aa]ssertion")
+
+
+def judge_words(said: bytes, seconds: float, accelerator: str = "kvm", *, ended: bool = False) -> KvmProbe:
+    """What a guest kernel's words prove, or its silence after ``seconds``.  ``ended``: QEMU is gone."""
     name = accelerator.upper()
     if FIRST_WORD in said:
         return KvmProbe(True, f"a guest kernel under {name} printed its first line")
-    if said.strip():
-        last = said.strip().splitlines()[-1].decode("utf-8", "replace")
+    # What firmware and the kernel's first stage print ("Probing EDD ... ok") says nothing of KVM.
+    own = [line for line in said.decode("utf-8", "replace").splitlines() if _OF_QEMU.match(line)]
+    if own:
+        failed = _ASSERTION.search(own[-1])
+        words = f"an assertion in its {failed[1]}() fails" if failed else own[-1].partition(": ")[2]
+        return KvmProbe(False, f"QEMU starts no guest under {name}: {words}")
+    lines = said.decode("utf-8", "replace").split("\n") if ended else []
+    last = next((line.strip() for line in reversed(lines) if line.strip()), None)
+    if last is not None:
         return KvmProbe(False, f"QEMU starts no guest under {name}: {last}")
-    return KvmProbe(False, f"a guest kernel under {name} printed nothing within {seconds:g} s")
+    return KvmProbe(False, f"a guest kernel under {name} printed no line within {seconds:g} s")
 
 
-def _listen(descriptor: int, deadline: Deadline) -> bytes:
-    said = b""
+def _listen(descriptor: int, deadline: Deadline) -> tuple[bytes, bool]:
+    """What is said until the first word, the end or the deadline; and whether it was the end."""
+    said, ended = b"", False
     with selectors.DefaultSelector() as selector:
         selector.register(descriptor, selectors.EVENT_READ)
         with contextlib.suppress(DeadlineExceeded):
@@ -156,9 +172,10 @@ def _listen(descriptor: int, deadline: Deadline) -> bytes:
                     continue
                 piece = os.read(descriptor, 65536)
                 if not piece:
+                    ended = True
                     break
                 said += piece
-    return said
+    return said, ended
 
 
 def probe_kvm(machine: ProbeMachine, memory: ProbeMemory, events: EventStream) -> KvmProbe:
@@ -183,8 +200,13 @@ def probe_kvm(machine: ProbeMachine, memory: ProbeMemory, events: EventStream) -
     return answer
 
 
+#: Changes when the answers' words change: what is remembered has them.
+_WORDS: Final = 2
+
+
 def _key(machine: ProbeMachine) -> str:
     parts: Sequence[str] = (
+        str(_WORDS),
         _BOOT_ID.read_text(encoding="ascii").strip() if _BOOT_ID.exists() else "",
         machine.qemu_sha256,
         str(machine.vmlinuz),

@@ -89,6 +89,15 @@ class StartRefused(_ProcessError, InputError):  # noqa: N818 - the name says wha
     """QEMU or libvirt does not start what the user wrote out for it; carries what it said."""
 
 
+class Interrupted(FreepageError):  # noqa: N818 - the name says what happened
+    """The user has ended the command."""
+
+    exit_code: int = 130
+
+    def __init__(self) -> None:
+        super().__init__("interrupted")
+
+
 class MachineryError(FreepageError):
     """Something that a run stands on failed; there is no verdict."""
 

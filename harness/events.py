@@ -37,7 +37,7 @@ from pathlib import Path, PurePath
 from types import MappingProxyType, TracebackType
 from typing import IO, Final, TypeAlias
 
-from harness.errors import DeadlineExceeded, InputError, MachineryError
+from harness.errors import DeadlineExceeded, FreepageError, InputError, MachineryError
 
 #: How many times as long a wait may last in an emulated machine.
 EMULATED_PATIENCE: Final = 5.0
@@ -294,13 +294,22 @@ class EventStream:
         try:
             yield step
         except BaseException as caught:  # Ctrl-C ends a step as well
-            error = f"{type(caught).__name__}: {caught}".rstrip(": ")
+            error = _said(caught)
             raise
         finally:
             self._local.depth = depth
             seconds = time.monotonic() - began
             outcome = {"step": name, "depth": depth, "seconds": seconds, "error": error}
             self._record("step-stop", "harness", {**step.notes, **outcome})
+
+
+def _said(error: BaseException) -> str:
+    """What ended a step, for people: the name of a class only where it says more than the words."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, FreepageError):
+        return error.message
+    return f"{type(error).__name__.lstrip('_')}: {error}".rstrip(": ")
 
 
 def step_seconds(events: Iterable[Event], *, depth: int | None = 0) -> dict[str, float]:

@@ -11,6 +11,9 @@ used as here; the current folder is not searched for modules (``-P``).
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -34,6 +37,20 @@ class Output:
 def command_line(words: Sequence[str | Path]) -> list[str]:
     """The argument list that runs ``freepage`` with these words."""
     return [sys.executable, "-P", "-m", "harness", *map(str, words)]
+
+
+def typed(words: Sequence[str | Path]) -> str:
+    """The command with these words as a user types it here, quoted for a shell.
+
+    ``freepage`` where PATH leads to this installation; else the program by its path.
+    """
+    ours = Path(sys.executable).with_name("freepage")
+    found = shutil.which("freepage")
+    if found is not None and Path(found).resolve() == ours.resolve():
+        command = ["freepage"]
+    else:
+        command = [str(ours)] if os.access(ours, os.X_OK) else [sys.executable, "-m", "harness"]
+    return shlex.join([*command, *map(str, words)])
 
 
 def start(

@@ -20,6 +20,7 @@ import termios
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from enum import Enum
 from types import TracebackType
 from typing import IO, Protocol
 
@@ -31,6 +32,35 @@ from harness.events import Event, EventStream
 
 #: Plain output says how far a step is at most this often.
 PLAIN_PROGRESS_SECONDS = 10.0
+
+
+class Verbosity(Enum):
+    """How much is said on stderr."""
+
+    #: Warnings and errors.
+    QUIET = "quiet"
+    #: Steps and their progress too.
+    NORMAL = "normal"
+    #: Every event; and the traceback of a fault of ours.
+    VERBOSE = "verbose"
+
+
+#: Child processes are told by it, and a user who wants it always may set it.
+VERBOSITY_VARIABLE = "FREEPAGE_VERBOSITY"
+
+
+def verbosity() -> Verbosity:
+    """What the user has asked for."""
+    try:
+        return Verbosity(os.environ.get(VERBOSITY_VARIABLE, Verbosity.NORMAL.value))
+    except ValueError:
+        return Verbosity.NORMAL
+
+
+def set_verbosity(level: Verbosity) -> None:
+    """From here on, in this process and those that it starts."""
+    os.environ[VERBOSITY_VARIABLE] = level.value
+
 
 _OWN_KEYS = frozenset({"step", "depth", "seconds", "error"})
 
@@ -178,13 +208,17 @@ class _Plain:
 
 
 class TerminalProgress:
-    """Shows the stream on stderr while it is entered; ``verbose`` shows every event."""
+    """Shows the stream on stderr while it is entered: as much as the user has asked for."""
 
-    def __init__(self, stream: EventStream, *, verbose: bool = False, file: IO[str] | None = None) -> None:
+    def __init__(
+        self, stream: EventStream, *, level: Verbosity | None = None, file: IO[str] | None = None
+    ) -> None:
         console = OutputConsole(file=file) if file is not None else OutputConsole(stderr=True)
         self._stream = stream
-        self._verbose = verbose
-        self._renderer: _Renderer = _Live(console) if console.is_terminal else _Plain(console)
+        self._level = level or verbosity()
+        self._renderer: _Renderer = (
+            _Live(console) if console.is_terminal and self._level is not Verbosity.QUIET else _Plain(console)
+        )
         self._unsubscribe: Callable[[], None] | None = None
 
     def __enter__(self) -> TerminalProgress:
@@ -220,6 +254,8 @@ class TerminalProgress:
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
+        if self._level is Verbosity.QUIET and event.kind != "warning":
+            return
         if event.kind == "step-start":
             self._renderer.step_start(event)
         elif event.kind == "step-stop":
@@ -231,7 +267,7 @@ class TerminalProgress:
             self._renderer.line(Text(f"{event.data.get('text', '')}", style))
             if event.data.get("hint"):
                 self._renderer.line(Text(f"hint: {event.data['hint']}", style))
-        elif self._verbose:
+        elif self._level is Verbosity.VERBOSE:
             self._renderer.line(Text(f"{event.t:9.3f} {event.source} {event.kind} {_args(event)}", "dim"))
 
 

@@ -14,6 +14,8 @@ from harness.errors import InputError
 from harness.report.result import first_problem
 
 BENCH_VERSION = 1
+#: Bytes: a bench of thousands of runs has some megabytes.
+LARGEST = 256 << 20
 
 
 class _Part(BaseModel):

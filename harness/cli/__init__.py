@@ -20,7 +20,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import traceback
 from typing import NoReturn
 
 import typer
@@ -28,6 +27,7 @@ import typer
 from harness.cli import bench, explain, faults, machine, run, scenario, series, stream  # noqa: F401 - they register
 from harness.cli.options import app, overrides
 from harness.errors import ExitCode, FreepageError
+from harness.last_resort import in_words
 
 __all__ = ["app", "main", "overrides"]
 
@@ -36,6 +36,7 @@ INTERRUPTED = 130
 
 def main() -> NoReturn:
     """The entry point: every error becomes its message and its exit status."""
+    _open_streams()
     status = _status()
     try:
         sys.stdout.flush()
@@ -45,6 +46,24 @@ def main() -> NoReturn:
         status = ExitCode.ERROR
         _let_go_of_stdout()
     sys.exit(status)
+
+
+def _open_streams() -> None:
+    """A stream that the caller has closed: stdin ends at once, and writing to stdout is an error.
+
+    Python would have None in its place, and the next file that is opened would take its number.
+    """
+    for number, mode in ((0, "r"), (1, "w"), (2, "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # Writing to what was opened for reading fails: a result that goes nowhere has to be said.
+            nothing = os.open(os.devnull, os.O_WRONLY if number == 2 else os.O_RDONLY)
+            if nothing != number:
+                os.dup2(nothing, number)
+                os.close(nothing)
+            stream = open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115 - for good
+            setattr(sys, ("stdin", "stdout", "stderr")[number], stream)
 
 
 def _status() -> int:
@@ -64,11 +83,10 @@ def _status() -> int:
             return end.code or ExitCode.PASS
         _say(str(end.code))
         return ExitCode.ERROR
-    except Exception:
-        # Python's own status for it would be 1.
-        with contextlib.suppress(OSError):
-            traceback.print_exc()
-        return ExitCode.ERROR
+    except Exception as error:  # Python's own status for it would be 1.
+        problem = in_words(error)
+        _say(f"freepage: {problem.render()}")
+        return problem.exit_code
     raise AssertionError("typer always exits")
 
 

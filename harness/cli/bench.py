@@ -181,11 +181,7 @@ def bench_compare(
 
 
 def _read(path: Path) -> BenchDocument:
-    from harness.bench.document import BenchDocument
+    from harness.bench.document import LARGEST, BenchDocument
+    from harness.reading import read_text
 
-    try:
-        return BenchDocument.from_json(path.read_text(encoding="utf-8"), str(path))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not a bench: byte {error.start} is not UTF-8 text") from error
+    return BenchDocument.from_json(read_text(path, LARGEST, "a bench"), str(path))

@@ -17,13 +17,13 @@ import signal
 import sys
 import termios
 import time
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from harness import accel
+from harness.last_resort import in_words
 from harness.nested.wire import ALIVE_SECONDS, PORT, LineBuffer, encode, pack_message, unpack
 
 _PORTS: Final = Path("/sys/class/virtio-ports")
@@ -254,8 +254,8 @@ def _become(streams: Sequence[int], message: dict[str, Any]) -> NoReturn:
     except SystemExit as error:
         # 1 is a verdict, and Python's own status for sys.exit("words").
         code = error.code if isinstance(error.code, int) else 3 * bool(error.code)
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        print(f"freepage: {in_words(error).render()}", file=sys.stderr)  # noqa: T201 - nobody above us will
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
         sys.stderr.flush()

@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+from typer.main import get_command
 
-from harness.errors import InputError, MachineryError
+from harness.errors import InputError, Interrupted
 
 if TYPE_CHECKING:
     from harness.plan.plan import Tools
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
 
 class _Commands(TyperGroup):
     """Typer ends with 1 when the reader of its output is gone, or stdin ends, which would be a verdict."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        _give_common_options(self)
 
     def make_context(self, *args: Any, **more: Any) -> Any:
         """Where the words are parsed, and help is printed."""
@@ -37,11 +43,69 @@ def _no_verdict() -> Iterator[None]:
     """What Typer would end with 1 is an error of the machine's."""
     try:
         yield
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        raise MachineryError(f"{where}{error.strerror or error}") from error
-    except EOFError as error:
-        raise MachineryError("stdin has ended") from error
+    except (OSError, EOFError) as error:
+        from harness.last_resort import in_words
+
+        raise in_words(error) from error
+    except KeyboardInterrupt as error:
+        # Typer would say nothing.
+        raise Interrupted from error
+
+
+def _chatty(value: bool) -> None:
+    from harness.terminal import Verbosity, set_verbosity
+
+    if value:
+        set_verbosity(Verbosity.VERBOSE)
+
+
+def _silent(value: bool) -> None:
+    from harness.terminal import Verbosity, set_verbosity
+
+    if value:
+        set_verbosity(Verbosity.QUIET)
+
+
+def _behind_any_command(
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose",
+            "-v",
+            callback=_chatty,
+            expose_value=False,
+            help="Say all that happens, and show the traceback of a fault.",
+        ),
+    ] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "--quiet",
+            "-q",
+            callback=_silent,
+            expose_value=False,
+            help="Say nothing but the result, warnings and errors.",
+        ),
+    ] = False,
+) -> None:
+    """Options that stand behind any command, as people write them."""
+
+
+def _give_common_options(command: Any) -> None:
+    members = getattr(command, "commands", None)
+    if members is None:
+        command.params += _common_options()
+        return
+    for member in members.values():
+        _give_common_options(member)
+
+
+@functools.cache
+def _common_options() -> list[Any]:
+    # Typer makes options of a function's arguments only: so these have a command of their own.
+    alone = typer.Typer(add_completion=False)
+    alone.command()(_behind_any_command)
+    return [option for option in get_command(alone).params if option.name in ("verbose", "quiet")]
 
 
 app = typer.Typer(
@@ -50,8 +114,29 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Proves that live migration may leave a guest's free pages behind, and measures what that saves.",
+    # Plain text: it fits any width, and a flag has no "<bool>" beside it.
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _say_version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        typer.echo(f"freepage {version('freepage-testbed')}")
+        raise typer.Exit
+
+
+@app.callback()
+def front(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Say the version, and end."),
+    ] = False,
+) -> None:
+    """Proves that live migration may leave a guest's free pages behind, and measures what that saves."""
+
 
 ArmOption = Annotated[
     str | None, typer.Option(metavar="off|hint|info", help="Which of the three a migration uses.")

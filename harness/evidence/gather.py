@@ -83,7 +83,8 @@ def gather(switch_over: SwitchOver, resolved: ResolvedScenario, events: EventStr
         with events.step("compare", block=name, bytes=source.size) as step:
             wanted = held or moved is not None
             found = compare(source, destination, digests=wanted and name in switch_over.source.images)
-            step.note(differing=int(found.differing.size))
+            # To be judged, each of them: skipped pages are among them, and are right.
+            step.note(block=name, to_judge=int(found.differing.size))
         if found.digests is not None:
             now[name] = found.digests
         block = record.blocks.get(name) or _block(name, source.pages, switch_over)

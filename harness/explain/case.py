@@ -11,6 +11,8 @@ from harness.errors import InputError
 from harness.explain.sendings import Sendings
 from harness.explain.store import PAGES_FILE, Kept, KeptBlock
 from harness.memory.record import Accept, MigrationRecord, read_record
+from harness.reading import read_text
+from harness.report.folder import LARGEST_RESULT, RUN_RESULT, demand_run_folder
 from harness.report.result import Result
 
 #: What both sides held in some pages: folders of ``BLOCK-PAGE.source`` and ``.destination``.
@@ -20,17 +22,16 @@ CONTENTS = ("wrong", "explained")
 def read_result(folder: Path) -> Result:
     """The result of a run folder; :class:`InputError` if it is none, or its run reached no verdict."""
     if not folder.is_dir():
-        raise InputError(f"there is no run folder {folder}")
-    try:
-        text = (folder / "result.json").read_text(encoding="utf-8")
-    except FileNotFoundError as error:
+        there = "is not a folder" if folder.exists() else "does not exist"
+        raise InputError(f"{folder} {there}, so it is no run folder", hint=None)
+    demand_run_folder(folder)
+    if not (folder / RUN_RESULT).exists():
         raise InputError(
-            f"{folder} has no result.json: its run reached no verdict",
+            f"{folder} has no {RUN_RESULT}: its run reached no verdict",
             hint="what there is of the run is in events.jsonl, console.log and INCOMPLETE",
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {folder / 'result.json'}: {error}") from error
-    return Result.from_json(text, str(folder / "result.json"))
+        )
+    text = read_text(folder / RUN_RESULT, LARGEST_RESULT, "a result")
+    return Result.from_json(text, str(folder / RUN_RESULT))
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,7 +34,6 @@ import signal
 import socket
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, NoReturn
@@ -44,6 +43,7 @@ from harness.hosts import kernel, obituary
 from harness.hosts.kernel import Namespace
 from harness.hosts.room import ROOM, furnish
 from harness.hosts.userns import leave_for_own, restriction
+from harness.last_resort import in_words
 from harness.toolchain.sources import installation
 
 #: Carries the run's token; believed only where the lab's private folder has the same one.
@@ -238,9 +238,11 @@ def _work(mask: set[int | signal.Signals], work: Callable[[], int]) -> NoReturn:
         code = error.code if isinstance(error.code, int) else MachineryError.exit_code * bool(error.code)
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
-    except BaseException:
-        traceback.print_exc()
-        code = MachineryError.exit_code
+    except BaseException as error:
+        problem = in_words(error)
+        with contextlib.suppress(OSError):
+            print(f"freepage: {problem.render()}", file=sys.stderr)  # noqa: T201 - nobody above us will
+        code = problem.exit_code
     # A reader that has gone (a pipe into head, say) is no reason to change the status.
     with contextlib.suppress(OSError):
         sys.stdout.flush()
@@ -266,7 +268,8 @@ class _Last:
             text = f"cannot make the lab's namespaces: {where}{error.strerror}"
             hint = _advice(error)
         elif error is not None:
-            text = "".join(traceback.format_exception(error))
+            problem = in_words(error)
+            text, hint = problem.message, problem.hint
         try:
             self._channel.sendall(json.dumps({"error": text, "hint": hint}).encode())
         finally:

@@ -178,7 +178,10 @@ class LibvirtDaemon:
         for folder in (self._folder / "empty", self._folder / "drivers"):
             folder.mkdir(mode=0o700)
         etc = self._folder / "etc"
-        config = _DAEMON_CONFIG.format(uuid=uuid.uuid4(), logs=self.logs)
+        # libvirt cuts the names of its logs at blanks, colons and quotes: it is given one without.
+        said = self._folder / "said"
+        said.symlink_to(self.logs)
+        config = _DAEMON_CONFIG.format(uuid=uuid.uuid4(), logs=said)
         (etc / f"{self._program.name}.conf").write_text(config)
         config = _QEMU_CONFIG.format(memory=self._memory) + (_ROOT_CONFIG if self._root else "")
         certificates = self._folder / CERTIFICATES

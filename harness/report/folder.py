@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import tempfile
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,10 +26,69 @@ _MARKER_TEXT: Final = (
 )
 
 
+#: What a finished run says, and how large such a file may be, in bytes.
+RUN_RESULT: Final = "result.json"
+LARGEST_RESULT: Final = 64 << 20
+
+#: Any of these, and a folder is that of a run.
+_OF_A_RUN: Final = (RUN_RESULT, INCOMPLETE_MARKER, "events.jsonl")
+
+#: What libvirt's XML has no place for: control characters, and bytes that are no text.
+_STRANGE: Final = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+#: Bytes of a whole path: the longest name that is made below it still has to fit.
+_LONGEST_PATH: Final = 3072
+
+
 def demand_new(path: Path | None) -> None:
-    """Raise :class:`InputError` if the run folder that the user names exists: none is ever overwritten."""
-    if path is not None and path.exists():
-        raise _exists(path)
+    """Raise :class:`InputError` unless the run folder that the user names can be made.
+
+    None is ever overwritten.  ``None``: a name will be picked below ``runs`` of the current folder.
+    Looked at before anything is built, so that nobody waits for minutes to be told.
+    """
+    place = (Path.cwd() / "runs" if path is None else path).absolute()
+    _demand_characters(place)
+    try:
+        if path is not None and (path.exists() or path.is_symlink()):
+            raise _exists(path)
+        above = next(folder for folder in (place, *place.parents) if folder.exists())
+        if not above.is_dir():
+            raise InputError(f"cannot make the run folder {place}: {above} is not a folder")
+    except OSError as error:
+        raise InputError(f"cannot make the run folder {place}: {error.strerror}") from error
+    try:
+        # Tried, and not reasoned about: permissions, quotas, and what is read-only are the file system's.
+        Path(tempfile.mkdtemp(prefix=".freepage-", dir=above)).rmdir()
+    except OSError as error:
+        raise InputError(
+            f"cannot make the run folder {place} below {above}: {error.strerror}", hint="give --out DIR"
+        ) from error
+
+
+def _demand_characters(place: Path) -> None:
+    text = str(place)
+    if bad := _STRANGE.search(text):
+        # Bytes that are no UTF-8 come as surrogates, which cannot be printed.
+        shown = text.encode("utf-8", "backslashreplace").decode()
+        raise InputError(
+            f"the run folder {shown!r} has {bad.group()!r} in its name, which libvirt cannot be told",
+            hint="give --out a name without control characters, in UTF-8",
+        )
+    if len(os.fsencode(text)) > _LONGEST_PATH:
+        raise InputError(f"the run folder's path has over {_LONGEST_PATH} bytes: {text[:60]}...")
+
+
+def demand_run_folder(folder: Path) -> None:
+    """Raise :class:`InputError` unless the folder is that of a run, finished or not."""
+    if any((folder / name).exists() for name in _OF_A_RUN):
+        return
+    inside = sorted(
+        path.name for path in folder.iterdir() if any((path / name).exists() for name in _OF_A_RUN)
+    )
+    hint = f"it holds folders of runs: {', '.join(inside[-3:])}" if inside else None
+    raise InputError(
+        f"{folder} is not a run folder: it has none of {', '.join(_OF_A_RUN)}",
+        hint=hint,
+    )
 
 
 def _exists(path: Path) -> InputError:
@@ -122,4 +183,12 @@ class RunFolder:
         if note is None:
             marker.unlink(missing_ok=True)
         else:
-            marker.write_text(note if note.endswith("\n") else note + "\n", encoding="utf-8")
+            # In place: on a full disk a file that was emptied first would stay empty.
+            with marker.open("r+" if marker.exists() else "w", encoding="utf-8") as file:
+                file.write(note if note.endswith("\n") else note + "\n")
+                file.truncate()
+
+    @property
+    def has_verdict(self) -> bool:
+        """Whether the run reached a verdict, and said so."""
+        return self.complete and self.file(RUN_RESULT).exists()

@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
 import json
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from harness.errors import ExitCode
+from harness.errors import ExitCode, MachineryError
 from harness.events import EventStream, jsonable
+from harness.explain.store import PAGES_FILE
 from harness.plan.plan import RunPlan
-from harness.report.folder import RunFolder
+from harness.report.folder import RUN_RESULT, RunFolder
 from harness.run.boot import load_workload, ready_guest
 from harness.terminal import TerminalProgress
 from harness.units import human_size
@@ -40,18 +44,52 @@ def carry_out(
 
         with events.step("report"):
             result, judgement = build_result(plan, folder, events, findings, ready.lab.report())
-            if findings.evidence is not None:
-                keep(findings.evidence, judgement, _title(result), folder, events)
+            evidence = findings.evidence
+            if evidence is not None:
+                with _beside_the_verdict("what is known of each page", events):
+                    keep(evidence, judgement, _title(result), folder, events)
             if judgement.verdict == "fail":
-                ready.guest.keep_disk()
+                with _beside_the_verdict("the guest's disk", events):
+                    ready.guest.keep_disk()
     if findings.guest.answers is not None:
-        folder.write_whole("guest.json", json.dumps(jsonable(findings.guest.answers), indent=2) + "\n")
-    folder.write_whole("result.json", result.to_json())
-    events.emit("verdict", verdict=result.verdict, reason=result.reason)
-    folder.finish()
+        with _beside_the_verdict("the guest's answers", events):
+            folder.write_whole("guest.json", json.dumps(jsonable(findings.guest.answers), indent=2) + "\n")
+    put_down(result, folder, events, as_json=as_json)
     with terminal.suspended():
         _print(result, as_json=as_json)
     return exit_status(result)
+
+
+@contextlib.contextmanager
+def _beside_the_verdict(what: str, events: EventStream) -> Iterator[None]:
+    """A full disk costs what explains a verdict, and not the verdict."""
+    try:
+        yield
+    except OSError as error:
+        text = f"{what} could not be kept: {error.strerror or error}"
+        events.emit("warning", text=text, hint="the verdict does not rest on it")
+
+
+def put_down(result: Result, folder: RunFolder, events: EventStream, *, as_json: bool) -> None:
+    """Write the result into its folder, which is complete then.
+
+    Raises :class:`MachineryError` where there is no room for it; it has been printed then.
+    """
+    try:
+        try:
+            folder.write_whole(RUN_RESULT, result.to_json())
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            # What explains the verdict makes room for the verdict.
+            folder.file(PAGES_FILE).unlink(missing_ok=True)
+            folder.write_whole(RUN_RESULT, result.to_json())
+    except OSError as error:
+        _print(result, as_json=as_json)
+        text = f"the verdict is {result.verdict!r} ({result.reason}), and {RUN_RESULT} cannot be written"
+        raise MachineryError(f"{text}: {error.strerror or error}") from error
+    events.emit("verdict", verdict=result.verdict, reason=result.reason)
+    folder.finish()
 
 
 def exit_status(result: Result) -> int:

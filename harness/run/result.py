@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from harness.accel import chain, full_name
 from harness.events import EventStream, jsonable, step_seconds
 from harness.evidence.check_times import check_seconds
+from harness.invoke import typed
 from harness.plan.plan import RunPlan
 from harness.report.folder import RunFolder
 from harness.run.commands import CommandLog
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 def replay_command(plan: RunPlan, folder: RunFolder) -> str:
     """The command that makes this run again: the resolved scenario, seed included, and the same tools."""
-    words = ["freepage", "run", str(folder.file("scenario.yaml")), *plan.tools.options()]
+    words = ["run", str(folder.file("scenario.yaml")), *plan.tools.options()]
     # Machines of the user's own are reached as they are, whatever runs them.
     if chain() is not None and plan.machines.local:
         words.append("--nested")
-    return shlex.join(words)
+    return typed(words)
 
 
 def build_result(

@@ -9,20 +9,20 @@ and reports; when it ends, however it ends, nothing of the run is left but its f
 from __future__ import annotations
 
 import contextlib
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from harness.errors import ExitCode, FreepageError, MachineryError
+from harness.errors import FreepageError
 from harness.events import EventStream, JsonLinesFile
 from harness.hosts.signals import polite_signals
 from harness.hosts.this_machine import command_start
+from harness.last_resort import in_words
 from harness.plan.kinds import kind_of
 from harness.plan.plan import RunPlan, Tools
 from harness.plan.prepare import load_with_tools, prepare
 from harness.plan.saving import demand_direct_io
-from harness.report.folder import RunFolder, demand_new
+from harness.report.folder import RUN_RESULT, RunFolder, demand_new
 from harness.scenario.load import Override
 from harness.terminal import TerminalProgress, print_error
 
@@ -99,40 +99,33 @@ def _supervise(plan: RunPlan, folder: RunFolder, events: EventStream, work: _Wor
     try:
         with polite_signals(), TerminalProgress(events) as terminal:
             return work(plan, folder, events, terminal)
-    except FreepageError as error:
-        return _failed(error, folder, events)
-    except OSError as error:
-        # No space in the run folder, say: an error of the machine, not a fault of the testbed.
-        where = f"{error.filename}: " if error.filename else ""
-        return _failed(MachineryError(f"{where}{error.strerror or error}"), folder, events)
     except KeyboardInterrupt:
         events.emit("interrupted")
-        folder.finish(f"This run was interrupted{_during(events)}; there is no verdict.")
         print_error("freepage: interrupted; nothing is left running")
-        _say_where(folder)
+        _end(folder, f"This run was interrupted{_during(events)}; there is no verdict.")
         return INTERRUPTED
     except Exception as error:
-        events.emit("error", text=repr(error), type=type(error).__name__)
-        folder.finish(f"This run ended with a fault of the testbed itself; there is no verdict.\n\n{error!r}")
-        _say_where(folder)
-        traceback.print_exc()
-        return ExitCode.ERROR
+        return _failed(in_words(error, folder.path), folder, events)
 
 
 def _failed(error: FreepageError, folder: RunFolder, events: EventStream) -> int:
     events.emit("error", text=error.message, type=type(error).__name__)
     print_error(f"freepage: {error.render()}")
-    _say_where(folder)
-    with contextlib.suppress(OSError):
-        folder.finish(f"This run ended without a verdict{_during(events)}:\n\n{error.render()}")
+    _end(folder, f"This run ended without a verdict{_during(events)}:\n\n{error.render()}")
     return error.exit_code
+
+
+def _end(folder: RunFolder, note: str) -> None:
+    """Say in the folder how the run ended; a verdict that is there is not taken back by what came later."""
+    if folder.has_verdict:
+        print_error(f"the verdict is kept: {folder.file(RUN_RESULT)}")
+        return
+    with contextlib.suppress(OSError):
+        folder.finish(note)
+    print_error(f"what there is of the run: {folder.path}")
 
 
 def _during(events: EventStream) -> str:
     """In which step the run ended, as words."""
     steps = [event.data["step"] for event in events.history() if event.kind == "step-start"]
     return f" during step '{steps[-1]}'" if steps else ""
-
-
-def _say_where(folder: RunFolder) -> None:
-    print_error(f"what there is of the run: {folder.path}")

@@ -23,6 +23,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import SchemaSerializer, core_schema
 
 from harness.errors import InputError
+from harness.reading import read_text
 from harness.scenario import located
 from harness.scenario.located import LocatedError, Override
 from harness.scenario.model import (
@@ -41,7 +42,6 @@ from harness.scenario.workloads.at_rest import Fragmented, Freed, Idle
 from harness.scenario.workloads.base import Workload
 from harness.scenario.workloads.churn import Churn
 from harness.scenario.written import Written
-from harness.units import format_size
 
 __all__ = [
     "Accelerator",
@@ -95,21 +95,24 @@ def scenario_text(name_or_path: str) -> tuple[str, str]:
     shipped = _shipped()
     if name_or_path in shipped:
         return shipped[name_or_path], f"{name_or_path}.yaml"
+    if not name_or_path.strip():
+        raise InputError("no scenario is named: its name is empty", hint="freepage scenario list names all")
     path = Path(name_or_path)
-    if "/" not in name_or_path and not name_or_path.endswith((".yaml", ".yml")) and not path.exists():
+    if "/" not in name_or_path and not name_or_path.endswith((".yaml", ".yml")) and not _there(path):
         raise InputError(
             f"no such scenario: {name_or_path!r}",
             hint=f"{did_you_mean(name_or_path, shipped)}there are {', '.join(sorted(shipped))}; "
             "a file of your own is given by its path",
         )
+    return read_text(path, located.LARGEST_FILE, "a scenario"), name_or_path
+
+
+def _there(path: Path) -> bool:
+    """Whether there is a file of that name; what no file can be called is not there."""
     try:
-        if path.stat().st_size > located.LARGEST_FILE:
-            raise InputError(f"{path}: not a scenario: larger than {format_size(located.LARGEST_FILE)}")
-        return path.read_text("utf-8"), name_or_path
-    except OSError as error:
-        raise InputError(f"cannot read the scenario {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a scenario: byte {error.start} is not UTF-8 text") from error
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def load_scenario(name_or_path: str, overrides: Sequence[str | Override] = ()) -> Scenario:

@@ -42,7 +42,7 @@ def test_a_guest_that_says_nothing_is_given_up(tmp_path: Path) -> None:
     began = time.monotonic()
     probe = accel.boots(machine(tmp_path, "exec sleep 1000"), seconds=0.3)
     assert not probe.usable
-    assert "printed nothing within 0.3 s" in probe.reason
+    assert "printed no line within 0.3 s" in probe.reason
     assert time.monotonic() - began < 5
 
 
@@ -50,6 +50,30 @@ def test_a_qemu_that_refuses_says_why(tmp_path: Path) -> None:
     probe = accel.boots(machine(tmp_path, "echo 'failed to initialize kvm' >&2; exit 1"))
     assert not probe.usable
     assert probe.reason.endswith("failed to initialize kvm")
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        # What a guest's first stage prints before QEMU gives up says nothing of KVM.
+        (
+            b"Probing EDD (edd=off to disable)... ok\n"
+            b"qemu-system-x86_64: ../source/target/i386/kvm/kvm.c:3877: kvm_buf_set_msrs: "
+            b"Assertion `ret == cpu->kvm_msr_buf->nmsrs' failed.\n",
+            "QEMU starts no guest under KVM: an assertion in its kvm_buf_set_msrs() fails",
+        ),
+        (
+            b"qemu-system-x86_64: failed to initialize kvm: Operation not permitted\r\n",
+            "QEMU starts no guest under KVM: failed to initialize kvm: Operation not permitted",
+        ),
+        (
+            b"SeaBIOS\nProbing EDD (edd=off to disable)... ok\n",
+            "a guest kernel under KVM printed no line within 5 s",
+        ),
+    ],
+)
+def test_the_reason_is_of_qemu_and_short(said: bytes, reason: str) -> None:
+    assert accel.judge_words(said, 5) == accel.KvmProbe(False, reason)
 
 
 def test_what_is_started(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import subprocess
 import sys
@@ -82,7 +83,7 @@ def nobody() -> Iterator[int]:
         # What Rich writes, it would end with 1.
         ["--help"],
         ["run", "--help"],
-        [],
+        ["--version"],
     ],
 )
 def test_a_reader_that_is_gone_is_no_verdict(words: list[str]) -> None:
@@ -159,3 +160,92 @@ def test_a_run_folder_that_exists_is_bad_input(tmp_path: Path) -> None:
         supervise.demand_new(tmp_path)
     supervise.demand_new(tmp_path / "new")
     supervise.demand_new(None)
+
+
+class _Full:
+    """A disk on which nothing has room any more, but for what makes room first."""
+
+    def __init__(self, folder: RunFolder, *, for_ever: bool) -> None:
+        self._folder, self._for_ever = folder, for_ever
+
+    def write_whole(self, name: str, text: str) -> Path:
+        if self._for_ever or self._folder.file("pages.npz").exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
+        return self._folder.write_whole(name, text)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._folder, name)
+
+
+RESULT = SimpleNamespace(
+    to_json=lambda: '{"verdict": "pass"}\n', verdict="pass", reason="all right", as_expected=True
+)
+
+
+@pytest.mark.parametrize("for_ever", [False, True])
+def test_a_full_disk_does_not_cost_the_verdict(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], for_ever: bool
+) -> None:
+    from harness.run.carry_out import put_down
+
+    folder = RunFolder.create(tmp_path / "run", "idle", "info")
+    folder.file("pages.npz").write_bytes(b"much")
+
+    def work(*_: object) -> int:
+        put_down(RESULT, _Full(folder, for_ever=for_ever), EventStream(), as_json=True)  # type: ignore[arg-type]
+        return ExitCode.PASS
+
+    status = supervise._supervise(SimpleNamespace(), folder, EventStream(), work)  # type: ignore[arg-type]
+    said = capsys.readouterr()
+    if for_ever:
+        assert status == ExitCode.ERROR
+        assert said.out == RESULT.to_json()
+        assert "the verdict is 'pass' (all right)" in said.err
+        assert "the verdict is 'pass' (all right)" in folder.file(INCOMPLETE_MARKER).read_text()
+    else:
+        assert status == ExitCode.PASS
+        assert folder.has_verdict
+
+
+def test_a_result_that_cannot_be_printed_is_still_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The folder has a verdict and no marker, and the marker does not come back."""
+    from harness.run.carry_out import put_down
+
+    folder = RunFolder.create(tmp_path / "run", "idle", "info")
+
+    def work(*_: object) -> int:
+        put_down(RESULT, folder, EventStream(), as_json=True)  # type: ignore[arg-type]
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    status = supervise._supervise(SimpleNamespace(), folder, EventStream(), work)  # type: ignore[arg-type]
+    assert status == ExitCode.ERROR
+    assert folder.has_verdict
+    assert f"the verdict is kept: {folder.file('result.json')}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("closed", "status"),
+    # Without stdout nobody has the list.
+    [("<&-", 0), (">&-", ExitCode.ERROR), ("2>&-", 0), ("<&- >&- 2>&-", ExitCode.ERROR)],
+)
+def test_streams_that_are_closed(closed: str, status: int) -> None:
+    words = [sys.executable, "-P", "-m", "harness", "scenario", "list"]
+    done = subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *words], capture_output=True, check=False)
+    assert done.returncode == status
+    assert b"Traceback" not in done.stderr
+
+
+def test_ctrl_c_is_said_and_is_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> list[object]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("harness.scenario.load.list_scenarios", interrupted)
+    monkeypatch.setattr(sys, "argv", ["freepage", "scenario", "list"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 130
+    assert "freepage: interrupted" in capsys.readouterr().err

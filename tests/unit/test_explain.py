@@ -190,8 +190,16 @@ def test_bad_questions(tmp_path: Path, arguments: list[str], words: str) -> None
 def test_folders_that_are_no_runs(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no run folder"):
         Case.open(tmp_path / "none")
-    with pytest.raises(InputError, match=r"no result\.json"):
+    with pytest.raises(InputError, match="is not a run folder"):
         Case.open(tmp_path)
+    run = tmp_path / "20260101-000000-idle-off"
+    run.mkdir()
+    (run / "INCOMPLETE").touch()
+    with pytest.raises(InputError, match=r"no result\.json"):
+        Case.open(run)
+    with pytest.raises(InputError, match="is not a run folder") as caught:
+        Case.open(tmp_path)
+    assert caught.value.hint == f"it holds folders of runs: {run.name}"
 
 
 # The picture.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import InputError
-from harness.report.folder import INCOMPLETE_MARKER, RunFolder
+from harness.report.folder import INCOMPLETE_MARKER, RunFolder, demand_new
 
 
 def test_an_existing_folder_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -57,3 +57,44 @@ def test_files_are_written_once(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         folder.write_text("source.xml", "")
     assert sorted(p.name for p in folder.path.iterdir()) == [INCOMPLETE_MARKER, "result.json", "source.xml"]
+
+
+def test_where_no_folder_can_be_made_is_said_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    for path, words in (
+        (tmp_path, "exists already"),
+        (tmp_path / "dangling", "exists already"),
+        (tmp_path / "file" / "run", "Not a directory|is not a folder"),
+        (Path("/proc/run"), "cannot make"),
+        (tmp_path / "a\nb", "control characters|in its name"),
+        (tmp_path / "\udcff", "in its name"),
+        (tmp_path / ("x" * 300) / "y", "too long"),
+        (tmp_path / ("x/" * 3000), "bytes"),
+    ):
+        with pytest.raises(InputError, match=words):
+            demand_new(path)
+    for name in ("new", "a:b", "a b", "a,b", "ä€", "a'b\"c&<d", "one/two"):
+        demand_new(tmp_path / name)
+    monkeypatch.chdir("/proc")
+    with pytest.raises(InputError, match="cannot make"):
+        demand_new(None)
+
+
+def test_the_note_of_an_early_end_needs_no_room(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", "idle", "info")
+    before = folder.file(INCOMPLETE_MARKER).stat().st_ino
+    folder.finish("short")
+    assert folder.file(INCOMPLETE_MARKER).stat().st_ino == before
+    assert folder.file(INCOMPLETE_MARKER).read_text() == "short\n"
+    assert not folder.has_verdict
+
+
+def test_only_a_complete_folder_with_a_result_has_a_verdict(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", "idle", "info")
+    folder.write_whole("result.json", "{}")
+    assert not folder.has_verdict
+    folder.finish()
+    assert folder.has_verdict

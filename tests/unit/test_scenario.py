@@ -290,7 +290,7 @@ def test_unknown_scenarios_and_files(tmp_path: Path) -> None:
     assert caught.value.hint.startswith("did you mean 'freed'? there are ")
     with pytest.raises(InputError, match="No such file or directory"):
         load_scenario(str(tmp_path / "none.yaml"))
-    with pytest.raises(InputError, match="Is a directory"):
+    with pytest.raises(InputError, match="is a folder, and not a scenario"):
         load_scenario(str(tmp_path) + "/")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="not UTF-8"):
