@@ -24,7 +24,17 @@ from typing import NoReturn
 
 import typer
 
-from harness.cli import bench, explain, faults, machine, run, scenario, series, stream  # noqa: F401 - they register
+from harness.cli import (  # noqa: F401 - they register
+    bench,
+    explain,
+    faults,
+    machine,
+    run,
+    scenario,
+    series,
+    stream,
+    suite,
+)
 from harness.cli.options import app, overrides
 from harness.errors import ExitCode, FreepageError
 from harness.last_resort import in_words

@@ -69,8 +69,8 @@ def _keys_in(annotation: object, metadata: tuple[object, ...], value: object, pa
         yield from _keys_of(annotation, value, path)
 
 
-def _unknown_key(path: located.Path, tree: LocatedTree) -> str:
-    keys = {(): _Keys(Scenario), **dict(_keys_of(Scenario, tree.data, ()))}
+def _unknown_key(path: located.Path, tree: LocatedTree, model: type[BaseModel]) -> str:
+    keys = {(): _Keys(model), **dict(_keys_of(model, tree.data, ()))}
     key, here = str(path[-1]), keys.get(path[:-1])
     known = list(here.model.model_fields) if here else []
     elsewhere = [(*where, key) for where, there in keys.items() if key in there.model.model_fields]
@@ -93,14 +93,14 @@ def _literal(value: object, expected: str) -> str:
     return f"expected {expected}, got {value!r}" + (f"; {advice}" if advice else "")
 
 
-def problem_of(detail: ErrorDetails, tree: LocatedTree) -> Problem:
-    """One of pydantic's errors in our words, with its place."""
+def problem_of(detail: ErrorDetails, tree: LocatedTree, model: type[BaseModel] = Scenario) -> Problem:
+    """One of pydantic's errors about a file of that model in our words, with its place."""
     context: Mapping[str, object] = detail.get("ctx", {})
     path = detail["loc"]
     given = detail["input"]
     match detail["type"]:
         case "extra_forbidden":
-            text = _unknown_key(path, tree)
+            text = _unknown_key(path, tree, model)
         case "missing":
             text = "missing"
             if path == ("name",):
@@ -132,7 +132,7 @@ def problem_of(detail: ErrorDetails, tree: LocatedTree) -> Problem:
             text = f"expected a list, got {given!r}"
         case "string_pattern_mismatch":
             text = f"expected small letters, digits and dashes (at most 40), got {given!r}"
-        case "model_type" | "model_attributes_type":
+        case "model_type" | "model_attributes_type" | "dict_type":
             text = f"expected keys of its own, got {given!r}"
         case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
             limit = next(iter(context.values()))

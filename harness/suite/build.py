@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What runs need is built before the first of them, once, with progress: no run's time has a build in it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import InputError
+from harness.events import Event, EventStream
+from harness.hosts.this_machine import command_start
+from harness.nested.commands import choose_chain, demand_nestable, prepare_here
+from harness.nested.parts import machine_parts
+from harness.plan.kinds import kind_of
+from harness.plan.plan import Tools
+from harness.plan.prepare import prepare
+from harness.plan.saving import demand_direct_io
+from harness.scenario.load import Scenario
+from harness.suite.expand import SuiteRun
+from harness.toolchain.cache import Cache
+
+
+def build_for(scenario: Scenario, tools: Tools, events: EventStream, *, nested: bool) -> None:
+    """Build, or find, all that a run of this scenario needs.
+
+    Raises :class:`InputError` for what this machine, or a QEMU, cannot do.
+    """
+    if nested:
+        demand_nestable(scenario)
+        prepare_here(scenario, tools, events)
+        cache = Cache(None, events)
+        machine_parts(cache)
+        choose_chain(cache, events)
+        return
+    kind = kind_of(scenario)
+    with kind.reach(scenario, events) as machines:
+        prepare(scenario, tools, events, command_start(), machines)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What can be run, and why the rest cannot."""
+
+    runs: tuple[SuiteRun, ...]
+    skipped: Mapping[SuiteRun, str]
+
+
+def build_all_for(runs: Sequence[SuiteRun], events: EventStream, place: Path) -> Prepared:
+    """Build what the runs need, each thing once; ``place``: where their folders will be.
+
+    Raises :class:`InputError` with all that is wrong, where a run that is not optional cannot be made.
+    """
+    skipped: dict[SuiteRun, str] = {}
+    problems: list[str] = []
+    answers: dict[str, str | None] = {}
+    with events.step("build", runs=len(runs)) as step:
+        for number, run in enumerate(runs, 1):
+            what = _same(run)
+            if what not in answers:
+                answers[what] = _problem(run, events, place)
+            problem = answers[what]
+            if problem is not None and run.optional:
+                skipped[run] = problem
+            elif problem is not None:
+                problems.append(f"{run.place}: {run.name}: {problem}" if run.place else problem)
+            events.emit("progress", step="build", done=number, total=len(runs), unit="runs")
+        step.note(kinds=len(answers), cannot=len(skipped) + len(problems))
+    if problems:
+        raise InputError("\n".join(dict.fromkeys(problems)))
+    return Prepared(tuple(run for run in runs if run not in skipped), skipped)
+
+
+def _same(run: SuiteRun) -> str:
+    """Equal for runs that differ in nothing but their seeds."""
+    scenario = run.scenario.model_copy(update={"seed": None})
+    return "\n".join((scenario.to_yaml(), *run.tools.options(), str(run.nested)))
+
+
+def _problem(run: SuiteRun, events: EventStream, place: Path) -> str | None:
+    with _only_builds(events) as inner:
+        try:
+            if any(how.direct_io for how in run.scenario.migrations):
+                demand_direct_io(place)
+            build_for(run.scenario, run.tools, inner, nested=run.nested)
+        except InputError as error:
+            return error.render()
+    return None
+
+
+@contextlib.contextmanager
+def _only_builds(events: EventStream) -> Iterator[EventStream]:
+    """A stream of which only the builds are seen: not that each run has been looked at."""
+    inner = EventStream()
+    quiet = ("prepare", "nested-parts")
+
+    def hand_on(event: Event) -> None:
+        if event.data.get("step") not in quiet and event.kind != "nested-chain":
+            events.emit(event.kind, event.source, **event.data)
+
+    unsubscribe = inner.subscribe(hand_on)
+    try:
+        yield inner
+    finally:
+        unsubscribe()

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``freepage suite run``: from the order to the report and the exit status."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from harness.errors import InputError
+from harness.events import EventStream
+from harness.hosts.signals import polite_signals
+from harness.report.finished import FinishedRun, RunSink, Sinks, SuiteReport
+from harness.run.several import INTERRUPTED, worst
+from harness.suite.build import Prepared, build_all_for
+from harness.suite.expand import Expansion, SuiteRun, repeated, seed_of, shard_of
+from harness.suite.folder import SuiteFolder, SuitePlan, last_folder, read_plan, right_in
+from harness.suite.load import load_suite
+from harness.suite.needs import machine_resources
+from harness.suite.runner import RunPlace, SuiteRunner, skipped_run
+from harness.suite.schedule import Schedule
+from harness.suite.show import TerminalSink
+from harness.terminal import TerminalProgress
+from harness.units import format_size
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteOrder:
+    """What is asked of a suite.
+
+    ``jobs``: the most runs at a time; None: as many as fit.  ``repeat``: in place of what the file says.
+    ``shard``: (I, N).  ``timeout``: seconds, in place of what the file says.  ``last``: the folder whose
+    failed runs are made again; None with ``rerun_failed``: the newest one of the suite.
+    """
+
+    suite: str
+    jobs: int | None = None
+    repeat: int | None = None
+    until_failure: bool = False
+    shard: tuple[int, int] | None = None
+    rerun_failed: bool = False
+    last: Path | None = None
+    stop_at_first: bool = False
+    timeout: float | None = None
+    seed: int | None = None
+    out: Path | None = None
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """``2/5``.  Raises :class:`InputError` for anything else."""
+    number, slash, of = text.partition("/")
+    if not (slash and number.isascii() and number.isdecimal() and of.isascii() and of.isdecimal()):
+        raise InputError(f"--shard {text}: expected I/N, such as 1/4")
+    if not 1 <= int(number) <= int(of):
+        raise InputError(f"--shard {text}: expected a part from 1 to {of}")
+    return int(number), int(of)
+
+
+def run_suite(order: SuiteOrder, sinks: Sequence[RunSink] = ()) -> SuiteReport:
+    """Expand, build, run, and report to the sinks, beside the terminal and the suite's folder.
+
+    Raises :class:`InputError` for all that is wrong with the suite, before anything is built or run.
+    """
+    loaded = load_suite(order.suite)
+    expanded = Expansion(loaded).runs()
+    last = _last(order, loaded.suite.name)
+    seed = order.seed if order.seed is not None else read_plan(last).seed if last else _new_seed()
+    runs = repeated(expanded, seed, order.repeat)
+    if last is not None:
+        wanted = set(read_plan(last).runs) - right_in(last)
+        runs = [run for run in runs if run.name in wanted]
+        if not runs:
+            raise InputError(f"nothing has failed in {last}", hint="leave out --rerun-failed to run all")
+    if order.shard is not None:
+        runs = shard_of(runs, *order.shard)
+        if not runs:
+            raise InputError(f"the suite {loaded.suite.name} has fewer runs than shards: this one is empty")
+    if order.timeout is not None:
+        runs = [_with_timeout(run, order.timeout) for run in runs]
+    events = EventStream()
+    with polite_signals(), TerminalProgress(events):
+        parent = (order.out or Path("runs", "suite")).absolute().parent
+        prepared = build_all_for(runs, events, parent)
+        if not prepared.runs:
+            reasons = "\n".join(dict.fromkeys(prepared.skipped.values()))
+            raise InputError(f"no run of the suite {loaded.suite.name} can be made here:\n{reasons}")
+        folder = SuiteFolder.create(loaded.suite.name, loaded.text, order.out)
+        folder.write_plan(SuitePlan(suite=loaded.suite.name, seed=seed, runs=[run.name for run in runs]))
+        sink = Sinks([TerminalSink(events), folder, *sinks])
+        facts = _Facts(
+            loaded.suite.name, suite_command(order, seed), seed, "/".join(map(str, order.shard or ()))
+        )
+        more = _again(prepared.runs, seed) if order.until_failure else None
+        stop = order.stop_at_first or order.until_failure
+        return make_runs(prepared, folder.place, sink, facts, jobs=order.jobs, stop_at_first=stop, more=more)
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What a report says of a suite beside its runs."""
+
+    suite: str
+    command: str
+    seed: int | None = None
+    shard: str = ""
+
+
+def make_runs(
+    prepared: Prepared,
+    places: Callable[[SuiteRun], RunPlace],
+    sink: RunSink,
+    facts: _Facts,
+    *,
+    jobs: int | None,
+    stop_at_first: bool = False,
+    more: Iterator[Sequence[SuiteRun]] | None = None,
+) -> SuiteReport:
+    """Make runs for which all is built, and tell the sinks; the report of all."""
+    schedule: Schedule[SuiteRun] = Schedule(machine_resources(), jobs)
+    schedule.add((run, run.needs) for run in prepared.runs)
+    began, started = datetime.now(UTC), time.monotonic()
+    sink.begin(facts.suite, len(prepared.runs) + len(prepared.skipped))
+    skipped = [skipped_run(run, why) for run, why in prepared.skipped.items()]
+    for run in skipped:
+        sink.finished(run)
+    runner = SuiteRunner(schedule, places, sink, stop_at_first=stop_at_first)
+    done = [*skipped, *runner.run(more)]
+    report = SuiteReport(
+        suite=facts.suite,
+        command=facts.command,
+        seed=facts.seed,
+        shard=facts.shard or None,
+        began=began,
+        seconds=round(time.monotonic() - started, 3),
+        exit_status=INTERRUPTED if runner.interrupted else exit_status_of(done),
+        interrupted=runner.interrupted,
+        host=describe_machine(),
+        runs=done,
+        not_run=[run.name for run in schedule.waiting],
+    )
+    sink.ended(report)
+    return report
+
+
+def exit_status_of(runs: Sequence[FinishedRun]) -> int:
+    """The gravest of several runs' exit statuses."""
+    return worst(run.exit_status for run in runs)
+
+
+def describe_machine() -> dict[str, str]:
+    """What the runs are made on: no name, which would say whose it is."""
+    machine = machine_resources()
+    return {
+        "machine": platform.machine(),
+        "kernel": platform.release(),
+        "cpus": str(machine.cpus),
+        "memory_available": format_size(machine.memory >> 20 << 20),
+        "python": platform.python_version(),
+    }
+
+
+def suite_command(order: SuiteOrder, seed: int) -> str:
+    """The command that makes the same runs again, with the same seeds."""
+    words = ["freepage", "suite", "run", order.suite, "--seed", str(seed)]
+    words += ["--jobs", str(order.jobs)] if order.jobs is not None else []
+    words += ["--repeat", str(order.repeat)] if order.repeat is not None else []
+    words += ["--until-failure"] if order.until_failure else []
+    words += ["--shard", "/".join(map(str, order.shard))] if order.shard is not None else []
+    words += ["--timeout", f"{order.timeout:g}"] if order.timeout is not None else []
+    return shlex.join(words)
+
+
+def _again(runs: Sequence[SuiteRun], seed: int) -> Iterator[Sequence[SuiteRun]]:
+    """The runs again and again, each time with other seeds."""
+    number = max(run.repeat for run in runs)
+    while True:
+        number += 1
+        yield [run.again(number, seed_of(seed, run.scenario.name, number)) for run in runs if run.repeat == 1]
+
+
+def _with_timeout(run: SuiteRun, timeout: float) -> SuiteRun:
+    return replace(run, timeout=timeout)
+
+
+def _last(order: SuiteOrder, suite: str) -> Path | None:
+    if not order.rerun_failed:
+        return None
+    return order.last if order.last is not None else last_folder(suite)
+
+
+def _new_seed() -> int:
+    return int.from_bytes(os.urandom(8), "big") >> 1
