@@ -39,11 +39,12 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What was compared, and all that differs."""
+    """What was compared, and all that differs; ``partly``: why no more than a part was."""
 
     devices: int
     bytes: int
     differences: tuple[Difference, ...] = ()
+    partly: str = ""
 
     @property
     def wrong(self) -> tuple[Difference, ...]:

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Final
 
 from harness.devicestate.compare import Comparison, compare_sections
 from harness.devicestate.fields import KNOWN_PLACES
+from harness.devicestate.registers import compare_registers
 from harness.devicestate.sections import MOST_BYTES, Section, read_description, read_sections
 from harness.errors import FreepageError, MachineryError
 from harness.migration.cleanup import await_cleanup
@@ -40,17 +41,28 @@ if TYPE_CHECKING:
 #: For a destination that writes its devices' state, and the blocks that are in no file, into a socket.
 _DESCRIBE_SECONDS: Final = 30.0
 _CHUNK: Final = 1 << 16
+#: The section of hw/i386/kvm/clock.c.
+_KVMCLOCK: Final = "kvmclock"
 #: What keeps memory out of a stream: it is in files that others could map.
 _WITHOUT_MEMORY: Final = "x-ignore-shared"
 
 
 @dataclass(frozen=True, slots=True)
 class SavedState:
-    """One side's devices; ``missing`` says why there are none.  ``version``: of the QEMU."""
+    """One side's devices; ``missing`` says why there are none.
+
+    ``version``: of the QEMU.  ``registers``: of its vCPUs, by HMP.
+    """
 
     sections: tuple[Section, ...] = ()
     missing: str | None = None
     version: str = ""
+    registers: str = ""
+
+    @property
+    def has_kvmclock(self) -> bool:
+        """Whether the guest has a clock that QEMU takes from KVM as it saves it."""
+        return any(section.device == _KVMCLOCK for section in self.sections)
 
 
 NOT_SAVED: Final = SavedState(missing="the migration came to no switch-over")
@@ -68,7 +80,7 @@ def save(monitor: Monitor, seen_by_qemu: Path, fetch: Callable[[], bytes]) -> Sa
         return SavedState(missing=error.message)
     except QemuGone as error:
         return SavedState(missing=f"it has ended: {error}")
-    return SavedState(read_sections(fetch()), version=version)
+    return SavedState(read_sections(fetch()), version=version, registers=registers_of(monitor))
 
 
 def qemu_version(answer: object) -> str:
@@ -79,6 +91,13 @@ def qemu_version(answer: object) -> str:
     return ".".join(str(numbers.get(part, "?")) for part in ("major", "minor", "micro"))
 
 
+def registers_of(monitor: Monitor) -> str:
+    """What a QEMU shows of its vCPUs' registers, which changes nothing; empty if it does not."""
+    with contextlib.suppress(FreepageError):
+        return str(monitor.execute("human-monitor-command", {"command-line": "info registers -a"}))
+    return ""
+
+
 def compare_states(
     source: SavedState,
     destination: SavedState,
@@ -86,6 +105,9 @@ def compare_states(
     accelerator: str,
 ) -> Comparison | str:
     """What differs; a string says why nothing was compared."""
+    if source.has_kvmclock and destination.missing is not None and destination.registers:
+        why = f"the destination's QEMU was not asked to save its devices: {destination.missing}"
+        return compare_registers(source.registers, destination.registers, why)
     for side, state in (("source", source), ("destination", destination)):
         if state.missing is not None:
             return f"the {side}'s QEMU does not save its devices: {state.missing}"

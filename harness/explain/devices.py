@@ -14,12 +14,19 @@ def device_lines(result: Result) -> Iterator[str]:
     if devices is None:
         yield "No device was looked at: the migration came to no switch-over, or the result is an older one."
         return
-    if devices.not_compared:
+    if devices.not_compared and not devices.compared:
         yield f"No device was compared: {devices.not_compared}."
         return
-    yield f"{devices.compared} devices and vCPUs were compared, {devices.bytes} bytes of state."
+    if devices.not_compared:
+        yield f"{devices.compared} vCPUs were compared. {devices.not_compared.capitalize()}."
+    else:
+        yield f"{devices.compared} devices and vCPUs were compared, {devices.bytes} bytes of state."
     if not devices.differences:
-        yield "Every byte is the same on both sides."
+        yield (
+            "Every register is the same on both sides."
+            if devices.not_compared
+            else ("Every byte is the same on both sides.")
+        )
     names = dict.fromkeys((one.device, one.instance) for one in devices.differences)
     for device, instance in names:
         yield device if instance == 0 else f"{device}[{instance}]"

@@ -181,7 +181,7 @@ class Devices(Part):
     differences: list[DeviceDifference]
     """All fields that differ."""
     not_compared: str = ""
-    """Why nothing was compared; empty if it was."""
+    """Why nothing was compared, or only a part; empty if all was."""
 
     @classmethod
     def of(cls, found: Comparison | str) -> Devices:
@@ -189,7 +189,12 @@ class Devices(Part):
         if isinstance(found, str):
             return cls(compared=0, bytes=0, differences=[], not_compared=found)
         differences = [DeviceDifference(**dataclasses.asdict(one)) for one in found.differences]
-        return cls(compared=found.devices, bytes=found.bytes, differences=differences)
+        return cls(
+            compared=found.devices,
+            bytes=found.bytes,
+            differences=differences,
+            not_compared=found.partly,
+        )
 
 
 class Liveness(Part):

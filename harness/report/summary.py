@@ -124,11 +124,13 @@ def _witnesses(result: Result) -> str | None:
 
 
 def _devices(devices: Devices) -> str:
-    if devices.not_compared:
+    if devices.not_compared and not devices.compared:
         return f"not compared: {devices.not_compared}"
     wrong = sum(one.reason is None for one in devices.differences)
     explained = len(devices.differences) - wrong
     words = f", {explained} explained" if explained else ""
+    if devices.not_compared:
+        return f"{devices.compared} vCPUs: {wrong} registers differ{words}; {devices.not_compared}"
     return f"{devices.compared}, {devices.bytes} bytes of state: {wrong} fields differ{words}"
 
 

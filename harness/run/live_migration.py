@@ -21,7 +21,7 @@ import libvirt
 from harness.errors import DeadlineExceeded, FreepageError, MachineryError
 from harness.events import Deadline, Event, EventStream
 from harness.evidence.check_times import timed
-from harness.evidence.device_state import SavedState, describe
+from harness.evidence.device_state import SavedState, describe, registers_of
 from harness.evidence.host_writes import HostWritten, generation_id, host_written
 from harness.evidence.outcomes import account_of, locks_of, with_core
 from harness.evidence.switch_over import Abort, PostcopyMove, Side, SwitchOver
@@ -544,7 +544,7 @@ class LiveMigration:
             counters=seen.counters,
             completed_at=seen.completed_at if seen.completed_at is not None else self._events.now(),
             cost=follower.cost.cost(),
-            devices=(seen.devices, self._arrived_devices(destination)),
+            devices=(seen.devices, self._arrived_devices(seen.devices, destination)),
             describe=lambda: self._describe(destination),
             record=record,
             traces=self._traces(),
@@ -567,14 +567,16 @@ class LiveMigration:
         history = self._events.history()
         return account_of("source", history, since=self._since).switched is not None
 
-    def _arrived_devices(self, destination: Endpoint) -> SavedState:
+    def _arrived_devices(self, source: SavedState, destination: Endpoint) -> SavedState:
         # kvmclock_pre_save() takes KVM's clock for the guest's unless the guest was paused on this very
         # QEMU (hw/i386/kvm/clock.c): to save a guest that has not run here yet would set its clock wrong.
-        if self._guest.plan.resolved.accelerator == "kvm":
-            return SavedState(missing=KVM_CLOCK)
+        # A guest without that clock, and without a source that shows whether there is one, is told apart.
         if self._stage.outcome.guest_runs:
             return SavedState(missing="the guest has run on the destination meanwhile")
         with timed(self._events, "devices"):
+            kvm = self._guest.plan.resolved.accelerator == "kvm"
+            if kvm and (source.has_kvmclock or source.missing is not None):
+                return SavedState(missing=KVM_CLOCK, registers=registers_of(destination.monitor))
             return destination.save_devices()
 
     def _describe(self, destination: Endpoint) -> Mapping[str, object]:
