@@ -40,6 +40,7 @@ from harness.nested.keyboard import Keyboard
 from harness.nested.parts import Parts
 from harness.nested.wire import PORT, LineBuffer, MachineWireError, encode, pack_message, unpack
 from harness.toolchain.run import search_path
+from harness.toolchain.sources import installation
 
 Chain: TypeAlias = Literal["kvm-in-tcg", "kvm-in-kvm"]
 
@@ -172,6 +173,8 @@ def start_script(shares: Sequence[SharedFolder], services: Sequence[str] = ()) -
     lines.append("mkdir -p /var/cache/libvirt /var/log/libvirt")
     lines += services
     lines.append("export OPENBLAS_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=1")
+    # The code of this process, whatever else the interpreter would find first: both sides speak one language.
+    lines.append(f"export PYTHONPATH={shlex.quote(str(installation()))}")
     lines.append(f"exec {shlex.join([sys.executable, '-P', '-m', 'harness.cli.inside'])}")
     return "\n".join(lines) + "\n"
 

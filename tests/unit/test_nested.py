@@ -44,6 +44,7 @@ from harness.nested.wire import LONGEST_MESSAGE, LineBuffer, MachineWireError, e
 from harness.run.several import run_folders, worst
 from harness.scenario.load import Scenario
 from harness.terminal import raw_mode
+from harness.toolchain.sources import installation
 
 PARTS = Parts(
     Path("/usr/bin/qemu"), "7.2", Path("/c/vmlinux"), "6.1", Path("/c/initrd.cpio"), Path("/v/init")
@@ -137,6 +138,11 @@ def test_services_start_between_the_shares_and_the_agent() -> None:
     assert any(line.startswith("mount ") for line in script[:service])
     assert not any(line.startswith("mount ") for line in script[service:])
     assert script[-1].endswith("harness.cli.inside")
+
+
+def test_the_machine_runs_the_code_that_made_it() -> None:
+    script = start_script([SharedFolder(Path("/keys"), writable=False)]).splitlines()
+    assert f"export PYTHONPATH={installation()}" in script
 
 
 def test_the_kernel_is_told_the_script_in_one_word() -> None:
