@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     import libvirt
 
+    from harness.scenario.wire import WireConditions
+
 
 class QemuProcess(Protocol):
     """The QEMU of a host: a process, which may be on another machine."""
@@ -118,6 +120,12 @@ class Host(Protocol):
 
     def accepts(self, path: Path) -> bool:
         """Whether somebody in the host's namespaces listens at that Unix socket.  For a lab's hosts only."""
+
+    def change_wire(self, conditions: WireConditions) -> None:
+        """Have the migration network be as said; an error where it does not pass through a relay of ours."""
+
+    def cut_wire(self, size: int, *, reset: bool) -> None:
+        """Let so many bytes more through it from the source, and nothing after them; likewise."""
 
     def qemu_log(self, guest: str) -> Path:
         """QEMU's own log, as far as we have it."""

@@ -41,9 +41,12 @@ from harness.hosts.libvirtd import CERTIFICATES, HUGEPAGES, LibvirtDaemon, Progr
 from harness.hosts.obituary import Obituaries
 from harness.hosts.room import ROOM
 from harness.hosts.space import Space, background
+from harness.hosts.wire_relay import WireRelay
 
 if TYPE_CHECKING:
     import libvirt
+
+    from harness.scenario.wire import WireConditions
 
 #: How long a daemon may take to answer for the first time.
 START_SECONDS: Final = 60.0
@@ -89,6 +92,7 @@ class LabHost:
         self._network: Future[Nic] | None = None
         self._relay_process: subprocess.Popen[bytes] | None = None
         self._ended: int | None = None
+        self._wire: Future[WireRelay] | None = None
 
     @property
     def uri(self) -> str:
@@ -167,6 +171,22 @@ class LabHost:
         """Take this host's end of the migration wire down, or bring it up again."""
         with _told(f"cannot switch the {self.name}'s end of the migration wire"):
             self._space.run(lambda: netns.set_wire(up=up))
+        if up and self._wire is not None:
+            self._relay_of_wire().mend()
+
+    def change_wire(self, conditions: WireConditions) -> None:
+        """Have the relay between the hosts be as said."""
+        self._relay_of_wire().change(conditions)
+
+    def cut_wire(self, size: int, *, reset: bool) -> None:
+        """Have it let so many bytes more through from the source."""
+        self._relay_of_wire().cut_after(size, reset=reset)
+
+    def _relay_of_wire(self) -> WireRelay:
+        if self._wire is None:
+            raise MachineryError("the migration wire of this lab passes through no relay")
+        with _told("cannot start the relay of the migration wire"):
+            return self._wire.result(patience(START_SECONDS))
 
     def start_program(
         self, command: Sequence[str], inherited: int | None, log: Path
@@ -263,6 +283,10 @@ class LabHost:
                 start_new_session=True,
             )
 
+    def through(self, wire: Future[WireRelay]) -> None:
+        """The migration wire passes through a relay."""
+        self._wire = wire
+
     @property
     def space(self) -> Space:
         """The host's namespaces, for what else must be started in them."""
@@ -290,6 +314,7 @@ class Lab:
     ``room``: there is a further file system, of so many bytes, for a guest that is saved; ``compressor``:
     the program by which libvirt compresses it.
     ``relayed``: the guest's frames go by datagrams and not by a tap.  ``queues``: of the tap.
+    ``wire``: the migration wire is like that, ``seed`` says which of its frames are lost.
     """
 
     def __init__(
@@ -305,12 +330,16 @@ class Lab:
         compressor: str | None = None,
         relayed: bool = False,
         queues: int = 1,
+        wire: WireConditions | None = None,
+        seed: int = 0,
     ) -> None:
         self._compressor = compressor
         self._events = events
         self._room = room
         self._relayed = relayed
         self._queues = queues
+        self._wire = wire
+        self._seed = seed
         self._tls = tls
         self._hugepages = hugepages
         self._bandwidth = bandwidth
@@ -386,11 +415,17 @@ class Lab:
                     text="no access to /dev/net/tun: the guest's frames go through a relay instead of a tap",
                 )
             spaces = [host.space for host in self._hosts]
+            apart = self._wire is not None
             network = background(
-                lambda: netns.build_network(spaces, self._bandwidth, tap=tap, queues=self._queues), "network"
+                lambda: netns.build_network(
+                    spaces, self._bandwidth, tap=tap, queues=self._queues, apart=apart
+                ),
+                "network",
             )
             for index, host in enumerate(self._hosts):
                 host.attach(network, index)
+            if self._wire is not None:
+                self._relay_wire(self._wire, network, stack)
             self._stack = stack.pop_all()
         return self
 
@@ -398,6 +433,22 @@ class Lab:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+
+    def _relay_wire(
+        self, conditions: WireConditions, network: Future[tuple[Nic, ...]], stack: contextlib.ExitStack
+    ) -> None:
+        """Start the relay when there are links."""
+
+        def start() -> WireRelay:
+            network.result()
+            relay = WireRelay(netns.wire_sockets(), self._seed, self._logs / "wire.log", self._events)
+            relay.change(conditions)
+            return relay
+
+        wire = background(start, "wire")
+        stack.callback(_close_relay, wire)
+        for host in self._hosts:
+            host.through(wire)
 
     def _mount_memory(self, stack: contextlib.ExitStack) -> None:
         memory = self.memory_dir
@@ -429,6 +480,11 @@ class Lab:
         import shutil
 
         shutil.rmtree(self.runtime_dir, ignore_errors=True)
+
+
+def _close_relay(wire: Future[WireRelay]) -> None:
+    with contextlib.suppress(Exception):  # it never was there; whoever needed it has been told
+        wire.result(patience(START_SECONDS)).close()
 
 
 @contextlib.contextmanager

@@ -6,7 +6,8 @@
     lab       bridge lab0 (the harness) --+-- source
                                           +-- destination
     host      bridge br0 = up0 (to lab0) + the guest's NIC
-    between   mig0 ---- mig0, shaped on request
+    between   mig0 ---- mig0, shaped on request; or, for a bad wire,
+              mig0 ---- wire0 (in the lab) -- relay -- wire1 ---- mig0
 
 The guest's segment spans both hosts, so the guest keeps its address, and QEMU's
 announcement after a migration teaches the bridges where it is now.  Migrations
@@ -48,6 +49,13 @@ HOSTS_FILE: Final = "127.0.0.1 localhost\n" + "".join(
     f"{address} {name}\n" for address, name in zip(WIRE, NAMES, strict=True)
 )
 
+#: Where a relay takes the frames of the migration wire from: ends of the source and of the destination.
+_WIRE_ENDS: Final = ("wire0", "wire1")
+#: Few large frames: each costs the relay the same.
+_RELAYED_MTU: Final = 9000
+_RELAYED_BUFFER: Final = 16 << 20
+_SO_RCVBUFFORCE: Final = 33
+
 _TAP: Final = "tap0"
 _PACKETS: Final = "nic0"
 TUN: Final = Path("/dev/net/tun")
@@ -72,9 +80,12 @@ def can_open_tun() -> bool:
 
 
 def build_network(
-    spaces: Sequence[Space], bandwidth: int | None, *, tap: bool, queues: int = 1
+    spaces: Sequence[Space], bandwidth: int | None, *, tap: bool, queues: int = 1, apart: bool = False
 ) -> tuple[Nic, ...]:
-    """Make all links; returns how the guest's NIC is attached to each host."""
+    """Make all links; returns how the guest's NIC is attached to each host.
+
+    ``apart``: the migration wire ends in the lab on both sides, see :func:`wire_sockets`.
+    """
     # Costs 0.1 s, and the daemons are starting meanwhile.
     from pyroute2.iproute.linux import IPRoute
 
@@ -93,21 +104,57 @@ def build_network(
             )
             (port,) = route.link_lookup(ifname=space.name[:12])
             route.link("set", index=port, master=bridge, state="up")
-        route.link(
-            "add",
-            ifname="mig0",
-            kind="veth",
-            net_ns_fd=source.network,
-            peer={"ifname": "mig0", "net_ns_fd": destination.network},
-        )
+        if apart:
+            for end, space in zip(_WIRE_ENDS, spaces, strict=True):
+                _make_wire_end(route, end, space)
+        else:
+            route.link(
+                "add",
+                ifname="mig0",
+                kind="veth",
+                net_ns_fd=source.network,
+                peer={"ifname": "mig0", "net_ns_fd": destination.network},
+            )
     return tuple(
-        space.run(_inside(IPRoute, address, bandwidth, tap=tap, queues=queues))
+        space.run(_inside(IPRoute, address, bandwidth, tap=tap, queues=queues, apart=apart))
         for space, address in zip(spaces, WIRE, strict=True)
     )
 
 
+def _make_wire_end(route: Any, end: str, space: Space) -> None:
+    """One end of a migration wire that a relay carries the frames of."""
+    peer = {"ifname": "mig0", "net_ns_fd": space.network, "mtu": _RELAYED_MTU}
+    route.link("add", ifname=end, kind="veth", mtu=_RELAYED_MTU, peer=peer)
+    (link,) = route.link_lookup(ifname=end)
+    route.link("set", index=link, mtu=_RELAYED_MTU, arp=False)
+    route.link("set", index=link, state="up")
+
+
+def _send_whole(name: str) -> None:
+    """Have every frame leave a link whole and summed, as a packet socket needs it."""
+    from pyroute2.ethtool.ioctl import IoctlEthtool
+
+    with contextlib.closing(IoctlEthtool(name)) as ethtool:
+        for offload in _OFFLOADS:
+            ethtool.set_offload_flag(offload, 0)
+
+
+def wire_sockets() -> tuple[socket.socket, socket.socket]:
+    """The relay's ends of the migration wire: packets of the source and of the destination."""
+    ends = []
+    for name in _WIRE_ENDS:
+        packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0003))
+        packets.bind((name, 0x0003))
+        packets.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RELAYED_BUFFER)
+        # Beyond the system's limit, for who may.
+        with contextlib.suppress(OSError):
+            packets.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RELAYED_BUFFER)
+        ends.append(packets)
+    return ends[0], ends[1]
+
+
 def _inside(
-    route_type: Any, address: str, bandwidth: int | None, *, tap: bool, queues: int
+    route_type: Any, address: str, bandwidth: int | None, *, tap: bool, queues: int, apart: bool
 ) -> Callable[[], Nic]:
     """The part of :func:`build_network` that is done in a host's namespaces."""
 
@@ -120,6 +167,9 @@ def _inside(
             route.link("set", index=uplink, master=bridge, state="up")
             (wire,) = route.link_lookup(ifname="mig0")
             route.addr("add", index=wire, address=address, prefixlen=_WIRE_PREFIX)
+            if apart:
+                route.link("set", index=wire, mtu=_RELAYED_MTU)
+                _send_whole("mig0")
             route.link("set", index=wire, state="up")
             if bandwidth is not None:
                 shape(route, wire, bandwidth)
@@ -186,15 +236,11 @@ def _make_tap(route: Any, queues: int) -> int:
 
 def _make_packet_port(route: Any) -> int:
     """A veth in place of the tap: the relay has a packet socket on its other end."""
-    from pyroute2.ethtool.ioctl import IoctlEthtool
-
     route.link("add", ifname="guest0", kind="veth", peer={"ifname": _PACKETS})
     (port,) = route.link_lookup(ifname="guest0")
     (packets,) = route.link_lookup(ifname=_PACKETS)
-    # The guest has no offloads on this path: every frame must leave the port whole and summed.
-    with contextlib.closing(IoctlEthtool("guest0")) as ethtool:
-        for offload in _OFFLOADS:
-            ethtool.set_offload_flag(offload, 0)
+    # The guest has no offloads on this path.
+    _send_whole("guest0")
     # Without ARP: this end would answer for the host's own addresses.
     # (In two steps: given both, older versions of pyroute2 leave the link down.)
     route.link("set", index=packets, arp=False)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import libvirt
 
     from harness.hosts.interface import Nic
+    from harness.scenario.wire import WireConditions
 
 #: Of a log so much is fetched.
 _LOG_BYTES: Final = 1 << 24
@@ -250,6 +251,14 @@ class RemoteHost:
             + ("on" if up else "off"),
             hint="scenarios that do so run in the lab",
         )
+
+    def change_wire(self, conditions: WireConditions) -> None:  # noqa: ARG002 - likewise
+        """Raises, likewise."""
+        raise MachineryError("the network between the machines is not ours to change")
+
+    def cut_wire(self, size: int, *, reset: bool) -> None:  # noqa: ARG002 - likewise
+        """Raises, likewise."""
+        raise MachineryError("the network between the machines is not ours to cut")
 
     def qemu_log(self, guest: str) -> Path:  # noqa: ARG002 - there is one
         """QEMU's own log, fetched as far as it can be."""

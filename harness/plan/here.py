@@ -133,5 +133,7 @@ class LabMachines(Machines):
             compressor=file.compression,
             relayed=nic.served_apart,
             queues=nic.queues,
+            wire=scenario.bad_wire,
+            seed=scenario.seed or 0,
         ) as lab:
             yield lab

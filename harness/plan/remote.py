@@ -150,6 +150,8 @@ def _demand_possible(scenario: Scenario) -> None:
         raise InputError("guest.vhost: a guest between two machines of yours has no network")
     if any(action.needs_network for action in actions(scenario.script)):
         raise InputError("script: pulling the wire needs the lab's own network")
+    if scenario.wire is not None:
+        raise InputError("wire: the network between machines of yours is not the testbed's to change")
     if scenario.workload.needs_network:
         kind = scenario.workload.kind
         raise InputError(f"workload.kind: {kind} needs the network of a lab, remote guests have none")

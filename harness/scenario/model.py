@@ -53,6 +53,7 @@ from harness.scenario.values import (
     firmware_name,
     kernel_name,
 )
+from harness.scenario.wire import WireConditions
 from harness.scenario.workloads.at_rest import Idle
 from harness.scenario.workloads.base import AnyWorkload
 from harness.scenario.written import Written
@@ -480,6 +481,8 @@ class Scenario(Section):
     """The migrations of the guest, one after the other: there and back, cancelled and tried again."""
     script: Script = ()
     """What happens during them."""
+    wire: WireConditions | None = None
+    """The network between the hosts of the lab: delay, loss, reordering, a rate. null: as good as it is."""
     strict: bool = True
     """Hold the guest at every request and take digests, so that "unchanged since the
     request" is a fact; see docs/oracle.md. false: it is inferred from the device's own dirty log."""
@@ -701,6 +704,12 @@ class Scenario(Section):
                 path = {"path": ("script", index, "move")}
                 raise PydanticCustomError("at", "expected entries in the order of the moves", path)
         return self
+
+    @property
+    def bad_wire(self) -> WireConditions | None:
+        """What the network between the hosts is like at first; None: a plain one, which nobody changes."""
+        changed = any(action.changes_wire for action in actions(self.script))
+        return self.wire or (WireConditions() if changed else None)
 
     def to_yaml(self) -> str:
         """The scenario as a file that :func:`load_scenario` reads back to the same value."""

@@ -38,6 +38,8 @@ class ScriptOutcome:
     #: The script has broken the connection of a migration in postcopy.
     broken: bool = False
 
+    #: The script has had the stream end in the middle.
+    cut: bool = False
     #: What its commands in the guest, and those of QMP, have brought.
     commands: list[CommandEnd] = field(default_factory=list)
     answers: list[QmpAnswer] = field(default_factory=list)
@@ -66,4 +68,4 @@ class ScriptOutcome:
     @property
     def destination_may_end(self) -> bool:
         """Whether it is the script's doing that the destination's QEMU ends."""
-        return self.killed or self.cancelled
+        return self.killed or self.cancelled or self.cut

@@ -186,6 +186,10 @@ class RunStage:
             raise MachineryError("there is no migration that could be recovered")
         self.recoverable.recover(deadline)
 
+    def will_cut_wire(self) -> None:
+        """The script is about to have the stream end in the middle."""
+        self.outcome.cut = True
+
     def will_kill_destination(self) -> None:
         """The script is about to end the destination's QEMU."""
         self.outcome.killed = True

@@ -16,6 +16,7 @@ from typing import Final, Protocol
 from harness.arch import HOST, SystemCalls
 from harness.events import Deadline
 from harness.migration.qmp import Monitor
+from harness.scenario.wire import WireConditions
 from harness.script.closed_window import ClosedWindow
 from harness.script.qemus import Qemus
 
@@ -56,6 +57,12 @@ class Target(Protocol):
     def set_wire(self, *, up: bool) -> None:
         """Plug the migration network in or out."""
 
+    def change_wire(self, conditions: WireConditions) -> None:
+        """Have the migration network be as said."""
+
+    def cut_wire(self, size: int, *, reset: bool) -> None:
+        """Let so many bytes more through the migration network from the source."""
+
 
 class Wire:
     """The network between the hosts, and the destination's QEMU that reads from it."""
@@ -71,6 +78,14 @@ class Wire:
         """Take the network between the hosts down."""
         self._target.set_wire(up=False)
         self._down = True
+
+    def change(self, conditions: WireConditions) -> None:
+        """Have the network be as it says from now on."""
+        self._target.change_wire(conditions)
+
+    def cut_after(self, size: int, *, reset: bool) -> None:
+        """Let ``size`` more bytes through from the source, and nothing after them."""
+        self._target.cut_wire(size, reset=reset)
 
     def stop_reader(self) -> None:
         """Stop the destination's QEMU; returns when nothing makes room for the source any more."""

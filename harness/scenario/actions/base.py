@@ -46,6 +46,8 @@ class Action(Section):
     needs_controls: ClassVar[bool] = False
     #: It needs a network between the hosts that is the run's own.
     needs_network: ClassVar[bool] = False
+    #: It changes what that network is like.
+    changes_wire: ClassVar[bool] = False
     #: It needs the kernel's file in the guest.
     needs_kernel: ClassVar[bool] = False
     #: It needs a migration that may switch to postcopy.

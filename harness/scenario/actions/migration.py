@@ -10,7 +10,8 @@ from typing import Final, Literal
 from harness.events import Deadline
 from harness.scenario.actions.base import Action
 from harness.scenario.actions.stage import Stage
-from harness.scenario.values import Rate
+from harness.scenario.values import Rate, Size
+from harness.scenario.wire import WireConditions
 
 #: What a user's tools ask all the time.
 QUESTIONS: Final = ("query-status", "query-migrate")
@@ -130,6 +131,39 @@ class Unstall(Action):
     def carry_out(self, stage: Stage, deadline: Deadline) -> None:
         """The network, or that QEMU."""
         stage.wire.mend()
+
+
+class WireChange(Action, WireConditions):
+    """Have the network between the hosts be as said from now on; keys that are left out are none."""
+
+    action: Literal["wire-change"] = "wire-change"
+
+    needs_network = True
+    changes_wire = True
+
+    def carry_out(self, stage: Stage, deadline: Deadline) -> None:
+        """By the relay that the frames pass through."""
+        keys = set(WireConditions.model_fields)
+        stage.wire.change(WireConditions(**self.model_dump(include=keys)))
+
+
+class WireCutAfter(Action):
+    """Let so many bytes of the source's connections through from now on, to the byte, and nothing more."""
+
+    action: Literal["wire-cut-after"] = "wire-cut-after"
+    size: Size
+    """How many bytes of TCP payload, of all connections together: `4096B`, `1MiB`."""
+    then: Literal["reset", "silence"] = "reset"
+    """reset: both sides are told that the connection is gone. silence: nobody is told anything, so
+    that the migration is stuck; `unstall` lets frames through again."""
+
+    needs_network = True
+    changes_wire = True
+
+    def carry_out(self, stage: Stage, deadline: Deadline) -> None:
+        """By the relay that the frames pass through."""
+        stage.will_cut_wire()
+        stage.wire.cut_after(self.size, reset=self.then == "reset")
 
 
 class KillDestination(Action):

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from harness.events import Deadline
 from harness.scenario.command import CommandEnd, CommandRunner
+from harness.scenario.wire import WireConditions
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,15 @@ class MigrationWire(Protocol):
     def mend(self) -> None:
         """Undo whichever of the two was done."""
 
+    def change(self, conditions: WireConditions) -> None:
+        """Have the network be as it says from now on."""
+
+    def cut_after(self, size: int, *, reset: bool) -> None:
+        """Let ``size`` more bytes through from the source, and nothing after them.
+
+        ``reset``: tell both sides that their connections are gone.
+        """
+
     def wait_until_blocked(self) -> None:
         """Return when the source's migration blocks in a write."""
 
@@ -198,6 +208,9 @@ class Stage(Protocol):
         Waits until both are paused.  Raises :class:`harness.errors.MachineryError` if there is no such
         migration, or it cannot be connected.
         """
+
+    def will_cut_wire(self) -> None:
+        """The script is about to have the stream end in the middle: either QEMU may give up."""
 
     def will_kill_destination(self) -> None:
         """The script is about to end the destination's QEMU."""
