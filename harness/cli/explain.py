@@ -25,14 +25,20 @@ def explain(
     devices: Annotated[
         bool, typer.Option("--devices", help="The state of devices and vCPUs, and every field that differs.")
     ] = False,
+    wire: Annotated[
+        bool, typer.Option("--wire", help="The stream as a tap has heard it: what came, and what is wrong.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Say why the pages of a run are right or wrong: what is known of one, of the wrong ones, or of all."""
-    if (pfn is not None) + wrong + summary + devices > 1:
-        raise InputError("--pfn, --wrong, --summary and --devices exclude each other")
+    if (pfn is not None) + wrong + summary + devices + wire > 1:
+        raise InputError("--pfn, --wrong, --summary, --devices and --wire exclude each other")
     frame = None if pfn is None else _frame(pfn)
     if devices:
         _explain_devices(run, json=json)
+        return
+    if wire:
+        _explain_wire(run, json=json)
         return
     from harness.explain.argument import argument
     from harness.explain.case import Case
@@ -67,6 +73,18 @@ def _explain_devices(run: Path, *, json: bool) -> None:
         print_json(result.devices.model_dump(mode="json") if result.devices is not None else None)
         return
     for line in device_lines(result):
+        typer.echo(line)
+
+
+def _explain_wire(run: Path, *, json: bool) -> None:
+    from harness.explain.case import read_result
+    from harness.explain.wire import wire_lines
+
+    result = read_result(run)
+    if json:
+        print_json(result.wire.model_dump(mode="json") if result.wire is not None else None)
+        return
+    for line in wire_lines(result):
         typer.echo(line)
 
 

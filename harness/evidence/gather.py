@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,7 @@ from harness.evidence.check_times import timed
 from harness.evidence.device_state import compare_states
 from harness.evidence.host_writes import names_of
 from harness.evidence.switch_over import PostcopyMove, SwitchOver
+from harness.evidence.wire_witness import hear_wire
 from harness.evidence.witnesses import is_quiet, witnesses_of
 from harness.explain.store import LOOK_AT_END, LookKey
 from harness.guest.devices.dimm import VIRTIO_MEM
@@ -33,6 +34,7 @@ from harness.scenario.resolve import ResolvedScenario
 from harness.units import PAGE_SIZE
 from harness.verdict.judge import BlockState, JudgeInput
 from harness.verdict.log import replay_record
+from harness.verdict.wire import WireFacts
 
 _NO_RECORD: Final = MigrationRecord()
 
@@ -67,6 +69,10 @@ class Evidence:
     changed: Mapping[tuple[LookKey, LookKey], Mapping[str, Flags]]
     #: Both sides' devices, held against each other; words say why they were not.
     devices: Comparison | str
+    #: What the stream says of it all; None: nobody listened.
+    wire: WireFacts | None = None
+    #: Where it was written to.
+    stream: Path | None = None
 
 
 def gather(switch_over: SwitchOver, resolved: ResolvedScenario, events: EventStream) -> Evidence:
@@ -138,6 +144,8 @@ def gather(switch_over: SwitchOver, resolved: ResolvedScenario, events: EventStr
         switch_over.holds.looks,
         _changes(switch_over.holds, now),
         _devices(switch_over, resolved.accelerator, events),
+        _hear(switch_over, record, states, events),
+        switch_over.stream,
     )
 
 
@@ -181,6 +189,18 @@ def _absent(switch_over: SwitchOver, name: str) -> Flags | None:
         )
     absent: Flags = ~plugged
     return absent
+
+
+def _hear(
+    switch_over: SwitchOver, record: MigrationRecord, states: Collection[BlockState], events: EventStream
+) -> WireFacts | None:
+    # In postcopy pages come by a second connection, and the guest may have run since.
+    if switch_over.stream is None or switch_over.postcopy is not None:
+        return None
+    with events.step("wire") as step:
+        facts = hear_wire(switch_over.stream, switch_over, record, states)
+        step.note(bytes=facts.bytes)
+    return facts
 
 
 def _devices(switch_over: SwitchOver, accelerator: str, events: EventStream) -> Comparison | str:

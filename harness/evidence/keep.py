@@ -10,6 +10,7 @@ from typing import Final
 from harness.events import EventStream
 from harness.evidence.gather import Evidence
 from harness.evidence.switch_over import SwitchOver
+from harness.evidence.wire_witness import forget_stream
 from harness.explain import picture
 from harness.explain.sendings import Sendings
 from harness.explain.store import LOOK_AT_END, PAGES_FILE, Kept, LookKey
@@ -32,6 +33,8 @@ def keep(
             for trace in evidence.traces:
                 # A line a page: what matters of it has just been kept.
                 trace.unlink()
+        if evidence.stream is not None and judgement.verdict != "fail":
+            forget_stream(evidence.stream)
 
 
 def _looks(evidence: Evidence) -> Iterator[tuple[LookKey, Look]]:

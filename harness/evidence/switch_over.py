@@ -79,6 +79,8 @@ class SwitchOver:
     devices: tuple[SavedState, SavedState]
     #: Describes the fields of the destination's devices.
     describe: Callable[[], Mapping[str, object]]
+    #: What a tap has heard; None: there was none.
+    stream: Path | None
     #: The traces of both QEMUs, where the scenario asks for them.
     traces: tuple[Path, Path] | None
     #: None: the migration was not switched to postcopy.

@@ -82,6 +82,10 @@ class Host(Protocol):
         """Where a guest that moves here is sent."""
 
     @property
+    def address(self) -> str:
+        """The host on the migration network."""
+
+    @property
     def nic(self) -> Nic | None:
         """How a guest's NIC is attached here; None: it gets none."""
 
@@ -126,6 +130,13 @@ class Host(Protocol):
 
     def cut_wire(self, size: int, *, reset: bool) -> None:
         """Let so many bytes more through it from the source, and nothing after them; likewise."""
+
+    def tap(self, onward: str, folder: Path) -> int:
+        """Have a tap carry connections to ``onward``, an address on the migration network.
+
+        What comes from here is written to ``folder``.  The tap listens on this host's loopback at
+        the port that is returned, and connects to the same port there.
+        """
 
     def qemu_log(self, guest: str) -> Path:
         """QEMU's own log, as far as we have it."""

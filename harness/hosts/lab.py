@@ -41,7 +41,7 @@ from harness.hosts.libvirtd import CERTIFICATES, HUGEPAGES, LibvirtDaemon, Progr
 from harness.hosts.obituary import Obituaries
 from harness.hosts.room import ROOM
 from harness.hosts.space import Space, background
-from harness.hosts.wire_relay import WireRelay
+from harness.hosts.wire_relay import WireRelay, start_tap
 
 if TYPE_CHECKING:
     import libvirt
@@ -181,6 +181,11 @@ class LabHost:
     def cut_wire(self, size: int, *, reset: bool) -> None:
         """Have it let so many bytes more through from the source."""
         self._relay_of_wire().cut_after(size, reset=reset)
+
+    def tap(self, onward: str, folder: Path) -> int:
+        """Start a tap in this host; it ends with the lab."""
+        with _told(f"cannot start a tap on the {self.name}"):
+            return self._space.run(lambda: start_tap(onward, folder))
 
     def _relay_of_wire(self) -> WireRelay:
         if self._wire is None:

@@ -252,6 +252,15 @@ class RemoteHost:
             hint="scenarios that do so run in the lab",
         )
 
+    @property
+    def address(self) -> str:
+        """Its name, as the user gave it; the migration goes by :attr:`migrate_uri`."""
+        return str(self.remote.place)
+
+    def tap(self, onward: str, folder: Path) -> int:  # noqa: ARG002 - likewise
+        """Raises, likewise."""
+        raise MachineryError("the network between the machines is not ours to listen to")
+
     def change_wire(self, conditions: WireConditions) -> None:  # noqa: ARG002 - likewise
         """Raises, likewise."""
         raise MachineryError("the network between the machines is not ours to change")

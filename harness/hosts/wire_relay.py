@@ -15,13 +15,33 @@ from typing import TYPE_CHECKING, Any, Final
 
 from harness.errors import HostLost
 from harness.events import EventStream, patience
-from harness.hosts import bad_wire
+from harness.hosts import bad_wire, tap
 
 if TYPE_CHECKING:
     from harness.scenario.wire import WireConditions
 
 #: How long the relay may take to obey.
 OBEY_SECONDS: Final = 30.0
+
+
+def start_tap(onward: str, folder: Path) -> int:
+    """Start a tap in the calling thread's network; see :mod:`harness.hosts.tap`.  Returns its port."""
+    folder.mkdir()
+    with socket.socket() as listening, (folder / "tap.log").open("wb") as output:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        port: int = listening.getsockname()[1]
+        number = listening.fileno()
+        assert tap.__file__ is not None
+        subprocess.Popen(
+            [sys.executable, "-I", "-S", tap.__file__, str(number), onward, str(port), str(folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=(number,),
+            start_new_session=True,
+        )
+    return port
 
 
 class WireRelay:

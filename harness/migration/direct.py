@@ -63,14 +63,19 @@ class DirectJob:
                 f"the destination cannot wait for the guest: {error.get_error_message()}"
             ) from error
 
-    def migrate(self, source: Monitor, destination: Monitor, address: str) -> None:
-        """Begin.  A mode that QEMU refuses ends the migration with QEMU's own words."""
+    def migrate(self, source: Monitor, destination: Monitor, address: str, tap: int | None = None) -> None:
+        """Begin.  A mode that QEMU refuses ends the migration with QEMU's own words.
+
+        ``tap``: the port at which a tap listens on the source's loopback, and at which the destination
+        is to listen.
+        """
         self._source, self._destination, self._address = source, destination, address
         try:
             for side in (destination, source):
                 self._settings.apply(side)
-            destination.execute("migrate-incoming", {"uri": f"tcp:{address}:0"})
-            source.execute("migrate", {"uri": f"tcp:{address}:{_port(destination)}"})
+            destination.execute("migrate-incoming", {"uri": f"tcp:{address}:{tap or 0}"})
+            near = f"{address}:{_port(destination)}" if tap is None else f"127.0.0.1:{tap}"
+            source.execute("migrate", {"uri": f"tcp:{near}"})
         except CommandError as error:
             self._give_up(error.message)
 

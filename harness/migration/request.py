@@ -24,6 +24,8 @@ class MigrationRequest:
     #: The guest writes to a disk that is a file of this machine.  libvirt takes that for a disk
     #: which the other host cannot see; here both hosts see the same file, opened without a cache.
     own_disk: bool = False
+    #: Where the destination listens, if ``uri`` leads to a tap in between.
+    listen: str | None = None
 
     def flags(self) -> int:
         """Live, and the destination stays paused: both sides stand still at switch-over.
@@ -44,6 +46,8 @@ class MigrationRequest:
             libvirt.VIR_MIGRATE_PARAM_DEST_XML: self.destination_xml,
             **self.modes.parameters(),
         }
+        if self.listen is not None:
+            parameters[libvirt.VIR_MIGRATE_PARAM_LISTEN_ADDRESS] = self.listen
         if self.bandwidth is not None:
             # Rounded up: 0 would mean "no limit".
             parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = -(-self.bandwidth // MIB)

@@ -61,11 +61,15 @@ class StreamedGuest:
     contents: StreamContents
     blocks: Mapping[str, BlockAccount]
     memory: Mapping[str, mmap.mmap]
+    #: The same as files without a name, of as many bytes as the block has pages.
+    files: Mapping[str, int]
 
     def close(self) -> None:
         """Give the memory back."""
         for one in self.memory.values():
             one.close()
+        for file in self.files.values():
+            os.close(file)
 
 
 class _Ledger:
@@ -75,6 +79,7 @@ class _Ledger:
         self._keep = keep
         self.blocks: dict[str, BlockAccount] = {}
         self.memory: dict[str, mmap.mmap] = {}
+        self.files: dict[str, int] = {}
         self._reader: StreamReader | None = None
 
     def belongs_to(self, reader: StreamReader) -> None:
@@ -94,7 +99,10 @@ class _Ledger:
         account.times = np.zeros(account.pages, np.uint8)
         if self._keep and sum(one.size for one in self.blocks.values()) + block.size <= MOST_MEMORY:
             # Zeros until something is written: memory that no page comes to costs nothing.
-            self.memory[block.name] = mmap.mmap(-1, account.pages * block.page_size)
+            size = account.pages * block.page_size
+            file = self.files[block.name] = os.memfd_create("stream", os.MFD_CLOEXEC)
+            os.ftruncate(file, size)
+            self.memory[block.name] = mmap.mmap(file, size)
         elif self._keep:
             raise StreamError(0, f"the stream is of more than {MOST_MEMORY >> 30} GiB of memory")
         self.blocks[block.name] = account
@@ -145,7 +153,7 @@ def read_stream(file: BinaryIO, *, keep: bool = True) -> StreamedGuest:
             ledger.announce(block)
         if block.mapped is not None:
             _take_mapped(file, block, ledger)
-    return StreamedGuest(contents, ledger.blocks, ledger.memory)
+    return StreamedGuest(contents, ledger.blocks, ledger.memory, ledger.files)
 
 
 def _take_mapped(file: BinaryIO, block: StreamedBlock, ledger: _Ledger) -> None:

@@ -26,6 +26,7 @@ from harness.report.machine import MachineReport
 from harness.report.move import MoveEnd
 from harness.report.part import Part
 from harness.report.remote import RemoteReport
+from harness.report.wire import WireReport
 from harness.scenario.model import Arm, VerdictWord
 from harness.verdict.floor import Account
 from harness.verdict.judge import Finding, Judgement, PageCounts, Testimony
@@ -436,6 +437,8 @@ class Result(Part):
     """The state of devices and vCPUs; null in older results."""
     liveness: list[Liveness] = Field(default=[])
     """Each of the scenario's devices (guest.devices), used by the guest after it has arrived."""
+    wire: WireReport | None = None
+    """The stream, as a tap has heard it; null: nobody listened."""
     protocol: Protocol
     bytes: Bytes | None
     """null: the migration came to no switch-over."""

@@ -19,6 +19,7 @@ from harness.evidence.gather import Evidence, gather
 from harness.evidence.guest_checks import CHECK_SECONDS, WRONG_GUEST_SECONDS, check, check_guest, resume
 from harness.evidence.keep import keep_pages
 from harness.evidence.switch_over import Abort, SwitchOver
+from harness.evidence.wire_witness import forget_stream
 from harness.evidence.work_meter import WorkMeter
 from harness.evidence.workload_reports import WorkloadReports
 from harness.guest.death import DeathWatch, halted_for_good
@@ -323,8 +324,8 @@ class Journey:
     ) -> Arrival:
         with self._events.step("judge"):
             evidence = gather(switch_over, self._ready.plan.resolved, self._events)
-            facts = () if isinstance(evidence.devices, str) else (evidence.devices,)
-            memory = judge_memory(evidence.case, *facts)
+            known = [one for one in (evidence.devices, evidence.wire) if not isinstance(one, str | None)]
+            memory = judge_memory(evidence.case, *known)
             # The guest that goes on writes to its pages.
             keep_pages(memory.judgement, switch_over, place)
             if memory.verdict == "fail":
@@ -370,6 +371,8 @@ class Journey:
             yield watch
 
     def _look_in_passing(self, arrival: Arrival) -> None:
+        if arrival.evidence.stream is not None:
+            forget_stream(arrival.evidence.stream)
         course, turn, migration = self._course, arrival.turn, arrival.migration
         if arrival.memory.verdict == "inconclusive":
             course.unexercised.append(turn.named(arrival.memory.judgement.reason))

@@ -113,6 +113,9 @@ class LiveMigration:
         self._cores: dict[str, str] = {}
         #: As the guest left, what was plugged in before included.
         self._vcpus = 0
+        scenario = guest.plan.resolved.scenario
+        #: Where a tap writes what it hears.
+        self._stream = folder.file("stream") if scenario.tap else None
         #: Events from here on are of this migration.
         self._since = len(events.history()) - 1
 
@@ -229,7 +232,8 @@ class LiveMigration:
         if modes.direct:
             return self._start_direct(domain, xml, settings, follower)
         own_disk = spec.disk is not None and not spec.disk.readonly
-        request = MigrationRequest(self._target.migrate_uri, xml, modes.bandwidth, modes, own_disk)
+        uri, listen = self._way()
+        request = MigrationRequest(uri, xml, modes.bandwidth, modes, own_disk, listen)
         gate = self._stack.enter_context(ConfirmGate(self._guest.gate_socket(self._origin)))
         own, there = self._origin.open(through=gate.attach), self._target.connect()
         return MigrationJob.start(domain, own, there, request, self._inbox, gate)
@@ -264,6 +268,13 @@ class LiveMigration:
         job.begin()
         return job
 
+    def _way(self) -> tuple[str, str | None]:
+        """Where libvirt sends the guest: to the host, or to a tap before it; then also where that listens."""
+        if self._stream is None:
+            return self._target.migrate_uri, None
+        port = self._origin.tap(self._target.address, self._stream)
+        return f"tcp://127.0.0.1:{port}", self._target.address
+
     def _destination_has_all(self, there: libvirt.virDomain, deadline: Deadline) -> None:
         """Wait until the destination says so, as nobody else does; a guest that was let go stands still then.
 
@@ -292,7 +303,8 @@ class LiveMigration:
         follower.begun()
         destination = self._sides.destination
         assert destination is not None
-        job.migrate(self._sides.source.monitor, destination.monitor, self._address)
+        tap = None if self._stream is None else self._origin.tap(self._address, self._stream)
+        job.migrate(self._sides.source.monitor, destination.monitor, self._address, tap)
         return job
 
     def resumed(self, deadline: Deadline) -> None:
@@ -547,6 +559,7 @@ class LiveMigration:
             devices=(seen.devices, self._arrived_devices(seen.devices, destination)),
             describe=lambda: self._describe(destination),
             record=record,
+            stream=self._stream,
             traces=self._traces(),
             postcopy=self._postcopy(seen),
         )

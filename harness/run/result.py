@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from harness.report.machine import MachineReport
     from harness.report.remote import RemoteReport
     from harness.report.result import Bytes, GuestReport, Postcopy, Result, Time
+    from harness.report.wire import WireReport
     from harness.verdict.floor import Account
     from harness.verdict.judge import Judgement
 
@@ -125,6 +126,7 @@ def build_result(
             Liveness(device=look.device, answers=look.answers, did=list(look.did), wrong=list(look.wrong))
             for look in found.looks
         ],
+        wire=_wire(found),
         protocol=Protocol.of(recorded or found.counters),
         bytes=_bytes(account, numbers),
         time=_time(numbers, found.held_seconds),
@@ -147,6 +149,13 @@ def build_result(
         folder=str(folder.path),
     )
     return result, judgement
+
+
+def _wire(found: Findings) -> WireReport | None:
+    from harness.report.wire import WireReport
+
+    wire = found.evidence.wire if found.evidence is not None else None
+    return WireReport.of(wire) if wire is not None else None
 
 
 def _commands(log: CommandLog) -> list[GuestCommand]:

@@ -483,6 +483,10 @@ class Scenario(Section):
     """What happens during them."""
     wire: WireConditions | None = None
     """The network between the hosts of the lab: delay, loss, reordering, a rate. null: as good as it is."""
+    tap: bool = False
+    """Have the migration's stream pass through a tap, which needs no patched QEMU: the verdict then knows
+    which page was sent how often and how, and what the destination must hold. Costs the stream's size on
+    disk while the run lasts. Not with multifd, TLS, shared or remote."""
     strict: bool = True
     """Hold the guest at every request and take digests, so that "unchanged since the
     request" is a fact; see docs/oracle.md. false: it is inferred from the device's own dirty log."""
@@ -631,6 +635,24 @@ class Scenario(Section):
         if guest.virtio_mem is None and any(action.needs_virtio_mem for action in actions(self.script)):
             path = {"path": ("guest", "virtio_mem")}
             raise PydanticCustomError("at", "expected one: the script resizes it", path)
+        return self
+
+    @model_validator(mode="after")
+    def _tapped(self) -> Scenario:
+        """A tap hears one connection, in the clear, between the hosts of the lab."""
+        if not self.tap:
+            return self
+        others = {
+            "migration.multifd": any(how.multifd for how in self.migrations),
+            "migration.tls": any(how.tls for how in self.migrations),
+            f"migration.to: {self.migration.to}": any(how.to != "host" for how in self.migrations),
+            "guest.shared": self.guest.shared,
+            "remote": self.remote,
+        }
+        for name, value in others.items():
+            if value:
+                path = {"path": ("tap",), "name": name}
+                raise PydanticCustomError("at", "does not go together with {name}", path)
         return self
 
     @model_validator(mode="after")

@@ -138,6 +138,7 @@ def moved(
         outside=None,
         host_written=HostWritten(),
         traces=None,
+        stream=None,
         devices=(NOT_SAVED, NOT_SAVED),
         describe=dict,
         postcopy=None,

@@ -55,6 +55,7 @@ def test_a_cut_that_nobody_tells_of(freepage: Freepage, multifd: int) -> None:
     assert events(ending, "wire-cut") == [{"bytes": 1 << 20}]
 
 
+@pytest.mark.slow
 def test_a_wire_between_machines_of_ones_own_is_refused(freepage: Freepage) -> None:
     remote = {
         "remote.source.uri": "qemu+ssh://a.invalid/system",

@@ -11,6 +11,7 @@ from harness.verdict.rules import blocks
 from harness.verdict.rules import outcome
 from harness.verdict.rules import devices
 from harness.verdict.rules import witness
+from harness.verdict.rules import wire
 from harness.verdict.rules import log
 from harness.verdict.rules import counters
 from harness.verdict.rules import guest
@@ -43,5 +44,6 @@ __all__ = [
     "postcopy",
     "stream",
     "vcpus",
+    "wire",
     "witness",
 ]
