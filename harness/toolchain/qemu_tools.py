@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Programs that come with QEMU and serve a guest's devices, built from the same tree."""
+"""Programs that come with QEMU and serve a guest's devices, built from the same tree.
+
+What is wrong with them is mended in ``qemu-patches/tools``: they are not what is under test.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from harness.toolchain.cache import MIB, key_of
+from harness.toolchain.patches import read_series
 from harness.toolchain.qemu import PATCHED, PLAIN_BUILD, QemuBuilder
 
 #: Their names, and what QEMU's build makes of them where.
@@ -20,7 +24,9 @@ QEMU_TOOLS: Final = {
 
 def build_qemu_tools(builder: QemuBuilder) -> Path:
     """The folder that has them."""
-    patches = builder.patches(PATCHED, ())
+    fixes = builder.patch_folder / "tools" / builder.source.series / "series"
+    own = [patch.path for patch in read_series(fixes)] if fixes.exists() else []
+    patches = builder.patches(PATCHED, own)
     key = key_of(qemu=builder.key(patches), tools=QEMU_TOOLS)
 
     def build(folder: Path) -> None:

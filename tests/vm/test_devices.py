@@ -80,6 +80,26 @@ def test_what_cannot_be_is_said_before_a_guest_boots(
 
 
 @pytest.mark.slow
+def test_processes_of_others_serve_disk_and_nic(freepage: Freepage) -> None:
+    run = freepage.run("vhost-user")
+    assert run.verdict == "pass", run
+    assert run.result.observed["disk-requests"] > 100
+    assert {one.device: one.answers for one in run.result.liveness} == {"disk": None, "nic": True}
+
+
+@pytest.mark.slow
+def test_a_bridge_goes_on_where_the_guest_is_stopped(freepage: Freepage, folder: Path) -> None:
+    """Frames come in all the time, also before the ring is told how to notify (docs/found.md)."""
+    path = folder / "bridge.yaml"
+    path.write_text(
+        "name: bridge\nguest: {memory: 256MiB, nics: [{backend: vhost-user}]}\nworkload: {kind: stream}\n"
+        "migration: {bandwidth: 48MiB/s}\n"
+    )
+    run = freepage.run(path)
+    assert run.verdict == "pass", run
+
+
+@pytest.mark.slow
 def test_every_queue_of_a_nic_carries_datagrams(freepage: Freepage, folder: Path) -> None:
     path = folder / "queues.yaml"
     path.write_text("name: queues\nguest: {memory: 192MiB, vcpus: 2, nics: [{queues: 2}]}\n")

@@ -60,7 +60,7 @@ SHIPPED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "deltas": (("patterns", "xbzrle-patterns", "cpr-reboot"), ()),
     "tried again": (("retried-whole", "fewer-channels", "paused-retried", "cancelled-in-setup"), ()),
     "machines": (("vcpus-plugged", "virtio-mem", "ballooned-offset"), ()),
-    "devices": (("every-device", "interrupts"), ()),
+    "devices": (("every-device", "interrupts", "vhost-user"), ()),
 }
 
 pytestmark = pytest.mark.timeout(LONGEST)
