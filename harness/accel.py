@@ -186,18 +186,25 @@ def probe_kvm(machine: ProbeMachine, memory: ProbeMemory, events: EventStream) -
     around = chain()
     if around is not None:
         return KvmProbe(True, _CHAINS[around])
-    fact = f"kvm-probe-{_key(machine)}"
-    known = memory.recall(fact)
-    if isinstance(known, dict):
-        with contextlib.suppress(TypeError):
-            return KvmProbe(**known)
+    known = known_kvm(machine, memory)
+    if known is not None:
+        return known
     with events.step("probe-kvm", limit_s=PROBE_SECONDS) as step:
         answer = boots(machine)
         step.note(usable=answer.usable, reason=answer.reason)
     # A memory that cannot be written costs the next run a few seconds, no more.
     with contextlib.suppress(MachineryError, OSError):
-        memory.remember(fact, asdict(answer))
+        memory.remember(f"kvm-probe-{_key(machine)}", asdict(answer))
     return answer
+
+
+def known_kvm(machine: ProbeMachine, memory: ProbeMemory) -> KvmProbe | None:
+    """What an earlier probe found, in this boot of the host; None if there was none."""
+    known = memory.recall(f"kvm-probe-{_key(machine)}")
+    if isinstance(known, dict):
+        with contextlib.suppress(TypeError):
+            return KvmProbe(**known)
+    return None
 
 
 #: Changes when the answers' words change: what is remembered has them.

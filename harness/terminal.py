@@ -118,7 +118,8 @@ def _stop_line(event: Event) -> Text:
     text.append(f"{event.data['step']}", "bold")
     text.append(f"  {seconds:.2f} s", "dim")
     if error:
-        text.append(f"  {error}", "red")
+        # The whole of it is told at the end.
+        text.append(f"  {str(error).splitlines()[0]}", "red")
     elif _args(event):
         text.append(f"  {_args(event)}", "dim")
     return text

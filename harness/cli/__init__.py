@@ -26,6 +26,7 @@ import typer
 
 from harness.cli import (  # noqa: F401 - they register
     bench,
+    cache,
     explain,
     faults,
     machine,

@@ -15,13 +15,13 @@ from harness.errors import InputError
 @app.command()
 def doctor(
     json: Json = False,
-    measure: Annotated[
+    probe: Annotated[
         bool,
         typer.Option(
-            "--measure/--no-measure",
+            "--probe",
             help="Boot a guest in each way that there is here, once, to see how fast: a minute or more.",
         ),
-    ] = True,
+    ] = False,
     source: SourceOption = None,
     destination: Destination = None,
     ssh_config: SshConfig = None,
@@ -43,7 +43,7 @@ def doctor(
     uris = named_machines(source, destination)
     events = EventStream()
     with TerminalProgress(events):
-        findings = examine(events, measure=measure, uris=uris, ssh_config=ssh_config)
+        findings = examine(events, measure=probe, uris=uris, ssh_config=ssh_config)
     if json:
         print_json(diagnosis_document(findings))
     else:
@@ -51,8 +51,8 @@ def doctor(
     raise typer.Exit(0 if possible(findings) else 3)
 
 
-@app.command(hidden=True)
-def probe() -> None:
+@app.command("probe", hidden=True)
+def probe_here() -> None:
     """Start a guest kernel under KVM, and print as JSON what came of it: the doctor asks that inside."""
     from dataclasses import asdict
 

@@ -2,7 +2,7 @@
 """``freepage doctor``: what this machine has, what it lacks, and what to do about it.
 
 A check looks at one thing and says so in one :class:`Diagnosis`.  Nothing here
-changes the machine, and nothing takes longer than the KVM probe's time limit.
+changes the machine, and unless it is asked to measure nothing boots a guest.
 """
 
 from __future__ import annotations

@@ -14,9 +14,9 @@ from harness import accel
 from harness.doctor.finding import Diagnosis, Level
 from harness.errors import MachineryError
 from harness.events import EventStream
-from harness.toolchain.built import BUILT_PARTS, built_parts, machine_of
+from harness.toolchain.built import BUILT_PARTS, built_parts, damaged_parts, machine_of
 from harness.toolchain.cache import Cache
-from harness.toolchain.run import PACKAGES, search_path
+from harness.toolchain.run import FOR_WHAT, PACKAGES, search_path
 from harness.toolchain.sources import how_to_install
 from harness.units import format_size
 
@@ -38,14 +38,15 @@ def examine(
 ) -> tuple[Diagnosis, ...]:
     """Look at everything; ``uris``: machines of the user's own, by the side that they are to be.
 
-    With ``measure``, a guest is booted in each way that there is here, once, to see how fast it is.
+    With ``measure``, a guest is booted in each way that there is here, once, to see how fast it is;
+    without, it takes a second or two.
     """
     cache = cache or Cache(None, events)
     built = built_parts(cache)
     from harness.doctor import remote, speed
 
     checks: tuple[Callable[[], Iterable[Diagnosis]], ...] = (
-        lambda: [_kvm(cache, built, events), *speed.ways(cache, events, measure=measure)],
+        lambda: [_kvm(cache, built, events, measure=measure), *speed.ways(cache, events, measure=measure)],
         lambda: [
             remote.ssh_client(measure=measure),
             *remote.machines(uris or {}, ssh_config, events, measure=measure),
@@ -62,7 +63,7 @@ def possible(findings: Iterable[Diagnosis]) -> bool:
     return all(finding.level is not Level.MISSING for finding in findings)
 
 
-def _kvm(cache: Cache, built: dict[str, list[Path]], events: EventStream) -> Diagnosis:
+def _kvm(cache: Cache, built: dict[str, list[Path]], events: EventStream, *, measure: bool) -> Diagnosis:
     """Usable, not just present: a guest kernel has to say something under it."""
     slower = "guests are emulated (TCG), some ten times slower"
     problem = accel.device_problem()
@@ -80,7 +81,16 @@ def _kvm(cache: Cache, built: dict[str, list[Path]], events: EventStream) -> Dia
             "whether it runs guests is not known until there is one to try it with",
             "freepage build, then ask again",
         )
-    answer = accel.probe_kvm(machine, cache, events)
+    if measure:
+        answer = accel.probe_kvm(machine, cache, events)
+    else:
+        known = accel.known_kvm(machine, cache)
+        if known is None:
+            text = f"{accel.KVM_DEVICE} answers; whether it runs guests is not known yet"
+            return Diagnosis(
+                "kvm", Level.NOTE, text, "freepage doctor --probe tries it; so does the first run"
+            )
+        answer = known
     if answer.usable:
         return Diagnosis("kvm", Level.OK, answer.reason, seconds=answer.seconds)
     return Diagnosis("kvm", Level.NOTE, f"present and not usable ({answer.reason}); {slower}")
@@ -151,13 +161,20 @@ def _programs(built: dict[str, list[Path]]) -> Diagnosis:
     if not lacking:
         return Diagnosis("build tools", Level.OK, "all there")
     packages = sorted({PACKAGES[name] for name in lacking})
-    level = Level.NOTE if all(built.values()) else Level.MISSING
-    return Diagnosis("build tools", level, f"missing: {', '.join(lacking)}", how_to_install(*packages))
+    needed = any(name not in FOR_WHAT for name in lacking) and not all(built.values())
+    said = (f"{name} (for {FOR_WHAT[name]})" if name in FOR_WHAT else name for name in lacking)
+    level = Level.MISSING if needed else Level.NOTE
+    return Diagnosis("build tools", level, f"missing: {', '.join(said)}", how_to_install(*packages))
 
 
 def _parts(built: dict[str, list[Path]]) -> Iterable[Diagnosis]:
+    damaged = damaged_parts(built)
     for kind in BUILT_PARTS:
-        if not built[kind]:
+        if kind in damaged:
+            text = f"{len(damaged[kind])} of {len(built[kind])} in the cache are damaged: {damaged[kind][0]}"
+            advice = "who needs it makes it anew; freepage cache verify --repair takes it away"
+            yield Diagnosis(kind, Level.NOTE, text, advice)
+        elif not built[kind]:
             yield Diagnosis(kind, Level.NOTE, "not built yet: the first run builds it", "freepage build")
         else:
             yield Diagnosis(kind, Level.OK, f"{len(built[kind])} in the cache{_detail(built[kind][-1])}")

@@ -50,6 +50,9 @@ def ssh_client(*, measure: bool) -> Diagnosis:
             "install ssh",
         )
     said = subprocess.run([found, "-V"], capture_output=True, text=True, timeout=20, check=False)
+    if said.returncode != 0:
+        text = f"ssh does not run for this user: {said.stderr.strip()}"
+        return Diagnosis("remote", Level.NOTE, text, "no run between machines of yours until it does")
     text = f"{said.stderr.split(',')[0].strip()}: freepage run --source qemu+ssh://... --destination qemu+ssh://..."
     if measure:
         text += f"; a CPU like ours looks at 1 GiB of memory in {_look_seconds():.1f} s"

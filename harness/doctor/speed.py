@@ -53,7 +53,7 @@ def _tcg(machine: accel.ProbeMachine, cache: Cache, events: EventStream, *, meas
             step.note(usable=found.usable, reason=found.reason)
         _remember(cache, fact, found)
     if found is None:
-        return Diagnosis("tcg", Level.OK, "guests can be emulated; how fast was not measured")
+        return Diagnosis("tcg", Level.OK, "guests can be emulated; how fast, --probe measures")
     return Diagnosis("tcg", Level.OK if found.usable else Level.NOTE, found.reason, seconds=found.seconds)
 
 
@@ -73,7 +73,7 @@ def _nested(machine: accel.ProbeMachine, cache: Cache, events: EventStream, *, m
             return Diagnosis("nested", Level.NOTE, error.message, error.hint)
         _remember(cache, fact, found)
     if found is None:
-        return Diagnosis("nested", Level.OK, f"freepage run --nested: {chain}; how fast was not measured")
+        return Diagnosis("nested", Level.OK, f"freepage run --nested: {chain}; how fast, --probe measures")
     return Diagnosis("nested", Level.OK if found.usable else Level.NOTE, found.reason, seconds=found.seconds)
 
 

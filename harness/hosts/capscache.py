@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-import platformdirs
+from harness.toolchain.cache import cache_root
 
 _PATTERN: Final = "*.xml"
 
@@ -30,8 +30,7 @@ def capability_cache() -> Path:
     none, and the other way round, so each has a folder of its own.
     """
     kvm = "kvm" if os.access("/dev/kvm", os.R_OK | os.W_OK) else "no-kvm"
-    root = os.environ.get("FREEPAGE_CACHE") or platformdirs.user_cache_dir("freepage-testbed")
-    return Path(root).absolute() / "libvirt" / f"{kvm}-{os.uname().release}"
+    return cache_root() / "libvirt" / f"{kvm}-{os.uname().release}"
 
 
 def load_capabilities(kept: Path, private: Path) -> None:

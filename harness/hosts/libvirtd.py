@@ -9,7 +9,9 @@ queue, not in a loop of attempts.
 from __future__ import annotations
 
 import contextlib
+import grp
 import os
+import pwd
 import shutil
 import socket
 import subprocess
@@ -129,6 +131,15 @@ def find_libvirt() -> Program:
     return Program(Path(found), driver)
 
 
+def _listed(look_up: Callable[[int], object], number: int) -> bool:
+    """Whether a user or a group has a name."""
+    try:
+        look_up(number)
+    except KeyError:
+        return False
+    return True
+
+
 class LibvirtDaemon:
     """A libvirt daemon in its host's space.  ``folder`` is the host's own, in memory.
 
@@ -241,10 +252,26 @@ class LibvirtDaemon:
         # Saves the daemon a moment of asking name servers that are not there.
         with contextlib.suppress(FileNotFoundError):
             kernel.bind(hosts, "/etc/hosts")
+        self._name_user()
         if self._root:
             _PLACES["run"].mkdir(exist_ok=True)
             for name, place in _PLACES.items():
                 kernel.bind(self.logs if name == "log" else self._folder / name, place)
+
+    def _name_user(self) -> None:
+        """Libvirt looks its user and group up; containers run commands under numbers that are in no list."""
+        user, group = os.getuid(), os.getgid()
+        if not _listed(pwd.getpwuid, user):
+            self._list("passwd", f"freepage:x:{user}:{group}::{self._folder}:/bin/sh")
+        if not _listed(grp.getgrgid, group):
+            self._list("group", f"freepage:x:{group}:")
+
+    def _list(self, name: str, line: str) -> None:
+        there, ours = Path("/etc", name), self._folder / name
+        text = there.read_bytes() if there.exists() else b""
+        ours.write_bytes(text + line.encode() + b"\n")
+        with contextlib.suppress(FileNotFoundError):
+            kernel.bind(ours, there)
 
     def _command(self) -> list[str]:
         return [str(self._program.path), "-p", str(self._folder / "daemon.pid")]

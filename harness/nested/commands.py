@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import compileall
 import contextlib
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -157,14 +158,15 @@ def nested(
     capabilities = capscache.capability_cache().parent
     capabilities.mkdir(parents=True, exist_ok=True)
     _compile_harness()
-    shares = shares_of([*writable, capabilities], [cache.root, *visible])
+    shares = shares_of([*writable, capabilities], [*cache.layers, *visible])
     with NestedMachine(parts, MachineSpec(chain, size, shares), events, boot_seconds) as machine:
         yield machine
 
 
 def nested_environment() -> dict[str, str]:
     """What a command inside must know of this host's user: where home and cache are."""
-    return {CACHE_VARIABLE: str(Cache(None, EventStream()).root), "HOME": str(Path.home())}
+    layers = Cache(None, EventStream()).layers
+    return {CACHE_VARIABLE: os.pathsep.join(map(str, layers)), "HOME": str(Path.home())}
 
 
 def choose_chain(cache: Cache, events: EventStream) -> tuple[Chain, str]:

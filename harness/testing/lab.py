@@ -101,7 +101,7 @@ def build_lab(defaults: RunOptions) -> list[Path]:
 
     toolchain = Toolchain()
     kernel = toolchain.kernel(str(defaults.get("kernel", "default")))
-    found = [toolchain.cache.root, kernel.vmlinuz, toolchain.image(kernel).initrd]
+    found = [*toolchain.cache.layers, kernel.vmlinuz, toolchain.image(kernel).initrd]
     for name in ("source_qemu", "destination_qemu"):
         named = defaults.get(name) or defaults.get("qemu")
         qemu = toolchain.named_qemu(canonical(str(named))) if named else toolchain.qemu()

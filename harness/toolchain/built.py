@@ -3,27 +3,44 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Final
 
 from harness import accel
 from harness.arch import HOST
-from harness.toolchain.cache import Cache
+from harness.toolchain.cache import Cache, sums_file
+from harness.toolchain.sums import Sums
 
 BUILT_PARTS: Final = ("qemu", "kernel", "module", "image", "firmware")
 
 
 def _entries(cache: Cache, kind: str) -> list[Path]:
     """What the cache holds of one kind, newest last.  Names with a dot are unfinished."""
-    folder = cache.root / "store" / kind
-    found = [path for path in folder.glob("*") if path.is_dir() and not path.name.startswith(".")]
+    folders = (layer / "store" / kind for layer in cache.layers)
+    found = [path for folder in folders for path in folder.glob("*")]
+    found = [path for path in found if path.is_dir() and not path.name.startswith(".")]
     return sorted(found, key=lambda path: path.stat().st_mtime)
 
 
 def built_parts(cache: Cache) -> dict[str, list[Path]]:
     """The entries of each kind that a run is made of, newest last."""
     return {kind: _entries(cache, kind) for kind in BUILT_PARTS}
+
+
+def damaged_parts(built: dict[str, list[Path]]) -> dict[str, list[str]]:
+    """By kind: what is wrong with entries, as far as it is cheap to see."""
+    found: dict[str, list[str]] = {}
+    for kind, places in built.items():
+        for place in places:
+            known = Sums.load(sums_file(place))
+            wrong = known.quick(place) if known is not None else None
+            if wrong is None and kind == "qemu" and not (place / "facts.json").is_file():
+                wrong = "facts.json is gone"
+            if wrong is not None:
+                found.setdefault(kind, []).append(f"{place.name}: {wrong}")
+    return found
 
 
 def built_machine(cache: Cache) -> accel.ProbeMachine | None:
@@ -35,14 +52,17 @@ def machine_of(built: dict[str, list[Path]]) -> accel.ProbeMachine | None:
     """The newest QEMU and kernel of the cache, for the probe."""
     if not (built["qemu"] and built["kernel"] and built["firmware"]):
         return None
-    folder = built["qemu"][-1]
     # A kernel that was built here, and not unpacked, has another place for its image.
     kernels = [
         path for entry in built["kernel"] for path in sorted(entry.glob(f"boot/{HOST.image_name('*')}"))
     ]
     if not kernels:
         return None
-    facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
-    return accel.ProbeMachine(
-        folder / HOST.qemu_binary, str(facts["sha256"]), (built["firmware"][-1],), kernels[-1]
-    )
+    for folder in reversed(built["qemu"]):
+        # One that is damaged is of no use here; who needs it makes it anew.
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+            return accel.ProbeMachine(
+                folder / HOST.qemu_binary, str(facts["sha256"]), (built["firmware"][-1],), kernels[-1]
+            )
+    return None

@@ -4,17 +4,22 @@
 An entry is a folder ``store/<kind>/<key>``; the key is a hash over everything
 that went into it, so an entry never changes and is never wrong, only unused.
 It is made in a temporary folder beside its place and renamed into it whole:
-whoever sees an entry sees all of it, however its maker died.
+whoever sees an entry sees all of it, however its maker died.  What has become of
+it since is noticed (:mod:`harness.toolchain.sums`), and it is made again.
+
+A machine's users may share a cache that most of them cannot write to: what it lacks
+goes to a cache of the user's own, which is looked at first.
 
     cache = Cache(None, events)
     folder = cache.get("module", key, build, what="the guest's module", space=50 * MIB)
 
-A finished entry costs one ``stat`` and needs no lock, no write permission and
+A finished entry costs a few ``stat`` and needs no lock, no write permission and
 no network.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -26,16 +31,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from platformdirs import user_cache_dir
+from platformdirs import site_cache_dir, user_cache_dir
 
 from harness.errors import MachineryError
 from harness.events import EventStream
+from harness.toolchain.sums import Sums
 
 KIB = 1 << 10
 MIB = 1 << 20
 GIB = 1 << 30
 
 CACHE_VARIABLE = "FREEPAGE_CACHE"
+
+
+def sums_file(entry: Path) -> Path:
+    """Where the sums of an entry's files are, by the entry's own place."""
+    return entry.parents[2] / "sums" / entry.parent.name / f"{entry.name}.json"
 
 
 def key_of(**inputs: object) -> str:
@@ -73,10 +84,26 @@ def require_space(where: Path, what: str, needed: int) -> None:
 
 def cache_root(override: Path | None = None) -> Path:
     """Where the cache is: the argument, else the environment, else the user's cache folder."""
+    return cache_layers(override)[0]
+
+
+def cache_layers(override: Path | None = None) -> tuple[Path, ...]:
+    """The folder that is written to, and behind it those that are only read.
+
+    The environment may name several, in that order, with colons between.  One that belongs to others is
+    only read: the user's own is in front of it.  Where nothing is named, the system's folder
+    (/var/cache/freepage-testbed) is behind the user's, if there is one.
+    """
     if override is not None:
-        return override.absolute()
+        return (override.absolute(),)
+    own = Path(user_cache_dir("freepage-testbed"))
     named = os.environ.get(CACHE_VARIABLE)
-    return Path(named).absolute() if named else Path(user_cache_dir("freepage-testbed"))
+    if named:
+        places = tuple(dict.fromkeys(Path(name).absolute() for name in named.split(os.pathsep) if name))
+        alone = len(places) == 1 and places[0].is_dir() and not os.access(places[0], os.W_OK | os.X_OK)
+        return tuple(dict.fromkeys((own, *places))) if alone else places or (own,)
+    system = Path(site_cache_dir("freepage-testbed"))
+    return (own, system) if (system / "store").is_dir() and system != own else (own,)
 
 
 @contextmanager
@@ -93,8 +120,14 @@ class Cache:
     """The cache's folder, its locks and its events."""
 
     def __init__(self, root: Path | None, events: EventStream) -> None:
-        self.root = cache_root(root)
+        self.root, *behind = cache_layers(root)
+        self.behind = tuple(behind)
         self.events = events
+
+    @property
+    def layers(self) -> tuple[Path, ...]:
+        """The folder that is written to, and those behind it."""
+        return (self.root, *self.behind)
 
     def folder(self, *parts: str) -> Path:
         """A folder of the cache that is not an entry (apt's lists, work trees), made when missing."""
@@ -103,8 +136,9 @@ class Cache:
         return path
 
     def place(self, kind: str, key: str) -> Path:
-        """Where an entry is, once it exists."""
-        return self.root / "store" / kind / key
+        """Where an entry is, once it exists: in the first folder that has it, else in our own."""
+        places = [layer / "store" / kind / key for layer in self.layers]
+        return next((place for place in places if place.is_dir()), places[0])
 
     def has(self, kind: str, key: str) -> bool:
         """Whether an entry is there."""
@@ -120,10 +154,19 @@ class Cache:
         """
         place = self.place(kind, key)
         if place.is_dir():
-            return place
-        with self.lock(f"{kind}-{key}", what):
-            if place.is_dir():  # made while this run waited
+            wrong = self._damage(place)
+            if wrong is None:
                 return place
+            if not place.is_relative_to(self.root):
+                self._say_damaged(place, what, wrong)
+        place = self.root / "store" / kind / key
+        with self.lock(f"{kind}-{key}", what):
+            if place.is_dir():  # made while this run waited, or damaged
+                wrong = self._damage(place)
+                if wrong is None:
+                    return place
+                self._say_damaged(place, what, wrong)
+                self.discard(kind, key)
             self._make(place.parent)
             self._sweep(place)
             require_space(place.parent, what, space)
@@ -133,8 +176,11 @@ class Cache:
                     # mkdtemp's 0700 would keep a QEMU that gave up root from its firmware.
                     temporary.chmod(0o755)
                     build(temporary)
+                    # First: whoever sees the entry is to know what it was.
+                    Sums.of(temporary).save(sums_file(place))
                     temporary.rename(place)
-                except BaseException:
+                except BaseException as error:
+                    self._keep_logs(temporary, f"{kind}-{key}", error)
                     shutil.rmtree(temporary, ignore_errors=True)
                     raise
         return place
@@ -166,15 +212,51 @@ class Cache:
 
     def recall(self, name: str) -> object | None:
         """What was remembered under that name; None if nothing was, or it cannot be read."""
-        try:
-            value: object = json.loads((self.root / "facts" / f"{name}.json").read_text("utf-8"))
-        except (OSError, ValueError):
-            return None
-        return value
+        for layer in self.layers:
+            with contextlib.suppress(OSError, ValueError):
+                value: object = json.loads((layer / "facts" / f"{name}.json").read_text("utf-8"))
+                return value
+        return None
 
     def forget(self, name: str) -> None:
-        """Forget what was remembered under that name."""
+        """Forget what was remembered under that name; what others remember is covered up."""
         (self.root / "facts" / f"{name}.json").unlink(missing_ok=True)
+        if self.recall(name) is not None:
+            self.remember(name, None)
+
+    def discard(self, kind: str, key: str) -> None:
+        """Take an entry of our own away; a program that is running from it keeps what it has open."""
+        place = self.root / "store" / kind / key
+        aside = place.with_name(f".{key}.discarded-{os.getpid()}")
+        place.rename(aside)
+        sums_file(place).unlink(missing_ok=True)
+        shutil.rmtree(aside, ignore_errors=True)
+
+    def _damage(self, place: Path) -> str | None:
+        """What is wrong with an entry, as far as it is cheap to see; None if nothing is."""
+        known = Sums.load(sums_file(place))
+        # Entries of before sums were kept: nobody knows.
+        wrong = known.quick(place) if known is not None else None
+        if wrong is None:
+            with contextlib.suppress(OSError):
+                # When it was used last, for those who prune.
+                os.utime(sums_file(place))
+        return wrong
+
+    def _say_damaged(self, place: Path, what: str, wrong: str) -> None:
+        text = f"{what}: damaged in the cache, and made anew: {wrong} ({place})"
+        self.events.emit("warning", text=text)
+
+    def _keep_logs(self, temporary: Path, name: str, error: BaseException) -> None:
+        """What a build has said stays where its error says that it is."""
+        if not isinstance(error, MachineryError):
+            return
+        for log in temporary.glob("*.log"):
+            # On a full disk there is only the error.
+            with contextlib.suppress(OSError, MachineryError):
+                kept = self.folder("logs", name) / log.name
+                shutil.move(log, kept)
+                error.message = error.message.replace(str(log), str(kept))
 
     def _make(self, path: Path) -> None:
         try:

@@ -35,8 +35,13 @@ class Builder:
     version: str
     root: SuiteRoot | None
 
-    def make(self, headers: Path, work: Path, options: Sequence[str], log: Path) -> None:
-        """Build in ``work``; with a suite's programs, it has to be below the cache's folder."""
+    def make(
+        self, headers: Path, work: Path, options: Sequence[str], log: Path, sources: Path | None = None
+    ) -> None:
+        """Build in ``work``; with a suite's programs, it has to be below the cache's folder.
+
+        ``sources``: what ``work`` is a copy of, which errors then name.
+        """
         inside = self.root.inside if self.root else lambda path: path
         command: list[str | Path] = [
             *("make", "-C", inside(headers), f"M={inside(work)}", f"CC={self.compiler}"),
@@ -44,11 +49,12 @@ class Builder:
             *(*options, "CONFIG_DEBUG_INFO_BTF_MODULES=", f"-j{os.cpu_count() or 1}", "modules"),
         ]
         what = f"build the module for {self.kernel.release}"
+        told = {inside(work): sources} if sources is not None else {}
         if self.root:
-            self.root.run(command, what=what, scratch=work, log=log)
+            self.root.run(command, what=what, scratch=work, log=log, told=told)
         else:
             check_compiler_files(headers)
-            run_program(command, what=what, cwd=work, log=log)
+            run_program(command, what=what, cwd=work, log=log, told=told)
 
 
 def builder_for(cache: Cache, kernel: Kernel) -> Builder:
@@ -108,7 +114,8 @@ def build_module(
                 shutil.copyfile(path, copy)
             apply_series(series, tree, lambda name: _file(sources.parent / name))
             options = ["W=1", *(["FREEPAGE_TEST=1"] if variant == TEST else [])]
-            builder.make(headers, work, options, folder / "build.log")
+            # A file that was patched is not the one that somebody would edit.
+            builder.make(headers, work, options, folder / "build.log", None if series else sources)
             built = work / f"{MODULE}.ko"
             if not built.exists():
                 raise MachineryError(f"building {sources} made no {MODULE}.ko")

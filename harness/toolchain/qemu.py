@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from harness.arch import HOST, Architecture
 from harness.errors import InputError, MachineryError
@@ -213,7 +214,13 @@ class QemuBuilder:
 
         what = f"QEMU {self.source.version} ({flavour})"
         folder = self.cache.get("qemu", key, build, what=what, space=100 * MIB)
-        facts = json.loads((folder / "facts.json").read_text("utf-8"))
+        facts = _read_facts(folder)
+        if facts is None:
+            self.cache.events.emit("warning", text=f"{what}: damaged in the cache, and made anew ({folder})")
+            with self.cache.lock(f"qemu-{key}", what):
+                self.cache.discard("qemu", key)
+            folder = self.cache.get("qemu", key, build, what=what, space=100 * MIB)
+            facts = _read_facts(folder) or {}
         return QemuBinary(folder / TARGET, roms, flavour=flavour, **facts)
 
     @contextmanager
@@ -314,6 +321,7 @@ class QemuBuilder:
             run_program(
                 [ninja, "-C", build, *targets],
                 what="build QEMU",
+                cwd=build,
                 env=_build_environment(tree),
                 log=log,
                 on_line=follow,
@@ -364,6 +372,16 @@ def _facts(found: QemuProbe, binary: Path) -> dict[str, object]:
         "has_free_page_info": found.has_free_page_info,
         "has_free_page_hint": found.has_free_page_hint,
     }
+
+
+def _read_facts(folder: Path) -> dict[str, Any] | None:
+    """What an entry says of its binary; None if it is damaged: it says nothing, or of another one."""
+    try:
+        facts = json.loads((folder / "facts.json").read_text("utf-8"))
+        known = set(facts) >= {"version", "sha256"} and (folder / TARGET).is_file()
+    except (OSError, ValueError, TypeError):
+        return None
+    return facts if known else None
 
 
 def _system() -> dict[str, str]:

@@ -9,6 +9,7 @@ harness (an exception, Ctrl-C, SIGKILL) ends the program too.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -42,6 +43,17 @@ PACKAGES: Mapping[str, str] = {
     "strip": "binutils",
     "tar": "tar",
     "unshare": "util-linux",
+}
+
+#: Programs that no run needs as it is by default, and what needs them.
+FOR_WHAT: Mapping[str, str] = {
+    "bc": "the debug kernel",
+    "bison": "the debug kernel",
+    "clang": "QEMU's fuzzer",
+    "flex": "the debug kernel",
+    "mke2fs": "a Debian guest",
+    "mmdebstrap": "a Debian guest",
+    "pahole": "the debug kernel",
 }
 
 _TAIL = 25
@@ -101,13 +113,15 @@ def run_program(
     on_line: Callable[[str], None] | None = None,
     seconds: float | None = None,
     stdin: str | None = None,
+    told: Mapping[Path, Path] | None = None,
 ) -> str:
     """Run a program to its end and return what it printed (both streams, in order).
 
     ``what`` completes "cannot ..." in the error.  ``stdin`` is what it is given to read: then it is asked
     something, only its standard output is an answer, and its standard error goes into the error.  ``log``
     gets all output, ``on_line`` each line as it comes.  ``seconds`` bounds a program that might
-    hang (not one that is followed line by line: those are builds).
+    hang (not one that is followed line by line: those are builds).  ``told``: what lies in a folder that
+    will be gone is told in an error as what it was copied from.
     """
     assert (seconds is None and stdin is None) or (log is None and on_line is None)
     command = [str(find_program(str(argv[0]))), *(str(word) for word in argv[1:])]
@@ -130,7 +144,7 @@ def run_program(
     finally:
         _end_group(process)
     if process.returncode != 0:
-        raise _failure(what, command, process.returncode, lines, cwd, log)
+        raise _failure(what, command, process.returncode, _found_again(lines, cwd, told or {}), cwd, log)
     return "".join(lines)
 
 
@@ -168,6 +182,24 @@ def _end_group(process: subprocess.Popen[str]) -> None:
     for stream in (process.stdout, process.stderr, process.stdin):
         if stream is not None:
             stream.close()
+
+
+#: What a compiler says begins with "FILE:LINE:"; so does where a file was included from, behind words.
+_PLACE = re.compile(r"(?P<file>[^\s:]+)(?=:\d+[:,])")
+
+
+def _found_again(lines: Sequence[str], cwd: Path | None, told: Mapping[Path, Path]) -> list[str]:
+    """The lines, with files in them named so that an editor finds them."""
+
+    def name(match: re.Match[str]) -> str:
+        path = Path(os.path.normpath((cwd or Path.cwd()) / match["file"]))
+        for copied, source in told.items():
+            if path.is_relative_to(copied):
+                return str(source / path.relative_to(copied))
+        # Relative to the build's folder, which is not the editor's.
+        return str(path) if path.is_file() else match["file"]
+
+    return [_PLACE.sub(name, line) for line in lines]
 
 
 def _failure(

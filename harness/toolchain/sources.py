@@ -84,6 +84,8 @@ def how_to_install(*packages: str) -> str:
     root = checkout()
     if root is None:
         return f"install {names} (on Debian or Ubuntu: apt-get install --no-install-recommends {names})"
+    if not {package.name for package in debian_packages()}.issuperset(packages):
+        return f"install {names}"
     setup = Path("ci/setup") if Path.cwd() == root else root / "ci" / "setup"
     return f"install {names}, or let {setup} do it"
 

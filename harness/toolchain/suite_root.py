@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -39,15 +39,20 @@ _PACKAGES: Final = (
     "sparse",
 )
 
-#: Where the cache is seen from inside.
-_CACHE: Final = Path("/mnt")
+#: Where the cache's folders are seen from inside: our own, and those behind it.  All are empty there.
+_PLACES: Final = (Path("/mnt"), Path("/media"), Path("/srv"))
 
-# Arguments: the folder, the cache, what to run.  What is mounted goes with the namespace.
+# Arguments: the folder, the cache's folders, --, what to run.  What is mounted goes with the namespace.
 _ENTER: Final = """\
 set -e
-root=$1 cache=$2
-shift 2
-mount --rbind "$cache" "$root/mnt"
+root=$1
+shift
+for place in mnt media srv; do
+	[ "$1" != -- ] || break
+	mount --rbind "$1" "$root/$place"
+	shift
+done
+shift
 mount --rbind /dev "$root/dev"
 mount --rbind /proc "$root/proc"
 exec chroot "$root" /usr/bin/env -i PATH=/usr/bin:/usr/sbin LC_ALL=C.UTF-8 "$@"
@@ -62,19 +67,31 @@ class SuiteRoot:
     """A suite's programs; paths below the cache may be used inside by :meth:`inside`."""
 
     folder: Path
-    cache: Path
+    caches: tuple[Path, ...]
     digest: str
 
     def inside(self, path: Path) -> Path:
         """What a path of the cache is called inside of the folder."""
-        return _CACHE / path.relative_to(self.cache)
+        for place, cache in zip(_PLACES, self.caches, strict=False):
+            if path.is_relative_to(cache):
+                return place / path.relative_to(cache)
+        raise AssertionError(f"{path} is in no cache")
 
-    def run(self, argv: Sequence[str | Path], *, what: str, scratch: Path, log: Path | None = None) -> str:
+    def run(
+        self,
+        argv: Sequence[str | Path],
+        *,
+        what: str,
+        scratch: Path,
+        log: Path | None = None,
+        told: Mapping[Path, Path] | None = None,
+    ) -> str:
         """Run a command inside of the folder; ``scratch`` (below the cache) is for its temporary files."""
         user = [] if os.geteuid() == 0 else ["--map-root-user"]
-        enter = ["unshare", "--mount", *user, "sh", "-c", _ENTER, "sh", str(self.folder), str(self.cache)]
+        enter = ["unshare", "--mount", *user, "sh", "-c", _ENTER, "sh", str(self.folder)]
+        enter += [*map(str, self.caches), "--"]
         words = [*enter, f"TMPDIR={self.inside(scratch)}", *map(str, argv)]
-        return run_program(words, what=what, log=log)
+        return run_program(words, what=what, log=log, told=told)
 
 
 def suite_root(cache: Cache, suite: str, compiler: str) -> SuiteRoot:
@@ -97,4 +114,4 @@ def suite_root(cache: Cache, suite: str, compiler: str) -> SuiteRoot:
                 raise MachineryError(f"Debian {suite} is laid out in a way that this does not know")
 
     folder = cache.get("suite", key, build, what=f"the build programs of {suite}", space=800 * MIB)
-    return SuiteRoot(folder, cache.root, key)
+    return SuiteRoot(folder, cache.layers[: len(_PLACES)], key)

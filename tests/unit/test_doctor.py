@@ -63,7 +63,12 @@ def test_kvm_is_usable_if_a_guest_ran(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(accel, "device_problem", lambda: None)
     monkeypatch.setattr(accel, "probe_kvm", probe)
-    seen = look(cache_of(tmp_path, built=True))
+    cache = cache_of(tmp_path, built=True)
+    # Nothing is booted unless it is asked for.
+    assert "not known yet" in look(cache)["kvm"].text
+    assert asked == []
+    monkeypatch.setattr(speed, "ways", lambda *_a, **_k: ())
+    seen = {finding.name: finding for finding in examine(EventStream(), cache, measure=True)}
     assert seen["kvm"].level is (Level.OK if usable else Level.NOTE)
     assert "because" in seen["kvm"].text
     assert asked[0].vmlinuz.name == "vmlinuz-6.1"
@@ -171,3 +176,33 @@ def test_a_kernel_of_another_shape_does_not_hide_the_others(tmp_path: Path) -> N
     machine = built_machine(cache)
     assert machine is not None
     assert machine.vmlinuz.name == "vmlinuz-6.1"
+
+
+def test_what_an_ordinary_run_does_not_need_is_no_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ci/setup installs no clang: a machine that it has made ready is ready."""
+
+    def find(name: str, **_: object) -> str | None:
+        return None if name in lacking else f"/usr/bin/{name}"
+
+    monkeypatch.setattr(checks.shutil, "which", find)
+    lacking = {"clang", "mmdebstrap"}
+    found = look(cache_of(tmp_path, built=False))["build tools"]
+    assert found.level is Level.NOTE
+    assert found.text == "missing: clang (for QEMU's fuzzer), mmdebstrap (for a Debian guest)"
+    assert "ci/setup" not in (found.advice or "")
+    lacking = {"clang", "gcc"}
+    assert look(cache_of(tmp_path, built=False))["build tools"].level is Level.MISSING
+    assert look(cache_of(tmp_path / "b", built=True))["build tools"].level is Level.NOTE
+
+
+def test_a_damaged_part_is_said(tmp_path: Path) -> None:
+    cache = cache_of(tmp_path, built=True)
+    cache.get("image", "other", lambda folder: (folder / "initrd.cpio").touch(), what="an image")
+    (tmp_path / "store/image/other/initrd.cpio").write_text("other")
+    (tmp_path / "store/qemu/key/facts.json").unlink()
+    seen = look(cache)
+    assert seen["image"].level is Level.NOTE
+    assert "1 of 2 in the cache are damaged: other: initrd.cpio has 5 bytes" in seen["image"].text
+    assert "key: facts.json is gone" in seen["qemu"].text

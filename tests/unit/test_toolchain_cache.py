@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ import pytest
 from harness.errors import MachineryError
 from harness.events import EventStream
 from harness.toolchain.cache import Cache, cache_root, key_of
+from harness.toolchain.run import run_program
 
 
 @pytest.fixture
@@ -148,3 +152,44 @@ def test_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FREEPAGE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert cache_root() == tmp_path / "xdg" / "freepage-testbed"
+
+
+def test_what_a_failed_build_said_stays(cache: Cache) -> None:
+    """The error names a file that is still there when somebody reads it."""
+
+    def fail(folder: Path) -> None:
+        run_program(["sh", "-c", "echo much; exit 1"], what="build it", log=folder / "build.log")
+
+    with pytest.raises(MachineryError) as caught:
+        cache.get("kind", "key", fill_and(fail), what="it")
+    named = caught.value.message.rpartition("the whole output: ")[2]
+    assert Path(named).read_text() == "much\n"
+    assert not Path(named).is_relative_to(cache.root / "store")
+    # The next attempt's takes its place.
+    with pytest.raises(MachineryError):
+        cache.get("kind", "key", fail, what="it")
+    assert Path(named).read_text() == "much\n"
+
+
+def fill_and(then: Callable[[Path], None]) -> Callable[[Path], None]:
+    def both(folder: Path) -> None:
+        fill(folder)
+        then(folder)
+
+    return both
+
+
+def test_an_editor_finds_what_a_compiler_complains_about(tmp_path: Path) -> None:
+    sources, work, build = tmp_path / "module", tmp_path / "copy", tmp_path / "build"
+    for folder in (sources, work, build):
+        folder.mkdir()
+    (work / "a.c").write_text("int x")
+    lines = (f"{work}/a.c:1:2: error: no", "../copy/a.c:1:2: error: no", "at 12:30:45, x.c:1: none")
+    script = f"printf '%s\\n' {shlex.join(lines)}; exit 1"
+    with pytest.raises(MachineryError) as caught:
+        run_program(["sh", "-c", script], what="build", cwd=build, told={work: sources})
+    said = caught.value.message
+    assert f"| {sources}/a.c:1:2: error: no\n  | {sources}/a.c:1:2: error: no\n" in said
+    assert "| at 12:30:45, x.c:1: none" in said
+    with pytest.raises(MachineryError, match=re.escape(f"| {work}/a.c:1:2: error: no\n  | {work}/a.c:1:2")):
+        run_program(["sh", "-c", script], what="build", cwd=build)
