@@ -19,6 +19,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+
+#: By these a command knows that it is to report to GitHub (harness/report/github.py).
+_REPORTS: Final = ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +57,17 @@ def typed(words: Sequence[str | Path]) -> str:
     return shlex.join([*command, *map(str, words)])
 
 
+def child_environment() -> dict[str, str]:
+    """The environment of a run that is one of several: whoever makes them reports to the CI, once."""
+    return {name: value for name, value in os.environ.items() if name not in _REPORTS}
+
+
 def start(
     words: Sequence[str | Path], *, feed: bool = False, env: Mapping[str, str] | None = None
 ) -> subprocess.Popen[str]:
     """Start the command; stdout and stderr are pipes of text, and so is stdin with ``feed``.
 
-    ``env`` replaces the environment.
+    ``env`` replaces the environment, which is else that of :func:`child_environment`.
     """
     return subprocess.Popen(
         command_line(words),
@@ -67,7 +76,7 @@ def start(
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
-        env=env,
+        env=env if env is not None else child_environment(),
     )
 
 

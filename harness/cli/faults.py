@@ -51,8 +51,11 @@ def faults_run(
     3 a run ended without a verdict.
     """
     from harness.faults.conduct import conduct
+    from harness.suite.build import build_for_campaign
 
-    status, report, lines = conduct(only or [], sample=sample, clean=clean, nested=nested, jobs=jobs, out=out)
+    status, report, lines = conduct(
+        only or [], build_for_campaign, sample=sample, clean=clean, nested=nested, jobs=jobs, out=out
+    )
     if json:
         print_json(report)
     else:

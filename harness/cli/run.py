@@ -30,6 +30,7 @@ from harness.cli.options import (
     tools_of,
 )
 from harness.cli.remote import Destination, SourceOption, SshConfig, remote_overrides
+from harness.cli.report import Html, Jobs, Junit, report_sinks, show_report
 from harness.errors import InputError
 
 
@@ -61,10 +62,13 @@ def run(
     destination: Destination = None,
     ssh_config: SshConfig = None,
     nested: Nested = False,
+    jobs: Jobs = None,
+    junit: Junit = None,
+    html: Html = None,
 ) -> None:
     """Migrate a guest between two hosts, and prove or disprove that its memory is right.
 
-    Several scenarios are run one after the other; --out is then the folder of their run folders.
+    Of several scenarios, --out is the folder of their run folders, and one table, or document, tells of all.
     """
     if qemu_matrix is not None:
         refused = {
@@ -75,6 +79,9 @@ def run(
             "--source": source,
             "--destination": destination,
             "--nested": nested or None,
+            "--jobs": jobs,
+            "--junit": junit,
+            "--html": html,
         }
         beside = [name for name, value in refused.items() if value is not None]
         if beside:
@@ -95,13 +102,15 @@ def run(
         *overrides(arm, accel, memory, seed, strict, settings, trace),
     ]
     tools = tools_of(qemu, source_qemu, destination_qemu, kernel, qemu_source, fault)
-    if nested:
-        from harness.nested.commands import run_scenarios_nested
+    from harness.suite.several import NamedRuns, run_named, run_single
 
-        raise typer.Exit(run_scenarios_nested(scenarios, changes, tools, out=out, as_json=json))
-    from harness.run.several import run_scenarios
-
-    raise typer.Exit(run_scenarios(scenarios, changes, tools, out=out, as_json=json))
+    if nested and jobs is not None:
+        raise InputError("--jobs has nothing to say beside --nested: its machine makes one run at a time")
+    named = NamedRuns(scenarios, changes, tools, nested)
+    sinks = report_sinks(junit, html)
+    if len(scenarios) == 1:
+        raise typer.Exit(run_single(named, out=out, as_json=json, sinks=sinks))
+    show_report(run_named(named, out=out, jobs=jobs or 1, sinks=sinks), as_json=json)
 
 
 @app.command()

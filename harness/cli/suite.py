@@ -10,15 +10,11 @@ from typing import Annotated
 import typer
 
 from harness.cli.options import Json, app, print_json
+from harness.cli.report import Html, Jobs, Junit, report_sinks, show_report
 from harness.errors import InputError
 
 suites = typer.Typer(no_args_is_help=True, help="Many scenarios, in many ways, as one.")
 app.add_typer(suites, name="suite")
-
-Jobs = Annotated[
-    int | None,
-    typer.Option("--jobs", "-j", min=1, max=256, metavar="N", help="So many runs at a time, at most."),
-]
 
 
 @suites.command("list")
@@ -116,6 +112,8 @@ def suite_run(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The suite's folder; must not exist yet.")
     ] = None,
+    junit: Junit = None,
+    html: Html = None,
     json: Json = False,
 ) -> None:
     """Build what a suite needs, run as many at a time as fit, and say in one table what came of it.
@@ -123,7 +121,6 @@ def suite_run(
     Exit status: the gravest of all runs'. A scenario that fails as it is written to is as it should be.
     """
     from harness.suite.command import SuiteOrder, parse_shard, run_suite
-    from harness.suite.show import table_lines
 
     if last is not None and not rerun_failed:
         raise InputError("--last says which runs --rerun-failed is about, which is not given")
@@ -144,10 +141,4 @@ def suite_run(
         seed=seed,
         out=out,
     )
-    report = run_suite(order)
-    if json:
-        typer.echo(report.to_json(), nl=False)
-    else:
-        for line in table_lines(report):
-            typer.echo(line)
-    raise typer.Exit(report.exit_status)
+    show_report(run_suite(order, report_sinks(junit, html)), as_json=json)

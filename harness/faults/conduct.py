@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from filelock import FileLock, Timeout
 
@@ -14,6 +15,7 @@ from harness.faults.campaign import (
     Campaign,
     CampaignReport,
     CampaignRow,
+    CampaignRun,
     clean_jobs_for,
     jobs_for,
     summarise_campaign,
@@ -33,32 +35,37 @@ def choose(found: Catalogue, only: Sequence[str], *, sample: bool) -> list[Fault
     return [fault for fault in found.faults if fault.sample or not sample]
 
 
+#: Builds what runs need before the first of them; from a room above this one.
+BuildRuns: TypeAlias = Callable[[Sequence[CampaignRun], Sequence[str], EventStream], None]
+
+
 def conduct(
-    only: Sequence[str], *, sample: bool, clean: bool, nested: bool, jobs: int, out: Path
+    only: Sequence[str], build: BuildRuns, *, sample: bool, clean: bool, nested: bool, jobs: int, out: Path
 ) -> tuple[int, Mapping[str, object], list[str]]:
     """Build, run and report; the exit status, the document and the lines.
 
+    ``build`` is called once, before the first run: no run's time has a build in it.
     With ``clean`` no fault is run: each one's scenario is, as often as there are faults.
     With ``nested`` those are run that only KVM can show, under KVM inside of an emulated machine.
     """
     chosen = choose(catalogue(), only, sample=sample)
     if not chosen:
         raise InputError("no fault is chosen")
-    events = EventStream()
-    with TerminalProgress(events):
-        toolchain = Toolchain(events=events)
-        key = _build(toolchain, chosen)
     runnable = [fault for fault in chosen if (fault.accelerator == "kvm") == nested]
     not_run = [fault.id for fault in chosen if fault not in runnable]
     if not runnable:
         where = "need no KVM" if nested else "only KVM can show: --nested runs them"
         raise InputError(f"all faults that were chosen {where}")
+    wanted = clean_jobs_for(runnable) if clean else jobs_for(runnable)
+    accelerator, options = ("kvm", ["--nested"]) if nested else ("tcg", [])
+    events = EventStream()
+    with TerminalProgress(events):
+        key = _build(Toolchain(events=events), chosen)
+        build(wanted, options, events)
     out = out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(out / "lock", timeout=0):
-            wanted = clean_jobs_for(runnable) if clean else jobs_for(runnable)
-            accelerator, options = ("kvm", ["--nested"]) if nested else ("tcg", [])
             runs = Campaign(out, key, accelerator, _say, options)
             report = runs.run(wanted, jobs=jobs, not_run=not_run)
     except Timeout:

@@ -15,7 +15,7 @@ import compileall
 import contextlib
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -39,10 +39,10 @@ from harness.nested.parts import machine_parts
 from harness.plan.here import LabMachines
 from harness.plan.kinds import kind_of
 from harness.plan.plan import Tools
-from harness.plan.prepare import load_with_tools, prepare
+from harness.plan.prepare import prepare
 from harness.report.folder import RunFolder
-from harness.run.several import INTERRUPTED, run_folders, worst
-from harness.scenario.load import Override, Scenario
+from harness.report.gravity import INTERRUPTED, worst
+from harness.scenario.load import Scenario
 from harness.scenario.resolve import HOST_MARGIN
 from harness.terminal import TerminalProgress, print_error
 from harness.toolchain import Toolchain
@@ -72,16 +72,16 @@ class NestedRun:
 
 
 def run_scenarios_nested(
-    names: Sequence[str], changes: Sequence[str | Override], tools: Tools, *, out: Path | None, as_json: bool
+    runs: Sequence[NestedRun],
+    *,
+    as_json: bool = False,
+    finished: Callable[[NestedRun, int, str], None] | None = None,
 ) -> int:
-    """Run scenarios in one nested machine; returns the exit status that counts."""
-    loaded = [load_with_tools(name, changes, tools) for name in names]
-    for scenario, _ in loaded:
-        demand_nestable(scenario)
-    folders = run_folders([scenario for scenario, _ in loaded], out)
-    runs = [
-        NestedRun(scenario, named, folder) for (scenario, named), folder in zip(loaded, folders, strict=True)
-    ]
+    """Run scenarios in one nested machine, one after the other; returns the exit status that counts.
+
+    ``finished`` is told of each that has ended: its exit status, and why it came to no end of its own.
+    Then what the runs print themselves is left out.  A machine that is lost keeps the rest from running.
+    """
     events = EventStream()
     with TerminalProgress(events) as terminal, interruptible():
         for run in runs:
@@ -91,9 +91,19 @@ def run_scenarios_nested(
         statuses: list[int] = []
         with nested(events, memory=memory, writable=writable, visible=named_files(runs)) as machine:
             for run in runs:
-                with terminal.suspended():
-                    statuses.append(_run_one(machine, run, as_json=as_json))
-                if statuses[-1] == INTERRUPTED:
+                why = ""
+                try:
+                    with terminal.suspended():
+                        statuses.append(_run_one(machine, run, as_json=as_json, told=finished is not None))
+                except LostError as error:
+                    if finished is None:
+                        raise
+                    print_error(f"freepage: {error.render()}")
+                    statuses.append(error.exit_code)
+                    why = error.message
+                if finished is not None:
+                    finished(run, statuses[-1], why)
+                if why or statuses[-1] == INTERRUPTED:
                     break
     return worst(statuses)
 
@@ -209,7 +219,7 @@ def named_files(runs: Iterable[NestedRun]) -> list[Path]:
     return [Path(path) for path in named if path is not None]
 
 
-def _run_one(machine: NestedMachine, run: NestedRun, *, as_json: bool) -> int:
+def _run_one(machine: NestedMachine, run: NestedRun, *, as_json: bool, told: bool) -> int:
     place = scenario_file(run)
     with kept_console(machine, run.folder):
         return machine.run(
@@ -217,6 +227,8 @@ def _run_one(machine: NestedMachine, run: NestedRun, *, as_json: bool) -> int:
             cwd=Path.cwd(),
             env=nested_environment(),
             files={place: run.scenario.to_yaml()},
+            # One table of all is printed in the end.
+            out=(lambda _: None) if told else None,
         )
 
 

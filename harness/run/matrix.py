@@ -19,8 +19,8 @@ from harness.errors import ExitCode, InputError, MachineryError
 from harness.events import EventStream
 from harness.invoke import invoke
 from harness.report.folder import RunFolder, demand_new
+from harness.report.gravity import INTERRUPTED, worst
 from harness.report.result import DeviceDifference, Result
-from harness.run.several import INTERRUPTED, worst
 
 CellOutcome: TypeAlias = Literal["right", "refused", "wrong", "inconclusive", "error"]
 

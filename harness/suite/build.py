@@ -10,12 +10,13 @@ from pathlib import Path
 
 from harness.errors import InputError
 from harness.events import Event, EventStream
+from harness.faults.campaign import CampaignRun
 from harness.hosts.this_machine import command_start
 from harness.nested.commands import choose_chain, demand_nestable, prepare_here
 from harness.nested.parts import machine_parts
 from harness.plan.kinds import kind_of
 from harness.plan.plan import Tools
-from harness.plan.prepare import prepare
+from harness.plan.prepare import load_with_tools, prepare
 from harness.plan.saving import demand_direct_io
 from harness.scenario.load import Scenario
 from harness.suite.expand import SuiteRun
@@ -37,6 +38,21 @@ def build_for(scenario: Scenario, tools: Tools, events: EventStream, *, nested: 
     kind = kind_of(scenario)
     with kind.reach(scenario, events) as machines:
         prepare(scenario, tools, events, command_start(), machines)
+
+
+def build_for_campaign(runs: Sequence[CampaignRun], options: Sequence[str], events: EventStream) -> None:
+    """Build what the runs of a campaign need, each thing once; ``options``: what all of them are given.
+
+    What a run cannot do it says itself, in its own row.
+    """
+    nested = "--nested" in options
+    with events.step("build", runs=len(runs)):
+        for number, run in enumerate(runs, 1):
+            tools = Tools(fault=run.fault.id if run.fault is not None else None)
+            with contextlib.suppress(InputError), _only_builds(events) as inner:
+                scenario, tools = load_with_tools(run.file, [], tools)
+                build_for(scenario, tools, inner, nested=nested)
+            events.emit("progress", step="build", done=number, total=len(runs), unit="runs")
 
 
 @dataclass(frozen=True, slots=True)

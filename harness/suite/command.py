@@ -16,7 +16,7 @@ from harness.errors import InputError
 from harness.events import EventStream
 from harness.hosts.signals import polite_signals
 from harness.report.finished import FinishedRun, RunSink, Sinks, SuiteReport
-from harness.run.several import INTERRUPTED, worst
+from harness.report.gravity import INTERRUPTED, worst
 from harness.suite.build import Prepared, build_all_for
 from harness.suite.expand import Expansion, SuiteRun, repeated, seed_of, shard_of
 from harness.suite.folder import SuiteFolder, SuitePlan, last_folder, read_plan, right_in
@@ -92,7 +92,7 @@ def run_suite(order: SuiteOrder, sinks: Sequence[RunSink] = ()) -> SuiteReport:
         folder = SuiteFolder.create(loaded.suite.name, loaded.text, order.out)
         folder.write_plan(SuitePlan(suite=loaded.suite.name, seed=seed, runs=[run.name for run in runs]))
         sink = Sinks([TerminalSink(events), folder, *sinks])
-        facts = _Facts(
+        facts = SuiteFacts(
             loaded.suite.name, suite_command(order, seed), seed, "/".join(map(str, order.shard or ()))
         )
         more = _again(prepared.runs, seed) if order.until_failure else None
@@ -101,7 +101,7 @@ def run_suite(order: SuiteOrder, sinks: Sequence[RunSink] = ()) -> SuiteReport:
 
 
 @dataclass(frozen=True, slots=True)
-class _Facts:
+class SuiteFacts:
     """What a report says of a suite beside its runs."""
 
     suite: str
@@ -114,7 +114,7 @@ def make_runs(
     prepared: Prepared,
     places: Callable[[SuiteRun], RunPlace],
     sink: RunSink,
-    facts: _Facts,
+    facts: SuiteFacts,
     *,
     jobs: int | None,
     stop_at_first: bool = False,

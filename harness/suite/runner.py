@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shlex
 import shutil
 import signal
 import subprocess
@@ -22,11 +23,11 @@ from typing import Final
 
 from harness.errors import ExitCode, InputError, MachineryError
 from harness.events import patience
-from harness.invoke import command_line
+from harness.invoke import child_environment, command_line
 from harness.report.finished import FinishedRun, RunSink, outcome_of
+from harness.report.gravity import INTERRUPTED
 from harness.report.result import Result
 from harness.run.matrix import said_last
-from harness.run.several import INTERRUPTED
 from harness.suite.expand import SuiteRun
 from harness.suite.schedule import Schedule
 from harness.toolchain.run import search_path
@@ -128,7 +129,13 @@ class SuiteRunner:
             line = [self._setpriv, "--pdeathsig", "TERM", "--", *line]
         began, started = datetime.now(UTC), time.monotonic()
         with place.log.open("wb") as log:
-            process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(
+                line,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=child_environment(),
+            )
         descriptor = os.pidfd_open(process.pid)
         ends = started + patience(run.timeout)
         self._running[descriptor] = _Running(run, place, process, descriptor, began, started, ends)
@@ -267,9 +274,8 @@ def _rule(result: Result | None) -> str | None:
 
 
 def _replay(run: SuiteRun, place: RunPlace) -> str:
-    import shlex
-
-    words = ["freepage", "run", str(place.scenario), *run.tools.options()]
+    kept = place.folder / "scenario.yaml"
+    words = ["freepage", "run", str(kept if kept.exists() else place.scenario), *run.tools.options()]
     return shlex.join([*words, "--nested"] if run.nested else words)
 
 

@@ -34,7 +34,7 @@ class TerminalSink(RunSink):
     def begin(self, suite: str, total: int) -> None:
         """A line for the suite, which says how far it is."""
         self._total = total
-        self._events.emit("step-start", step="runs", depth=0, suite=suite or "of the command line")
+        self._events.emit("step-start", step="runs", depth=0, **({"suite": suite} if suite else {}))
 
     def started(self, name: str, folder: Path) -> None:  # noqa: ARG002
         """A line for the run."""
@@ -74,7 +74,9 @@ def table_lines(report: SuiteReport) -> list[str]:
     for run in report.runs:
         if run.right and run.outcome != "skipped":
             continue
-        lines += ["", f"{run.outcome}  {run.name}: {run.reason}"]
+        # No line of somebody else's words begins a line of ours: a CI may take it for a command.
+        first, *rest = run.reason.splitlines() or [""]
+        lines += ["", f"{run.outcome}  {run.name}: {first}", *(f"  | {line}" for line in rest)]
         lines += [
             f"  {name}: {text}" for name, text in (("folder", run.folder), ("replay", run.replay)) if text
         ]

@@ -11,6 +11,7 @@ import pytest
 
 from harness.cli.matrix import run_matrix_command
 from harness.errors import InputError
+from harness.report.gravity import worst
 from harness.report.result import MoveEnd
 from harness.run import matrix
 from harness.run.matrix import (
@@ -23,7 +24,6 @@ from harness.run.matrix import (
     said_last,
     table,
 )
-from harness.run.several import worst
 from tests.unit.test_result import passing, result
 
 OLD, NEW = "debian:bookworm", "debian:trixie"

@@ -41,7 +41,8 @@ from harness.nested.machine import (
 )
 from harness.nested.parts import Parts, unpacked_kernel
 from harness.nested.wire import LONGEST_MESSAGE, LineBuffer, MachineWireError, encode, pack_message, unpack
-from harness.run.several import run_folders, worst
+from harness.report.gravity import worst
+from harness.run.several import run_folders
 from harness.scenario.load import Scenario
 from harness.terminal import raw_mode
 from harness.toolchain.sources import installation

@@ -13,7 +13,7 @@ import pytest
 
 from harness.errors import ExitCode, InputError
 from harness.report.finished import FinishedRun, RunSink, SuiteReport, outcome_of
-from harness.run.several import INTERRUPTED
+from harness.report.gravity import INTERRUPTED
 from harness.scenario.load import load_scenario
 from harness.suite import runner as runner_module
 from harness.suite.command import parse_shard
@@ -289,6 +289,7 @@ if kind in ("pass", "fail"):
     (out / "result.json").write_text(pathlib.Path(sys.argv[0]).with_name(kind + ".json").read_text())
 if kind == "garbled":
     (out / "result.json").write_text("{")
+assert "GITHUB_ACTIONS" not in os.environ
 print("freepage: last words of", name)
 sys.exit(int(status or 0))
 """
@@ -325,7 +326,8 @@ def made(
 
 
 @pytest.mark.usefixtures("standin")
-def test_each_end_is_told(tmp_path: Path) -> None:
+def test_each_end_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")  # the runs must not report to it, too
     heard = Heard()
     wanted = {
         "pass-0": ("pass", 0, ""),

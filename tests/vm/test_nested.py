@@ -79,13 +79,10 @@ def nested(freepage: Freepage, *words: str) -> Running:
 
 
 def documents(text: str) -> list[Result]:
-    """The results that were printed, one after the other."""
-    decoder, found = json.JSONDecoder(), []
-    while text := text.lstrip():
-        document, length = decoder.raw_decode(text)
-        found.append(Result.from_json(json.dumps(document)))
-        text = text[length:]
-    return found
+    """The results in the one document that was printed: of a run, or of several."""
+    document = json.loads(text)
+    found = [run["result"] for run in document["runs"]] if "runs" in document else [document]
+    return [Result.from_json(json.dumps(one)) for one in found]
 
 
 def assert_right(ended: Ending, *scenarios: str) -> list[Result]:
