@@ -29,6 +29,7 @@ from harness.cli import (  # noqa: F401 - they register
     cache,
     explain,
     faults,
+    hunt,
     machine,
     run,
     scenario,

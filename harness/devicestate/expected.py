@@ -102,6 +102,8 @@ EXPECTED: Final[tuple[ExpectedDifference, ...]] = (
     _told("i8259", "irr", 1 << 1),
     _told("i8259", "last_irr", 1 << 1),
     _told("ioapic", "irr", 1 << 9),
+    # An emulated vCPU is told to look at its APIC (CPU_INTERRUPT_POLL).
+    _told("cpu_common", "interrupt_request", 1 << 4),
     # The interrupt's "remote IRR" bit.
     _told("ioapic", "ioredtbl[[]9[]]", 1 << 14),
     ExpectedDifference(

@@ -135,7 +135,7 @@ def describe(monitor: Monitor, place: Path, seen_by_qemu: Path) -> Mapping[str, 
     ``place`` is a socket that is made for it, ``seen_by_qemu`` the same socket as QEMU sees it.
     Raises :class:`MachineryError` if the QEMU does not tell.
     """
-    before = _capabilities(monitor)
+    before, credentials = _capabilities(monitor), _credentials(monitor)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
         listening.bind(str(place))
         listening.listen(1)
@@ -145,6 +145,8 @@ def describe(monitor: Monitor, place: Path, seen_by_qemu: Path) -> Mapping[str, 
                 stream = pool.submit(_receive, listening)
                 try:
                     _switch(monitor, before, {_WITHOUT_MEMORY})
+                    # Our socket speaks no TLS.
+                    _encrypt(monitor, credentials, "")
                     monitor.execute("migrate", {"uri": f"unix:{seen_by_qemu}"})
                 except FreepageError:
                     # Nobody will connect: the thread must not wait for it.
@@ -154,6 +156,7 @@ def describe(monitor: Monitor, place: Path, seen_by_qemu: Path) -> Mapping[str, 
             await_cleanup(monitor)
             # The guest may move on from here, in another way than this.
             _switch(monitor, {_WITHOUT_MEMORY}, before)
+            _encrypt(monitor, "", credentials)
             return read_description(received)
         finally:
             place.unlink(missing_ok=True)
@@ -172,6 +175,17 @@ def _switch(monitor: Monitor, now: set[str], wanted: set[str]) -> None:
     states = [{"capability": name, "state": name in wanted} for name in sorted(now ^ wanted)]
     if states:
         monitor.execute("migrate-set-capabilities", {"capabilities": states})
+
+
+def _credentials(monitor: Monitor) -> str:
+    """The credentials by which a migration is encrypted; empty: it is not."""
+    parameters = monitor.execute("query-migrate-parameters")
+    return str(parameters.get("tls-creds") or "") if isinstance(parameters, Mapping) else ""
+
+
+def _encrypt(monitor: Monitor, now: str, wanted: str) -> None:
+    if now != wanted:
+        monitor.execute("migrate-set-parameters", {"tls-creds": wanted})
 
 
 def _receive(listening: socket.socket) -> bytes:

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``freepage hunt``: scenarios drawn at random."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.options import (
+    DestinationQemu,
+    FaultOption,
+    Json,
+    KernelName,
+    QemuOption,
+    QemuSourceOption,
+    SourceQemu,
+    app,
+    print_json,
+    tools_of,
+)
+from harness.errors import InputError
+
+
+@app.command()
+def hunt(
+    minutes: Annotated[float, typer.Option(min=0.1, max=10_080, metavar="N", help="How long.")] = 60,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**31, metavar="N", help="The same draws each time; or any.")
+    ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(metavar="KEY,KEY...", help="Draw these keys alone, such as migration,guest.vcpus."),
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=1, max=64, metavar="N", help="So many runs at a time.")
+    ] = 1,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Runs, examples, what was found; a hunt there goes on.")
+    ] = Path("hunt"),
+    qemu: QemuOption = None,
+    source_qemu: SourceQemu = None,
+    destination_qemu: DestinationQemu = None,
+    qemu_source: QemuSourceOption = None,
+    kernel: KernelName = None,
+    fault: FaultOption = None,
+    json: Json = False,
+) -> None:
+    """Draw scenarios at random, run them, and keep what fails as small as it can be.
+
+    Exit status: 0 nothing that is not known; 1 something was found; 3 the machinery does not work.
+    """
+    try:
+        from harness.hunt.conduct import conduct_hunt, summarise_hunt
+    except ModuleNotFoundError as error:
+        if error.name != "hypothesis":
+            raise
+        raise InputError(
+            "freepage hunt draws with Hypothesis, which is not installed",
+            hint="pip install 'freepage-testbed[hunt]'",
+        ) from error
+    tools = tools_of(qemu, source_qemu, destination_qemu, kernel, qemu_source, fault)
+    given = {
+        "source-qemu": tools.source_qemu,
+        "destination-qemu": tools.destination_qemu,
+        "qemu-source": tools.qemu_source,
+        "kernel": tools.kernel,
+        "fault": fault,
+    }
+    options = [word for name, value in given.items() if value for word in (f"--{name}", str(value))]
+    status, report = conduct_hunt(
+        tools,
+        options,
+        minutes=minutes,
+        seed=secrets.randbits(31) if seed is None else seed,
+        only=[key.strip() for key in (only or "").split(",") if key.strip()],
+        jobs=jobs,
+        out=out,
+    )
+    if json:
+        print_json(report.document())
+    else:
+        typer.echo("\n".join(summarise_hunt(report)))
+    raise typer.Exit(status)
