@@ -39,6 +39,7 @@ NOT_DRAWN_ALONE: Final[Mapping[str, str]] = {
     "cancel": _LEGS,
     "kill-destination": _LEGS,
     "wire-cut": "stall is drawn, which waits until the source has noticed",
+    "wire-cut-after": "it ends a migration, or waits for bytes that may not come",
     "postcopy-start": _POSTCOPY,
     "postcopy-touch": _POSTCOPY,
     "postcopy-break": _POSTCOPY,

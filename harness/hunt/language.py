@@ -6,7 +6,7 @@
 
 A key whose type has few values (a word of several, true or false) is drawn without more ado, so a new one
 needs nothing here.  Where the type allows too much, :data:`SMALL_VALUES` names small, quick values.  What can
-be neither is in :data:`LEFT_OUT`, with why; a unit test sees to it that each key is in one of the three.
+be neither is in :data:`LEFT_OUT`, with why.  A key in none of the three is not drawn, and the report says so.
 """
 
 from __future__ import annotations
@@ -75,6 +75,10 @@ SMALL_VALUES: Final[Mapping[str, Sequence[Value]]] = {
         {"mode": "cpr-reboot"},
         {"x-checkpoint-delay": 100},
     ),
+    "wire.delay_ms": (5.0, 40.0),
+    "wire.loss_percent": (1.0, 0.1),
+    "wire.reorder_percent": (5.0,),
+    "wire.bandwidth": ("128MiB/s", "32MiB/s"),
     "workload.noise": ("10%", "20%", "30%"),
     "workload.keep": ("1MiB", "8MiB"),
     "workload.rate": (2000, 500, 8000),
@@ -138,6 +142,9 @@ LEFT_OUT: Final[Mapping[str, str]] = {
     "migration.file.room": _WRONG,
 }
 
+#: Why a key is not drawn for which neither values nor a reason are named.
+UNNAMED: Final = "its type has too many values, and none are named for it"
+
 #: Workloads that are not drawn, and why.
 SLOW_WORKLOADS: Final[Mapping[str, str]] = {"compile": _SLOW, "database": _SLOW}
 
@@ -171,7 +178,7 @@ def _sections() -> tuple[tuple[DrawnKey, ...], Mapping[str, str]]:
         elif values:
             drawn.append(DrawnKey(key, tuple(values)))
         else:
-            left[key] = ""
+            left[key] = UNNAMED
     return tuple(drawn), left
 
 
