@@ -42,6 +42,7 @@ _FaultKind: TypeAlias = Literal[
     "clock",
     "disk",
     "outcome",
+    "file",
     "harmless",
 ]
 _Words: TypeAlias = Annotated[str, Field(min_length=1)]

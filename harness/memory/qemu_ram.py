@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from harness.units import PAGE_SIZE
 
 _MAPPING = re.compile(
@@ -25,6 +27,9 @@ _MAPPING = re.compile(
 )
 #: QEMU's QEMU_VMALLOC_ALIGN (include/qemu/osdep.h).
 _BLOCK_ALIGNMENT = 2 << 20
+#: Of an entry of /proc/PID/pagemap: its bytes, and the bits that say that the page is in memory or in swap.
+_ENTRY = 8
+_THERE = np.uint64(3 << 62)
 #: How the kernel prints a file without a name.
 _NAMELESS = "/memfd:"
 
@@ -181,14 +186,57 @@ def read_block(pid: int, block: BlockPlace) -> bytes:
     """The content of a RAMBlock that has no file, read from the QEMU's memory.
 
     Exact only while the guest stands still.  Raises OSError for one that cannot be read.
+
+    Pages that nobody has touched are not read: to read one would put it into QEMU's page table, and make
+    untouched memory touched.
     """
     if block.address is None:
         raise OSError("QEMU does not tell where it is, and something else of its size is there")
+    content = bytearray(block.used)
     descriptor = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        content = os.pread(descriptor, block.used, block.address)
+        _demand_mapped(pid, block.address, block.used)
+        for begin, end in _touched(pid, block.address, block.used):
+            view = memoryview(content)[begin:end]
+            done = os.preadv(descriptor, [view], block.address + begin)
+            if done != end - begin:
+                raise OSError(f"only {begin + done} of {block.used} bytes could be read")
     finally:
         os.close(descriptor)
-    if len(content) != block.used:
-        raise OSError(f"only {len(content)} of {block.used} bytes could be read")
-    return content
+    return bytes(content)
+
+
+def _demand_mapped(pid: int, address: int, used: int) -> None:
+    """Raise OSError where there is no memory: the kernel says of that, too, that nobody has touched it."""
+    text = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace")
+    at, end = address, address + used
+    # In order of their addresses
+    for start, stop in (map(_hexadecimal, line.split(None, 1)[0].split("-")) for line in text.splitlines()):
+        if start <= at < stop:
+            at = stop
+    if at < end:
+        raise OSError(f"QEMU has nothing at {at:#x}")
+
+
+def _hexadecimal(word: str) -> int:
+    return int(word, 16)
+
+
+def _touched(pid: int, address: int, used: int) -> list[tuple[int, int]]:
+    """The parts of a block that are in memory or in swap, in bytes; all where the kernel does not tell."""
+    whole = [(0, used)] if used else []
+    if address % PAGE_SIZE or used % PAGE_SIZE:
+        return whole
+    size = used // PAGE_SIZE * _ENTRY
+    try:
+        with Path(f"/proc/{pid}/pagemap").open("rb", buffering=0) as pagemap:
+            entries = os.pread(pagemap.fileno(), size, address // PAGE_SIZE * _ENTRY)
+    except OSError:
+        return whole
+    if len(entries) != size:
+        return whole
+    touched = (np.frombuffer(entries, dtype="<u8") & _THERE) != 0
+    # Where it begins and where it ends, by the borders between what is there and what is not.
+    borders = np.flatnonzero(np.diff(np.concatenate(([False], touched, [False]))))
+    places = (borders * PAGE_SIZE).tolist()
+    return list(zip(places[::2], places[1::2], strict=True))

@@ -121,19 +121,19 @@ class LabMachines(Machines):
         memory = 2 * scenario.guest.all_memory + beside + MEMORY_SLACK
         tls = any(how.tls for how in scenario.migrations)
         hugepages = scenario.guest.hugepages or (backend is not None and backend.page is not None)
-        file = scenario.migration.file
         nic = scenario.guest.nic
+        files = [how.file for how in scenario.migrations]
         with Lab(
             events,
             memory=memory,
             logs=logs,
             tls=tls,
             hugepages=hugepages,
-            room=file.room,
-            compressor=file.compression,
             relayed=nic.served_apart,
             queues=nic.queues,
             wire=scenario.bad_wire,
             seed=scenario.seed or 0,
+            room=max((file.room for file in files if file.room is not None), default=None),
+            compressor=next((file.compression for file in files if file.compression is not None), None),
         ) as lab:
             yield lab

@@ -121,9 +121,9 @@ class Guest:
         """The record that the device on ``host`` keeps, in its present QEMU."""
         return self._channels.of(host).record
 
-    def state_file(self, folder: RunFolder) -> Path:
+    def state_file(self, folder: RunFolder, *, little_room: bool) -> Path:
         """Where a guest that goes by a file is written to: in ``folder``, or where there is little room."""
-        room = self._pair.file_room
+        room = self._pair.file_room if little_room else None
         return folder.file("guest.state") if room is None else room / "guest.state"
 
     def trace_file(self, host: Host) -> Path | None:

@@ -248,7 +248,8 @@ class LiveMigration:
         deadline: Deadline,
         images: Mapping[str, Image],
     ) -> SavedJob:
-        self._file = StateFile(how.to, self._guest.state_file(self._folder), how.file, self._events)
+        place = self._guest.state_file(self._folder, little_room=how.file.room is not None)
+        self._file = StateFile(how.to, place, how.file, self._events)
         self._keeps_file = how.file.keep
         self._stack.callback(self._remove_file)
 

@@ -287,7 +287,7 @@ class Guest(Section):
 _QemuName: TypeAlias = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,60}$")]
 
 #: What a QEMU or the lab has from its start, and no migration can have otherwise.
-_FROM_THE_START = ("clear_bitmap_shift", "file")
+_FROM_THE_START = ("clear_bitmap_shift",)
 
 
 class Migration(Section):
@@ -547,6 +547,14 @@ class Scenario(Section):
     def _goes_that_way(self) -> Scenario:
         for how in self.migrations:
             demand_way(self, how)
+        for index, move in enumerate(self.moves):
+            if move.guest == "paused" and self.migration_of(index + 1).to == "background-snapshot":
+                words = "expected running: a background snapshot is of a guest that writes on"
+                raise PydanticCustomError("at", words, {"path": ("moves", index, "guest")})
+        if len({how.file.compression for how in self.migrations if how.to == "save"}) > 1:
+            words = "expected the same for all moves: libvirt is told once"
+            path = {"path": ("migration", "file", "compression")}
+            raise PydanticCustomError("at", words, path)
         return self
 
     @model_validator(mode="after")

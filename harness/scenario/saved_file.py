@@ -88,5 +88,11 @@ def demand_way(scenario: Any, how: Any) -> None:
             refuse(f"file.{key}", "does not go together with migration.to: {way}: the guest would be nowhere")
     if file.cut_to is not None and file.instead is not None:
         refuse("file.cut_to", "does not go together with migration.file.instead")
+    for index, entry in enumerate(scenario.script if way == "background-snapshot" else ()):
+        # The guest that is restored knows nothing of what it did after the snapshot's moment.
+        if entry.at not in ("start", "resumed") and any(action.needs_guest for action in entry.do):
+            path = ("script", index, "at")
+            words = "expected start or resumed: what the guest does meanwhile is in no background snapshot"
+            raise PydanticCustomError("at", words, {"path": path})
     if way == "background-snapshot" and (scenario.workload.writes_disk or scenario.guest.image == "debian"):
         refuse("to", "the guest writes on to its disk, which is in no background snapshot")

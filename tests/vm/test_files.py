@@ -115,6 +115,32 @@ def test_there_and_back_by_files(freepage: Freepage, tmp_path: Path) -> None:
 
 
 @slow
+def test_a_zero_page_that_is_not_cleared_is_seen_over_used_memory(freepage: Freepage) -> None:
+    run = freepage.run("snapshot", fault="zero-not-cleared")
+    assert run.exit_code == 1
+    assert "differs-not-skipped" in {finding.rule for finding in run.result.findings}
+
+
+@slow
+def test_every_move_may_go_its_own_way(freepage: Freepage, tmp_path: Path) -> None:
+    """Files whole and of no use, one after the other; each QEMU has what the one before it had not."""
+    scenario = tmp_path / "mixed.yaml"
+    scenario.write_text(
+        "name: mixed\narm: off\nworkload: {kind: churn, noise: 32%, rate: 3000}\nmoves:\n"
+        "- {migration: {to: file, mapped_ram: true, multifd: 2}}\n"
+        "- {migration: {to: save}}\n"
+        "- {migration: {to: savevm}}\n"
+        "- {ends: failed, reason: No space left, migration: {to: file, file: {room: 16MiB}}}\n"
+        "- {guest: paused, migration: {to: file, file: {used_memory: true}}}\n"
+        "- {}\n"
+    )
+    run = freepage.run(str(scenario))
+    assert run.exit_code == 0, str(run)
+    ends = [move.ended for move in run.result.moves]
+    assert ends == ["completed", "completed", "completed", "failed", "completed", "completed"]
+
+
+@slow
 def test_mapped_ram_over_used_memory_is_wrong(freepage: Freepage) -> None:
     """As QEMU is today; see docs/found.md."""
     run = freepage.run("to-file", set={**MAPPED, **USED})
@@ -187,6 +213,17 @@ def test_a_file_of_another_machine(freepage: Freepage) -> None:
         "migration.file.instead": first.result.file.path,
     }
     unharmed(freepage.run("to-file", memory="320MiB", set=settings), "was not restored")
+
+
+@slow
+def test_a_mapped_file_of_a_smaller_machine_is_taken(freepage: Freepage) -> None:
+    """As QEMU is today; see docs/found.md."""
+    first = freepage.run("to-file", set={**MAPPED, "migration.file.keep": True})
+    assert first.result.file is not None
+    settings = {**MAPPED, "migration.file.instead": first.result.file.path}
+    run = freepage.run("to-file", memory="320MiB", set=settings)
+    assert run.exit_code == 1
+    assert "file-accepted" in {finding.rule for finding in run.result.findings}
 
 
 @slow

@@ -77,6 +77,9 @@ class SavedJob(ABC):
         self._with = crossing
         self._over = False
         self._there: libvirt.virDomain | None = None
+        status = crossing.source.execute("query-status")
+        #: Whether the guest runs: one that does not is left alone, whatever becomes of its file.
+        self.runs = isinstance(status, Mapping) and status.get("running") is True
 
     @abstractmethod
     def begin(self) -> None:
@@ -130,13 +133,17 @@ class SavedJob(ABC):
         if self._over:
             return
         self._over = True
+        error = libvirt.libvirtError(reason)
+        # What libvirt failed at last has nothing to do with it.
+        error.err = None
         # Before its QEMU is ended: that is then nothing unexpected.
-        self._with.put(JobEnd(None, libvirt.libvirtError(reason)))
+        self._with.put(JobEnd(None, error))
         self._end_destination()
 
     def stay(self) -> None:
         """The file was not restored: the guest goes on where it was."""
-        self._with.source.execute("cont")
+        if self.runs:
+            self._with.source.execute("cont")
 
     def _cross(self) -> None:
         """Restore what was written."""

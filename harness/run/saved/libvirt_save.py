@@ -32,7 +32,8 @@ class LibvirtSave(SavedJob):
         """Pause and save.  QEMU's statuses of it are followed afterwards, when its QEMU has gone."""
         crossing = self._with
         source = crossing.sides.source
-        crossing.domain.suspend()
+        if self.runs:
+            crossing.domain.suspend()
         crossing.seen.others = source.copy(
             [block for block in source.ramblocks() if block.name not in crossing.images]
         )
@@ -43,8 +44,9 @@ class LibvirtSave(SavedJob):
             self._save(crossing.deadline)
         except libvirt.libvirtError as error:
             # The QEMU that could not be saved is still there, paused as it was.
-            with contextlib.suppress(libvirt.libvirtError):
-                crossing.domain.resume()
+            if self.runs:
+                with contextlib.suppress(libvirt.libvirtError):
+                    crossing.domain.resume()
             self.give_up(f"{crossing.file.path}: {error.get_error_message()}")
 
     def _save(self, deadline: Deadline) -> None:

@@ -25,9 +25,17 @@ if TYPE_CHECKING:
     import libvirt
 
     from harness.memory.access import Image
+    from harness.migration.statistics import RamBlock
     from harness.run.saved.job import Crossing
 
 _PAGES: Final = ("normal", "duplicate")
+
+
+def _differing(then: Image | OSError, now: Image | OSError) -> int:
+    """How many pages of a block are not what they were; none of one that cannot be read."""
+    if isinstance(then, OSError) or isinstance(now, OSError):
+        return 0
+    return int(compare(then, now).differing.size)
 
 
 class StreamToFile(SavedJob):
@@ -105,9 +113,13 @@ class BackgroundSnapshot(StreamToFile):
         for name, image in crossing.images.items():
             self._held[name] = frozen(image)
             source.closing.callback(self._held[name].close)
-        others = [block for block in source.ramblocks() if block.name not in crossing.images]
-        crossing.seen.others = source.copy(others)
+        crossing.seen.others = source.copy(self._others())
         self.keep_devices(source.save_devices())
+
+    def _others(self) -> list[RamBlock]:
+        """The blocks that are no files: all, if the guest's memory is anonymous."""
+        blocks = self._with.sides.source.ramblocks()
+        return [block for block in blocks if block.name not in self._with.images]
 
     def stay_if_stopped(self) -> None:
         """The guest, which was stopped for the snapshot, goes on."""
@@ -141,9 +153,9 @@ class BackgroundSnapshot(StreamToFile):
     def written(self) -> None:
         """Stop the guest, which is further than its snapshot by now; how far is counted."""
         self._with.source.execute("stop")
-        pages = 0
-        for name, held in self._held.items():
-            pages += int(compare(held, self._with.images[name]).differing.size)
+        then = {**self._held, **(self._with.seen.others or {})}
+        now = {**self._with.images, **self._with.sides.source.copy(self._others())}
+        pages = sum(_differing(held, now[name]) for name, held in then.items())
         self._with.file.pages_written_meanwhile(pages)
         if not self._went_on:
             raise MachineryError("the snapshot was written before the guest could go on")
