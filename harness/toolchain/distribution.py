@@ -41,7 +41,6 @@ class DistributionRecipe(BaseModel):
     disk: int
     programs: dict[str, str]
     sqlite: tuple[str, ...]
-    with_sqlite: tuple[str, ...]
     modules: tuple[str, ...]
     files: dict[str, str]
     scripts: dict[str, str]
@@ -102,7 +101,7 @@ def build_distribution(
             for place in (work, overlay, root):
                 place.mkdir()
             entries = [
-                *programs_of({"/init": "stage.c"}, sources.programs, work),
+                *programs_of({"/init": "stage"}, sources.programs, work),
                 *_first_modules(recipe, kernel, work),
                 cpio.character_device("/dev/console", 5, 1),
             ]
@@ -110,8 +109,7 @@ def build_distribution(
             cpio.write_cpio(initrd, cpio.with_parents(entries))
             (folder / "sha256").write_text(file_digest(initrd), encoding="ascii")
             apt.unpack(packages, root)
-            sqlite = dict.fromkeys(recipe.with_sqlite, _sqlite(root))
-            for entry in programs_of(recipe.programs, sources.programs, work, sqlite):
+            for entry in programs_of(recipe.programs, sources.programs, work, _sqlite(root)):
                 _write(overlay, entry.path, entry.data, 0o755)
             _lay_out(overlay, recipe)
             _install_module(overlay, kernel.release, modules_dir, module, sources.module)
@@ -137,12 +135,13 @@ def _first_modules(recipe: DistributionRecipe, kernel: Kernel, work: Path) -> li
     ]
 
 
-def _sqlite(root: Path) -> tuple[str | Path, ...]:
-    """What the compiler is told to link SQLite out of the unpacked packages."""
+def _sqlite(root: Path) -> tuple[str, ...]:
+    """What make is told to link SQLite out of the unpacked packages."""
     library = next(root.rglob("libsqlite3.a"), None)
     if library is None:
         raise MachineryError("the packages of the recipe have no libsqlite3.a")
-    return ("-DWITH_SQLITE", f"-I{root / 'usr' / 'include'}", library, "-lm")
+    flags = f"-DWITH_SQLITE -I{root / 'usr' / 'include'}"
+    return (f"WORKLOAD_FLAGS={flags}", f"WORKLOAD_LIBS={library} -lm")
 
 
 def _write(overlay: Path, name: str, data: bytes, mode: int) -> None:

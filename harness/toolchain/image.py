@@ -21,9 +21,7 @@ from harness.toolchain.module import MODULE
 from harness.toolchain.recipe import Recipe
 from harness.toolchain.run import find_program, run_program
 
-PROGRAM_FLAGS = ("-Os", "-static", "-Wall", "-Wextra", "-s")
-
-_BUILD = 1  # changes when what is done below changes
+_BUILD = 2  # changes when what is done below changes
 _LIBRARY_FOLDERS = (
     f"lib/{HOST.multiarch}",
     f"usr/lib/{HOST.multiarch}",
@@ -91,33 +89,22 @@ def build_image(cache: Cache, kernel: Kernel, module: Path, recipe: Recipe, sour
 
 def program_sources(sources: Path) -> list[Path]:
     """All that the guest's programs are made of."""
-    return [path for pattern in ("*.c", "*.h") for path in sources.rglob(pattern)]
+    patterns = ("Makefile", "*.c", "*.h")
+    return [path for pattern in patterns for path in sources.rglob(pattern) if "tests" not in path.parts]
 
 
 def programs_of(
-    programs: Mapping[str, str],
-    sources: Path,
-    work: Path,
-    extra: Mapping[str, Sequence[str | Path]] | None = None,
+    programs: Mapping[str, str], sources: Path, work: Path, words: Sequence[str] = ()
 ) -> list[cpio.CpioEntry]:
-    """Programs of our own: path in the guest to the source files of each, patterns among them.
+    """Programs of our own: path in the guest to the name that the sources' Makefile has for it.
 
-    ``extra``: what the compiler is told beside, of the programs that need it: definitions, libraries.
+    ``words``: what make is told beside, as the Makefile describes it.
     """
-    entries = []
-    for target, words in programs.items():
-        files: list[Path] = []
-        for word in words.split():
-            found = sorted(sources.glob(word))
-            if not found:
-                raise MachineryError(f"the image's recipe names {word}, which is not in {sources}")
-            files += found
-        program = work / Path(target).name
-        more = (extra or {}).get(target, ())
-        command: list[str | Path] = ["gcc", *PROGRAM_FLAGS, f"-I{sources}", "-o", program, *files, *more]
-        run_program(command, what=f"compile {words}", cwd=work)
-        entries.append(cpio.file(target, program.read_bytes(), 0o755))
-    return entries
+    folder = work / "programs"
+    targets = [folder / name for name in dict.fromkeys(programs.values())]
+    command: list[str | Path] = ["make", "-C", sources, f"-j{os.cpu_count() or 1}", f"O={folder}", *words]
+    run_program([*command, *targets], what="compile the guest's programs", cwd=work)
+    return [cpio.file(target, (folder / name).read_bytes(), 0o755) for target, name in programs.items()]
 
 
 def binaries_of(binaries: Mapping[str, str], root: Path) -> list[cpio.CpioEntry]:

@@ -30,8 +30,8 @@ from harness.scenario.workloads.base import WORKLOADS
 from harness.scenario.workloads.churn import Churn
 from harness.script.runner import ScriptRunner
 from tests.unit.fake_stage import FakeStage
+from tests.unit.guest_programs import SOURCES, made
 
-SOURCES = Path(__file__).parents[2] / "vm-images" / "guest"
 POWEROFF = 42
 
 
@@ -41,15 +41,7 @@ def soon() -> Deadline:
 
 @pytest.fixture(scope="session")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("no gcc")
-    folder = tmp_path_factory.mktemp("programs")
-    for name in ("agent", "workload", "exercise"):
-        more = (SOURCES / "workloads").glob("*.c") if name == "workload" else ()
-        command = [compiler, "-O1", f"-I{SOURCES}", "-o", folder / name, SOURCES / f"{name}.c", *more]
-        subprocess.run(command, check=True)
-    return folder
+    return made(tmp_path_factory.mktemp("programs"), "agent", "workload", "exercise", sanitized=True)
 
 
 class Agent:
@@ -272,7 +264,7 @@ def test_the_agent_reads_the_buddy_lists(control: GuestControl) -> None:
     assert sum(found) > 0 or sum(expected) == 0
 
 
-#: What a verb of one's own takes in agent.c: its function, in front of the table, and its line in there.
+#: What a verb of one's own takes in verbs.c: its function, in front of the table, and its line in there.
 FUNCTION = """\
 static void count(const struct call *c)
 {
@@ -285,16 +277,14 @@ LINE = '\t{ "count", 1, 3, count },\n'
 
 def test_a_verb_is_a_function_and_a_line_of_the_table(tmp_path: Path, events: EventStream) -> None:
     """And an action of a script that has it done is a class."""
-    source = (SOURCES / "agent.c").read_text(encoding="utf-8")
+    sources = tmp_path / "sources"
+    shutil.copytree(SOURCES, sources)
+    source = (sources / "verbs.c").read_text(encoding="utf-8")
     for mark, added in (("static const struct verb {\n", FUNCTION), ('\t{ "ping", ', LINE)):
         assert source.count(mark) == 1
         source = source.replace(mark, added + mark)
-    (tmp_path / "agent.c").write_text(source, encoding="utf-8")
-    compiler = shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("no gcc")
-    command = [compiler, "-Wall", "-Wextra", "-Werror", f"-I{SOURCES}", "-o", tmp_path / "agent"]
-    subprocess.run([*command, tmp_path / "agent.c"], check=True)
+    (sources / "verbs.c").write_text(source, encoding="utf-8")
+    programs = made(tmp_path / "made", "agent", sources=sources)
     answers: list[object] = []
     with ACTIONS.temporary():
 
@@ -308,7 +298,7 @@ def test_a_verb_is_a_function_and_a_line_of_the_table(tmp_path: Path, events: Ev
             def carry_out(self, stage: Stage, deadline: Deadline) -> None:
                 answers.append(stage.guest.call("count", self.start, "x", deadline=deadline))
 
-        with contextlib.closing(Agent(tmp_path)) as agent, GuestControl(events) as control:
+        with contextlib.closing(Agent(programs)) as agent, GuestControl(events) as control:
             control.attach("source", agent.connect())
             control.wait_ready(soon())
             inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
@@ -339,9 +329,7 @@ def slow_kernel(programs: Path, tmp_path: Path) -> Iterator[Path]:
     (block / "state").write_text("online\n")
     (tmp_path / "workload").write_text(LINGERS)
     (tmp_path / "workload").chmod(0o755)
-    defines = [f'-D{name}="{tmp_path / place}"' for name, place in places.items()]
-    command = ["gcc", *defines, f"-I{SOURCES}", "-o", tmp_path / "agent", SOURCES / "agent.c"]
-    subprocess.run(command, check=True)
+    made(tmp_path, "agent", defines={name: str(tmp_path / place) for name, place in places.items()})
     yield tmp_path
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,8 +15,8 @@ import pytest
 
 from harness.memory import formula
 from harness.scenario.workloads.base import WORKLOADS
+from tests.unit.guest_programs import made
 
-SOURCES = Path(__file__).parents[2] / "vm-images" / "guest"
 PAGE = formula.PAGE
 
 Program = Callable[..., list[dict[str, Any]]]
@@ -26,14 +25,7 @@ Program = Callable[..., list[dict[str, Any]]]
 @pytest.fixture(scope="session")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The guest's workload program, for this machine."""
-    compiler = shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("no gcc")
-    binary = tmp_path_factory.mktemp("programs") / "workload"
-    flags = ["-O1", "-Wall", "-Wextra", "-Werror", f"-I{SOURCES}"]
-    sources = [SOURCES / "workload.c", *(SOURCES / "workloads").glob("*.c")]
-    subprocess.run([compiler, *flags, "-o", binary, *sources], check=True)
-    return binary
+    return made(tmp_path_factory.mktemp("programs"), "workload", sanitized=True) / "workload"
 
 
 @pytest.fixture

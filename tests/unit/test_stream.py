@@ -113,7 +113,7 @@ def port(monkeypatch: pytest.MonkeyPatch) -> int:
 
 @pytest.fixture
 def guest(tmp_path: Path, port: int) -> Iterator[Ask]:
-    program = compiled(tmp_path, f"-DPORT={port}")
+    program = compiled(tmp_path, f"CPPFLAGS=-DPORT={port}")
     mine = Stream.model_validate({"keep": "64KiB"})
     with subprocess.Popen(
         [program, "load", *mine.load_words(7, 0)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -25,12 +24,12 @@ from harness.scenario.resolve import MachineFacts, resolve
 from harness.scenario.values import Share
 from harness.scenario.workloads.answer import Answer
 from harness.scenario.workloads.base import WORKLOADS, Filling
+from tests.unit.guest_programs import made
 
 if TYPE_CHECKING:
     from harness.guest.control import GuestControl
     from harness.memory.formula import Generations
 
-SOURCES = Path(__file__).parents[2] / "vm-images" / "guest"
 MACHINE = MachineFacts(memory_available=64 << 30)
 
 SCENARIO = """\
@@ -46,6 +45,8 @@ PROGRAM = """\
 
 static struct region region;
 
+static uint64_t every = 2;
+
 static void stop(void)
 {
 }
@@ -55,26 +56,29 @@ static struct tally verify(void)
 	return check_all(&region);
 }
 
-static int run(int argc, char **argv)
-{
-	struct server server = { .stop = stop, .verify = verify };
-	uint64_t seed, bytes, every, page;
-	struct tally t = { 0 };
-	double since = now();
+static struct server server = { .stop = stop, .verify = verify };
 
-	if (argc != 6 || parse_u64(argv[3], &seed) || parse_u64(argv[4], &bytes) ||
-		strncmp(argv[5], "every=", 6) || parse_u64(argv[5] + 6, &every))
-		die("expected: load stripes SEED BYTES every=N");
-	region_map(&region, seed, bytes, 0);
+static uint64_t load(const struct load *load, struct tally *t)
+{
+	uint64_t page;
+
+	if (!every)
+		die("that is no number of pages");
+	region_map(&region, load->seed, load->bytes, 0);
 	for (page = 0; page < region.pages; page++)
 		if (page % every)
 			free_pages(&region, page, page + 1);
 		else
-			write_owned(&region, page, &t);
-	answer_work(argv[2], &t, 0, &server, since);
-	while (serve(&server))
-		;
+			write_owned(&region, page, t);
 	return 0;
+}
+
+static const struct workload_option options[] = { { "every", .number = &every }, { 0 } };
+static const struct workload_ops ops = { .server = &server, .options = options, .load = load };
+
+static int run(int argc, char **argv)
+{
+	return workload_main(argc, argv, &ops);
 }
 
 WORKLOAD(stripes, run);
@@ -139,14 +143,9 @@ def test_the_schema_describes_it() -> None:
 
 
 def test_the_guest_answers_what_the_host_expects(stripes: type[Filling], tmp_path: Path) -> None:
-    compiler = shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("no gcc")
-    source, program = tmp_path / "stripes.c", tmp_path / "workload"
-    source.write_text("#define _GNU_SOURCE\n" + PROGRAM)
-    files = [SOURCES / "workload.c", *(SOURCES / "workloads").glob("*.c"), source]
-    flags = ["-Wall", "-Wextra", "-Werror", f"-I{SOURCES}"]
-    subprocess.run([compiler, *flags, "-o", program, *files], check=True)
+    source = tmp_path / "stripes.c"
+    source.write_text(PROGRAM)
+    program = made(tmp_path / "made", "workload", more=[source]) / "workload"
     mine = stripes.model_validate({"every": 3})
     done = subprocess.run(
         [program, "load", *mine.load_words(7, 1 << 20)],

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -20,22 +19,14 @@ from harness.scenario.workloads.disk import Dma, PageCache
 from harness.scenario.workloads.programs import Compile, Database
 from harness.toolchain.cache import Cache
 from harness.toolchain.disk import build_formula_disk
+from tests.unit.guest_programs import made
 
-SOURCES = Path(__file__).parents[2] / "vm-images" / "guest"
 PAGE = formula.PAGE
 
 
-def compiled(folder: Path, *more: str | Path, **defines: str) -> Path:
-    """The guest's program, for this machine; ``more``: sources, and what else the compiler is told."""
-    compiler = shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("no gcc")
-    words = [f'-D{key}="{value}"' for key, value in defines.items()]
-    program = folder / "workload"
-    sources = [SOURCES / "workload.c", *(SOURCES / "workloads").glob("*.c")]
-    flags = ["-O1", "-Wall", "-Wextra", "-Werror", f"-I{SOURCES}"]
-    subprocess.run([compiler, *flags, *words, "-o", program, *sources, *more], check=True)
-    return program
+def compiled(folder: Path, *words: str, **defines: str) -> Path:
+    """The guest's program, for this machine; ``words``: what else make is told."""
+    return made(folder / "made", "workload", defines=defines, words=words) / "workload"
 
 
 class Talk:
@@ -248,7 +239,12 @@ DAMAGE = {
 def base(tmp_path: Path) -> Path:
     if not Path("/usr/include/sqlite3.h").exists():
         pytest.skip("SQLite's header is not installed")
-    return compiled(tmp_path, "-DWITH_SQLITE", "-lsqlite3", "-lm", FILE_NAME=str(tmp_path / "base"))
+    return compiled(
+        tmp_path,
+        "WORKLOAD_FLAGS=-DWITH_SQLITE",
+        "WORKLOAD_LIBS=-lsqlite3 -lm",
+        FILE_NAME=str(tmp_path / "base"),
+    )
 
 
 def at_rest(base: Path, talk: Callable[..., Talk]) -> Talk:

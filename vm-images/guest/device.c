@@ -25,9 +25,9 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "answer.h"
 #include "device.h"
 #include "pci.h"
 
@@ -39,23 +39,19 @@ extern const struct device *const __stop_devices[] __attribute__((weak));
 
 static char deeds[256], hex[513];
 
-/* Nothing that would end a JSON string. */
-static void plain(char *text)
-{
-	for (; *text; text++)
-		if (*text < ' ' || *text > '~' || *text == '"' || *text == '\\')
-			*text = '.';
-}
-
 static void say(int silent, const char *what_is_wrong)
 {
-	char text[256];
+	char text[2000];
+	struct json j;
 
-	snprintf(text, sizeof(text), "%s", what_is_wrong);
-	plain(text);
-	plain(deeds);
-	dprintf(STDOUT_FILENO, "{\"wrong\":\"%s\",\"silent\":%s,\"did\":\"%s\",\"value\":\"%s\"}\n",
-		text, silent ? "true" : "false", deeds, hex);
+	json_begin(&j, text, sizeof(text));
+	json_object(&j, NULL);
+	json_string(&j, "wrong", what_is_wrong);
+	json_bool(&j, "silent", silent);
+	json_string(&j, "did", deeds);
+	json_string(&j, "value", hex);
+	json_end(&j);
+	answer("%s%s", j.failed ? "error " : "", json_text(&j));
 }
 
 void did(const char *format, ...)
@@ -98,8 +94,7 @@ void unable(const char *format, ...)
 	va_start(args, format);
 	vsnprintf(text, sizeof(text), format, args);
 	va_end(args);
-	plain(text);
-	dprintf(STDOUT_FILENO, "error %s\n", text);
+	answer("error %s", text);
 	exit(0);
 }
 
@@ -116,17 +111,6 @@ uint64_t number_word(const char *word)
 	if (!*word || *end)
 		unable("not a number: %s", word);
 	return number;
-}
-
-void read_text(const char *path, char *text, size_t size)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? 0 : read(fd, text, size - 1);
-
-	if (fd >= 0)
-		close(fd);
-	text[n > 0 ? n : 0] = '\0';
-	text[strcspn(text, "\n")] = '\0';
 }
 
 static struct shared *map_shared(const char *name, int flags)
@@ -176,7 +160,6 @@ void give_order(struct shared *shared, uint64_t order, uint64_t word)
 	uint64_t before = shared->done;
 
 	shared->word = word;
-	__sync_synchronize();
 	shared->order = order;
 	while (shared->done == before && !shared->failed)
 		breathe();

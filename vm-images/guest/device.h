@@ -12,6 +12,7 @@
 #ifndef FREEPAGE_DEVICE_H
 #define FREEPAGE_DEVICE_H
 
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -40,9 +41,9 @@ void unable(const char *format, ...) __attribute__((format(printf, 1, 2), noretu
 
 /* What a process that goes on in the background shares with who asks later. */
 struct shared {
-	volatile uint64_t count, done;	/* of its work; the last order that was carried out */
-	volatile uint64_t order, word;	/* what it is to do, and with what */
-	volatile int failed;		/* an errno */
+	_Atomic uint64_t count, done;	/* of its work; the last order that was carried out */
+	_Atomic uint64_t order, word;	/* what it is to do, and with what */
+	atomic_int failed;		/* an errno */
 };
 
 /* What a background process of that name shares; NULL: there is none. */
@@ -62,10 +63,8 @@ void breathe(void);
  * folder that begins with `prefix` is written to `name`.
  */
 void find_below(const char *address, const char *kind, const char *prefix, char *name, size_t size);
-/* Map a BAR of a PCI device that no driver has. */
+/* Map a BAR of a PCI device that no driver has: registers, so it is volatile. */
 volatile void *map_bar(const char *address, int bar, size_t bytes);
-/* The words of a file, without the newline; empty if it cannot be read. */
-void read_text(const char *path, char *text, size_t size);
 uint64_t number_word(const char *word);
 
 #endif /* FREEPAGE_DEVICE_H */

@@ -2,8 +2,6 @@
 /*
  * Take nearly all free memory once, and look at every page of it.
  *
- * Build: gcc -Os -static -Wall -Wextra -o exercise exercise.c    installs as /bin/exercise
- *
  *   exercise SEED [limit=BYTES]
  *
  * Prints one JSON object, or "error ...".
@@ -35,6 +33,7 @@ int main(int argc, char **argv)
 	uint64_t seed, limit = UINT64_MAX, margin, taken = 0, chunk = 4 * MIB, nonzero = 0, page;
 	uint64_t reserve = 0;
 	struct region r = { 0 };
+	struct json *j;
 	struct tally t;
 	double since = now();
 
@@ -69,7 +68,8 @@ int main(int argc, char **argv)
 	}
 	r.pages = taken / PAGE_BYTES;
 	t = check_all(&r);
-	answer_tally("exercise", &t, since);
-	answer(",\"nonzero\":%" PRIu64 "}\n", nonzero);
+	j = answer_tally("exercise", &t, since);
+	json_number(j, "nonzero", nonzero);
+	answer_end(j);
 	return 0;
 }

@@ -2,8 +2,6 @@
 /*
  * The first process of a guest under test.
  *
- * Build: gcc -Os -static -Wall -Wextra -o init init.c        installs as /init
- *
  * It does what a test needs and no more, because every run waits for it: mount,
  * load the modules that /etc/modules.list names, bring up the network, start the
  * agent.  No shell runs before the guest is ready.  The ssh port is served like
@@ -11,9 +9,7 @@
  * dropbear is started for each connection, so a client never finds the door
  * closed and a boot that needs no ssh does not pay for it.
  *
- * Anything that keeps the guest from becoming what was asked for is fatal: one
- * line on the console, then power off.  Never a reboot: a guest that fails must
- * not fail again and again until somebody's timeout.
+ * Anything that keeps the guest from becoming what was asked for is fatal (boot.h).
  *
  * Words of the kernel command line:
  *   freepage.driver=info|stock|none  which balloon driver; default info
@@ -29,34 +25,27 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
-#include <limits.h>
 #include <net/if.h>
 #include <net/route.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
-#include <sys/reboot.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
-#include <termios.h>
 #include <unistd.h>
 
-#define MODULE_DIR	"/lib/modules/"
+#include "boot.h"
+#include "words.h"
+
 #define AGENT		"/bin/agent"
 #define DROPBEAR	"/usr/sbin/dropbear"
 #define MAX_SESSIONS	16
-
-/* The agent's way of asking for power off; see agent.c. */
-#define AGENT_POWEROFF	42
 
 static char cmdline[4096];
 
@@ -65,37 +54,6 @@ static struct {
 	pid_t pids[MAX_SESSIONS];
 	int count;
 } sessions;
-
-static void say(const char *format, ...)
-{
-	char line[512] = "freepage-init: ";
-	size_t used = strlen(line);
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(line + used, sizeof(line) - used - 2, format, args);
-	va_end(args);
-	strcat(line, "\r\n");
-	if (write(STDERR_FILENO, line, strlen(line)) < 0)
-		return;
-}
-
-static void __attribute__((noreturn)) power_off(void)
-{
-	if (getpid() != 1)
-		_exit(1);
-	/* The console's last line must leave before the machine does. */
-	tcdrain(STDERR_FILENO);
-	sync();
-	reboot(RB_POWER_OFF);
-	for (;;)
-		pause();
-}
-
-#define fatal(...) do { \
-		say("fatal: " __VA_ARGS__); \
-		power_off(); \
-	} while (0)
 
 /* The value of a word of the command line, or NULL. */
 static const char *option(const char *name, char *value, size_t size)
@@ -118,50 +76,8 @@ static const char *option(const char *name, char *value, size_t size)
 
 static void read_cmdline(void)
 {
-	int fd = open("/proc/cmdline", O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? -1 : read(fd, cmdline, sizeof(cmdline) - 1);
-
-	if (n < 0)
+	if (read_file("/proc/cmdline", cmdline, sizeof(cmdline)))
 		fatal("cannot read the command line: %s", strerror(errno));
-	cmdline[n] = '\0';
-	close(fd);
-}
-
-static void mount_one(const char *type, const char *where, const char *data)
-{
-	mkdir(where, 0755);
-	if (mount(type, where, type, MS_NOSUID, data) && errno != EBUSY)
-		fatal("cannot mount %s on %s: %s", type, where, strerror(errno));
-}
-
-static void load_module(const char *name, const char *parameters)
-{
-	char path[PATH_MAX];
-	int fd;
-
-	snprintf(path, sizeof(path), MODULE_DIR "%s.ko", name);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		fatal("module %s: %s: %s", name, path, strerror(errno));
-	if (syscall(SYS_finit_module, fd, parameters, 0) && errno != EEXIST)
-		fatal("module %s: %s", name, strerror(errno));
-	close(fd);
-}
-
-/* One name a line, in load order; what is built in is simply not listed. */
-static void load_modules(const char *path)
-{
-	FILE *list = fopen(path, "re");
-	char line[128];
-
-	if (!list)
-		return;
-	while (fgets(line, sizeof(line), list)) {
-		line[strcspn(line, " \t\r\n")] = '\0';
-		if (line[0] && line[0] != '#')
-			load_module(line, "");
-	}
-	fclose(list);
 }
 
 /* Those that this guest has a device for. */
@@ -377,15 +293,16 @@ int main(void)
 	sigset_t signals;
 	pid_t agent;
 
-	mount_one("devtmpfs", "/dev", NULL);
-	mount_one("proc", "/proc", NULL);
+	boot_begin("freepage-init");
+	mount_one("devtmpfs", "/dev", "devtmpfs", MS_NOSUID, NULL);
+	mount_one("proc", "/proc", "proc", MS_NOSUID, NULL);
 	read_cmdline();
 	if (option("freepage.init", text, sizeof(text)) && !strcmp(text, "nothing"))
 		say_ready_and_wait();
 
-	mount_one("sysfs", "/sys", NULL);
-	mount_one("devpts", "/dev/pts", "mode=620,gid=5");
-	mount_one("tmpfs", "/run", "mode=755");
+	mount_one("sysfs", "/sys", "sysfs", MS_NOSUID, NULL);
+	mount_one("devpts", "/dev/pts", "devpts", MS_NOSUID, "mode=620,gid=5");
+	mount_one("tmpfs", "/run", "tmpfs", MS_NOSUID, "mode=755");
 	if (mount("debugfs", "/sys/kernel/debug", "debugfs", 0, NULL))
 		say("no debugfs: %s", strerror(errno));
 	option("freepage.driver", driver, sizeof(driver));

@@ -2,8 +2,6 @@
 /*
  * Pages that come and go one action at a time, for a script that runs during a migration.
  *
- * Build: gcc -Os -static -Wall -Wextra -o pages pages.c          installs as /bin/pages
- *
  *   pages SEED COUNT
  *
  * Takes COUNT pages and writes known contents to them, then works off lines on
@@ -12,7 +10,7 @@
  * are owned, read back, and the frames of the newest (of them at most 400).
  */
 #define _GNU_SOURCE
-#include "region.h"
+#include "frames.h"
 
 /* Addresses only; memory comes with the first touch. */
 #define MOST_PAGES	(4UL << 18)
@@ -22,28 +20,20 @@
 
 static uint32_t generation = FIRST_GENERATION;
 
-static uint64_t frame_of(int pagemap, const void *address)
-{
-	uint64_t entry = 0;
-
-	if (pread(pagemap, &entry, 8, (uintptr_t)address / PAGE_BYTES * 8) != 8 || !(entry >> 63))
-		return 0;
-	return entry & ((1ULL << 55) - 1);
-}
-
 static void report(const struct region *r, const char *what, uint64_t first, double since)
 {
-	int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 	struct tally t = check_all(r);
+	struct json *j = answer_tally(what, &t, since);
+	int frames = frames_open();
 	uint64_t page;
 
-	answer_tally(what, &t, since);
-	answer(",\"frames\":[");
-	for (page = first; pagemap >= 0 && page < r->pages && page < first + MOST_FRAMES; page++)
-		answer("%s%" PRIu64, page > first ? "," : "", frame_of(pagemap, page_at(r, page)));
-	answer("]}\n");
-	if (pagemap >= 0)
-		close(pagemap);
+	json_list(j, "frames");
+	for (page = first; frames >= 0 && page < r->pages && page < first + MOST_FRAMES; page++)
+		json_number(j, NULL, frame_of(frames, page_at(r, page)));
+	json_end(j);
+	answer_end(j);
+	if (frames >= 0)
+		close(frames);
 }
 
 static void take(struct region *r, uint64_t count)
@@ -58,16 +48,19 @@ static void take(struct region *r, uint64_t count)
 	}
 }
 
+/* The last ones.  Those that share a page of the kernel's with one that stays, it gets later. */
 static void give_back(struct region *r, uint64_t count)
 {
-	if (count > r->pages)
-		count = r->pages;
-	r->pages -= count;
-	if (count && madvise(page_at(r, r->pages), count * PAGE_BYTES, MADV_DONTNEED))
-		die("madvise: %s", strerror(errno));
+	uint64_t end = r->pages;
+
+	if (count > end)
+		count = end;
+	if (count)
+		free_pages(r, end - count, end);
+	r->pages = end - count;
 }
 
-static void serve(struct region *r, char *line)
+static void obey(struct region *r, char *line)
 {
 	uint64_t count = 0, page, before = r->pages;
 	double since = now();
@@ -76,7 +69,7 @@ static void serve(struct region *r, char *line)
 	if (argument) {
 		*argument++ = '\0';
 		if (parse_u64(argument, &count)) {
-			answer("error that is no count\n");
+			answer("error that is no count");
 			return;
 		}
 	}
@@ -95,7 +88,7 @@ static void serve(struct region *r, char *line)
 	} else if (!strcmp(line, "read")) {
 		report(r, line, 0, since);
 	} else {
-		answer("error unknown command\n");
+		answer("error unknown command");
 	}
 }
 
@@ -118,7 +111,7 @@ int main(int argc, char **argv)
 	while ((n = read(STDIN_FILENO, line, sizeof(line) - 1)) > 0) {
 		line[n] = '\0';
 		line[strcspn(line, "\n")] = '\0';
-		serve(&r, line);
+		obey(&r, line);
 	}
 	return 0;
 }

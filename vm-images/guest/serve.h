@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* How a workload answers while it works: one command a line, one JSON object each. */
+/* How a workload is loaded, and answers while it works: one command a line, one JSON object each. */
 #ifndef FREEPAGE_SERVE_H
 #define FREEPAGE_SERVE_H
+
+#include <poll.h>
 
 #include "region.h"
 
@@ -18,51 +20,54 @@ struct server {
 	int (*other)(const char *line);
 };
 
-static inline void answer_work(const char *kind, const struct tally *t, uint64_t freed,
-			       const struct server *s, double since)
-{
-	answer_tally(kind, t, since);
-	answer(",\"freed\":%" PRIu64 ",\"steps\":%" PRIu64 ",\"live_checked\":%" PRIu64
-	       ",\"live_bad\":%" PRIu64 "}\n", freed, s->steps, s->checked, s->bad);
-}
+/* A word of its command line: `name=NUMBER`, or `name=ANYTHING` where `word` is there. */
+struct workload_option {
+	const char *name;
+	uint64_t *number;
+	const char **word;
+};
 
+/* What it was called with. */
+struct load {
+	const char *kind;
+	uint64_t seed, bytes;
+};
+
+#define MOST_EVENTS	4
+
+/*
+ * A workload as workload_main() runs it.
+ *
+ * `load` does what has to be done before the guest is ready, and tells in the tally what
+ * is owned; it returns how many pages it wrote and gave back.  After that comes, again
+ * and again: `events` says what to wait for beside a command, and how long
+ * (milliseconds, or -1), and `work` is called with what came; `ready` is 0 when nothing did
+ * in that time.
+ */
+struct workload_ops {
+	struct server *server;
+	const struct workload_option *options;	/* the last has no name; NULL: there are none */
+	uint64_t (*load)(const struct load *load, struct tally *t);
+	int (*events)(struct pollfd *in, int *timeout);	/* returns how many; NULL: only commands */
+	void (*work)(const struct pollfd *in, int ready);
+};
+
+/* For the `run` of a workload: see workload.h.  Returns the exit status, at the end of input. */
+int workload_main(int argc, char **argv, const struct workload_ops *ops);
+
+/* The parts of it, for what does otherwise. */
+void answer_work(const char *kind, const struct tally *t, uint64_t freed, const struct server *s,
+		 double since);
 /* Answer the command that waits on standard input.  Returns 0 at the end of input. */
-static inline int serve(const struct server *s)
-{
-	char line[256];
-	ssize_t n = read(STDIN_FILENO, line, sizeof(line) - 1);
-	struct tally t = { 0 };
-	double since = now();
-
-	if (n <= 0)
-		return 0;
-	line[n] = '\0';
-	line[strcspn(line, "\n")] = '\0';
-	if (!strcmp(line, "stop")) {
-		s->stop();
-		answer_work("stop", &t, 0, s, since);
-	} else if (!strcmp(line, "verify")) {
-		t = s->verify();
-		answer_work("verify", &t, 0, s, since);
-	} else if (!s->other || !s->other(line)) {
-		answer("error unknown command\n");
-	}
-	return 1;
-}
+int serve(const struct server *s);
 
 /*
  * How much of `rate` a second is due since the last call.  What a long pause left
  * undone is not made up for, or a guest would burst after each.
  */
-static inline int64_t work_due(uint64_t rate, double *last)
-{
-	double longest = rate < 40 ? 2.0 / rate : 0.05;
-	double t = now(), elapsed = t - *last;
-	int64_t due = rate ? (int64_t)((elapsed < longest ? elapsed : longest) * rate) : 0;
+int64_t work_due(uint64_t rate, double *last);
 
-	if (due > 0)
-		*last = t;
-	return due;
-}
+/* Refuse what no guest has. */
+void demand_size(uint64_t bytes);
 
 #endif /* FREEPAGE_SERVE_H */

@@ -17,8 +17,6 @@
  * and keep= count bytes, rounded down to pages.
  */
 #define _GNU_SOURCE
-#include <fcntl.h>
-
 #include "region.h"
 #include "workload.h"
 
@@ -40,6 +38,7 @@ static int do_vectors(int argc, char **argv)
 {
 	static uint64_t words[PAGE_WORDS];
 	uint64_t v[3], sum, k;
+	struct json *j;
 	int i;
 
 	if (argc != 5)
@@ -48,15 +47,23 @@ static int do_vectors(int argc, char **argv)
 		if (parse_u64(argv[2 + i], &v[i]))
 			die("not a number: %s", argv[2 + i]);
 	sum = page_fill(words, page_key(v[0], v[1], v[2]));
-	answer("{\"first\":\"%016" PRIx64 "\",\"last\":\"%016" PRIx64 "\",\"sum\":\"%016" PRIx64
-	       "\",\"weighted\":\"%016" PRIx64 "\",\"steps\":[", words[0], words[PAGE_WORDS - 1],
-	       sum, page_weight(v[1], sum));
+	j = answer_begin();
+	json_hex(j, "first", words[0]);
+	json_hex(j, "last", words[PAGE_WORDS - 1]);
+	json_hex(j, "sum", sum);
+	json_hex(j, "weighted", page_weight(v[1], sum));
+	json_list(j, "steps");
 	for (k = 1; k <= 64; k++) {
 		struct churn_step s = churn_step(v[0], k, 1000);
 
-		answer("%s[%d,%" PRIu64 ",%" PRIu64 "]", k > 1 ? "," : "", s.write, s.start, s.end);
+		json_list(j, NULL);
+		json_number(j, NULL, s.write);
+		json_number(j, NULL, s.start);
+		json_number(j, NULL, s.end);
+		json_end(j);
 	}
-	answer("]}\n");
+	json_end(j);
+	answer_end(j);
 	return 0;
 }
 

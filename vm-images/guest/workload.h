@@ -6,8 +6,8 @@
  *   WORKLOAD(churn, run_churn);
  *
  * `run_churn` is called as main() would be, for `workload load churn SEED BYTES
- * [key=value..]`.  It speaks as serve.h says, and returns the exit status at the
- * end of input.
+ * [key=value..]`.  Most have a `struct workload_ops` and call workload_main() of serve.h,
+ * which reads the words, answers commands and has the work done in between.
  */
 #ifndef FREEPAGE_WORKLOAD_H
 #define FREEPAGE_WORKLOAD_H

@@ -16,7 +16,6 @@ import numpy.typing as npt
 from harness.toolchain import Toolchain, cpio
 from harness.toolchain.apt import Apt, Package
 from harness.toolchain.cache import key_of
-from harness.toolchain.image import PROGRAM_FLAGS
 from harness.toolchain.kernel import read_module
 from harness.toolchain.run import run_program
 
@@ -66,7 +65,7 @@ def quiet_initrd(kernel: SuiteKernel, folder: Path) -> Path:
     program, initrd = folder / "quiet", folder / "quiet.cpio"
     source = Path(__file__).with_name("quiet.c")
     run_program(
-        ["gcc", *PROGRAM_FLAGS, "-o", program, source], what="compile the guest's program", cwd=folder
+        ["gcc", "-Os", "-static", "-s", "-o", program, source], what="compile the guest's program", cwd=folder
     )
     entries = [cpio.file("/init", program.read_bytes(), 0o755), cpio.character_device("/dev/console", 5, 1)]
     if kernel.fw_cfg is not None:

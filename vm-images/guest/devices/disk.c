@@ -17,8 +17,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "../device.h"
-#include "../formula.h"
+#include "device.h"
+#include "formula.h"
 
 #define PIECES	8
 

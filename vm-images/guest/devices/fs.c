@@ -14,8 +14,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "../device.h"
-#include "../formula.h"
+#include "device.h"
+#include "formula.h"
 
 #define PLACE		"/run/shared-files"
 #define FORMULA		PLACE "/formula"

@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "../device.h"
+#include "device.h"
 
 static void go_on(struct shared *shared, void *argument)
 {

@@ -26,7 +26,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "../device.h"
+#include "device.h"
 
 #define INTERFACE	"eth0"
 #define AGAIN_MS	100

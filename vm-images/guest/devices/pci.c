@@ -15,8 +15,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "../device.h"
-#include "../formula.h"
+#include "device.h"
+#include "formula.h"
 
 #define FIRST_PAGE	64	/* of the display's memory: behind what a text mode shows */
 #define NR_PAGES	16

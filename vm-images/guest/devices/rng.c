@@ -10,7 +10,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "../device.h"
+#include "device.h"
+#include "words.h"
 
 #define HWRNG	"/dev/hwrng"
 #define CURRENT	"/sys/class/misc/hw_random/rng_current"
@@ -53,7 +54,7 @@ static void run_rng(int argc, char **argv)
 	char name[64];
 	int fd;
 
-	read_text(CURRENT, name, sizeof(name));
+	read_file(CURRENT, name, sizeof(name));
 	if (strncmp(name, "virtio_rng", 10))
 		wrong("the kernel takes its random numbers from %s", name[0] ? name : "nowhere");
 	fd = open(HWRNG, O_RDONLY | O_CLOEXEC);

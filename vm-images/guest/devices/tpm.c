@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "../device.h"
+#include "device.h"
 
 #define TPM		"/dev/tpm0"
 #define DIGEST		32

@@ -13,7 +13,7 @@
 #include <termios.h>
 #include <unistd.h>
 
-#include "../device.h"
+#include "device.h"
 
 static void run_tty(int argc, char **argv)
 {

@@ -15,7 +15,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#include "../device.h"
+#include "device.h"
+#include "words.h"
 
 #define USB_DEVICES	"/sys/bus/usb/devices"
 #define DESCRIPTOR	18
@@ -25,7 +26,7 @@ static unsigned int number_file(const char *device, const char *name, int base)
 	char path[PATH_MAX], text[32];
 
 	snprintf(path, sizeof(path), USB_DEVICES "/%s/%s", device, name);
-	read_text(path, text, sizeof(text));
+	read_file(path, text, sizeof(text));
 	return strtoul(text, NULL, base);
 }
 

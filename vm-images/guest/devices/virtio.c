@@ -8,7 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "../device.h"
+#include "device.h"
+#include "words.h"
 
 #define VIRTIO_DEVICES	"/sys/bus/virtio/devices"
 
@@ -25,11 +26,11 @@ static void run_virtio(int argc, char **argv)
 		char path[320], text[80];
 
 		snprintf(path, sizeof(path), VIRTIO_DEVICES "/%s/device", entry->d_name);
-		read_text(path, text, sizeof(text));
+		read_file(path, text, sizeof(text));
 		if (!text[0] || number_word(text) != number_word(argv[1]))
 			continue;
 		snprintf(path, sizeof(path), VIRTIO_DEVICES "/%s/features", entry->d_name);
-		read_text(path, text, sizeof(text));
+		read_file(path, text, sizeof(text));
 		for (i = 0; i < 64 && text[i]; i++)
 			bits |= (uint64_t)(text[i] == '1') << i;
 		value(&bits, sizeof(bits));

@@ -14,7 +14,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#include "../device.h"
+#include "device.h"
+#include "words.h"
 
 #define WATCHDOG	"/dev/watchdog0"
 #define IDENTITY	"/sys/class/watchdog/watchdog0/identity"
@@ -56,7 +57,6 @@ static void keep(struct shared *shared, void *argument)
 			carried_out = order;
 			if (fd < 0)
 				shared->failed = errno;
-			__sync_synchronize();
 			shared->done++;
 		}
 		if (pets && ioctl(fd, WDIOC_KEEPALIVE, 0) == 0)
@@ -76,7 +76,7 @@ static void run_watchdog(int argc, char **argv)
 	if (argc != 1)
 		unable("expected: watchdog begin|neglect|pet");
 	if (!strcmp(argv[0], "begin")) {
-		read_text(IDENTITY, name, sizeof(name));
+		read_file(IDENTITY, name, sizeof(name));
 		fd = open_with(CALM);
 		if (fd < 0)
 			unable(WATCHDOG ": %s", strerror(errno));

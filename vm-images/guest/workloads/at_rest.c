@@ -30,6 +30,8 @@ static int other(const char *line)
 	return answer_frames(&region, line);
 }
 
+static struct server server = { .stop = stop, .verify = verify, .other = other };
+
 /* These return the pages that the load wrote and gave back. */
 static uint64_t load_kept(struct region *r, struct tally *t, uint64_t seed, uint64_t bytes, uint64_t keep)
 {
@@ -37,9 +39,7 @@ static uint64_t load_kept(struct region *r, struct tally *t, uint64_t seed, uint
 	uint8_t *noise;
 
 	demand(keep + bytes);
-	region_map(r, seed, keep, 1);
-	for (page = 0; page < r->pages; page++)
-		write_owned(r, page, t);
+	region_load(r, seed, keep, 1, t);
 	noise = map(pages * PAGE_BYTES, 1);
 	for (page = 0; page < pages; page++)
 		page_fill((uint64_t *)(noise + page * PAGE_BYTES), page_key(seed, page, NOISE_GENERATION));
@@ -60,34 +60,30 @@ static uint64_t load_fragmented(struct region *r, struct tally *t, uint64_t seed
 			write_page(r, page, 0);
 		else
 			write_owned(r, page, t);
+	/* Where the kernel's pages are larger, it gets none of these: each has a page that is owned. */
 	for (page = 1; page < r->pages; page += 2)
 		free_pages(r, page, page + 1);
 	return r->pages / 2;
 }
 
+/* Of idle and freed. */
+static uint64_t keep;
+static const struct workload_option options[] = { { "keep", .number = &keep }, { 0 } };
+
+static uint64_t load(const struct load *load, struct tally *t)
+{
+	demand_size(keep);
+	if (!strcmp(load->kind, "fragmented"))
+		return load_fragmented(&region, t, load->seed, load->bytes);
+	return load_kept(&region, t, load->seed, strcmp(load->kind, "idle") ? load->bytes : 0, keep);
+}
+
+static const struct workload_ops ops = { .server = &server, .options = options, .load = load };
+
 static int run(int argc, char **argv)
 {
-	struct server server = { .stop = stop, .verify = verify, .other = other };
-	int idle = !strcmp(argv[2], "idle"), i;
-	uint64_t seed, bytes, keep = idle ? 0 : 16 * MIB, freed;
-	struct tally t = { 0 };
-	double since = now();
-
-	if (argc < 5 || parse_u64(argv[3], &seed) || parse_u64(argv[4], &bytes))
-		die("expected: load KIND SEED BYTES [key=value..]");
-	for (i = 5; i < argc; i++)
-		if (strncmp(argv[i], "keep=", 5) || parse_u64(argv[i] + 5, &keep))
-			die("unknown option: %s", argv[i]);
-	if ((bytes | keep) >> 46)
-		die("that is no size");
-	if (!strcmp(argv[2], "fragmented"))
-		freed = load_fragmented(&region, &t, seed, bytes);
-	else
-		freed = load_kept(&region, &t, seed, idle ? 0 : bytes, keep);
-	answer_work(argv[2], &t, freed, &server, since);
-	while (serve(&server))
-		;
-	return 0;
+	keep = strcmp(argv[2], "idle") ? 16 * MIB : 0;
+	return workload_main(argc, argv, &ops);
 }
 
 WORKLOAD(idle, run);

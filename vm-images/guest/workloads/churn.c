@@ -7,18 +7,16 @@
  *   rewrite     as churn, but it frees nothing: it writes to the same pages
  */
 #define _GNU_SOURCE
-#include <poll.h>
-
 #include "frames.h"
 #include "serve.h"
-#include "watch.h"
+#include "work.h"
 #include "workload.h"
 
 static struct region region;
 
 static struct {
 	uint64_t rate;
-	volatile uint64_t *work;	/* pages, for whoever measures */
+	double last;
 	int running, rewrites;
 } churn = { .rate = 4000 };
 
@@ -60,56 +58,48 @@ static uint64_t churn_once(struct region *r)
 			write_page(r, page, server.steps);
 	else
 		free_pages(r, step.start, step.end);
-	if (churn.work)
-		*churn.work += step.end - step.start;
+	work_done(step.end - step.start);
 	return step.end - step.start;
 }
 
-static void churn_due(struct region *r, double *last)
+static void churn_due(const struct pollfd *in, int ready)
 {
-	int64_t due = work_due(churn.rate, last);
+	int64_t due = churn.running ? work_due(churn.rate, &churn.last) : 0;
 
+	(void)in, (void)ready;
 	while (due > 0 && server.steps < FREED - 1)
-		due -= churn_once(r);
+		due -= churn_once(&region);
 }
+
+static int events(struct pollfd *in, int *timeout)
+{
+	(void)in;
+	*timeout = churn.running ? 5 : -1;
+	return 0;
+}
+
+static uint64_t load(const struct load *load, struct tally *t)
+{
+	churn.rewrites = !strcmp(load->kind, "rewrite");
+	churn.running = churn.rate != 0;
+	if (churn.running && load->bytes < PAGE_BYTES)
+		die("churn needs memory to churn");
+	demand(load->bytes);
+	/* Huge pages would hide from the allocator what is freed by the page. */
+	region_load(&region, load->seed, load->bytes, 0, t);
+	churn.last = now();
+	return 0;
+}
+
+static const struct workload_option options[] = { { "rate", .number = &churn.rate }, { 0 } };
+
+static const struct workload_ops ops = {
+	.server = &server, .options = options, .load = load, .events = events, .work = churn_due,
+};
 
 static int run(int argc, char **argv)
 {
-	uint64_t seed, bytes, page;
-	struct tally t = { 0 };
-	double since = now(), last;
-	int i;
-
-	if (argc < 5 || parse_u64(argv[3], &seed) || parse_u64(argv[4], &bytes))
-		die("expected: load KIND SEED BYTES [key=value..]");
-	for (i = 5; i < argc; i++)
-		if (strncmp(argv[i], "rate=", 5) || parse_u64(argv[i] + 5, &churn.rate))
-			die("unknown option: %s", argv[i]);
-	if (bytes >> 46)
-		die("that is no size");
-	churn.rewrites = !strcmp(argv[2], "rewrite");
-	churn.running = churn.rate != 0;
-	if (churn.running && bytes < PAGE_BYTES)
-		die("churn needs memory to churn");
-	if (churn.running)
-		churn.work = work_counter();
-	demand(bytes);
-	/* Huge pages would hide from the allocator what is freed by the page. */
-	region_map(&region, seed, bytes, 0);
-	for (page = 0; page < region.pages; page++)
-		write_owned(&region, page, &t);
-	answer_work(argv[2], &t, 0, &server, since);
-	last = now();
-	for (;;) {
-		struct pollfd in = { STDIN_FILENO, POLLIN, 0 };
-
-		if (poll(&in, 1, churn.running ? 5 : -1) < 0 && errno != EINTR)
-			die("poll: %s", strerror(errno));
-		if (in.revents && !serve(&server))
-			return 0;
-		if (churn.running)
-			churn_due(&region, &last);
-	}
+	return workload_main(argc, argv, &ops);
 }
 
 WORKLOAD(churn, run);

@@ -18,12 +18,11 @@
  */
 #define _GNU_SOURCE
 #include <linux/rtc.h>
-#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/timerfd.h>
 
 #include "serve.h"
-#include "watch.h"
+#include "work.h"
 #include "workload.h"
 
 #define IN_A_ROW	4
@@ -64,11 +63,12 @@ static uint64_t read_tsc(void)
 }
 #endif
 
-static volatile uint8_t *hpet;
+/* Volatile: it is a device. */
+static const volatile uint8_t *hpet;
 
 static uint32_t hpet_word(unsigned int at)
 {
-	return *(volatile uint32_t *)(hpet + at);
+	return *(const volatile uint32_t *)(hpet + at);
 }
 
 static uint64_t read_hpet(void)
@@ -99,10 +99,10 @@ static struct {
 	unsigned int count;
 	uint64_t every_ms, due, late, fired, samples;
 	int timer, rtc, running;
+	uint64_t keep;
 	char source[64];
-	volatile uint64_t *work;
 	struct region kept;
-} watched = { .every_ms = 5, .running = 1 };
+} watched = { .every_ms = 5, .running = 1, .keep = 8 * MIB };
 
 static void stop(void);
 static struct tally verify(void);
@@ -148,8 +148,7 @@ static void fired(void)
 		watched.late = t - watched.due;
 	watched.fired++;
 	server.steps++;
-	if (watched.work)
-		(*watched.work)++;
+	work_done(1);
 	read_clocks();
 	if (watched.running)
 		set_timer();
@@ -198,34 +197,42 @@ static uint64_t read_rtc(void)
 static int report(const char *line)
 {
 	uint64_t rtc = read_rtc();
+	char names[128] = "";
+	struct json *j;
 	unsigned int i;
 
 	if (strcmp(line, "report"))
 		return 0;
 	read_clocks();
-	answer("{\"clocksource\":\"%s\",\"clocks\":\"", watched.source);
+	j = answer_begin();
+	json_string(j, "clocksource", watched.source);
+	for (i = 0; i < watched.count; i++) {
+		strcat(names, i ? " " : "");
+		strcat(names, clocks[i].name);
+	}
+	json_string(j, "clocks", names);
+	json_list(j, "shown");
 	for (i = 0; i < watched.count; i++)
-		answer("%s%s", i ? " " : "", clocks[i].name);
-	answer("\",\"shown\":[");
+		json_number(j, NULL, clocks[i].last);
+	json_end(j);
+	json_list(j, "back");
 	for (i = 0; i < watched.count; i++)
-		answer("%s%" PRIu64, i ? "," : "", clocks[i].last);
-	answer("],\"back\":[");
-	for (i = 0; i < watched.count; i++)
-		answer("%s%" PRIu64, i ? "," : "", clocks[i].back);
-	answer("],\"rtc_s\":%" PRIu64 ",\"fired\":%" PRIu64 ",\"late_ns\":%" PRIu64
-	       ",\"samples\":%" PRIu64 "}\n", rtc, watched.fired, watched.late, watched.samples);
+		json_number(j, NULL, clocks[i].back);
+	json_end(j);
+	json_number(j, "rtc_s", rtc);
+	json_number(j, "fired", watched.fired);
+	json_number(j, "late_ns", watched.late);
+	json_number(j, "samples", watched.samples);
+	answer_end(j);
 	return 1;
 }
 
 static void find_clocks(void)
 {
-	int fd = open("/sys/devices/system/clocksource/clocksource0/current_clocksource", O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? 0 : read(fd, watched.source, sizeof(watched.source) - 1);
+	int fd;
 
-	watched.source[n > 0 ? n : 0] = '\0';
-	watched.source[strcspn(watched.source, "\n")] = '\0';
-	if (fd >= 0)
-		close(fd);
+	read_file("/sys/devices/system/clocksource/clocksource0/current_clocksource", watched.source,
+		  sizeof(watched.source));
 	watched.rtc = open("/dev/rtc0", O_RDONLY | O_CLOEXEC);
 	watched.count = sizeof(clocks) / sizeof(*clocks);
 	fd = open("/dev/hpet", O_RDONLY | O_CLOEXEC);
@@ -234,42 +241,46 @@ static void find_clocks(void)
 		watched.count--;
 }
 
-static int run(int argc, char **argv)
+static uint64_t load(const struct load *load, struct tally *t)
 {
-	uint64_t seed, bytes, keep = 8 * MIB, page;
-	struct tally t = { 0 };
-	double since = now();
-	int i;
-
-	if (argc < 5 || parse_u64(argv[3], &seed) || parse_u64(argv[4], &bytes))
-		die("expected: load clocks SEED BYTES [key=value..]");
-	for (i = 5; i < argc; i++)
-		if ((strncmp(argv[i], "every_ms=", 9) || parse_u64(argv[i] + 9, &watched.every_ms)) &&
-		    (strncmp(argv[i], "keep=", 5) || parse_u64(argv[i] + 5, &keep)))
-			die("unknown option: %s", argv[i]);
-	if (!watched.every_ms || keep >> 46)
-		die("that is no time, or no size");
-	region_map(&watched.kept, seed, keep, 1);
-	for (page = 0; page < watched.kept.pages; page++)
-		write_owned(&watched.kept, page, &t);
-	watched.work = work_counter();
+	if (!watched.every_ms)
+		die("that is no time");
+	demand_size(watched.keep);
+	region_load(&watched.kept, load->seed, watched.keep, 1, t);
 	find_clocks();
 	watched.timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 	if (watched.timer < 0)
 		die("timerfd_create: %s", strerror(errno));
 	read_clocks();
 	set_timer();
-	answer_work("clocks", &t, 0, &server, since);
-	for (;;) {
-		struct pollfd in[2] = { { STDIN_FILENO, POLLIN, 0 }, { watched.timer, POLLIN, 0 } };
+	return 0;
+}
 
-		if (poll(in, 2, -1) < 0 && errno != EINTR)
-			die("poll: %s", strerror(errno));
-		if (in[1].revents)
-			fired();
-		if (in[0].revents && !serve(&server))
-			return 0;
-	}
+static int events(struct pollfd *in, int *timeout)
+{
+	(void)timeout;
+	in[0] = (struct pollfd){ watched.timer, POLLIN, 0 };
+	return 1;
+}
+
+static void work(const struct pollfd *in, int ready)
+{
+	(void)ready;
+	if (in[0].revents)
+		fired();
+}
+
+static const struct workload_option options[] = {
+	{ "every_ms", .number = &watched.every_ms }, { "keep", .number = &watched.keep }, { 0 },
+};
+
+static const struct workload_ops ops = {
+	.server = &server, .options = options, .load = load, .events = events, .work = work,
+};
+
+static int run(int argc, char **argv)
+{
+	return workload_main(argc, argv, &ops);
 }
 
 WORKLOAD(clocks, run);

@@ -14,14 +14,13 @@
  * or of a process that a migration broke shows in what is made of it.
  */
 #define _GNU_SOURCE
-#include <poll.h>
 #include <signal.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
 #include "serve.h"
-#include "watch.h"
+#include "work.h"
 #include "workload.h"
 
 #ifndef COMPILER
@@ -50,11 +49,12 @@ static struct {
 	struct unit units[MOST_FILES];
 	char *flags[MOST_FLAGS];
 	unsigned int count, next, flag_count;
-	uint64_t jobs;
+	uint64_t jobs, files, keep, told;
+	int signals;
 	struct job running[MOST_JOBS];
 	struct region kept;
 	int stopped;
-} build = { .jobs = 2 };
+} build = { .jobs = 2, .files = 12, .keep = 16 * MIB };
 
 static void stop(void);
 static struct tally verify(void);
@@ -193,7 +193,7 @@ static void fill(void)
 }
 
 /* Until every chosen file was compiled once. */
-static void compile_all_once(int signals)
+static void compile_all_once(void)
 {
 	struct signalfd_siginfo drop[8];
 
@@ -203,7 +203,7 @@ static void compile_all_once(int signals)
 		for (slot = 0; slot < build.jobs && build.next < build.count; slot++)
 			if (!build.running[slot].pid)
 				start(slot);
-		if (read(signals, drop, sizeof(drop)) < 0 && errno != EINTR)
+		if (read(build.signals, drop, sizeof(drop)) < 0 && errno != EINTR)
 			die("signalfd: %s", strerror(errno));
 		reap(WNOHANG);
 	}
@@ -221,51 +221,56 @@ static struct tally verify(void)
 	return check_all(&build.kept);
 }
 
-static int run(int argc, char **argv)
+static uint64_t load(const struct load *load, struct tally *t)
 {
-	uint64_t seed, bytes, files = 12, keep = 16 * MIB, page;
-	volatile uint64_t *work = work_counter();
-	struct region *r = &build.kept;
-	struct tally t = { 0 };
-	double since = now();
 	sigset_t child;
-	int i, signals;
 
-	if (argc < 5 || parse_u64(argv[3], &seed) || parse_u64(argv[4], &bytes))
-		die("expected: load compile SEED BYTES [key=value..]");
-	for (i = 5; i < argc; i++)
-		if ((strncmp(argv[i], "jobs=", 5) || parse_u64(argv[i] + 5, &build.jobs)) &&
-		    (strncmp(argv[i], "files=", 6) || parse_u64(argv[i] + 6, &files)) &&
-		    (strncmp(argv[i], "keep=", 5) || parse_u64(argv[i] + 5, &keep)))
-			die("unknown option: %s", argv[i]);
-	if (!build.jobs || build.jobs > MOST_JOBS || !files || keep >> 46)
+	if (!build.jobs || build.jobs > MOST_JOBS || !build.files)
 		die("that is no number of jobs or files");
+	demand_size(build.keep);
 	sigemptyset(&child);
 	sigaddset(&child, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &child, NULL);
-	signals = signalfd(-1, &child, SFD_CLOEXEC);
-	region_map(r, seed, keep, 1);
-	for (page = 0; page < r->pages; page++)
-		write_owned(r, page, &t);
-	choose(seed, files);
-	compile_all_once(signals);
-	answer_work("compile", &t, 0, &server, since);
-	for (;;) {
-		struct pollfd in[2] = { { STDIN_FILENO, POLLIN, 0 }, { signals, POLLIN, 0 } };
-		struct signalfd_siginfo drop[8];
-		uint64_t before = server.steps;
+	build.signals = signalfd(-1, &child, SFD_CLOEXEC);
+	region_load(&build.kept, load->seed, build.keep, 1, t);
+	choose(load->seed, build.files);
+	compile_all_once();
+	build.told = server.steps;
+	return 0;
+}
 
-		fill();
-		if (poll(in, 2, -1) < 0 && errno != EINTR)
-			die("poll: %s", strerror(errno));
-		if (in[1].revents && read(signals, drop, sizeof(drop)) < 0)
-			die("signalfd: %s", strerror(errno));
-		reap(WNOHANG);
-		if (work)
-			*work += server.steps - before;
-		if (in[0].revents && !serve(&server))
-			return 0;
-	}
+static int events(struct pollfd *in, int *timeout)
+{
+	(void)timeout;
+	fill();
+	in[0] = (struct pollfd){ build.signals, POLLIN, 0 };
+	return 1;
+}
+
+static void work(const struct pollfd *in, int ready)
+{
+	struct signalfd_siginfo drop[8];
+
+	(void)ready;
+	if (in[0].revents && read(build.signals, drop, sizeof(drop)) < 0)
+		die("signalfd: %s", strerror(errno));
+	reap(WNOHANG);
+	work_done(server.steps - build.told);
+	build.told = server.steps;
+}
+
+static const struct workload_option options[] = {
+	{ "jobs", .number = &build.jobs }, { "files", .number = &build.files },
+	{ "keep", .number = &build.keep }, { 0 },
+};
+
+static const struct workload_ops ops = {
+	.server = &server, .options = options, .load = load, .events = events, .work = work,
+};
+
+static int run(int argc, char **argv)
+{
+	return workload_main(argc, argv, &ops);
 }
 
 WORKLOAD(compile, run);

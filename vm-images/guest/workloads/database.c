@@ -14,11 +14,10 @@
  */
 #ifdef WITH_SQLITE
 #define _GNU_SOURCE
-#include <poll.h>
 #include <sqlite3.h>
 
 #include "serve.h"
-#include "watch.h"
+#include "work.h"
 #include "workload.h"
 
 #ifndef FILE_NAME
@@ -32,10 +31,11 @@ static struct {
 	sqlite3 *db;
 	sqlite3_stmt *begin, *commit, *get, *put;
 	uint64_t seed, rows, rate;
-	volatile uint64_t *work;
+	uint64_t keep;
+	double last;
 	struct region kept;
 	int running;
-} base = { .running = 1 };
+} base = { .running = 1, .keep = 16 * MIB };
 
 static void stop(void);
 static struct tally verify(void);
@@ -127,16 +127,16 @@ static void transaction(void)
 	change(a % base.rows, amount);
 	change(b % base.rows, -amount);
 	step(base.commit);
-	if (base.work)
-		(*base.work)++;
+	work_done(1);
 }
 
 /* As many as are due since the last call, for at most a twentieth of a second. */
-static void work_off(double *last)
+static void work_off(const struct pollfd *in, int ready)
 {
-	int64_t due = base.rate ? work_due(base.rate, last) : INT64_MAX;
+	int64_t due = !base.running ? 0 : base.rate ? work_due(base.rate, &base.last) : INT64_MAX;
 	double begin = now();
 
+	(void)in, (void)ready;
 	while (due-- > 0 && now() - begin < 0.05)
 		transaction();
 }
@@ -202,39 +202,34 @@ static struct tally verify(void)
 	return check_all(&base.kept);
 }
 
+static int events(struct pollfd *in, int *timeout)
+{
+	(void)in;
+	*timeout = !base.running ? -1 : base.rate ? 5 : 0;
+	return 0;
+}
+
+static uint64_t load(const struct load *load, struct tally *t)
+{
+	base.seed = load->seed;
+	demand_size(base.keep);
+	region_load(&base.kept, base.seed, base.keep, 1, t);
+	make(load->bytes);
+	base.last = now();
+	return 0;
+}
+
+static const struct workload_option options[] = {
+	{ "keep", .number = &base.keep }, { "rate", .number = &base.rate }, { 0 },
+};
+
+static const struct workload_ops ops = {
+	.server = &server, .options = options, .load = load, .events = events, .work = work_off,
+};
+
 static int run_database(int argc, char **argv)
 {
-	uint64_t bytes, keep = 16 * MIB, page;
-	struct region *r = &base.kept;
-	struct tally t = { 0 };
-	double since = now(), last;
-	int i;
-
-	if (argc < 5 || parse_u64(argv[3], &base.seed) || parse_u64(argv[4], &bytes))
-		die("expected: load database SEED BYTES [key=value..]");
-	for (i = 5; i < argc; i++)
-		if ((strncmp(argv[i], "keep=", 5) || parse_u64(argv[i] + 5, &keep)) &&
-		    (strncmp(argv[i], "rate=", 5) || parse_u64(argv[i] + 5, &base.rate)))
-			die("unknown option: %s", argv[i]);
-	if ((keep | bytes) >> 46)
-		die("that is no size");
-	region_map(r, base.seed, keep, 1);
-	for (page = 0; page < r->pages; page++)
-		write_owned(r, page, &t);
-	base.work = work_counter();
-	make(bytes);
-	answer_work("database", &t, 0, &server, since);
-	last = now();
-	for (;;) {
-		struct pollfd in = { STDIN_FILENO, POLLIN, 0 };
-
-		if (poll(&in, 1, !base.running ? -1 : base.rate ? 5 : 0) < 0 && errno != EINTR)
-			die("poll: %s", strerror(errno));
-		if (in.revents && !serve(&server))
-			return 0;
-		if (base.running)
-			work_off(&last);
-	}
+	return workload_main(argc, argv, &ops);
 }
 
 WORKLOAD(database, run_database);

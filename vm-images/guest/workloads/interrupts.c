@@ -17,14 +17,14 @@
  * stuck, and the longest time from one step to the next.
  */
 #define _GNU_SOURCE
-#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <sys/timerfd.h>
 
 #include "disk.h"
 #include "serve.h"
-#include "watch.h"
+#include "work.h"
 #include "workload.h"
 
 #define TIMER_NS	2000000
@@ -33,8 +33,8 @@
 enum { TIMER, FIRST_DISK, SECOND_DISK, WAKEUP, NR_CHAINS };
 
 struct chain {
-	volatile uint64_t steps, longest_us;
-	volatile int failed;
+	_Atomic uint64_t steps, longest_us;
+	atomic_int failed;
 	int stuck;
 	double last;
 };
@@ -42,10 +42,10 @@ struct chain {
 static struct {
 	struct chain chains[NR_CHAINS];
 	int disk, timer, there[2], back[2];
-	uint64_t seed, bytes, patience;
-	volatile uint64_t *work;
+	uint64_t seed, bytes, patience, keep;
+	const char *address;
 	struct region kept;
-} interrupts = { .bytes = 1 * MIB, .patience = 5 };
+} interrupts = { .bytes = 1 * MIB, .patience = 5, .keep = 8 * MIB };
 
 static void stop(void);
 static struct tally verify(void);
@@ -61,8 +61,7 @@ static void step(struct chain *chain)
 		chain->longest_us = us;
 	chain->last = t;
 	chain->steps++;
-	if (interrupts.work)
-		__sync_fetch_and_add(interrupts.work, 1);
+	work_done(1);
 }
 
 static void stay_on(long processor)
@@ -162,26 +161,26 @@ static struct tally verify(void)
 
 #define EACH(name, what) do { \
 		unsigned int each; \
-		answer("%s\"" name "\":[", first ? "{" : ","); \
-		first = 0; \
+		json_list(j, name); \
 		for (each = 0; each < NR_CHAINS; each++) { \
 			const struct chain *chain = &interrupts.chains[each]; \
-			answer("%s%" PRIu64, each ? "," : "", (uint64_t)(what)); \
+			json_number(j, NULL, what); \
 		} \
-		answer("]"); \
+		json_end(j); \
 	} while (0)
 
 static int report(const char *line)
 {
-	int first = 1;
+	struct json *j;
 
 	if (strcmp(line, "report"))
 		return 0;
+	j = answer_begin();
 	EACH("steps", chain->steps);
 	EACH("stuck", chain->stuck);
 	EACH("failed", chain->failed);
 	EACH("longest_us", chain->longest_us);
-	answer("}\n");
+	answer_end(j);
 	return 1;
 }
 
@@ -193,43 +192,39 @@ static void begin(int which, void *(*run)(void *))
 		die("pthread_create: %s", strerror(errno));
 }
 
-static int run(int argc, char **argv)
+static uint64_t load(const struct load *load, struct tally *t)
 {
-	uint64_t bytes, keep = 8 * MIB, page;
-	const char *address = NULL;
-	struct tally t = { 0 };
-	double since = now();
-	int i;
-
-	if (argc < 5 || parse_u64(argv[3], &interrupts.seed) || parse_u64(argv[4], &bytes))
-		die("expected: load interrupts SEED BYTES [key=value..]");
-	for (i = 5; i < argc; i++)
-		if (!strncmp(argv[i], "at=", 3))
-			address = argv[i] + 3;
-		else if ((strncmp(argv[i], "disk=", 5) || parse_u64(argv[i] + 5, &interrupts.bytes)) &&
-			 (strncmp(argv[i], "patience=", 9) ||
-			  parse_u64(argv[i] + 9, &interrupts.patience)) &&
-			 (strncmp(argv[i], "keep=", 5) || parse_u64(argv[i] + 5, &keep)))
-			die("unknown option: %s", argv[i]);
-	if (interrupts.bytes < PAGE_BYTES || keep >> 46)
+	interrupts.seed = load->seed;
+	if (interrupts.bytes < PAGE_BYTES)
 		die("that is no size");
-	region_map(&interrupts.kept, interrupts.seed, keep, 1);
-	for (page = 0; page < interrupts.kept.pages; page++)
-		write_owned(&interrupts.kept, page, &t);
-	interrupts.work = work_counter();
-	interrupts.disk = disk_open_writable(address);
+	demand_size(interrupts.keep);
+	region_load(&interrupts.kept, interrupts.seed, interrupts.keep, 1, t);
+	interrupts.disk = disk_open_writable(interrupts.address);
 	interrupts.timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
 	if (interrupts.timer < 0 || pipe(interrupts.there) || pipe(interrupts.back))
 		die("no timer, or no pipe: %s", strerror(errno));
+	work_done(0);	/* finds the counter, before there are threads */
 	begin(TIMER, by_timer);
 	begin(FIRST_DISK, by_disk);
 	begin(SECOND_DISK, by_disk);
 	begin(WAKEUP, send_back);
 	begin(WAKEUP, by_wakeup);
-	answer_work("interrupts", &t, 0, &server, since);
-	while (serve(&server))
-		;
-	_exit(0);
+	return 0;
+}
+
+static const struct workload_option options[] = {
+	{ "disk", .number = &interrupts.bytes }, { "patience", .number = &interrupts.patience },
+	{ "keep", .number = &interrupts.keep }, { "at", .word = &interrupts.address }, { 0 },
+};
+
+static const struct workload_ops ops = {
+	.server = &server, .options = options, .load = load,
+};
+
+static int run(int argc, char **argv)
+{
+	/* Past whatever is done at an exit: a thread may stand in the kernel, and never come back. */
+	_exit(workload_main(argc, argv, &ops));
 }
 
 WORKLOAD(interrupts, run);

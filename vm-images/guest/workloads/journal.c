@@ -5,8 +5,8 @@
  *   load journal SEED BYTES [disk=BYTES] [depth=REQUESTS] [patience=SECONDS] [keep=BYTES]
  *                          [at=PCI-ADDRESS]
  *
- * `depth` writers work on /dev/vda (or the disk at that address) past the page cache, each with one request on its
- * way and with blocks of its own: writer W has those whose number is W modulo depth.
+ * `depth` writers work on /dev/vda (or the disk at that address) past the page cache, each
+ * with one request on its way and with blocks of its own: writer W has those whose number is W modulo depth.
  * Step K of a writer is a function of the seed, W and K alone (journal_step), so the
  * number of steps that were acknowledged is the whole journal: from it the host knows
  * what the disk must hold, and reads the image itself.
@@ -22,13 +22,13 @@
  */
 #define _GNU_SOURCE
 #include <linux/fs.h>
-#include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <sys/ioctl.h>
 
 #include "disk.h"
 #include "serve.h"
-#include "watch.h"
+#include "work.h"
 #include "workload.h"
 
 #define MOST_WRITERS	32
@@ -55,9 +55,10 @@ struct writer {
 	uint64_t blocks;
 	struct block *state;
 	void *buffer;
-	volatile uint64_t steps, last;	/* acknowledged; not beyond `last` */
-	volatile int busy, failed, done;
-	uint64_t counts[STEP_KINDS], bad, first_bad;
+	/* Written by its thread and read by all; `last` the other way round. */
+	_Atomic uint64_t steps, last;	/* acknowledged; not beyond `last` */
+	atomic_int busy, failed, done;
+	_Atomic uint64_t counts[STEP_KINDS], bad, first_bad;
 	uint64_t seen;			/* steps at the last tick */
 	unsigned int still;		/* ticks since */
 };
@@ -65,11 +66,12 @@ struct writer {
 static struct {
 	int disk;
 	uint64_t seed, bytes, depth, patience;
-	volatile uint64_t *work;
+	uint64_t keep;
+	const char *address;
 	struct writer writers[MOST_WRITERS];
 	struct region kept;
 	unsigned int longest;		/* ticks that a writer stood still */
-} journal = { .bytes = 16 * MIB, .depth = 8, .patience = 10 };
+} journal = { .bytes = 16 * MIB, .depth = 8, .patience = 10, .keep = 8 * MIB };
 
 static void stop(void);
 static struct tally verify(void);
@@ -169,7 +171,7 @@ static void acknowledged(struct writer *w, const struct journal_step *step, uint
 	w->counts[step->kind]++;
 }
 
-static void *work(void *of)
+static void *write_on(void *of)
 {
 	struct writer *w = of;
 
@@ -186,8 +188,7 @@ static void *work(void *of)
 		acknowledged(w, &step, k);
 		w->steps = k;
 		w->busy = 0;
-		if (journal.work)
-			__sync_fetch_and_add(journal.work, 1);
+		work_done(1);
 	}
 	w->done = 1;
 	return NULL;
@@ -284,22 +285,21 @@ static struct tally verify(void)
 
 #define EACH(name, what) do { \
 		unsigned int each; \
-		answer("%s\"" name "\":[", first ? "" : ","); \
-		first = 0; \
+		json_list(j, name); \
 		for (each = 0; each < journal.depth; each++) { \
 			const struct writer *w = &journal.writers[each]; \
-			answer("%s%" PRIu64, each ? "," : "", (uint64_t)(what)); \
+			json_number(j, NULL, what); \
 		} \
-		answer("]"); \
+		json_end(j); \
 	} while (0)
 
 static int report(const char *line)
 {
-	int first = 1;
+	struct json *j;
 
 	if (strcmp(line, "report"))
 		return 0;
-	answer("{");
+	j = answer_begin();
 	EACH("steps", w->steps);
 	EACH("busy", w->busy);
 	EACH("stuck", is_stuck(w));
@@ -311,7 +311,8 @@ static int report(const char *line)
 	EACH("flushes", w->counts[STEP_FLUSH]);
 	EACH("discards", w->counts[STEP_DISCARD]);
 	EACH("zeroed", w->counts[STEP_ZERO]);
-	answer(",\"longest_ms\":%u}\n", journal.longest * TICK_MS);
+	json_number(j, "longest_ms", journal.longest * TICK_MS);
+	answer_end(j);
 	return 1;
 }
 
@@ -326,50 +327,54 @@ static void begin(unsigned int number)
 	w->buffer = map(PAGE_BYTES, 0);
 	if (!w->blocks)
 		die("a disk of %" PRIu64 " bytes has no block for each writer", journal.bytes);
-	if (pthread_create(&w->thread, NULL, work, w))
+	if (pthread_create(&w->thread, NULL, write_on, w))
 		die("pthread_create: %s", strerror(errno));
 }
 
-static int run(int argc, char **argv)
+static uint64_t load(const struct load *load, struct tally *t)
 {
-	uint64_t bytes, keep = 8 * MIB, page;
-	struct tally t = { 0 };
-	double since = now();
 	unsigned int number;
-	const char *address = NULL;
-	int i;
 
-	if (argc < 5 || parse_u64(argv[3], &journal.seed) || parse_u64(argv[4], &bytes))
-		die("expected: load journal SEED BYTES [key=value..]");
-	for (i = 5; i < argc; i++)
-		if (!strncmp(argv[i], "at=", 3))
-			address = argv[i] + 3;
-		else if ((strncmp(argv[i], "disk=", 5) || parse_u64(argv[i] + 5, &journal.bytes)) &&
-		    (strncmp(argv[i], "depth=", 6) || parse_u64(argv[i] + 6, &journal.depth)) &&
-		    (strncmp(argv[i], "patience=", 9) || parse_u64(argv[i] + 9, &journal.patience)) &&
-		    (strncmp(argv[i], "keep=", 5) || parse_u64(argv[i] + 5, &keep)))
-			die("unknown option: %s", argv[i]);
-	if (!journal.depth || journal.depth > MOST_WRITERS || keep >> 46)
-		die("that is no number of writers, or no size");
-	region_map(&journal.kept, journal.seed, keep, 1);
-	for (page = 0; page < journal.kept.pages; page++)
-		write_owned(&journal.kept, page, &t);
-	journal.work = work_counter();
-	journal.disk = disk_open_writable(address);
+	journal.seed = load->seed;
+	if (!journal.depth || journal.depth > MOST_WRITERS)
+		die("that is no number of writers");
+	demand_size(journal.keep);
+	region_load(&journal.kept, journal.seed, journal.keep, 1, t);
+	journal.disk = disk_open_writable(journal.address);
+	work_done(0);	/* finds the counter, before there are threads */
 	for (number = 0; number < journal.depth; number++)
 		begin(number);
-	answer_work("journal", &t, 0, &server, since);
-	for (;;) {
-		struct pollfd in = { STDIN_FILENO, POLLIN, 0 };
-		int ready = poll(&in, 1, TICK_MS);
+	return 0;
+}
 
-		if (ready < 0 && errno != EINTR)
-			die("poll: %s", strerror(errno));
-		if (!ready)
-			tick();
-		if (in.revents && !serve(&server))
-			_exit(0);
-	}
+static int events(struct pollfd *in, int *timeout)
+{
+	(void)in;
+	*timeout = TICK_MS;
+	return 0;
+}
+
+static void work(const struct pollfd *in, int ready)
+{
+	(void)in;
+	if (!ready)
+		tick();
+}
+
+static const struct workload_option options[] = {
+	{ "disk", .number = &journal.bytes }, { "depth", .number = &journal.depth },
+	{ "patience", .number = &journal.patience }, { "keep", .number = &journal.keep },
+	{ "at", .word = &journal.address }, { 0 },
+};
+
+static const struct workload_ops ops = {
+	.server = &server, .options = options, .load = load, .events = events, .work = work,
+};
+
+static int run(int argc, char **argv)
+{
+	/* Past whatever is done at an exit: a thread may stand in the kernel, and never come back. */
+	_exit(workload_main(argc, argv, &ops));
 }
 
 WORKLOAD(journal, run);

@@ -16,19 +16,17 @@
  *              `rate` is in pages a second, too.
  */
 #define _GNU_SOURCE
-#include <poll.h>
-
 #include "disk.h"
 #include "pieces.h"
 #include "serve.h"
-#include "watch.h"
+#include "work.h"
 #include "workload.h"
 
 static struct {
 	int disk;
-	uint64_t pages, rate;
-	volatile uint64_t *work;
-	int running;
+	uint64_t seed, pages, rate;
+	double last;
+	int running, direct;
 } cache = { .rate = 4000, .running = 1 };
 
 static void stop(void);
@@ -53,28 +51,39 @@ static struct tally read_all(void)
 	return t;
 }
 
-static void read_due(uint64_t seed, double *last)
+static void read_pages(int64_t due)
 {
-	int64_t due = work_due(cache.rate, last);
 	struct tally found = { 0 };
 
 	while (due-- > 0)
-		read_page(mix64(seed + ++server.steps * GOLDEN) % cache.pages, &found);
+		read_page(mix64(cache.seed + ++server.steps * GOLDEN) % cache.pages, &found);
 	server.checked += found.pages;
 	server.bad += found.bad;
-	if (cache.work)
-		*cache.work += found.pages;
+	work_done(found.pages);
 }
 
-static void read_pieces_due(double *last)
+static void read_pieces(int64_t due)
 {
-	int64_t due = work_due((cache.rate + PIECE_PAGES - 1) / PIECE_PAGES, last);
-
 	while (due-- > 0) {
 		pieces_step(&server);
-		if (cache.work)
-			*cache.work += PIECE_PAGES;
+		work_done(PIECE_PAGES);
 	}
+}
+
+static void read_due(const struct pollfd *in, int ready)
+{
+	(void)in, (void)ready;
+	if (cache.running && cache.direct)
+		read_pieces(work_due((cache.rate + PIECE_PAGES - 1) / PIECE_PAGES, &cache.last));
+	else if (cache.running)
+		read_pages(work_due(cache.rate, &cache.last));
+}
+
+static int events(struct pollfd *in, int *timeout)
+{
+	(void)in;
+	*timeout = cache.running ? 5 : -1;
+	return 0;
 }
 
 static void stop(void)
@@ -82,50 +91,39 @@ static void stop(void)
 	cache.running = 0;
 }
 
-static struct tally load(const char *kind, uint64_t seed, uint64_t bytes)
+static struct tally load_memory(const struct load *load)
 {
-	if (!strcmp(kind, "dma")) {
+	if (cache.direct) {
 		server.verify = pieces_check_all;
-		return pieces_load(seed, bytes);
+		return pieces_load(load->seed, load->bytes);
 	}
-	cache.pages = bytes / PAGE_BYTES;
+	cache.pages = load->bytes / PAGE_BYTES;
 	if (!cache.pages)
 		die("there is nothing to read");
 	cache.disk = disk_open(0);
 	return read_all();
 }
 
+static uint64_t load(const struct load *load, struct tally *t)
+{
+	cache.seed = load->seed;
+	cache.direct = !strcmp(load->kind, "dma");
+	*t = load_memory(load);
+	if (t->bad)
+		die("the disk does not hold what it must: %" PRIu64 " pages are wrong", t->bad);
+	cache.last = now();
+	return 0;
+}
+
+static const struct workload_option options[] = { { "rate", .number = &cache.rate }, { 0 } };
+
+static const struct workload_ops ops = {
+	.server = &server, .options = options, .load = load, .events = events, .work = read_due,
+};
+
 static int run(int argc, char **argv)
 {
-	uint64_t seed, bytes;
-	double since = now(), last;
-	struct tally t;
-	int i, direct;
-
-	if (argc < 5 || parse_u64(argv[3], &seed) || parse_u64(argv[4], &bytes))
-		die("expected: load pagecache|dma SEED BYTES [key=value..]");
-	direct = !strcmp(argv[2], "dma");
-	for (i = 5; i < argc; i++)
-		if (strncmp(argv[i], "rate=", 5) || parse_u64(argv[i] + 5, &cache.rate))
-			die("unknown option: %s", argv[i]);
-	cache.work = work_counter();
-	t = load(argv[2], seed, bytes);
-	if (t.bad)
-		die("the disk does not hold what it must: %" PRIu64 " pages are wrong", t.bad);
-	answer_work(argv[2], &t, 0, &server, since);
-	last = now();
-	for (;;) {
-		struct pollfd in = { STDIN_FILENO, POLLIN, 0 };
-
-		if (poll(&in, 1, cache.running ? 5 : -1) < 0 && errno != EINTR)
-			die("poll: %s", strerror(errno));
-		if (in.revents && !serve(&server))
-			return 0;
-		if (cache.running && direct)
-			read_pieces_due(&last);
-		else if (cache.running)
-			read_due(seed, &last);
-	}
+	return workload_main(argc, argv, &ops);
 }
 
 WORKLOAD(pagecache, run);

@@ -6,12 +6,10 @@
  *               0: as fast as it can), until stop
  */
 #define _GNU_SOURCE
-#include <poll.h>
-
 #include "frames.h"
 #include "patterns.h"
 #include "serve.h"
-#include "watch.h"
+#include "work.h"
 #include "workload.h"
 
 /* Without a rate: so many pages between two looks at what was asked. */
@@ -23,7 +21,7 @@ static struct region region;
 
 static struct {
 	uint64_t rate;
-	volatile uint64_t *work;	/* pages, for whoever measures */
+	double last;
 	int running;
 } patterns = { .rate = 20000 };
 
@@ -45,14 +43,10 @@ static void check(const struct region *r, uint64_t page, struct tally *t)
 		if (words[i] != expected[i] && first == PAGE_WORDS)
 			first = i;
 	}
-	t->pages++;
-	t->checksum += page_weight(page, sum);
-	if (first == PAGE_WORDS || t->bad++)
-		return;
-	t->page = page;
-	t->word = first;
-	t->expected = expected[first];
-	t->actual = words[first];
+	if (first == PAGE_WORDS)
+		tally_page(t, page, first, 0, 0, sum);
+	else
+		tally_page(t, page, first, expected[first], words[first], sum);
 }
 
 static struct tally verify(void)
@@ -87,47 +81,51 @@ static uint64_t patterns_once(struct region *r)
 	for (page = step.start; page < step.end; page++)
 		pattern_write(r->seed, (uint8_t *)page_at(r, page), page, ++r->generation[page],
 			      page == r->pages - 1);
-	if (patterns.work)
-		*patterns.work += step.end - step.start;
+	work_done(step.end - step.start);
 	return step.end - step.start;
 }
 
-static int run(int argc, char **argv)
+static void write_due(const struct pollfd *in, int ready)
 {
-	uint64_t seed, bytes, page;
-	double since = now(), last;
-	struct tally t;
-	int i;
+	int64_t due = patterns.rate ? work_due(patterns.rate, &patterns.last) : UNPACED;
 
-	if (argc < 5 || parse_u64(argv[3], &seed) || parse_u64(argv[4], &bytes))
-		die("expected: load KIND SEED BYTES [key=value..]");
-	for (i = 5; i < argc; i++)
-		if (strncmp(argv[i], "rate=", 5) || parse_u64(argv[i] + 5, &patterns.rate))
-			die("unknown option: %s", argv[i]);
-	if (bytes >> 46 || bytes < PAGE_BYTES)
+	(void)in, (void)ready;
+	while (patterns.running && due > 0)
+		due -= patterns_once(&region);
+}
+
+static int events(struct pollfd *in, int *timeout)
+{
+	(void)in;
+	*timeout = !patterns.running ? -1 : patterns.rate ? 2 : 0;
+	return 0;
+}
+
+static uint64_t load(const struct load *load, struct tally *t)
+{
+	uint64_t page;
+
+	if (load->bytes < PAGE_BYTES)
 		die("that is no size");
 	patterns.running = 1;
-	patterns.work = work_counter();
-	demand(bytes);
-	region_map(&region, seed, bytes, 0);
+	demand(load->bytes);
+	region_map(&region, load->seed, load->bytes, 0);
 	for (page = 0; page < region.pages; page++)
-		page_fill(page_at(&region, page), pattern_base(seed, page, 0));
-	t = verify();
-	answer_work(argv[2], &t, 0, &server, since);
-	last = now();
-	for (;;) {
-		struct pollfd in = { STDIN_FILENO, POLLIN, 0 };
-		int64_t due = UNPACED;
+		page_fill(page_at(&region, page), pattern_base(load->seed, page, 0));
+	*t = verify();
+	patterns.last = now();
+	return 0;
+}
 
-		if (poll(&in, 1, !patterns.running ? -1 : patterns.rate ? 2 : 0) < 0 && errno != EINTR)
-			die("poll: %s", strerror(errno));
-		if (in.revents && !serve(&server))
-			return 0;
-		if (patterns.running && patterns.rate)
-			due = work_due(patterns.rate, &last);
-		while (patterns.running && due > 0)
-			due -= patterns_once(&region);
-	}
+static const struct workload_option options[] = { { "rate", .number = &patterns.rate }, { 0 } };
+
+static const struct workload_ops ops = {
+	.server = &server, .options = options, .load = load, .events = events, .work = write_due,
+};
+
+static int run(int argc, char **argv)
+{
+	return workload_main(argc, argv, &ops);
 }
 
 WORKLOAD(patterns, run);

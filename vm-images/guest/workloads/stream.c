@@ -16,12 +16,11 @@
 #define _GNU_SOURCE
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <poll.h>
 #include <sys/socket.h>
 #include <sys/timerfd.h>
 
 #include "serve.h"
-#include "watch.h"
+#include "work.h"
 #include "workload.h"
 
 #ifndef PORT
@@ -40,9 +39,9 @@ static struct {
 	uint64_t sent, received, wrong, first_wrong, error;
 	uint64_t good, bad;		/* datagrams */
 	double last;
-	volatile uint64_t *work;
+	uint64_t keep;
 	struct region kept;
-} stream = { .rate = 1 * MIB, .connection = -1, .running = 1 };
+} stream = { .keep = 8 * MIB, .rate = 1 * MIB, .connection = -1, .running = 1 };
 
 static void stop(void);
 static struct tally verify(void);
@@ -93,8 +92,7 @@ static void take(void)
 			stream.first_wrong = stream.received + i;
 	stream.received += n;
 	server.steps++;
-	if (stream.work)
-		(*stream.work)++;
+	work_done(1);
 }
 
 static void give(void)
@@ -156,12 +154,20 @@ static struct tally verify(void)
 
 static int report(const char *line)
 {
+	struct json *j;
+
 	if (strcmp(line, "report"))
 		return 0;
-	answer("{\"sent\":%" PRIu64 ",\"received\":%" PRIu64 ",\"wrong\":%" PRIu64 ",\"first_wrong\":%" PRIu64
-	       ",\"error\":%" PRIu64 ",\"good\":%" PRIu64 ",\"bad\":%" PRIu64 ",\"over\":%d}\n",
-	       stream.sent, stream.received, stream.wrong, stream.first_wrong, stream.error, stream.good,
-	       stream.bad, stream.over);
+	j = answer_begin();
+	json_number(j, "sent", stream.sent);
+	json_number(j, "received", stream.received);
+	json_number(j, "wrong", stream.wrong);
+	json_number(j, "first_wrong", stream.first_wrong);
+	json_number(j, "error", stream.error);
+	json_number(j, "good", stream.good);
+	json_number(j, "bad", stream.bad);
+	json_number(j, "over", stream.over);
+	answer_end(j);
 	return 1;
 }
 
@@ -194,57 +200,54 @@ static void accept_host(void)
 	stream.last = now();
 }
 
-/* Once around.  Returns 0 at the end of input. */
-static int turn(void)
+static int events(struct pollfd *in, int *timeout)
 {
-	int connected = stream.connection >= 0;
-	struct pollfd in[4] = {
-		{ STDIN_FILENO, POLLIN, 0 },
-		{ connected ? stream.connection : stream.listener, POLLIN, 0 },
-		{ stream.datagrams, POLLIN, 0 },
-		{ stream.timer, POLLIN, 0 },
-	};
+	(void)timeout;
+	in[0] = (struct pollfd){ stream.connection >= 0 ? stream.connection : stream.listener, POLLIN, 0 };
+	in[1] = (struct pollfd){ stream.datagrams, POLLIN, 0 };
+	in[2] = (struct pollfd){ stream.timer, POLLIN, 0 };
+	return 3;
+}
+
+static void work(const struct pollfd *in, int ready)
+{
 	uint64_t expired;
 
-	if (poll(in, 4, -1) < 0 && errno != EINTR)
-		die("poll: %s", strerror(errno));
-	if (in[1].revents && connected)
+	(void)ready;
+	if (in[0].revents && stream.connection >= 0)
 		take();
-	else if (in[1].revents)
+	else if (in[0].revents)
 		accept_host();
-	if (in[2].revents)
+	if (in[1].revents)
 		send_back();
-	if (in[3].revents && read(stream.timer, &expired, sizeof(expired)) > 0 &&
+	if (in[2].revents && read(stream.timer, &expired, sizeof(expired)) > 0 &&
 	    stream.connection >= 0 && stream.running)
 		give();
-	return !in[0].revents || serve(&server);
 }
+
+static uint64_t load(const struct load *load, struct tally *t)
+{
+	stream.seed = load->seed;
+	if (!stream.rate)
+		die("that is no rate");
+	demand_size(stream.keep);
+	region_load(&stream.kept, stream.seed, stream.keep, 1, t);
+	listen_to_host();
+	return 0;
+}
+
+static const struct workload_option options[] = {
+	{ "rate", .number = &stream.rate }, { "patience", .number = &stream.patience },
+	{ "keep", .number = &stream.keep }, { 0 },
+};
+
+static const struct workload_ops ops = {
+	.server = &server, .options = options, .load = load, .events = events, .work = work,
+};
 
 static int run(int argc, char **argv)
 {
-	uint64_t bytes, keep = 8 * MIB, page;
-	struct tally t = { 0 };
-	double since = now();
-	int i;
-
-	if (argc < 5 || parse_u64(argv[3], &stream.seed) || parse_u64(argv[4], &bytes))
-		die("expected: load stream SEED BYTES [key=value..]");
-	for (i = 5; i < argc; i++)
-		if ((strncmp(argv[i], "rate=", 5) || parse_u64(argv[i] + 5, &stream.rate)) &&
-		    (strncmp(argv[i], "patience=", 9) || parse_u64(argv[i] + 9, &stream.patience)) &&
-		    (strncmp(argv[i], "keep=", 5) || parse_u64(argv[i] + 5, &keep)))
-			die("unknown option: %s", argv[i]);
-	if (!stream.rate || keep >> 46)
-		die("that is no rate, or no size");
-	region_map(&stream.kept, stream.seed, keep, 1);
-	for (page = 0; page < stream.kept.pages; page++)
-		write_owned(&stream.kept, page, &t);
-	stream.work = work_counter();
-	listen_to_host();
-	answer_work("stream", &t, 0, &server, since);
-	while (turn())
-		;
-	return 0;
+	return workload_main(argc, argv, &ops);
 }
 
 WORKLOAD(stream, run);

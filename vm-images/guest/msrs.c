@@ -1,20 +1,18 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+// SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * Where the guest has told KVM to write to its memory: the values of KVM's own
  * registers, read as the processor has them.  Under another hypervisor there
  * are none, and reading one fails.
  */
-#ifndef FREEPAGE_MSRS_H
-#define FREEPAGE_MSRS_H
-
+#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include "machine.h"
 
 #define MSR_MODULE	"/lib/modules/msr.ko"
 
@@ -40,11 +38,11 @@ static void msrs_load(void)
 	close(fd);
 }
 
-/* The registers of one processor, as JSON; a register that is not there is null. */
-static int msrs_read(int cpu, char *text, size_t size)
+/* A register that is not there is null. */
+void msrs_read(int cpu, struct json *j)
 {
 	char path[64];
-	size_t used = 0, i;
+	size_t i;
 	int fd;
 
 	snprintf(path, sizeof(path), "/dev/cpu/%d/msr", cpu);
@@ -54,24 +52,18 @@ static int msrs_read(int cpu, char *text, size_t size)
 		fd = open(path, O_RDONLY | O_CLOEXEC);
 	}
 	if (fd < 0) {
-		snprintf(text, size, "%s: %s", path, strerror(errno));
-		return -1;
+		json_fail(j, "%s: %s", path, strerror(errno));
+		return;
 	}
+	json_object(j, NULL);
 	for (i = 0; i < sizeof(msrs_of_kvm) / sizeof(msrs_of_kvm[0]); i++) {
 		uint64_t value;
-		int there = pread(fd, &value, sizeof(value), msrs_of_kvm[i].number) ==
-			    sizeof(value);
 
-		used += snprintf(text + used, size - used, "%s\"%s\":", i ? "," : "{",
-				 msrs_of_kvm[i].name);
-		if (there)
-			used += snprintf(text + used, size - used, "\"%016" PRIx64 "\"", value);
+		if (pread(fd, &value, sizeof(value), msrs_of_kvm[i].number) == sizeof(value))
+			json_hex(j, msrs_of_kvm[i].name, value);
 		else
-			used += snprintf(text + used, size - used, "null");
+			json_null(j, msrs_of_kvm[i].name);
 	}
-	snprintf(text + used, size - used, "}");
+	json_end(j);
 	close(fd);
-	return 0;
 }
-
-#endif
