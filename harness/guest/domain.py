@@ -49,7 +49,7 @@ _NOT_XML: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff\ud800-\udf
 
 @dataclass(frozen=True, slots=True)
 class Boot:
-    """Direct kernel boot."""
+    """Direct kernel boot: past firmware and boot loader."""
 
     kernel: Path
     initrd: Path
@@ -84,7 +84,8 @@ class DomainSpec:
     uuid: UUID
     qemu: Path
     firmware: tuple[Path, ...]
-    boot: Boot
+    #: None: from its disk, as a machine does.
+    boot: Boot | None
     memory: int
     vcpus: int
     machine: str
@@ -101,6 +102,8 @@ class DomainSpec:
     nic_served_at: str | None = None
     #: The guest's only disk.
     disk: Disk | None = None
+    #: Another one, from which a guest of the user's own image gets its agent.
+    seed: Disk | None = None
     #: The guest restarts where it reboots; else that is its end.
     restarts: bool = False
     #: Its RAM: a file in the host's memory folder, or one without a name.
@@ -134,7 +137,7 @@ class DomainSpec:
     @property
     def standard(self) -> tuple[DomainDevice, ...]:
         """The devices that every guest has, in the order in which libvirt and QEMU are told of them."""
-        disk = () if self.disk is None else (self.disk,)
+        disk = tuple(one for one in (self.disk, self.seed) if one is not None)
         nic: tuple[DomainDevice, ...] = ()
         if self.nic is not None:
             nic = (Interface(self.nic, self.vhost, self.nic_model, self.nic_queues, self.nic_served_at),)
@@ -176,9 +179,10 @@ def domain_xml(spec: DomainSpec) -> str:
     _text(boot, "type", "hvm", arch=spec.architecture.name, machine=spec.machine)
     if spec.firmware_image is not None:
         spec.firmware_image.add_to(boot)
-    _text(boot, "kernel", str(spec.boot.kernel))
-    _text(boot, "initrd", str(spec.boot.initrd))
-    _text(boot, "cmdline", spec.boot.cmdline)
+    if spec.boot is not None:
+        _text(boot, "kernel", str(spec.boot.kernel))
+        _text(boot, "initrd", str(spec.boot.initrd))
+        _text(boot, "cmdline", spec.boot.cmdline)
     features = ET.SubElement(root, "features")
     for name in spec.architecture.board.features:
         ET.SubElement(features, name)

@@ -83,6 +83,10 @@ class Keys:
             serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
         )
 
+    def host_public(self) -> bytes:
+        """The guest's public key, as a line."""
+        return _KIND + b" " + base64.b64encode(public_blob(self.host)) + b" freepage\n"
+
     def openssh_files(self) -> Mapping[str, bytes]:
         """The same for a guest with OpenSSH, whose first stage carries them over to its disk's root."""
         return {OPENSSH_HOST_KEY: self.host_key(), AUTHORIZED_KEYS: self.authorized_keys()}

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from harness import __version__
 from harness.faults.injection import NO_INJECTION, Injection
@@ -68,6 +68,9 @@ class GuestDisk:
     path: Path | None
     private: bool
     size: int = 0
+    kind: Literal["raw", "qcow2"] = "raw"
+    #: It is an image of the user's, from which the guest boots as a machine does.
+    own: bool = False
 
     @property
     def distribution(self) -> bool:
@@ -95,6 +98,8 @@ class RunPlan:
     #: Unpacked over the image: what the workload needs beside it.
     archive: Path | None = None
     disk: GuestDisk | None = None
+    #: A folder with the programs for a guest of the user's own image, which come to it on a seed disk.
+    guest_programs: Path | None = None
     #: Unpacked over the image as well: modules that the scenario's devices need.
     device_modules: Path | None = None
     #: Programs on the host that serve devices: the words that start each, by its name.
@@ -121,6 +126,7 @@ class RunPlan:
             self.archive,
             self.device_modules,
             self.preload,
+            self.guest_programs,
         )
         firmware = [place for qemu in qemus for place in qemu.firmware]
         firmware += [qemu.emulator.parent for qemu in qemus if qemu.emulator is not None]
@@ -130,19 +136,24 @@ class RunPlan:
         return (*(path for path in named if path is not None), *(qemu.path for qemu in qemus), *firmware)
 
     @property
+    def own_image(self) -> bool:
+        """Whether the guest boots from a disk image of the user's, with a kernel of its own."""
+        return self.disk is not None and self.disk.own
+
+    @property
     def driver(self) -> str:
         """Which balloon driver the guest loads: the peer's arm is measured with the peer's driver."""
         return "stock" if self.resolved.scenario.arm == "hint" else "info"
 
-    def versions(self) -> Mapping[str, object]:
-        """Versions and hashes of every binary, for the result."""
+    def versions(self, kernel: str) -> Mapping[str, object]:
+        """Versions and hashes of every binary, for the result; ``kernel``: the release that the guest ran."""
         return {
             "source_qemu": _describe(self.source_qemu),
             "destination_qemu": _describe(self.destination_qemu),
             "kernel": {
-                "path": self.kernel.vmlinuz,
-                "release": self.kernel.release,
-                "sha256": file_digest(self.kernel.vmlinuz),
+                "path": None if self.own_image else self.kernel.vmlinuz,
+                "release": kernel,
+                "sha256": None if self.own_image else file_digest(self.kernel.vmlinuz),
             },
             "image": {"path": self.image.initrd, "sha256": self.image.sha256},
             "libvirt": libvirt_version(),

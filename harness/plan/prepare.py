@@ -23,6 +23,8 @@ from harness.plan.mode_facts import demand_modes
 from harness.plan.plan import GuestDisk, RunPlan, Tools
 from harness.scenario.load import Override, Scenario, load_scenario
 from harness.toolchain import GuestImage, Kernel, QemuBinary, Toolchain
+from harness.toolchain.cache import file_digest
+from harness.toolchain.own_image import read_own_image
 
 #: From this version on an emulating QEMU's dirty log is complete in the first RAMBlock; see docs/found.md.
 _DIRTY_LOG_RIGHT: Final = (9, 0)
@@ -58,7 +60,7 @@ def prepare(
         own = machines.own_qemus(toolchain)
         source, destination = _qemus(toolchain, tools, scenario.arm, injection, own)
         kernel = toolchain.kernel(tools.kernel or "default")
-        image, disk = _image(scenario, toolchain, kernel, injection)
+        image, disk = _image(scenario, toolchain, kernel, injection, tools)
         binaries = Binaries(source, destination, kernel)
         resolved, reason = machines.resolve(scenario, binaries, toolchain.cache, events)
         board = None
@@ -81,6 +83,7 @@ def prepare(
         programs = {name: toolchain.host_program(name) for name in wanted}
         if machines.local:
             demand_modes(resolved, binaries.qemus)
+        programs_for_guest = toolchain.guest_programs() if scenario.guest.own_image else None
         archive = toolchain.compile_archive() if scenario.workload.needs_compiler else None
         if scenario.workload.reads_disk and disk is None:
             disk = GuestDisk(toolchain.formula_disk(resolved.noise_bytes), private=False)
@@ -103,6 +106,7 @@ def prepare(
         injection,
         archive,
         disk,
+        programs_for_guest,
         device_modules,
         programs,
         preload,
@@ -116,8 +120,11 @@ def _image(
     toolchain: Toolchain,
     kernel: Kernel,
     injection: Injection,
+    tools: Tools,
 ) -> tuple[GuestImage, GuestDisk | None]:
     """What the guest boots from; a distribution has a disk, of which the run gets a copy."""
+    if scenario.guest.own_image:
+        return _own_image(scenario, injection, tools)
     variant = "test" if injection.faulty_module else scenario.guest.module
     if (scenario.guest.image or scenario.workload.image) == "small":
         return toolchain.image(kernel, variant), None
@@ -126,6 +133,20 @@ def _image(
         raise InputError(f"workload.kind: {workload.kind} has a disk of its own, guest.image=debian another")
     distribution = toolchain.distribution(kernel, variant)
     return distribution.image, GuestDisk(distribution.disk, private=True)
+
+
+def _own_image(scenario: Scenario, injection: Injection, tools: Tools) -> tuple[GuestImage, GuestDisk | None]:
+    if tools.kernel is not None:
+        raise scenario.wrong("guest.kernel", "does not go together with an image that has its own")
+    if injection.faulty_module:
+        raise scenario.wrong(
+            "guest.image", f"the fault {tools.fault} is in a module that is not in this image"
+        )
+    assert scenario.guest.image is not None
+    image = read_own_image(Path(scenario.guest.image))
+    size = image.path.stat().st_size
+    made_of = GuestImage(image.path, file_digest(image.path), size)
+    return made_of, GuestDisk(image.path, private=True, size=size, kind=image.kind, own=True)
 
 
 def _preload(toolchain: Toolchain, scenario: Scenario) -> Path | None:

@@ -43,7 +43,8 @@ def carry_out(
         from harness.run.result import build_result
 
         with events.step("report"):
-            result, judgement = build_result(plan, folder, events, findings, ready.lab.report())
+            release = ready.guest.kernel_release
+            result, judgement = build_result(plan, folder, events, findings, ready.lab.report(), release)
             evidence = findings.evidence
             if evidence is not None:
                 with _beside_the_verdict("what is known of each page", events):

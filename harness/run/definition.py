@@ -40,6 +40,11 @@ class Definition:
     uuid: UUID = field(default_factory=uuid4)
 
     @property
+    def seed(self) -> Path:
+        """The disk from which a guest of the user's own image gets its agent; it takes the initrd's place."""
+        return self.initrd.with_name(f"{self.initrd.name}.iso")
+
+    @property
     def held(self) -> bool:
         """Whether the device holds the migration for the oracle."""
         scenario = self.plan.resolved.scenario
@@ -81,17 +86,12 @@ class Definition:
         """The domain for ``host``, whose QEMU has ``files``."""
         plan, scenario = self.plan, self.plan.resolved.scenario
         qemu = plan.source_qemu if host is self.pair.source else plan.destination_qemu
-        network = self.pair.source.nic is not None
         return DomainSpec(
             name=self.pair.guest_name,
             uuid=self.uuid,
             qemu=host.path_of(qemu.path) if qemu.emulator is None else qemu.emulator,
             firmware=tuple(host.path_of(folder) for folder in qemu.firmware),
-            boot=Boot(
-                host.path_of(plan.kernel.vmlinuz),
-                host.path_of(self.initrd),
-                kernel_cmdline(plan, network=network),
-            ),
+            boot=self._boot(host),
             memory=scenario.guest.memory,
             vcpus=scenario.guest.vcpus,
             topology=self._topology(),
@@ -101,6 +101,7 @@ class Definition:
             cpu_without=() if plan.board is None else plan.board.cpu_without,
             vmcoreinfo=plan.board is None or plan.board.vmcoreinfo,
             disk=self._disk(host),
+            seed=Disk(host.path_of(self.seed), target="vdb") if plan.own_image else None,
             accelerator=plan.resolved.accelerator,
             balloon=BalloonDevice(
                 arm=scenario.arm, hold=self._holds(), record=self._record(host, qemu, files)
@@ -121,6 +122,13 @@ class Definition:
             shape=self._shape_of(host, files),
             log=DirtyLog(scenario.guest.kvm_dirty, scenario.migration.clear_bitmap_shift, plan.preload),
         )
+
+    def _boot(self, host: Host) -> Boot | None:
+        plan = self.plan
+        if plan.own_image:
+            return None
+        cmdline = kernel_cmdline(plan, network=self.pair.source.nic is not None)
+        return Boot(host.path_of(plan.kernel.vmlinuz), host.path_of(self.initrd), cmdline)
 
     def _holds(self) -> tuple[str, ...]:
         """The points at which the device stops the guest, in the order in which it comes to them."""
@@ -195,4 +203,6 @@ class Definition:
             # What is discarded becomes a hole, so that a discard does something.
             return Disk(self.own_disk, readonly=False, discard=True)
         # Both hosts are this machine where it is private, and see the run folder.
-        return Disk(self.own_disk, readonly=False) if disk.private else Disk(host.path_of(disk.path))
+        return (
+            Disk(self.own_disk, disk.kind, readonly=False) if disk.private else Disk(host.path_of(disk.path))
+        )

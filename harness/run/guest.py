@@ -26,6 +26,7 @@ from harness.run.channels import Channels
 from harness.run.definition import Definition
 from harness.run.helpers import DeviceHelpers
 from harness.run.last_words import explained
+from harness.run.seed import demand_driver, silence_explained
 from harness.run.start import plug_dimm, start_guest
 from harness.scenario.devices.disk import ListedDisk
 from harness.toolchain.preload import HIDDEN
@@ -54,6 +55,7 @@ class Guest:
         #: What each device remembers, by its number.
         self._notes: dict[int, dict[str, str]] = {}
         self._disk_is_evidence = False
+        self._release: str | None = None
         #: What each of its QEMUs had for parameters before its first migration.
         self.baselines = Baselines()
         #: Where it has its hypervisor write, as it said last.
@@ -145,7 +147,16 @@ class Guest:
 
     def wait_until_ready(self, deadline: Deadline) -> Mapping[str, object]:
         """Wait for the guest's own word; what it says of itself."""
-        return self.control.wait_ready(deadline)
+        with silence_explained(self.plan, deadline):
+            said = self.control.wait_ready(deadline)
+        demand_driver(self.plan, said)
+        self._release = str(said["release"])
+        return said
+
+    @property
+    def kernel_release(self) -> str:
+        """The kernel that it runs, by its own word; before that, the one that it is started with."""
+        return self._release or self.plan.kernel.release
 
     def board_devices(self, host: Host, events: EventStream) -> None:
         """Have it use the scenario's devices, on ``host``, before it is migrated."""

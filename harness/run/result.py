@@ -43,9 +43,13 @@ def build_result(
     folder: RunFolder,
     events: EventStream,
     found: Findings,
-    hosts: Mapping[str, object] | None = None,
+    hosts: Mapping[str, object] | None,
+    release: str,
 ) -> tuple[Result, Judgement]:
-    """Complete the verdict, and put everything down.  ``hosts``: what remote ones tell of themselves."""
+    """Complete the verdict, and put everything down.
+
+    ``hosts``: what remote ones tell of themselves; ``release``: of the kernel that the guest runs.
+    """
     from harness.report.result import (
         Devices,
         FileReport,
@@ -97,7 +101,7 @@ def build_result(
         facts.append(found.guest.checks)
     recorded = evidence.record.statistics if evidence is not None else None
     judgement = found.memory.complete(*facts)
-    versions = jsonable(plan.versions())
+    versions = jsonable(plan.versions(release))
     assert isinstance(versions, dict)
     result = Result(
         verdict=judgement.verdict,

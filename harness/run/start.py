@@ -20,6 +20,7 @@ from harness.run.definition import Definition
 from harness.run.disk import copy_sparse, make_blank
 from harness.run.initrd import write_initrd
 from harness.run.last_words import lost, start_refusal
+from harness.run.seed import write_seed
 
 if TYPE_CHECKING:
     import libvirt
@@ -34,8 +35,12 @@ def start_guest(definition: Definition, keys: Keys, files: QemuFiles, folder: Ru
     import libvirt
 
     plan, pair = definition.plan, definition.pair
-    write_initrd(definition.initrd, plan, keys)
-    brought = {"initrd": definition.initrd, "vmlinuz": plan.kernel.vmlinuz}
+    brought = {}
+    if plan.own_image:
+        write_seed(definition.seed, plan, keys, definition.uuid, network=pair.source.nic is not None)
+    else:
+        write_initrd(definition.initrd, plan, keys)
+        brought = {"initrd": definition.initrd, "vmlinuz": plan.kernel.vmlinuz}
     disk = plan.disk
     if disk is not None and disk.path is None:
         make_blank(definition.own_disk, disk.size)

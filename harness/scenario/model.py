@@ -38,6 +38,7 @@ from harness.scenario.mode import (
     refuse_excluded,
     settings_of,
 )
+from harness.scenario.own_image import refuse_with_own_image
 from harness.scenario.raw import Globals, QemuWords, XmlEdits
 from harness.scenario.remote import Remote
 from harness.scenario.saved_file import SavedFile, Way, demand_way
@@ -51,6 +52,7 @@ from harness.scenario.values import (
     Text,
     as_tuple,
     firmware_name,
+    image_name,
     kernel_name,
 )
 from harness.scenario.wire import WireConditions
@@ -154,9 +156,10 @@ class Guest(Section):
     """Virtual CPUs, when it boots."""
     topology: Topology | None = None
     """Sockets, dies, cores and threads; null: as libvirt chooses, and no more vCPUs than `vcpus`."""
-    image: Literal["small", "debian"] | None = None
-    """small: an initramfs with what a test needs. debian: a distribution on a disk of its own; see
-    docs/image.md. null: what the workload needs."""
+    image: Annotated[Text, AfterValidator(image_name)] | None = None
+    """small: an initramfs with what a test needs. debian: a distribution on a disk of its own. Or the path
+    of a disk image with cloud-init in it, with a slash: a distribution's cloud image, with its own kernel and
+    boot loader. See docs/image.md. null: what the workload needs."""
     machine: Annotated[Text, AfterValidator(_machine)] = HOST.board.types[0]
     """Machine type: pc, q35, or any version of them that both QEMUs have, such as pc-q35-7.2. See
     docs/machine.md."""
@@ -230,6 +233,11 @@ class Guest(Section):
     """Properties of QEMU's devices, driver.property=value each, as its -global has them."""
     boot_timeout_s: Annotated[int, Field(ge=1, le=86400)] = 180
     """Seconds until the guest must have said that it is ready."""
+
+    @property
+    def own_image(self) -> bool:
+        """Whether it boots from a disk image of the user's."""
+        return self.image is not None and "/" in self.image
 
     @property
     def all_memory(self) -> int:
@@ -599,6 +607,11 @@ class Scenario(Section):
         if low is not None and high is not None and low > high:
             path = {"path": ("expect", "skipped_percent_min")}
             raise PydanticCustomError("at", "expected at most skipped_percent_max", path)
+        return self
+
+    @model_validator(mode="after")
+    def _of_an_own_image(self) -> Scenario:
+        refuse_with_own_image(self)
         return self
 
     @model_validator(mode="after")

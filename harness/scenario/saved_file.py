@@ -94,5 +94,6 @@ def demand_way(scenario: Any, how: Any) -> None:
             path = ("script", index, "at")
             words = "expected start or resumed: what the guest does meanwhile is in no background snapshot"
             raise PydanticCustomError("at", words, {"path": path})
-    if way == "background-snapshot" and (scenario.workload.writes_disk or scenario.guest.image == "debian"):
+    on_disk = scenario.guest.image not in (None, "small")
+    if way == "background-snapshot" and (scenario.workload.writes_disk or on_disk):
         refuse("to", "the guest writes on to its disk, which is in no background snapshot")

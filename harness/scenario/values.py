@@ -37,6 +37,17 @@ def firmware_name(text: str) -> str:
     raise ValueError(f"expected {', '.join(FIRMWARE)}, or a path (with a slash), got {text!r}")
 
 
+#: Guests that are made of our recipes; all else is the path of an image.
+IMAGES = ("small", "debian")
+
+
+def image_name(text: str) -> str:
+    """A name out of :data:`IMAGES`, or the path of a disk image."""
+    if text in IMAGES or "/" in text:
+        return text
+    raise ValueError(f"expected {' or '.join(IMAGES)}, or a path (with a slash), got {text!r}")
+
+
 def kernel_name(text: str) -> str:
     """A name out of :data:`KERNELS`, or the path of a kernel."""
     if text in KERNELS or "/" in text:

@@ -31,6 +31,7 @@ from harness.toolchain.image import GuestImage, build_image
 from harness.toolchain.kernel import Kernel, named_kernel
 from harness.toolchain.module import SHIPPED, TEST, build_module
 from harness.toolchain.ovmf import GuestFirmware, ovmf
+from harness.toolchain.own_image import build_guest_programs
 from harness.toolchain.preload import no_manual_protect
 from harness.toolchain.qemu import (
     FAULTS,
@@ -163,6 +164,10 @@ class Toolchain:
         """The initramfs for this kernel, with that build of the module in it."""
         module = self.module(kernel, variant)
         return build_image(self.cache, kernel, module, self.recipe, sources() / "vm-images" / "guest")
+
+    def guest_programs(self) -> Path:
+        """A folder with the guest's programs, for a guest that boots from an image of the user's."""
+        return build_guest_programs(self.cache, self.recipe, sources() / "vm-images" / "guest")
 
     def compile_archive(self) -> Path:
         """A compiler and sources, to be unpacked over the image: for guests that compile."""

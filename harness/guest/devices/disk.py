@@ -26,9 +26,11 @@ class Disk(DomainDevice):
     readonly: bool = True
     #: What the guest discards is given back to the host.
     discard: bool = False
+    #: What libvirt calls it: ``vda`` is the first, and the one from which a machine boots.
+    target: Literal["vda", "vdb"] = "vda"
 
     def elements(self) -> Iterator[ET.Element]:
-        """The first virtio disk."""
+        """A virtio disk."""
         element = ET.Element("disk", {"type": "file", "device": "disk"})
         driver = {"name": "qemu", "type": self.kind}
         if not self.readonly:
@@ -37,12 +39,12 @@ class Disk(DomainDevice):
             driver["discard"] = "unmap"
         ET.SubElement(element, "driver", driver)
         ET.SubElement(element, "source", {"file": str(self.path)})
-        ET.SubElement(element, "target", {"dev": "vda", "bus": "virtio"})
+        ET.SubElement(element, "target", {"dev": self.target, "bus": "virtio"})
         if self.readonly:
             ET.SubElement(element, "readonly")
         yield element
 
     def reattach(self, devices: ET.Element) -> None:
         """Its path on this host."""
-        if (source := devices.find("disk/source")) is not None:
+        if (source := devices.find(f"disk/target[@dev='{self.target}']/../source")) is not None:
             source.set("file", str(self.path))

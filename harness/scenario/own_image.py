@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What does not go together with a disk image of the user's: it has a kernel and a boot loader of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic_core import PydanticCustomError
+
+from harness.scenario.script import actions, needs_controls
+
+
+def refuse_with_own_image(scenario: Any) -> None:
+    """Raise an error of pydantic's, at the key, for what the testbed cannot do in somebody else's image.
+
+    ``scenario``: a whole one; its module imports this one.
+    """
+    guest, workload = scenario.guest, scenario.workload
+    if not guest.own_image:
+        return
+    of_guest = {
+        "kernel": (guest.kernel != "default", "the image has its own kernel"),
+        "cmdline": (bool(guest.cmdline), "the image's boot loader says it"),
+        "module": (guest.module == "test", "the image's kernel has no such build"),
+        "virtio_mem": (guest.virtio_mem is not None, "the image's kernel is not told to use it"),
+        "shared": (guest.shared is not None, "the image's kernel is not told to use it"),
+    }
+    for key, (given, why) in of_guest.items():
+        if given:
+            _refuse(("guest", key), f"does not go together with the path of an image: {why}")
+    lacks = {
+        workload.image != "small": "its programs are in the image debian only",
+        workload.needs_compiler: "its compiler and sources are in the image small only",
+        workload.reads_disk: "it has a disk of its own",
+        workload.writes_disk and guest.work_disk is None: "expected a blank disk for it in guest.disks",
+    }
+    for given, why in lacks.items():
+        if given:
+            _refuse(
+                ("workload", "kind"), f"{workload.kind} does not go together with the path of an image: {why}"
+            )
+    if needs_controls(scenario.script) or any(action.needs_kernel for action in actions(scenario.script)):
+        _refuse(("script",), "has an action for which the kernel would have to be ours")
+
+
+def _refuse(path: tuple[str, ...], words: str) -> None:
+    raise PydanticCustomError("at", "{words}", {"path": path, "words": words})
