@@ -12,6 +12,7 @@ used as here; the current folder is not searched for modules (``-P``).
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -38,6 +39,16 @@ class Output:
         return f"exit status {self.exit_code}\n{self.stdout}\n{self.stderr}"
 
 
+#: Names the only file of configuration that counts.  What we start is told all on its command line, and
+#: must not take options from a file once more.
+CONFIG_VARIABLE: Final = "FREEPAGE_CONFIG"
+NO_CONFIG: Final = "none"
+
+#: Variables that stand for options, such as FREEPAGE_RUN_MEMORY; not passed on for the same reason.
+_OPTION: Final = re.compile(r"FREEPAGE_[A-Z]+_[A-Z_]+")
+_KEPT: Final = frozenset({"FREEPAGE_DEBIAN_MIRROR", "FREEPAGE_QEMU_SOURCE"})
+
+
 def command_line(words: Sequence[str | Path]) -> list[str]:
     """The argument list that runs ``freepage`` with these words."""
     return [sys.executable, "-P", "-m", "harness", *map(str, words)]
@@ -57,9 +68,16 @@ def typed(words: Sequence[str | Path]) -> str:
     return shlex.join([*command, *map(str, words)])
 
 
-def child_environment() -> dict[str, str]:
-    """The environment of a run that is one of several: whoever makes them reports to the CI, once."""
-    return {name: value for name, value in os.environ.items() if name not in _REPORTS}
+def child_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a command that another one starts; ``env`` in place of our own.
+
+    Whoever makes several runs reports to the CI, once; and a command that is told all by its words takes
+    no options from files or variables besides.
+    """
+    kept = os.environ if env is None else env
+    options = (name for name in kept if _OPTION.fullmatch(name) and name not in _KEPT)
+    without = {*_REPORTS, *options}
+    return {name: value for name, value in kept.items() if name not in without} | {CONFIG_VARIABLE: NO_CONFIG}
 
 
 def start(
@@ -67,7 +85,7 @@ def start(
 ) -> subprocess.Popen[str]:
     """Start the command; stdout and stderr are pipes of text, and so is stdin with ``feed``.
 
-    ``env`` replaces the environment, which is else that of :func:`child_environment`.
+    ``env`` is in the place of ours for :func:`child_environment`.
     """
     return subprocess.Popen(
         command_line(words),
@@ -76,7 +94,7 @@ def start(
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
-        env=env if env is not None else child_environment(),
+        env=child_environment(env),
     )
 
 

@@ -20,6 +20,9 @@ from harness.arch import HOST
 #: Bytes of a page, as QEMU migrates them and the guest's MMU maps them.
 PAGE_SIZE = HOST.page_size
 
+#: Seconds.
+DAY = 86400.0
+
 _UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 #: Nothing that is called a size here is larger: 2^63 would overflow whoever computes with it.
 _LARGEST = 2**52

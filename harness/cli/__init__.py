@@ -23,15 +23,19 @@ import sys
 from typing import NoReturn
 
 import typer
+from typer.main import get_command
 
 from harness.cli import (  # noqa: F401 - they register
     bench,
     cache,
+    config,
     explain,
     faults,
     hunt,
     machine,
+    manual,
     run,
+    runs,
     scenario,
     series,
     stream,
@@ -78,9 +82,24 @@ def _open_streams() -> None:
             setattr(sys, ("stdin", "stdout", "stderr")[number], stream)
 
 
+def carry_out_words() -> None:
+    """Parse the command line, and the files and variables behind it, and do what they say; then end."""
+    root = get_command(app)
+    for option in root.params:
+        # Those for completion, which Typer adds last.
+        option.show_envvar = option.allow_from_autoenv = False  # type: ignore[attr-defined]
+    settings = config.load_config(root)
+    config.apply_environment(settings)
+    root(
+        prog_name="freepage",
+        default_map=config.as_defaults(root, settings),
+        auto_envvar_prefix="FREEPAGE",
+    )
+
+
 def _status() -> int:
     try:
-        app()
+        carry_out_words()
     except FreepageError as error:
         _say(f"freepage: {error.render()}")
         return error.exit_code

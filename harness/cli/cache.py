@@ -27,8 +27,8 @@ def cache_list(kinds: CacheKinds = None, json: Json = False) -> None:
     """List what is in the cache, and where it is."""
     from harness.events import EventStream
     from harness.toolchain.cache import Cache
-    from harness.toolchain.care import DAY, entries
-    from harness.units import human_size
+    from harness.toolchain.care import entries
+    from harness.units import DAY, human_size
 
     cache = Cache(None, EventStream())
     found = [entry for entry in entries(cache) if not kinds or entry.kind in kinds]
@@ -124,8 +124,8 @@ def cache_prune(
     """Take away what has not been used for long, and what killed runs have left."""
     from harness.events import EventStream
     from harness.toolchain.cache import Cache
-    from harness.toolchain.care import DAY, prune
-    from harness.units import human_size
+    from harness.toolchain.care import prune
+    from harness.units import DAY, human_size
 
     cache = Cache(None, EventStream())
     pruned = list(prune(cache, unused_for=days * DAY, kinds=kinds or (), dry_run=dry_run))

@@ -8,13 +8,21 @@ from typing import Annotated
 
 import typer
 
+from harness.cli.complete import run_names
 from harness.cli.options import Json, app, print_json
 from harness.errors import InputError
 
 
 @app.command()
 def explain(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN",
+            help="A run folder, its name below runs, or how that begins; or last.",
+            autocompletion=run_names,
+        ),
+    ],
     pfn: Annotated[
         str | None, typer.Option(metavar="N", help="One guest frame number, decimal or 0x hexadecimal.")
     ] = None,
@@ -34,18 +42,19 @@ def explain(
     if (pfn is not None) + wrong + summary + devices + wire > 1:
         raise InputError("--pfn, --wrong, --summary, --devices and --wire exclude each other")
     frame = None if pfn is None else _frame(pfn)
+    place = _folder(run)
     if devices:
-        _explain_devices(run, json=json)
+        _explain_devices(place, json=json)
         return
     if wire:
-        _explain_wire(run, json=json)
+        _explain_wire(place, json=json)
         return
     from harness.explain.argument import argument
     from harness.explain.case import Case
     from harness.explain.page import explain_page
     from harness.explain.show import page_lines, step_lines, wrong_frames, wrong_lines
 
-    case = Case.open(run)
+    case = Case.open(place)
     frames = [frame] if frame is not None else wrong_frames(case) if wrong else []
     if json and (frame is not None or wrong):
         print_json([{"frame": one, "known": explain_page(case, one)} for one in frames])
@@ -55,13 +64,22 @@ def explain(
         print_json([{"claim": step.claim, "grounds": step.grounds} for step in steps])
         return
     result = case.result
-    title = f"{result.verdict.upper()}  {result.scenario}, arm {result.arm}, {result.accelerator}: {run}"
+    title = f"{result.verdict.upper()}  {result.scenario}, arm {result.arm}, {result.accelerator}: {place}"
     if frame is not None:
         lines = page_lines(explain_page(case, frame))
     else:
         lines = wrong_lines(case) if wrong else step_lines(title, steps)
     for line in lines:
         typer.echo(line)
+
+
+def _folder(run: str) -> Path:
+    """What is there by that path, else what is meant by that name."""
+    from harness.report.runs import find_run
+
+    if not run.strip():
+        raise InputError("no run is named: its name is empty")
+    return Path(run) if "/" in run or Path(run).exists() else find_run(run)
 
 
 def _explain_devices(run: Path, *, json: bool) -> None:

@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
+from harness.cli.complete import fault_names
 from harness.errors import InputError, Interrupted
 
 if TYPE_CHECKING:
@@ -95,6 +96,11 @@ def _give_common_options(command: Any) -> None:
     members = getattr(command, "commands", None)
     if members is None:
         command.params += _common_options()
+    for option in command.params:
+        # FREEPAGE_RUN_MEMORY and its like are for all, and said once: in the manual.
+        option.show_envvar = False
+        option.allow_from_autoenv = not option.is_eager
+    if members is None:
         return
     for member in members.values():
         _give_common_options(member)
@@ -112,7 +118,6 @@ app = typer.Typer(
     name="freepage",
     cls=_Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     # Plain text: it fits any width, and a flag has no "<bool>" beside it.
     rich_markup_mode=None,
@@ -173,7 +178,10 @@ QemuSourceOption = Annotated[
 FaultOption = Annotated[
     str | None,
     typer.Option(
-        "--fault", metavar="ID", help="Be wrong on purpose, to see it caught; see 'freepage faults list'."
+        "--fault",
+        autocompletion=fault_names,
+        metavar="ID",
+        help="Be wrong on purpose, to see it caught; see 'freepage faults list'.",
     ),
 ]
 Trace = Annotated[

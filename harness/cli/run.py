@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from harness.cli.complete import scenario_names
 from harness.cli.matrix import QemuMatrix, run_matrix_command
 from harness.cli.options import (
     Accel,
@@ -38,7 +39,11 @@ from harness.errors import InputError
 def run(
     scenarios: Annotated[
         list[str],
-        typer.Argument(metavar="SCENARIO...", help="Names (see 'scenario list') or files: one run each."),
+        typer.Argument(
+            metavar="SCENARIO...",
+            help="Names (see 'scenario list') or files: one run each.",
+            autocompletion=scenario_names,
+        ),
     ],
     arm: ArmOption = None,
     accel: Accel = None,
@@ -116,7 +121,12 @@ def run(
 @app.command()
 def shell(
     scenario: Annotated[
-        str, typer.Argument(metavar="SCENARIO", help="A name (see 'scenario list') or a file.")
+        str,
+        typer.Argument(
+            metavar="SCENARIO",
+            help="A name (see 'scenario list') or a file.",
+            autocompletion=scenario_names,
+        ),
     ],
     arm: ArmOption = None,
     accel: Accel = None,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from harness.cli.complete import scenario_names
 from harness.cli.options import Json, Settings, app, print_json
 from harness.errors import InputError
 
@@ -33,7 +34,10 @@ def scenario_list(json: Json = False) -> None:
 
 
 @scenarios.command("show")
-def scenario_show(name: str, settings: Settings = None) -> None:
+def scenario_show(
+    name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=scenario_names)],
+    settings: Settings = None,
+) -> None:
     """Print a scenario with every default filled in."""
     from harness.scenario.load import load_scenario
 

@@ -26,6 +26,7 @@ from harness.events import EventStream
 from harness.hosts import capscache
 from harness.hosts.signals import polite_signals
 from harness.hosts.this_machine import command_start, memory_available
+from harness.invoke import CONFIG_VARIABLE, NO_CONFIG
 from harness.nested.machine import (
     BOOT_SECONDS,
     OWN_FOLDERS,
@@ -176,7 +177,9 @@ def nested(
 def nested_environment() -> dict[str, str]:
     """What a command inside must know of this host's user: where home and cache are."""
     layers = Cache(None, EventStream()).layers
-    return {CACHE_VARIABLE: os.pathsep.join(map(str, layers)), "HOME": str(Path.home())}
+    # It is told all by its words: a file of configuration is for those who type.
+    told = {CONFIG_VARIABLE: NO_CONFIG}
+    return {**told, CACHE_VARIABLE: os.pathsep.join(map(str, layers)), "HOME": str(Path.home())}
 
 
 def choose_chain(cache: Cache, events: EventStream) -> tuple[Chain, str]:

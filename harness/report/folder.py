@@ -77,13 +77,22 @@ def _demand_characters(place: Path) -> None:
         raise InputError(f"the run folder's path has over {_LONGEST_PATH} bytes: {text[:60]}...")
 
 
+def is_run_folder(folder: Path) -> bool:
+    """Whether the folder is that of a run, finished or not."""
+    try:
+        return any((folder / name).exists() for name in _OF_A_RUN)
+    except OSError:  # of another user's
+        return False
+
+
 def demand_run_folder(folder: Path) -> None:
     """Raise :class:`InputError` unless the folder is that of a run, finished or not."""
-    if any((folder / name).exists() for name in _OF_A_RUN):
+    if is_run_folder(folder):
         return
-    inside = sorted(
-        path.name for path in folder.iterdir() if any((path / name).exists() for name in _OF_A_RUN)
-    )
+    try:
+        inside = sorted(path.name for path in folder.iterdir() if is_run_folder(path))
+    except OSError as error:
+        raise InputError(f"cannot look into {folder}: {error.strerror}") from error
     hint = f"it holds folders of runs: {', '.join(inside[-3:])}" if inside else None
     raise InputError(
         f"{folder} is not a run folder: it has none of {', '.join(_OF_A_RUN)}",

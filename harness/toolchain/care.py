@@ -11,14 +11,12 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from filelock import FileLock, Timeout
 
 from harness.toolchain.cache import Cache, file_digest, sums_file
 from harness.toolchain.sums import Sums
-
-DAY: Final = 86400.0
+from harness.units import DAY
 
 
 @dataclass(frozen=True, slots=True)

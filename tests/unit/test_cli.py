@@ -113,7 +113,7 @@ def test_an_error_shows_its_hint(capsys: pytest.CaptureFixture[str], monkeypatch
     def fail() -> None:
         raise InputError("what is wrong", hint="what to do")
 
-    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(cli, "carry_out_words", fail)
     code, out, err = call(capsys, monkeypatch)
     assert (code, out) == (2, "")
     assert err == "freepage: what is wrong\nhint: what to do\n"

@@ -27,7 +27,7 @@ LIST = command_line(["scenario", "list"])
 
 def ended(monkeypatch: pytest.MonkeyPatch, app: Callable[[], None]) -> int:
     """The command's status when its application does this."""
-    monkeypatch.setattr(cli, "app", app)
+    monkeypatch.setattr(cli, "carry_out_words", app)
     with pytest.raises(SystemExit) as end:
         cli.main()
     assert isinstance(end.value.code, int)
