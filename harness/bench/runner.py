@@ -49,6 +49,8 @@ class BenchRequest:
             # How much an arm leaves out is what is to be measured: who left out the runs in which
             # it was little would make the rest look better than it is.
             *(f"expect.{name}=null" for name in _AMOUNTS),
+            # It has its share of the wire and of the processors.
+            "tap=false",
         ]
         if point.arm == "hint":
             # That the peer saves nothing is what is to be measured, and no reason to leave it out.

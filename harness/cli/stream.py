@@ -19,19 +19,27 @@ if TYPE_CHECKING:
 @app.command("stream")
 def show_stream(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="What QEMU wrote to file:FILE or exec:'cat > FILE'.")
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="What QEMU wrote to file:FILE or exec:'cat > FILE'; or a folder of its connections.",
+        ),
     ],
     json: Json = False,
 ) -> None:
     """Say what a migration stream holds: machine, memory page by page, devices, commands."""
     from harness.migstream.account import read_stream
+    from harness.migstream.folder import StreamFiles, stream_files
     from harness.migstream.source import StreamError
 
-    if file.exists() and not file.is_file():
+    if file.exists() and not file.is_file() and not file.is_dir():
         raise InputError(f"{file} is not a regular file", hint="save the stream to a file first")
     try:
-        with file.open("rb") as reading:
-            account = read_stream(reading)
+        if file.is_dir():
+            account = StreamFiles.of(list(stream_files(file))).read()
+        else:
+            with file.open("rb") as reading:
+                account = read_stream(reading)
     except StreamError as error:
         raise InputError(f"{file}: {error.message}") from error
     except OSError as error:
@@ -50,7 +58,13 @@ def _document(account: StreamedGuest) -> dict[str, object]:
         "page_size": contents.page_size,
         "capabilities": list(contents.capabilities),
         "commands": contents.commands,
-        "bytes": contents.size,
+        "bytes": account.bytes.total,
+        "bytes_by_kind": {
+            "whole": account.bytes.whole,
+            "deltas": account.bytes.deltas,
+            "devices": account.bytes.devices,
+            "rest": account.bytes.rest,
+        },
         "memory_sections": contents.memory_sections,
         "multifd_flushes": contents.flushes,
         "blocks": [
@@ -85,7 +99,7 @@ def _lines(account: StreamedGuest) -> list[str]:
     contents = account.contents
     lines = [
         f"machine {contents.machine or 'not named'}, pages of {human_size(contents.page_size)}, "
-        f"{human_size(contents.size)} in all"
+        f"{human_size(account.bytes.total)} in all"
     ]
     if contents.capabilities:
         lines.append(f"capabilities that both sides must agree on: {', '.join(contents.capabilities)}")

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -18,8 +19,9 @@ from harness.evidence.check_times import timed
 from harness.evidence.device_state import compare_states
 from harness.evidence.host_writes import names_of
 from harness.evidence.switch_over import PostcopyMove, SwitchOver
-from harness.evidence.wire_witness import hear_wire
+from harness.evidence.wire_witness import HeardStream, heard_stream
 from harness.evidence.witnesses import is_quiet, witnesses_of
+from harness.explain.sendings import Sendings
 from harness.explain.store import LOOK_AT_END, LookKey
 from harness.guest.devices.dimm import VIRTIO_MEM
 from harness.memory.access import Image, PageDigests, PageNumbers
@@ -30,10 +32,11 @@ from harness.memory.record import Block, MigrationRecord, read_record
 from harness.memory.walk import FreeWalk
 from harness.migration.hold import ANSWER, REQUEST, START, HoldKeeper
 from harness.migration.outside import Look
+from harness.scenario.model import Arm
 from harness.scenario.resolve import ResolvedScenario
 from harness.units import PAGE_SIZE
 from harness.verdict.judge import BlockState, JudgeInput
-from harness.verdict.log import replay_record
+from harness.verdict.log import NEVER, replay_record
 from harness.verdict.wire import WireFacts
 
 _NO_RECORD: Final = MigrationRecord()
@@ -73,10 +76,24 @@ class Evidence:
     wire: WireFacts | None = None
     #: Where it was written to.
     stream: Path | None = None
+    #: Which page came in which round, by the stream.
+    sendings: Mapping[str, Sendings] = field(default_factory=dict)
 
 
 def gather(switch_over: SwitchOver, resolved: ResolvedScenario, events: EventStream) -> Evidence:
-    """Compare the two memories, and read what the device says that it did."""
+    """Compare the two memories, and read what the device says that it did, and what a tap has heard."""
+    if switch_over.stream is None:
+        return _gather(switch_over, resolved, events, None)
+    with contextlib.ExitStack() as stack:
+        with events.step("wire") as step:
+            heard = stack.enter_context(heard_stream(switch_over.stream))
+            step.note(bytes=heard.size, **({} if heard.unread is None else {"unread": heard.unread}))
+        return _gather(switch_over, resolved, events, heard)
+
+
+def _gather(
+    switch_over: SwitchOver, resolved: ResolvedScenario, events: EventStream, heard: HeardStream | None
+) -> Evidence:
     record = _read_record(switch_over.record)
     scenario = resolved.scenario
     not_compared: dict[str, tuple[int | None, str]] = {}
@@ -102,7 +119,8 @@ def gather(switch_over: SwitchOver, resolved: ResolvedScenario, events: EventStr
                 zero_on_source=found.zero_on_source,
                 zero_on_destination=found.zero_on_destination,
                 hole_on_source=found.hole_on_source,
-                sent=record.sent[name].flags() if name in record.sent else None,
+                sent=_sent(record, heard, name, block.pages),
+                recorded=name in record.sent,
                 absent=_absent(switch_over, name),
                 named={
                     **(since.named if since is not None else {}),
@@ -144,9 +162,17 @@ def gather(switch_over: SwitchOver, resolved: ResolvedScenario, events: EventStr
         switch_over.holds.looks,
         _changes(switch_over.holds, now),
         _devices(switch_over, resolved.accelerator, events),
-        _hear(switch_over, record, states, events),
+        _wire(heard, switch_over, record, states, scenario.arm, events),
         switch_over.stream,
+        heard.sendings() if heard is not None else {},
     )
+
+
+def _sent(record: MigrationRecord, heard: HeardStream | None, name: str, pages: int) -> Flags | None:
+    """Which pages were sent, by the device's record; else by the stream."""
+    if name in record.sent:
+        return record.sent[name].flags()
+    return heard.sent(name, pages) if heard is not None else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,16 +217,24 @@ def _absent(switch_over: SwitchOver, name: str) -> Flags | None:
     return absent
 
 
-def _hear(
-    switch_over: SwitchOver, record: MigrationRecord, states: Collection[BlockState], events: EventStream
+def _wire(
+    heard: HeardStream | None,
+    switch_over: SwitchOver,
+    record: MigrationRecord,
+    states: Collection[BlockState],
+    arm: Arm,
+    events: EventStream,
 ) -> WireFacts | None:
-    # In postcopy pages come by a second connection, and the guest may have run since.
-    if switch_over.stream is None or switch_over.postcopy is not None:
+    if heard is None:
         return None
-    with events.step("wire") as step:
-        facts = hear_wire(switch_over.stream, switch_over, record, states)
-        step.note(bytes=facts.bytes)
-    return facts
+    named = {state.block.name: state for state in states}
+    hinted: dict[str, Flags] = {}
+    if arm == "hint":
+        blocks = {name: state.block for name, state in named.items()}
+        clearings = replay_record(record.log, blocks, arm).clearings
+        hinted = {name: clearings[name].answer != NEVER for name in blocks if name in clearings}
+    with events.step("wire-compared"):
+        return heard.facts(switch_over, record, named, hinted)
 
 
 def _devices(switch_over: SwitchOver, accelerator: str, events: EventStream) -> Comparison | str:

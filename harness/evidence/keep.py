@@ -33,6 +33,8 @@ def keep(
             for trace in evidence.traces:
                 # A line a page: what matters of it has just been kept.
                 trace.unlink()
+        elif evidence.sendings:
+            step.note(sendings=Sendings.save(evidence.sendings, folder.path))
         if evidence.stream is not None and judgement.verdict != "fail":
             forget_stream(evidence.stream)
 

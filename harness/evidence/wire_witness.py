@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -13,27 +14,28 @@ import numpy as np
 
 from harness.errors import MachineryError
 from harness.evidence.switch_over import SwitchOver
+from harness.explain.sendings import Sendings
 from harness.memory.compare import compare
 from harness.memory.image import Flags, RamImage
 from harness.memory.record import MigrationRecord
-from harness.migstream.account import BlockAccount, StreamedGuest, read_stream
-from harness.migstream.source import StreamError
+from harness.migstream.account import BlockAccount, StreamedGuest
+from harness.migstream.folder import StreamFiles, stream_files
+from harness.migstream.ram import PageForm
+from harness.migstream.source import StreamError, UnknownFormError
 from harness.verdict.case import BlockState
-from harness.verdict.wire import MOST_LISTED, PageList, WireBlock, WireFacts
+from harness.verdict.wire import (
+    MOST_LISTED,
+    MOST_ROUNDS,
+    PageList,
+    WireBlock,
+    WireBytes,
+    WireFacts,
+    WireRound,
+)
 
-_MAGIC: Final = b"QEVM"
-
-
-def main_stream(folder: Path) -> Path:
-    """Of the connections that a tap has heard, the one with the stream.
-
-    Raises :class:`MachineryError` if there is none.
-    """
-    for path in sorted(folder.glob("*.stream")):
-        with path.open("rb") as file:
-            if file.read(len(_MAGIC)) == _MAGIC:
-                return path
-    raise MachineryError("the tap has heard no migration stream")
+#: Of a round, in the order in which its parts are told.
+_COLUMNS: Final = [form.value for form in (PageForm.FULL, PageForm.ZERO, PageForm.DELTA)]
+_NOTHING: Final[Mapping[str, Flags]] = {}
 
 
 def forget_stream(folder: Path) -> None:
@@ -42,24 +44,76 @@ def forget_stream(folder: Path) -> None:
         path.unlink()
 
 
-def hear_wire(
-    folder: Path, switch_over: SwitchOver, record: MigrationRecord, states: Collection[BlockState]
-) -> WireFacts:
-    """Read the stream, and compare what it makes with what both sides hold."""
-    path = main_stream(folder)
+@dataclass(frozen=True, eq=False)
+class HeardStream:
+    """A stream that was read; ``guest`` is None if it could not be, and ``unread`` says why."""
+
+    size: int
+    guest: StreamedGuest | None = None
+    unread: str | None = None
+
+    def sent(self, name: str, pages: int) -> Flags | None:
+        """Which of a block's pages came at all; None: the stream does not say."""
+        account = self.guest.blocks.get(name) if self.guest is not None else None
+        if account is None or account.pages != pages:
+            return None
+        came: Flags = account.times > 0
+        return came
+
+    def sendings(self) -> Mapping[str, Sendings]:
+        """Which page came in which round, how, and with which content."""
+        found = {}
+        for name, account in self.guest.blocks.items() if self.guest is not None else ():
+            every = account.sendings()
+            found[name] = Sendings(every.page, every.round, every.how, every.digest)
+        return found
+
+    def facts(
+        self,
+        switch_over: SwitchOver,
+        record: MigrationRecord,
+        states: Mapping[str, BlockState],
+        hinted: Mapping[str, Flags] = _NOTHING,
+    ) -> WireFacts:
+        """What it makes of memory, against what both sides hold.
+
+        ``hinted``: pages whose dirty bit upstream's hints took away; they may be stale.
+        """
+        if self.guest is None:
+            return WireFacts(WireBytes(self.size), 0, unread=self.unread)
+        blocks = tuple(
+            _block(account, self.guest, switch_over, record, states.get(name), hinted.get(name))
+            for name, account in self.guest.blocks.items()
+        )
+        size = self.guest.bytes
+        return WireFacts(
+            WireBytes(size.total, size.whole, size.deltas, size.devices),
+            self.guest.contents.memory_sections,
+            blocks,
+            _rounds(self.guest),
+        )
+
+
+@contextlib.contextmanager
+def heard_stream(folder: Path) -> Iterator[HeardStream]:
+    """Read what a tap has written down.
+
+    Raises :class:`MachineryError` for a stream that the destination has loaded and that cannot be
+    read: then the fault is ours.
+    """
+    paths = list(stream_files(folder))
+    size = sum(path.stat().st_size for path in paths)
+    if not size:
+        raise MachineryError("the tap has heard no migration stream")
     try:
-        with path.open("rb") as file:
-            guest = read_stream(file)
+        guest = StreamFiles.of(paths).read()
+    except UnknownFormError as error:
+        yield HeardStream(size, unread=error.form)
+        return
     except StreamError as error:
-        # The destination has loaded it: if we cannot read it, the fault is ours.
         raise MachineryError(f"the migration's stream cannot be read: {error.message}") from error
     with contextlib.closing(guest):
-        named = {state.block.name: state.named for state in states}
-        blocks = tuple(
-            _block(account, guest, switch_over, record, named.get(name, {}))
-            for name, account in guest.blocks.items()
-        )
-        return WireFacts(guest.contents.size, guest.contents.memory_sections, blocks)
+        yield HeardStream(size, guest)
 
 
 def _block(
@@ -67,19 +121,27 @@ def _block(
     guest: StreamedGuest,
     switch_over: SwitchOver,
     record: MigrationRecord,
-    named: Mapping[int, str],
+    state: BlockState | None,
+    hinted: Flags | None,
 ) -> WireBlock:
     sent: Flags = account.times > 0
-    excused = np.zeros(account.pages, np.bool_)
-    excused[[page for page in named if page < account.pages]] = True
+    moved = switch_over.postcopy
+    # By the name of what else writes to them.
+    judged = account.valid.copy()
+    if state is not None:
+        judged[[page for page in state.named if page < account.pages]] = False
     with contextlib.closing(_image(account, guest)) as image:
-        differs = {
-            side: _differing(image, images.get(account.name))
-            for side, images in (
-                ("source", switch_over.source.images),
-                ("destination", switch_over.destination.images),
-            )
-        }
+        on_source = _differing(image, switch_over.source.images.get(account.name))
+        # A guest that ran there since the switch to postcopy has written to it.
+        ran = moved is not None and moved.guest_ran
+        there = None if ran else switch_over.destination.images.get(account.name)
+        on_destination = _differing(image, there)
+    never = ~account.valid
+    if state is not None and state.absent is not None:
+        never &= ~state.absent
+    stale = on_source & judged
+    if hinted is not None and len(hinted) == account.pages:
+        stale &= ~hinted
     said = record.sent[account.name].flags() if account.name in record.sent else None
     return WireBlock(
         name=account.name,
@@ -88,11 +150,24 @@ def _block(
         zero=account.zero,
         delta=account.delta,
         again=account.sent_again,
-        not_loaded=_listed(differs["destination"] & sent & ~excused),
-        stale=_listed(differs["source"] & sent & ~excused),
-        never=_listed(~sent),
+        not_loaded=_listed(on_destination & judged),
+        stale=_listed(stale),
+        never=_listed(never),
+        unordered=_listed(account.unordered),
         record_only=_listed(said & ~sent) if said is not None else PageList(),
         wire_only=_listed(sent & ~said) if said is not None else PageList(),
+    )
+
+
+def _rounds(guest: StreamedGuest) -> tuple[WireRound, ...]:
+    """Sendings of all blocks by round and form; the last one listed has those of all after it."""
+    counts = np.zeros((MOST_ROUNDS + 1, 3), np.int64)
+    for account in guest.blocks.values():
+        every = account.sendings()
+        np.add.at(counts, (np.minimum(every.round, MOST_ROUNDS), every.how), 1)
+    last = int(np.flatnonzero(counts.any(axis=1)).max(initial=0))
+    return tuple(
+        WireRound(*(int(count) for count in counts[number, _COLUMNS])) for number in range(1, last + 1)
     )
 
 

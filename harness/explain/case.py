@@ -43,7 +43,7 @@ class Case:
     kept: Kept
     record: MigrationRecord | None
     sendings: Mapping[str, Sendings]
-    """By block: which page was sent in which round; empty without ``--trace pages``."""
+    """By block: which page was sent in which round; empty without a tap and ``--trace pages``."""
 
     @classmethod
     def open(cls, folder: Path) -> Case:

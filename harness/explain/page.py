@@ -86,9 +86,10 @@ def _sent(case: Case, kept: KeptBlock, page: int) -> _Lines:
     traced = case.sendings.get(kept.block.name)
     if traced is not None:
         rounds = ", ".join(f"in round {number} {how}" for number, how in traced.of(page))
-        lines.append(("trace", f"arrived {rounds}" if rounds else "never arrived"))
+        label = "trace" if traced.digest is None else "wire"
+        lines.append((label, f"arrived {rounds}" if rounds else "never arrived"))
     elif not lines:
-        lines.append(("sent", "not known: no record, and no trace (--trace pages)"))
+        lines.append(("sent", "not known: no record, no tap, and no trace (--trace pages)"))
     return lines
 
 

@@ -13,13 +13,18 @@ in FOLDER/N.stream, N counting from 1: it is there before the destination gets i
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import fcntl
+import os
 import socket
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 _CHUNK: Final = 1 << 20
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 
 class StreamTap:
@@ -47,21 +52,59 @@ class StreamTap:
         ):
             for end in (near, far):
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            back = threading.Thread(target=_copy, args=(far, near, None), daemon=True)
+            back = threading.Thread(target=_copy, args=(far, near), daemon=True)
             back.start()
-            _copy(near, far, log)
+            _write_down(near, far, log.fileno())
             back.join()
 
 
-def _copy(source: socket.socket, sink: socket.socket, log: IO[bytes] | None) -> None:
+def _copy(source: socket.socket, sink: socket.socket) -> None:
     """Carry one direction to its end, which the other side is told of."""
     buffer = memoryview(bytearray(_CHUNK))
     with contextlib.suppress(OSError):
         while got := source.recv_into(buffer):
-            piece = buffer[:got]
-            if log is not None:
-                log.write(piece)
-            sink.sendall(piece)
+            sink.sendall(buffer[:got])
+    _say_end(source, sink)
+
+
+def _write_down(source: socket.socket, sink: socket.socket, log: int) -> None:
+    """The same, and all of it to a file, without a copy of what passes through this process."""
+    with _pipe() as (out, into), _pipe() as (second_out, second_into), contextlib.suppress(OSError):
+        while got := os.splice(source.fileno(), into, _CHUNK):
+            twice = 0
+            while twice < got:
+                twice += (same := _tee(out, second_into, got - twice))
+                _drain(second_out, log, same)
+                _drain(out, sink.fileno(), same)
+    _say_end(source, sink)
+
+
+def _drain(pipe: int, into: int, count: int) -> None:
+    while count:
+        count -= os.splice(pipe, into, count)
+
+
+def _tee(pipe: int, into: int, count: int) -> int:
+    """See tee(2): what is in ``pipe`` stays there."""
+    same: int = _LIBC.tee(pipe, into, ctypes.c_size_t(count), 0)
+    if same <= 0:
+        raise OSError(ctypes.get_errno(), "tee")
+    return same
+
+
+@contextlib.contextmanager
+def _pipe() -> Iterator[tuple[int, int]]:
+    ends = os.pipe()
+    try:
+        with contextlib.suppress(OSError):  # many users' pipes may have taken what one user may have
+            fcntl.fcntl(ends[0], fcntl.F_SETPIPE_SZ, _CHUNK)
+        yield ends
+    finally:
+        for end in ends:
+            os.close(end)
+
+
+def _say_end(source: socket.socket, sink: socket.socket) -> None:
     # One that is reset has nothing more to say, either way.
     for end, how in ((sink, socket.SHUT_WR), (source, socket.SHUT_RD)):
         with contextlib.suppress(OSError):

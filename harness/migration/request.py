@@ -48,6 +48,9 @@ class MigrationRequest:
         }
         if self.listen is not None:
             parameters[libvirt.VIR_MIGRATE_PARAM_LISTEN_ADDRESS] = self.listen
+            if self.modes.tls is not None:
+                # The name in its certificate, which is not the tap's.
+                parameters[libvirt.VIR_MIGRATE_PARAM_TLS_DESTINATION] = self.listen
         if self.bandwidth is not None:
             # Rounded up: 0 would mean "no limit".
             parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = -(-self.bandwidth // MIB)

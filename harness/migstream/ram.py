@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, TypeAlias
+from typing import Any, Final, Protocol
 
-from harness.migstream.source import Source, StreamError
+import numpy as np
+import numpy.typing as npt
+
+from harness.migstream.source import Source, StreamError, UnknownFormError
 
 #: RAM_SAVE_FLAG_*: low bits of a page's address.
 _ZERO: Final = 0x02
@@ -24,26 +27,36 @@ _ENCODING_XBZRLE: Final = 1
 #: No machine has more, nor larger ones.
 MOST_BLOCKS: Final = 4096
 LARGEST_BLOCK: Final = 1 << 43
+#: So many records are looked at first, and each time so many times more.
+_FEW: Final = 8
 #: Its on-disk version, of mapped-ram.
 _MAPPED_VERSION: Final = 1
 
 
 class PageForm(Enum):
-    """How a page is in the stream."""
+    """How a page is in the stream; the numbers are those of harness/explain/sendings.py."""
 
-    FULL = "full"
-    ZERO = "zero"
-    DELTA = "delta"
+    ZERO = 0
+    FULL = 1
+    DELTA = 2
 
 
-@dataclass(frozen=True, slots=True)
-class StreamedPage:
-    """One sending of a page; ``data`` is the page, or the delta, or nothing."""
+StreamedPages = npt.NDArray[np.int64]
+PageContents = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class PageRun:
+    """Sendings of pages, one after the other, that have the same form.
+
+    ``contents`` has a row for each whole page; ``delta`` is that of the only page.
+    """
 
     block: str
-    page: int
+    pages: StreamedPages
     form: PageForm
-    data: bytes
+    contents: PageContents | None = None
+    delta: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,20 +88,37 @@ class RamFormat:
     mapped_ram: bool = False
 
 
-PageTaker: TypeAlias = Callable[[StreamedPage], object]
+class PageSink(Protocol):
+    """What is told of the pages as they come."""
+
+    def take(self, run: PageRun) -> None:
+        """Pages have come."""
+
+    def flushed(self) -> None:
+        """The destination waits here for what the channels of multifd bring (RAM_SAVE_FLAG_MULTIFD_FLUSH)."""
+
+    def section_ended(self) -> None:
+        """A section of memory ends; where no flush is ever asked for, it waits here."""
+
+    def discarded(self, block: str, first: int, count: int) -> None:
+        """Pages that came before are thrown away: postcopy will bring them again."""
 
 
 class RamReader:
     """Reads the sections of ``ram``, from the first to the last."""
 
-    def __init__(self, form: RamFormat, take: PageTaker) -> None:
+    def __init__(self, form: RamFormat, sink: PageSink) -> None:
         self._form = form
-        self._take = take
+        self._sink = sink
         self._mask = form.page_size - 1
         self._block: StreamedBlock | None = None
         self.blocks: dict[str, StreamedBlock] = {}
         #: How often the channels of multifd were waited for.
         self.flushes = 0
+        self._records: dict[int, np.dtype[Any]] = {
+            _PAGE: np.dtype([("header", ">u8"), ("content", "u1", (form.page_size,))]),
+            _ZERO: np.dtype([("header", ">u8"), ("content", "u1")]),
+        }
 
     def setup(self, source: Source) -> None:
         """What the first section says: the blocks."""
@@ -138,27 +168,66 @@ class RamReader:
             header = source.u64("a page's header")
             flags = header & mask
             if flags == _END:
+                self._sink.section_ended()
                 return
             if flags == _MULTIFD_FLUSH:
                 self.flushes += 1
+                self._sink.flushed()
                 continue
             if flags & _HOOK:
-                raise StreamError(source.offset - 8, "RDMA moves memory past the stream")
+                raise UnknownFormError(source.offset - 8, "RDMA moves memory past the stream")
             block = self._block_of(source, flags)
             page = (header & ~mask) // page_size
             if page * page_size >= block.size:
                 raise StreamError(source.offset - 8, f"page {page} is not in {block.name!r}")
             what = flags & ~_CONTINUE
+            pages = np.array([page], np.int64)
             if what == _PAGE:
-                self._take(StreamedPage(block.name, page, PageForm.FULL, source.take(page_size, "a page")))
+                content = np.frombuffer(source.take(page_size, "a page"), np.uint8)
+                self._sink.take(PageRun(block.name, pages, PageForm.FULL, content.reshape(1, page_size)))
             elif what == _ZERO:
                 if source.u8("a page of zeros") != 0:
                     raise StreamError(source.offset - 1, "a page filled with something else than zeros")
-                self._take(StreamedPage(block.name, page, PageForm.ZERO, b""))
+                self._sink.take(PageRun(block.name, pages, PageForm.ZERO))
             elif what == _XBZRLE:
-                self._take(StreamedPage(block.name, page, PageForm.DELTA, _delta(source, page_size)))
+                changed = _delta(source, page_size)
+                self._sink.take(PageRun(block.name, pages, PageForm.DELTA, None, changed))
+                continue
             else:
                 raise StreamError(source.offset, f"a page with the unknown flags {flags:#x}")
+            self._more_like_it(source, block, what)
+
+    def _more_like_it(self, source: Source, block: StreamedBlock, what: int) -> None:
+        """Pages of the same block and form are often many: those that are buffered, at once."""
+        for found in self._alike(source, block, what):
+            pages = ((found["header"] & ~np.uint64(self._mask)) // self._form.page_size).astype(np.int64)
+            if what == _PAGE:
+                self._sink.take(PageRun(block.name, pages, PageForm.FULL, found["content"]))
+            else:
+                self._sink.take(PageRun(block.name, pages, PageForm.ZERO))
+            source.pass_over(len(found) * found.dtype.itemsize)
+
+    def _alike(self, source: Source, block: StreamedBlock, what: int) -> Iterator[npt.NDArray[Any]]:
+        """Records that are sound; what is none ends it, and is looked at by itself."""
+        record, some = self._records[what], _FEW
+        while True:
+            buffer, at = source.window()
+            count = min((len(buffer) - at) // record.itemsize, some)
+            if not count:
+                return
+            found = np.frombuffer(buffer, record, count, at)
+            header = found["header"].astype(np.uint64)
+            good = (header & np.uint64(self._mask) == what | _CONTINUE) & (
+                header & ~np.uint64(self._mask) < block.size
+            )
+            if what == _ZERO:
+                good &= found["content"] == 0
+            sound = count if good.all() else int(good.argmin())
+            if sound:
+                yield found[:sound]
+            if sound < count:
+                return
+            some *= _FEW
 
     def _block_of(self, source: Source, flags: int) -> StreamedBlock:
         if not flags & _CONTINUE:

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from harness.migstream.ram import PageTaker, RamFormat, RamReader
-from harness.migstream.source import Readable, Source, StreamError
+from harness.migstream.ram import PageSink, RamFormat, RamReader
+from harness.migstream.source import Readable, Source, StreamError, UnknownFormError
 
 _MAGIC: Final = 0x5145564D
 _VERSION: Final = 3
@@ -43,6 +43,9 @@ COMMANDS: Final = (
     "switchover-start",
 )
 _PACKAGED: Final = COMMANDS.index("packaged")
+_DISCARD: Final = COMMANDS.index("postcopy-ram-discard")
+#: Of a discard: version, name with its length and a null, ranges.
+_DISCARD_VERSION: Final = 0
 
 _MOST_SECTIONS: Final = 10_000
 #: Of a device, of a package, of a description: far more than any has.
@@ -94,10 +97,10 @@ class _OpenSection:
 
 
 class StreamReader:
-    """Reads one stream from its beginning to its end; ``take`` is given each page as it comes."""
+    """Reads one stream from its beginning to its end; ``sink`` is given each page as it comes."""
 
-    def __init__(self, take: PageTaker) -> None:
-        self._take = take
+    def __init__(self, sink: PageSink) -> None:
+        self._sink = sink
         self._open: dict[int, _OpenSection] = {}
         self.contents = StreamContents()
         self.ram: RamReader | None = None
@@ -172,7 +175,7 @@ class StreamReader:
                 ignore_shared="x-ignore-shared" in self.contents.capabilities,
                 mapped_ram="mapped-ram" in self.contents.capabilities,
             )
-            self.ram = RamReader(form, self._take)
+            self.ram = RamReader(form, self._sink)
             self.contents.memory_sections += 1
             self.ram.setup(source)
             self._footer(source, number)
@@ -215,6 +218,8 @@ class StreamReader:
         if len(self.contents.commands) >= _MOST_SECTIONS:
             raise StreamError(offset, f"more than {_MOST_SECTIONS} commands")
         self.contents.commands.append(COMMANDS[number])
+        if number == _DISCARD:
+            self._discard(data, offset)
         if number != _PACKAGED:
             return
         if length != 4:
@@ -224,6 +229,24 @@ class StreamReader:
             raise StreamError(offset, f"a package of {size} bytes")
         inner = Source(io.BytesIO(source.take(size, "a package")), source.offset - size)
         self._sections_in_package(inner)
+
+    def _discard(self, data: bytes, offset: int) -> None:
+        """Ranges of a block to be thrown away (``qemu_savevm_send_postcopy_ram_discard()``)."""
+        source = Source(io.BytesIO(data), offset + 5)
+        if source.u8("a discard") != _DISCARD_VERSION:
+            raise UnknownFormError(offset, "a discard of another version")
+        name = source.name("a discarded block")
+        if source.u8("a discard") or self.ram is None or name not in self.ram.blocks:
+            raise StreamError(offset, f"a discard of {name!r}, which was not announced")
+        block = self.ram.blocks[name]
+        while source.peek(1):
+            start, length = source.u64("a discarded range"), source.u64("a discarded range")
+            if (
+                start % block.page_size
+                or start + length > -(-block.size // block.page_size) * block.page_size
+            ):
+                raise StreamError(offset, f"a discard beyond {name!r}")
+            self._sink.discarded(name, start // block.page_size, -(-length // block.page_size))
 
     def _sections_in_package(self, source: Source) -> None:
         """A package has no end mark of its own."""

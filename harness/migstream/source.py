@@ -22,6 +22,15 @@ class StreamError(InputError):
         self.offset = offset
 
 
+class UnknownFormError(StreamError):
+    """It is a stream of QEMU's, in a form that is not read here: nothing is wrong with it."""
+
+    def __init__(self, offset: int, form: str) -> None:
+        super().__init__(offset, form)
+        #: The form, in words.
+        self.form = form
+
+
 class Readable(Protocol):
     """A binary file, or anything else that gives bytes."""
 
@@ -64,6 +73,15 @@ class Source:
         """The next bytes, which stay; fewer at the end."""
         self._fill(size)
         return self._buffer[self._at : self._at + size]
+
+    def window(self) -> tuple[bytes, int]:
+        """What is buffered, and where in it the next byte is: to look at without a copy."""
+        return self._buffer, self._at
+
+    def pass_over(self, size: int) -> None:
+        """Go on behind so many bytes of the window."""
+        assert self._at + size <= len(self._buffer)
+        self._at += size
 
     def take(self, size: int, what: str) -> bytes:
         """The next bytes; ``what`` they are, for the error if the stream ends before."""

@@ -21,6 +21,7 @@ from harness.plan.machine import demand_board, demand_firmware, demand_globals
 from harness.plan.machines import Binaries, Machines
 from harness.plan.mode_facts import demand_modes
 from harness.plan.plan import GuestDisk, RunPlan, Tools
+from harness.plan.tapped import decide_tap
 from harness.scenario.load import Override, Scenario, load_scenario
 from harness.toolchain import GuestImage, Kernel, QemuBinary, Toolchain
 from harness.toolchain.cache import file_digest
@@ -83,6 +84,7 @@ def prepare(
         programs = {name: toolchain.host_program(name) for name in wanted}
         if machines.local:
             demand_modes(resolved, binaries.qemus)
+        resolved = decide_tap(resolved, source, local=machines.local)
         programs_for_guest = toolchain.guest_programs() if scenario.guest.own_image else None
         archive = toolchain.compile_archive() if scenario.workload.needs_compiler else None
         if scenario.workload.reads_disk and disk is None:
@@ -90,7 +92,7 @@ def prepare(
         if scenario.workload.writes_disk and disk is None and scenario.guest.work_disk is None:
             disk = GuestDisk(None, private=True, size=scenario.workload.disk_bytes)
         preload = _preload(toolchain, scenario)
-        step.note(accelerator=resolved.accelerator, reason=reason)
+        step.note(accelerator=resolved.accelerator, reason=reason, tap=resolved.scenario.tap)
         if board is not None and board.cpu_lacks:
             step.note(cpu_lacks=list(board.cpu_lacks))
     return RunPlan(

@@ -38,6 +38,8 @@ class BlockOnWire(Part):
     """Pages that came more than once."""
     never: ListedPages
     """Pages that never came."""
+    unordered: ListedPages
+    """Pages that came by two connections with nothing between them that says which is later: a failure."""
     not_loaded: ListedPages
     """Pages that the destination holds otherwise than the stream brought them last: a failure."""
     stale: ListedPages
@@ -58,6 +60,7 @@ class BlockOnWire(Part):
             delta=block.delta,
             again=block.again,
             never=ListedPages.of(block.never),
+            unordered=ListedPages.of(block.unordered),
             not_loaded=ListedPages.of(block.not_loaded),
             stale=ListedPages.of(block.stale),
             record_only=ListedPages.of(block.record_only),
@@ -65,18 +68,61 @@ class BlockOnWire(Part):
         )
 
 
+class BytesOnWire(Part):
+    """Bytes by kind; they add up to ``total``."""
+
+    total: int
+    """All, of all connections."""
+    whole: int
+    """The contents of whole pages, as they travelled: compressed or not."""
+    deltas: int
+    """What had changed in pages (XBZRLE)."""
+    devices: int
+    """The states of devices."""
+    rest: int
+    """Heads, pages of zeros (nine bytes each, or eight), commands, the description of the devices."""
+
+
+class RoundOnWire(Part):
+    """Sendings of pages of one round."""
+
+    full: int
+    """Whole."""
+    zero: int
+    """As zeros."""
+    delta: int
+    """As what had changed."""
+
+
 class WireReport(Part):
     """The stream of the judged migration."""
 
-    bytes: int
-    """Its size, from its head to its end."""
+    bytes: BytesOnWire
+    """What came, by kind."""
+    unread: str | None
+    """Why nothing but bytes is known; null: the stream was read."""
     memory_sections: int
     """How often memory came in it, setup and end included."""
+    rounds: list[RoundOnWire]
+    """Round by round; the hundredth has those of all after it."""
     blocks: list[BlockOnWire]
     """Every RAMBlock that it announces."""
 
     @classmethod
     def of(cls, facts: WireFacts) -> WireReport:
         """Build this from the judge's facts."""
-        blocks = [BlockOnWire.of(block) for block in facts.blocks]
-        return cls(bytes=facts.bytes, memory_sections=facts.memory_sections, blocks=blocks)
+        size = facts.bytes
+        known = size.whole + size.deltas + size.devices
+        return cls(
+            bytes=BytesOnWire(
+                total=size.total,
+                whole=size.whole,
+                deltas=size.deltas,
+                devices=size.devices,
+                rest=size.total - known,
+            ),
+            unread=facts.unread,
+            memory_sections=facts.memory_sections,
+            rounds=[RoundOnWire(full=one.full, zero=one.zero, delta=one.delta) for one in facts.rounds],
+            blocks=[BlockOnWire.of(block) for block in facts.blocks],
+        )

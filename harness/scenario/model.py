@@ -491,10 +491,11 @@ class Scenario(Section):
     """What happens during them."""
     wire: WireConditions | None = None
     """The network between the hosts of the lab: delay, loss, reordering, a rate. null: as good as it is."""
-    tap: bool = False
+    tap: bool | None = None
     """Have the migration's stream pass through a tap, which needs no patched QEMU: the verdict then knows
     which page was sent how often and how, and what the destination must hold. Costs the stream's size on
-    disk while the run lasts. Not with multifd, TLS, shared or remote."""
+    disk while the run lasts. null: where the source's QEMU keeps no record of its own, and a tap changes
+    nothing that the script is about; see [stream.md](stream.md). Not with shared memory, files or remote."""
     strict: bool = True
     """Hold the guest at every request and take digests, so that "unchanged since the
     request" is a fact; see docs/oracle.md. false: it is inferred from the device's own dirty log."""
@@ -658,22 +659,23 @@ class Scenario(Section):
             raise PydanticCustomError("at", "expected one: the script resizes it", path)
         return self
 
-    @model_validator(mode="after")
-    def _tapped(self) -> Scenario:
-        """A tap hears one connection, in the clear, between the hosts of the lab."""
-        if not self.tap:
-            return self
+    @property
+    def tap_obstacle(self) -> str | None:
+        """Why no tap can listen; None: one can.  It needs connections between the hosts of a lab."""
         others = {
-            "migration.multifd": any(how.multifd for how in self.migrations),
-            "migration.tls": any(how.tls for how in self.migrations),
             f"migration.to: {self.migration.to}": any(how.to != "host" for how in self.migrations),
             "guest.shared": self.guest.shared,
+            "script: postcopy-recover": any(one.connects_anew for one in actions(self.script)),
             "remote": self.remote,
         }
-        for name, value in others.items():
-            if value:
-                path = {"path": ("tap",), "name": name}
-                raise PydanticCustomError("at", "does not go together with {name}", path)
+        return next((name for name, value in others.items() if value), None)
+
+    @model_validator(mode="after")
+    def _tapped(self) -> Scenario:
+        if self.tap and (name := self.tap_obstacle):
+            raise PydanticCustomError(
+                "at", "does not go together with {name}", {"path": ("tap",), "name": name}
+            )
         return self
 
     @model_validator(mode="after")

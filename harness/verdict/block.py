@@ -21,7 +21,7 @@ class BlockView:
     cleared: Flags
     """Some answer took its dirty bit away."""
     sent: Flags
-    """Sent at least once; nothing where the device kept no record."""
+    """Sent at least once; nothing where neither record nor tap says so."""
     skip: Flags
     """Cleared, and never sent: left behind, rightly or not."""
     known: Flags

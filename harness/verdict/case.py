@@ -23,7 +23,7 @@ class BlockState:
     zero_on_source: Flags
     zero_on_destination: Flags
     sent: Flags | None = None
-    """Sent at least once in this migration; None: the device kept no record."""
+    """Sent at least once in this migration; None: neither the device's record nor a tap says so."""
     hole_on_source: Flags | None = None
     """Given back by the guest (or never touched): not the same as written with zeros."""
     named: Mapping[int, str] = field(default_factory=dict)
@@ -36,6 +36,8 @@ class BlockState:
     """Pages of the source that are not what they were at the switch to postcopy; None: there was none."""
     absent: Flags | None = None
     """Not plugged in (virtio-mem): no memory of the guest's, and none of the migration's; None: all is."""
+    recorded: bool = True
+    """``sent`` is the device's own word, and so is what it cleared; False: of that nothing is known."""
 
 
 @dataclass(frozen=True, eq=False)

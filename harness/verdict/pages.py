@@ -106,8 +106,9 @@ def _judged(view: BlockView) -> BlockJudgement:
     state, differs = view.state, view.differs
     explained: dict[str, PageNumbers] = {}
     if view.case.arm == "hint":
-        # Without the device's record a page of zeros that differs is all there is to see.
-        settled = view.proven if state.sent is not None else differs & state.zero_on_destination
+        # Without the device's record a page of zeros that differs, and never came, is all there is to see.
+        recorded = state.sent is not None and state.recorded
+        settled = view.proven if recorded else differs & state.zero_on_destination & ~view.sent
         # Upstream hints pages that were sent before; the destination keeps their old content.
         stale = differs & view.cleared & view.clearings.allowed & view.sent
         explained = {HINTED: np.flatnonzero(settled), HINTED_AFTER_SENT: np.flatnonzero(stale)}

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 #: So many pages are listed of each kind.
 MOST_LISTED = 32
+#: So many rounds are told apart.
+MOST_ROUNDS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,9 @@ class WireBlock:
 
     ``not_loaded``: came last as something else than the destination holds.
     ``stale``: came last as something else than the source held at switch-over.
-    ``never``: never came.  ``record_only`` and ``wire_only``: sent by one account alone.
+    ``never``: never came, or were thrown away for postcopy and did not come again.
+    ``unordered``: came by two connections with nothing that says which is later.
+    ``record_only`` and ``wire_only``: sent by one account alone.
     """
 
     name: str
@@ -38,14 +42,39 @@ class WireBlock:
     not_loaded: PageList = PageList()
     stale: PageList = PageList()
     never: PageList = PageList()
+    unordered: PageList = PageList()
     record_only: PageList = PageList()
     wire_only: PageList = PageList()
 
 
 @dataclass(frozen=True, slots=True)
-class WireFacts:
-    """The whole stream: bytes, its sections of memory, its blocks."""
+class WireBytes:
+    """Bytes of all connections, and how many of them were whole pages, deltas, and devices' states."""
 
-    bytes: int
+    total: int
+    whole: int = 0
+    deltas: int = 0
+    devices: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WireRound:
+    """Sendings of pages of one round, by form."""
+
+    full: int
+    zero: int
+    delta: int
+
+
+@dataclass(frozen=True, slots=True)
+class WireFacts:
+    """The whole stream: bytes, its sections of memory, its blocks, its rounds.
+
+    ``unread``: why there is nothing but bytes.
+    """
+
+    bytes: WireBytes
     memory_sections: int
-    blocks: tuple[WireBlock, ...]
+    blocks: tuple[WireBlock, ...] = ()
+    rounds: tuple[WireRound, ...] = ()
+    unread: str | None = None

@@ -157,7 +157,8 @@ def test_the_words_of_a_run(tmp_path: Path) -> None:
     request = BenchRequest(("--accel", "tcg", "--set", "workload.noise=64MiB"), strict=False, window_s=0.5)
     words = request.words(planned(arm="hint"), tmp_path)
     assert words[:8] == ["run", "freed", "--arm", "hint", "--memory", "1GiB", "--seed", "7"]
-    assert {"--no-strict", "--json", "measure.before_s=0.5", "expect.skipping=false"} <= set(words)
+    wanted = {"--no-strict", "--json", "measure.before_s=0.5", "expect.skipping=false", "tap=false"}
+    assert wanted <= set(words)
     assert words[-4:] == ["--accel", "tcg", "--set", "workload.noise=64MiB"]
     info = request.words(planned(arm="info"), tmp_path)
     assert "expect.skipping=false" not in info

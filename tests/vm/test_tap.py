@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import pytest
 
+from harness.explain.sendings import Sendings
 from harness.testing import Freepage
 
 SMALL = {"guest.memory": "256MiB", "tap": True}
 
 
 def test_the_stream_of_a_run_is_what_both_sides_hold(freepage: Freepage) -> None:
-    ending = freepage.start("idle", arm="off", set=SMALL).end()
+    """Of a QEMU that keeps no record, so that nobody has to ask for it."""
+    ending = freepage.start("idle", arm="off", qemu="stock", set={"guest.memory": "256MiB"}).end()
     result = ending.result
     assert result.verdict == "pass", result.reason
     assert result.wire is not None
@@ -22,7 +24,13 @@ def test_the_stream_of_a_run_is_what_both_sides_hold(freepage: Freepage) -> None
     # QEMU's own counters agree.
     assert sum(block.full for block in result.wire.blocks) == result.moved_bytes.full_pages
     assert sum(block.zero for block in result.wire.blocks) == result.moved_bytes.zero_pages
+    assert result.wire.bytes.whole == 4096 * result.moved_bytes.full_pages
+    assert sum(one.full + one.zero for one in result.wire.rounds) == sum(
+        block.full + block.zero for block in result.wire.blocks
+    )
     assert not list((ending.folder / "stream").glob("*.stream"))
+    (frame,) = Sendings.load(ending.folder)["pc.ram"].of(16)[-1:]
+    assert "(" in frame[1]
 
 
 @pytest.mark.slow
@@ -46,6 +54,44 @@ def test_in_every_arm(freepage: Freepage, scenario: str, arm: str, settings: dic
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("how", ["none", "zlib", "zstd"])
+def test_channels_of_multifd(freepage: Freepage, how: str) -> None:
+    """The device's record says, page by page, what the channels say."""
+    modes = {"migration.multifd": 3, "migration.parameters": {"multifd-compression": how}}
+    result = freepage.start("churn", arm="info", set={**SMALL, **modes}).end().result
+    assert result.verdict == "pass", result.reason
+    assert result.wire is not None
+    assert result.wire.unread is None
+    assert len(result.wire.rounds) > 1
+    assert sum(block.full for block in result.wire.blocks) == result.moved_bytes.full_pages
+    assert sum(block.never.count for block in result.wire.blocks) > 0
+    assert (result.wire.bytes.whole == 4096 * result.moved_bytes.full_pages) == (how == "none")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", ["postcopy", "postcopy-runs"])
+def test_postcopy(freepage: Freepage, scenario: str) -> None:
+    result = freepage.start(scenario, arm="off", set={"tap": True}).end().result
+    assert result.verdict == "pass", result.reason
+    assert result.wire is not None
+    assert result.wire.unread is None
+    assert not any(block.never.count for block in result.wire.blocks)
+    assert sum(block.full for block in result.wire.blocks) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["x509", "psk"])
+def test_of_what_is_encrypted_only_bytes_are_known(freepage: Freepage, kind: str) -> None:
+    tls: bool | str = True if kind == "x509" else kind
+    result = freepage.start("idle", arm="off", set={**SMALL, "migration.tls": tls}).end().result
+    assert result.verdict == "pass", result.reason
+    assert result.wire is not None
+    assert result.wire.bytes.total > 1 << 20
+    assert "encrypted" in (result.wire.unread or "")
+    assert not result.wire.blocks
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "scenario", "rule"),
     [
@@ -65,6 +111,6 @@ def test_the_side_that_is_to_blame_is_told(freepage: Freepage, fault: str, scena
 
 
 def test_what_a_tap_cannot_hear_is_refused(freepage: Freepage) -> None:
-    ending = freepage.start("idle", set={**SMALL, "migration.multifd": 2}).end()
+    ending = freepage.start("idle", set={**SMALL, "migration.to": "file"}).end()
     assert ending.exit_code == 2, str(ending)
-    assert "does not go together with migration.multifd" in ending.stderr
+    assert "does not go together with migration.to: file" in ending.stderr

@@ -48,6 +48,8 @@ class Action(Section):
     needs_network: ClassVar[bool] = False
     #: It changes what that network is like.
     changes_wire: ClassVar[bool] = False
+    #: It has the QEMUs connect once more, to each other.
+    connects_anew: ClassVar[bool] = False
     #: It needs the kernel's file in the guest.
     needs_kernel: ClassVar[bool] = False
     #: It needs a migration that may switch to postcopy.

@@ -143,6 +143,7 @@ class PostcopyRecover(Action):
     """The limit of what is pushed from now on; null: none."""
 
     needs_postcopy = True
+    connects_anew = True
 
     def carry_out(self, stage: Stage, deadline: Deadline) -> None:
         """QMP's ``migrate-recover`` there, and ``migrate`` with ``resume`` here."""

@@ -18,6 +18,7 @@ from harness.verdict.wire import PageList, WireFacts
         "wire-not-loaded": "a page is not on the destination as the stream brought it last",
         "wire-stale": "a page came last as something else than the source held at switch-over",
         "wire-never-sent": "a page never came, in an arm in which every page has to",
+        "wire-unordered": "a page came by two connections with nothing that says which of them is later",
         "wire-disagrees": "the device's record and the stream disagree about which pages were sent",
     },
     needs=(WireFacts,),
@@ -28,6 +29,7 @@ def wire_pages(case: JudgeInput, context: Context) -> Iterator[Finding]:
         kinds: dict[str, tuple[PageList, str]] = {
             "wire-not-loaded": (block.not_loaded, "are not on the destination as the stream brought them"),
             "wire-stale": (block.stale, "came last with other content than the source held at the end"),
+            "wire-unordered": (block.unordered, "came by two connections, and it is chance which is later"),
             "wire-disagrees": (
                 _both(block.record_only, block.wire_only),
                 "were sent by the record alone or by the stream alone",
