@@ -183,14 +183,15 @@ class RunFollower(Follower):
             with timed(self._events, "locks"):
                 self._sides.look_at_locks("completed")
         # A QEMU that broke down just now leaves libvirt's numbers, and the device's record.
-        if self.seen.devices is NOT_SAVED:
-            with timed(self._events, "devices"):
-                self.seen.devices = self._sides.source.save_devices()
         with contextlib.suppress(FreepageError):
+            # Before the devices are saved: QEMU counts the bytes of that as the migration's.
             answer = source.execute("query-migrate")
             self.seen.numbers = from_query_migrate(answer)
             self.seen.page_counters = PageCounters.of(answer)
             self.seen.counters = device.read_counters(source, device.find_balloon(source))
+        if self.seen.devices is NOT_SAVED:
+            with timed(self._events, "devices"):
+                self.seen.devices = self._sides.source.save_devices()
 
     def stuck(self) -> str | None:
         """No byte, no sync, no other status for long; the stacks of both QEMUs are kept then."""
