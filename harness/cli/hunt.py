@@ -37,6 +37,9 @@ def hunt(
     jobs: Annotated[
         int, typer.Option("--jobs", "-j", min=1, max=64, metavar="N", help="So many runs at a time.")
     ] = 1,
+    until_found: Annotated[
+        bool, typer.Option("--until-found", help="End with the first failure that is not known.")
+    ] = False,
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Runs, examples, what was found; a hunt there goes on.")
     ] = Path("hunt"),
@@ -78,6 +81,7 @@ def hunt(
         only=[key.strip() for key in (only or "").split(",") if key.strip()],
         jobs=jobs,
         out=out,
+        until_found=until_found,
     )
     if json:
         print_json(report.document())

@@ -37,13 +37,23 @@ def conduct_hunt(
     only: Sequence[str],
     jobs: int,
     out: Path,
+    until_found: bool = False,
 ) -> tuple[int, HuntReport]:
     """Hunt; the exit status and the report.  ``options`` go to each ``freepage run``."""
     demand_keys(only)
     folder = HuntFolder(out)
     try:
         with FileLock(folder.path / "lock", timeout=0):
-            return _hunt(folder, tools, options, minutes=minutes, seed=seed, only=only, jobs=jobs)
+            return _hunt(
+                folder,
+                tools,
+                options,
+                minutes=minutes,
+                seed=seed,
+                only=only,
+                jobs=jobs,
+                until_found=until_found,
+            )
     except Timeout:
         raise InputError(
             f"another hunt is at work in {folder.path}", hint="give --out a folder of its own"
@@ -59,6 +69,7 @@ def _hunt(
     seed: int,
     only: Sequence[str],
     jobs: int,
+    until_found: bool,
 ) -> tuple[int, HuntReport]:
     events = EventStream()
     with TerminalProgress(events):
@@ -74,7 +85,17 @@ def _hunt(
     label = " -> ".join(dict.fromkeys(f"{qemu.path.name} {qemu.version}" for qemu in qemus))
     # What was built is not the hunt's time.
     runner = Runner(folder, options, time.monotonic() + 60 * minutes)
-    hunt = Hunt(folder, space, runner, identity, seed=seed, jobs=jobs, label=label, say=print_error)
+    hunt = Hunt(
+        folder,
+        space,
+        runner,
+        identity,
+        seed=seed,
+        jobs=jobs,
+        label=label,
+        until_found=until_found,
+        say=print_error,
+    )
     with polite_signals():
         report = hunt.go()
     return status_of(report), report

@@ -117,7 +117,8 @@ class _Broken(Exception):  # noqa: N818 - it says what has happened
 class Hunt:
     """One hunt.
 
-    ``identity``: of the QEMUs that are hunted in; ``label`` is what people call them.
+    ``identity``: of the QEMUs that are hunted in; ``label`` is what people call them.  ``until_found``: the
+    first failure that is not known ends it.
     """
 
     def __init__(
@@ -130,6 +131,7 @@ class Hunt:
         seed: int,
         jobs: int = 1,
         label: str = "",
+        until_found: bool = False,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._folder = folder
@@ -139,6 +141,7 @@ class Hunt:
         self._seed = seed
         self._jobs = jobs
         self._label = label or identity
+        self._until_found = until_found
         self._say = say
         self._tally = _Tally()
         self._coverage = Coverage()
@@ -198,6 +201,8 @@ class Hunt:
             empty = 0 if chosen else empty + 1
             for one, done in self._run_all(chosen, number):
                 self._settle(one, number, done)
+                if self._until_found and self._tally.found:
+                    return "something was found"
             batch += 1
         return "nothing new is drawn any more"
 

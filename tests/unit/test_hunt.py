@@ -254,6 +254,14 @@ def test_a_failure_is_found_made_small_and_kept_once(tmp_path: Path) -> None:
     assert Path(found.file).with_suffix("").is_dir()
 
 
+def test_the_first_failure_may_end_it(tmp_path: Path) -> None:
+    folder = HuntFolder(tmp_path / "hunt")
+    runs = FakeRuns(folder, with_multifd, 60)
+    report = Hunt(folder, SMALL, runs, "a QEMU", seed=1, until_found=True).go()
+    assert report.ended == "something was found"
+    assert len(report.found) == 1
+
+
 def test_what_was_found_is_known_to_the_next_hunt(tmp_path: Path) -> None:
     hunted(tmp_path / "hunt", with_multifd, 60)
     again, _ = hunted(tmp_path / "hunt", with_multifd, 16, seed=2)
