@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from filelock import FileLock, Timeout
 
@@ -25,7 +26,9 @@ from harness.toolchain import QemuBinary, Toolchain
 from harness.toolchain.cache import key_of
 
 #: Arms, the simplest first, as Hypothesis makes scenarios simpler.
-_ARMS = ("off", "hint", "info")
+_ARMS: Final = ("off", "hint", "info")
+#: A small guest that has not moved by then moves too slowly for the hunt.
+_LIMITS: Final = ("--set", "migration.timeout_s=100")
 
 
 def conduct_hunt(
@@ -84,7 +87,7 @@ def _hunt(
     )
     label = " -> ".join(dict.fromkeys(f"{qemu.path.name} {qemu.version}" for qemu in qemus))
     # What was built is not the hunt's time.
-    runner = Runner(folder, options, time.monotonic() + 60 * minutes)
+    runner = Runner(folder, [*options, *_LIMITS], time.monotonic() + 60 * minutes)
     hunt = Hunt(
         folder,
         space,

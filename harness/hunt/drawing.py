@@ -185,6 +185,8 @@ def _leg(draw: DrawFn, arm: str, ends: str, *, scripted: bool, moves: bool) -> L
         if ends == "completed" and arm == "off":
             kinds.append(_postcopy())
         found = draw(st.lists(st.one_of(kinds), max_size=MOST_EPISODES))
+        if sum("migration.postcopy" in one.settings for one in found) > 1:
+            reject()
     at = "active"
     if ends != "completed":
         there = [one for one in episodes.END_MOMENTS if arm == "info" or one not in episodes.INFO_MOMENTS]

@@ -85,7 +85,8 @@ MOMENT_ORDER: Final = (
 PLAIN_MOMENTS: Final = ("start", "active", "pass", "pre-switchover")
 INFO_MOMENTS: Final = ("request", "answer", "applied")
 #: Moments at which a migration is ended before its time.
-END_MOMENTS: Final = ("active", "pass", "pre-switchover", "request", "answer", "applied")
+#: Not at pre-switchover: libvirt hangs then (docs/found.md).
+END_MOMENTS: Final = ("active", "pass", "request", "answer", "applied")
 
 #: Actions that can be done at certain moments only, for the sake of what they are: a balloon that takes a
 #: page which was sent already makes both sides differ, and rightly (docs/oracle.md).
@@ -119,8 +120,11 @@ class Leg:
 def moments_for(word: str, arm: str) -> tuple[str, ...]:
     """The moments at which an action can be drawn."""
     only = ONLY_AT.get(word) or ACTIONS[word].only_at
-    there = (*PLAIN_MOMENTS, *(INFO_MOMENTS if arm == "info" else ()))
-    return tuple(moment for moment in there if not only or moment in only)
+    there = {*PLAIN_MOMENTS, *(INFO_MOMENTS if arm == "info" else ())}
+    if ACTIONS[word].needs_guest or word == "stop":
+        # A guest that was let go in the middle of its switch-over would write to what has left.
+        there -= {"pre-switchover"}
+    return tuple(moment for moment in MOMENT_ORDER if moment in there and (not only or moment in only))
 
 
 def settings_for(word: str) -> Mapping[str, Any]:
@@ -144,7 +148,7 @@ def settings_for(word: str) -> Mapping[str, Any]:
 def entry(moment: str, actions: Sequence[ScenarioTree], number: int | None = None) -> ScenarioTree:
     """An entry of a script; where the guest stands still, it is let go for those that need it."""
     do = list(actions)
-    stands = moment in ("request", "answer", "pre-switchover")
+    stands = moment in ("request", "answer")
     if stands and any(ACTIONS[one["action"]].needs_guest for one in do):
         do.insert(0, {"action": "cont"})
     found: ScenarioTree = {"at": moment}
@@ -160,12 +164,18 @@ def script_of(legs: Sequence[Leg]) -> list[ScenarioTree]:
         entries = [one for episode in leg.episodes for one in episode.entries]
         if leg.ends != "completed":
             word = "cancel" if leg.ends == "cancelled" else "kill-destination"
-            before = MOMENT_ORDER.index(leg.ended_at)
-            entries = [one for one in entries if MOMENT_ORDER.index(one["at"]) <= before]
+            entries = [
+                one for episode in leg.episodes if _is_over(episode, leg.ended_at) for one in episode.entries
+            ]
             entries.append({"at": leg.ended_at, "do": [{"action": word}]})
         entries.sort(key=lambda one: MOMENT_ORDER.index(one["at"]))
         script += [one if number == 1 else {**one, "move": number} for one in entries]
     return script
+
+
+def _is_over(episode: Episode, moment: str) -> bool:
+    """Whether all of it comes before a moment, or at it: what was begun is ended."""
+    return all(MOMENT_ORDER.index(one["at"]) <= MOMENT_ORDER.index(moment) for one in episode.entries)
 
 
 def moves_of(legs: Sequence[Leg]) -> list[ScenarioTree]:

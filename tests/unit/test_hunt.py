@@ -16,6 +16,7 @@ from harness.hunt import conduct, drawing, episodes, language
 from harness.hunt.coverage import Coverage, feature_keys, features, keys_drawn
 from harness.hunt.drawing import Drawn, DrawSpace
 from harness.hunt.ending import RunEnding, judge_ending, plain
+from harness.hunt.episodes import Episode, Leg
 from harness.hunt.folder import HuntFolder
 from harness.hunt.hunter import BATCH, RUN_OF_BATCH, Hunt, HuntReport, batch_seed
 from harness.hunt.known import described_failures, found_failure
@@ -69,6 +70,28 @@ def test_only_the_named_keys_are_drawn() -> None:
 def test_arms_are_those_of_the_space() -> None:
     found = {one.tree["arm"] for one in drawing.draw(DrawSpace(arms=("off", "hint")), 2, 40)}
     assert found <= {"off", "hint"}
+
+
+def test_a_leg_that_is_ended_has_what_is_over_by_then() -> None:
+    hold = Episode(
+        (
+            {"at": "start", "do": [{"action": "module-hold", "point": "before-walk"}]},
+            {"at": "before-walk", "do": [{"action": "module-unhold"}]},
+        )
+    )
+    early, late = (Leg("cancelled", (hold,), ended_at=moment) for moment in ("request", "answer"))
+    cancel = {"action": "cancel"}
+    assert episodes.script_of([early, Leg("completed")]) == [{"at": "request", "do": [cancel]}]
+    assert episodes.script_of([late]) == [*hold.entries, {"at": "answer", "do": [cancel]}]
+
+
+def test_moments_are_in_their_order() -> None:
+    assert episodes.moments_for("qmp-answers", "info") == (
+        *("start", "active", "request", "answer", "applied", "pass", "pre-switchover"),
+    )
+    # Nothing is wanted of a guest in the middle of its switch-over, and a vCPU is plugged before all.
+    assert "pre-switchover" not in episodes.moments_for("pages-alloc", "off")
+    assert episodes.moments_for("vcpu-add", "info") == ("start",)
 
 
 def wanted(one: Drawn) -> bool:
