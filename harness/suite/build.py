@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.errors import InputError
+from harness.errors import FreepageError, InputError
 from harness.events import Event, EventStream
 from harness.faults.campaign import CampaignRun
 from harness.hosts.this_machine import command_start
@@ -57,10 +57,14 @@ def build_for_campaign(runs: Sequence[CampaignRun], options: Sequence[str], even
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What can be run, and why the rest cannot."""
+    """What can be run, and why the rest cannot.
+
+    ``failed``: what they need could not be built, or fetched.
+    """
 
     runs: tuple[SuiteRun, ...]
-    skipped: Mapping[SuiteRun, str]
+    skipped: Mapping[SuiteRun, str] = field(default_factory=dict)
+    failed: Mapping[SuiteRun, str] = field(default_factory=dict)
 
 
 def build_all_for(runs: Sequence[SuiteRun], events: EventStream, place: Path) -> Prepared:
@@ -69,23 +73,29 @@ def build_all_for(runs: Sequence[SuiteRun], events: EventStream, place: Path) ->
     Raises :class:`InputError` with all that is wrong, where a run that is not optional cannot be made.
     """
     skipped: dict[SuiteRun, str] = {}
+    failed: dict[SuiteRun, str] = {}
     problems: list[str] = []
-    answers: dict[str, str | None] = {}
+    answers: dict[str, FreepageError | None] = {}
     with events.step("build", runs=len(runs)) as step:
         for number, run in enumerate(runs, 1):
             what = _same(run)
             if what not in answers:
                 answers[what] = _problem(run, events, place)
             problem = answers[what]
-            if problem is not None and run.optional:
-                skipped[run] = problem
+            words = "" if problem is None else problem.render()
+            if isinstance(problem, InputError) and run.optional:
+                skipped[run] = words
+            elif isinstance(problem, InputError):
+                problems.append(f"{run.place}: {run.name}: {words}" if run.place else words)
             elif problem is not None:
-                problems.append(f"{run.place}: {run.name}: {problem}" if run.place else problem)
+                # A mirror that is away, say: the other runs have what they need.
+                failed[run] = words
             events.emit("progress", step="build", done=number, total=len(runs), unit="runs")
-        step.note(kinds=len(answers), cannot=len(skipped) + len(problems))
+        step.note(kinds=len(answers), cannot=len(skipped) + len(failed) + len(problems))
     if problems:
         raise InputError("\n".join(dict.fromkeys(problems)))
-    return Prepared(tuple(run for run in runs if run not in skipped), skipped)
+    left = tuple(run for run in runs if run not in skipped and run not in failed)
+    return Prepared(left, skipped, failed)
 
 
 def _same(run: SuiteRun) -> str:
@@ -94,14 +104,14 @@ def _same(run: SuiteRun) -> str:
     return "\n".join((scenario.to_yaml(), *run.tools.options(), str(run.nested)))
 
 
-def _problem(run: SuiteRun, events: EventStream, place: Path) -> str | None:
+def _problem(run: SuiteRun, events: EventStream, place: Path) -> FreepageError | None:
     with _only_builds(events) as inner:
         try:
             if any(how.direct_io for how in run.scenario.migrations):
                 demand_direct_io(place)
             build_for(run.scenario, run.tools, inner, nested=run.nested)
-        except InputError as error:
-            return error.render()
+        except FreepageError as error:
+            return error
     return None
 
 

@@ -22,7 +22,7 @@ from harness.suite.expand import Expansion, SuiteRun, repeated, seed_of, shard_o
 from harness.suite.folder import SuiteFolder, SuitePlan, last_folder, read_plan, right_in
 from harness.suite.load import load_suite
 from harness.suite.needs import machine_resources
-from harness.suite.runner import RunPlace, SuiteRunner, skipped_run
+from harness.suite.runner import RunPlace, SuiteRunner, unmade_run
 from harness.suite.schedule import Schedule
 from harness.suite.show import TerminalSink
 from harness.terminal import TerminalProgress
@@ -86,7 +86,7 @@ def run_suite(order: SuiteOrder, sinks: Sequence[RunSink] = ()) -> SuiteReport:
     with polite_signals(), TerminalProgress(events):
         parent = (order.out or Path("runs", "suite")).absolute().parent
         prepared = build_all_for(runs, events, parent)
-        if not prepared.runs:
+        if not prepared.runs and not prepared.failed:
             reasons = "\n".join(dict.fromkeys(prepared.skipped.values()))
             raise InputError(f"no run of the suite {loaded.suite.name} can be made here:\n{reasons}")
         folder = SuiteFolder.create(loaded.suite.name, loaded.text, order.out)
@@ -95,7 +95,7 @@ def run_suite(order: SuiteOrder, sinks: Sequence[RunSink] = ()) -> SuiteReport:
         facts = SuiteFacts(
             loaded.suite.name, suite_command(order, seed), seed, "/".join(map(str, order.shard or ()))
         )
-        more = _again(prepared.runs, seed) if order.until_failure else None
+        more = _again(prepared.runs, seed) if order.until_failure and prepared.runs else None
         stop = order.stop_at_first or order.until_failure
         return make_runs(prepared, folder.place, sink, facts, jobs=order.jobs, stop_at_first=stop, more=more)
 
@@ -124,12 +124,13 @@ def make_runs(
     schedule: Schedule[SuiteRun] = Schedule(machine_resources(), jobs)
     schedule.add((run, run.needs) for run in prepared.runs)
     began, started = datetime.now(UTC), time.monotonic()
-    sink.begin(facts.suite, len(prepared.runs) + len(prepared.skipped))
-    skipped = [skipped_run(run, why) for run, why in prepared.skipped.items()]
-    for run in skipped:
+    sink.begin(facts.suite, sum(map(len, (prepared.runs, prepared.skipped, prepared.failed))))
+    unmade = [unmade_run(run, "skipped", why) for run, why in prepared.skipped.items()]
+    unmade += [unmade_run(run, "error", why) for run, why in prepared.failed.items()]
+    for run in unmade:
         sink.finished(run)
     runner = SuiteRunner(schedule, places, sink, stop_at_first=stop_at_first)
-    done = [*skipped, *runner.run(more)]
+    done = [*unmade, *runner.run(more)]
     report = SuiteReport(
         suite=facts.suite,
         command=facts.command,

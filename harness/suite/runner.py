@@ -24,7 +24,7 @@ from typing import Final
 from harness.errors import ExitCode, InputError, MachineryError
 from harness.events import patience
 from harness.invoke import child_environment, command_line
-from harness.report.finished import FinishedRun, RunSink, outcome_of
+from harness.report.finished import FinishedRun, RunOutcome, RunSink, outcome_of
 from harness.report.gravity import INTERRUPTED
 from harness.report.result import Result
 from harness.run.matrix import said_last
@@ -237,15 +237,15 @@ def finished_run(
     )
 
 
-def skipped_run(run: SuiteRun, why: str) -> FinishedRun:
-    """The record of a run that this machine cannot make, and need not."""
+def unmade_run(run: SuiteRun, outcome: RunOutcome, why: str) -> FinishedRun:
+    """The record of a run that was not begun: ``skipped``, or an ``error`` of what it needs."""
     return FinishedRun(
         name=run.name,
         scenario=run.scenario.name,
         dimensions=dict(run.dimensions),
         repeat=run.repeat,
-        outcome="skipped",
-        exit_status=ExitCode.PASS,
+        outcome=outcome,
+        exit_status=ExitCode.PASS if outcome == "skipped" else ExitCode.ERROR,
         reason=why,
         seed=run.scenario.seed,
         began=datetime.now(UTC),

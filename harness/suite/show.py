@@ -43,7 +43,7 @@ class TerminalSink(RunSink):
     def finished(self, run: FinishedRun) -> None:
         """How it went."""
         self._done += 1
-        if run.outcome != "skipped":
+        if run.folder is not None or run.seconds:
             error = None if run.right else f"{run.outcome}: {run.reason.splitlines()[0]}"
             seconds = run.seconds
             self._events.emit(
