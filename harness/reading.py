@@ -37,7 +37,10 @@ def read_bounded(path: Path, most: int, what: str) -> bytes:
     except (OSError, ValueError) as error:
         raise cannot_read(path, what, error) from error
     try:
-        demand_regular(path, os.fstat(descriptor).st_mode, what)
+        about = os.fstat(descriptor)
+        demand_regular(path, about.st_mode, what)
+        if about.st_size > most:
+            raise _too_large(path, most, what)
     except InputError:
         os.close(descriptor)
         raise
@@ -48,8 +51,12 @@ def read_bounded(path: Path, most: int, what: str) -> bytes:
         except OSError as error:
             raise cannot_read(path, what, error) from error
     if len(data) > most:
-        raise InputError(f"{path}: not {what}: larger than {format_size(most)}")
+        raise _too_large(path, most, what)
     return data
+
+
+def _too_large(path: Path, most: int, what: str) -> InputError:
+    return InputError(f"{path}: not {what}: larger than {format_size(most)}")
 
 
 def read_text(path: Path, most: int, what: str) -> str:

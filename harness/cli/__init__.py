@@ -18,9 +18,10 @@ registered them on :data:`app`.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 from typer.main import get_command
@@ -82,12 +83,19 @@ def _open_streams() -> None:
             setattr(sys, ("stdin", "stdout", "stderr")[number], stream)
 
 
-def carry_out_words() -> None:
-    """Parse the command line, and the files and variables behind it, and do what they say; then end."""
+@functools.cache
+def _root() -> Any:
+    """The command line, as Typer builds it."""
     root = get_command(app)
     for option in root.params:
         # Those for completion, which Typer adds last.
         option.show_envvar = option.allow_from_autoenv = False  # type: ignore[attr-defined]
+    return root
+
+
+def carry_out_words() -> None:
+    """Parse the command line, and the files and variables behind it, and do what they say; then end."""
+    root = _root()
     settings = config.load_config(root)
     config.apply_environment(settings)
     root(

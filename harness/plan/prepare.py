@@ -58,6 +58,9 @@ def prepare(
     toolchain = Toolchain(events=events, qemu_source=tools.qemu_source)
     with events.step("prepare") as step:
         injection = injection_of(tools.fault)
+        if tools.kernel is not None and "/" in tools.kernel:
+            # What the user names is looked at before anything of ours is built.
+            toolchain.kernel(tools.kernel)
         own = machines.own_qemus(toolchain)
         source, destination = _qemus(toolchain, tools, scenario.arm, injection, own)
         kernel = toolchain.kernel(tools.kernel or "default")
