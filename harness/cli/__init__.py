@@ -27,6 +27,7 @@ import typer
 from typer.main import get_command
 
 from harness.cli import (  # noqa: F401 - they register
+    again,
     bench,
     cache,
     config,

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from harness.cli.again import MostRuns, PrintCommand, UntilFailure, in_place_of_a_run
 from harness.cli.complete import scenario_names
 from harness.cli.matrix import QemuMatrix, run_matrix_command
 from harness.cli.options import (
@@ -70,6 +71,9 @@ def run(
     jobs: Jobs = None,
     junit: Junit = None,
     html: Html = None,
+    until_failure: UntilFailure = False,
+    most: MostRuns = None,
+    print_command: PrintCommand = False,
 ) -> None:
     """Migrate a guest between two hosts, and prove or disprove that its memory is right.
 
@@ -87,6 +91,9 @@ def run(
             "--jobs": jobs,
             "--junit": junit,
             "--html": html,
+            "--until-failure": until_failure or None,
+            "--max": most,
+            "--print-command": print_command or None,
         }
         beside = [name for name, value in refused.items() if value is not None]
         if beside:
@@ -107,6 +114,20 @@ def run(
         *overrides(arm, accel, memory, seed, strict, settings, trace),
     ]
     tools = tools_of(qemu, source_qemu, destination_qemu, kernel, qemu_source, fault)
+    beside_one = {"--nested": nested, "--jobs": jobs, "--junit": junit, "--html": html}
+    instead = in_place_of_a_run(
+        scenarios,
+        changes,
+        tools,
+        until_failure=until_failure,
+        most=most,
+        print_command=print_command,
+        beside=[name for name, value in beside_one.items() if value],
+        out=out,
+        as_json=json,
+    )
+    if instead is not None:
+        raise typer.Exit(instead)
     from harness.suite.several import NamedRuns, run_named, run_single
 
     if nested and jobs is not None:

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from harness.accel import chain, full_name
+from harness.accel import full_name
 from harness.events import EventStream, jsonable, step_seconds
 from harness.evidence.check_times import check_seconds
-from harness.invoke import typed
 from harness.plan.plan import RunPlan
 from harness.report.folder import RunFolder
 from harness.run.commands import CommandLog
 from harness.run.findings import Findings
+from harness.run.replay_command import replay_command
 
 if TYPE_CHECKING:
     from harness.migration.statistics import MigrationStatistics
@@ -27,15 +27,6 @@ if TYPE_CHECKING:
     from harness.report.wire import WireReport
     from harness.verdict.floor import Account
     from harness.verdict.judge import Judgement
-
-
-def replay_command(plan: RunPlan, folder: RunFolder) -> str:
-    """The command that makes this run again: the resolved scenario, seed included, and the same tools."""
-    words = ["run", str(folder.file("scenario.yaml")), *plan.tools.options()]
-    # Machines of the user's own are reached as they are, whatever runs them.
-    if chain() is not None and plan.machines.local:
-        words.append("--nested")
-    return typed(words)
 
 
 def build_result(

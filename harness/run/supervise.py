@@ -23,6 +23,7 @@ from harness.plan.plan import RunPlan, Tools
 from harness.plan.prepare import load_with_tools, prepare
 from harness.plan.saving import demand_direct_io
 from harness.report.folder import RUN_RESULT, RunFolder, demand_new
+from harness.run.replay_command import REPLAY_FILE, SCENARIO_FILE, replay_command
 from harness.scenario.load import Override
 from harness.terminal import TerminalProgress, print_error
 
@@ -90,7 +91,8 @@ def _folder(plan: RunPlan, out: Path | None, events: EventStream) -> RunFolder:
     scenario = plan.resolved.scenario
     folder = RunFolder.create(out, scenario.name, scenario.arm)
     events.subscribe(JsonLinesFile(folder.file("events.jsonl")), replay=True)
-    folder.write_text("scenario.yaml", scenario.to_yaml())
+    folder.write_text(SCENARIO_FILE, scenario.to_yaml())
+    folder.write_text(REPLAY_FILE, replay_command(plan, folder))
     return folder
 
 
