@@ -33,6 +33,7 @@ from harness.cli import (  # noqa: F401 - they register
     config,
     explain,
     faults,
+    history,
     hunt,
     machine,
     manual,

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from harness.cli.options import (
     Accel,
     DestinationQemu,
+    HistoryName,
     Json,
     KernelName,
     QemuOption,
@@ -114,6 +115,7 @@ def bench_run(
     destination_qemu: DestinationQemu = None,
     kernel: KernelName = None,
     qemu_source: QemuSourceOption = None,
+    history: HistoryName = None,
 ) -> None:
     """Migrate in every arm, several times, interleaved; judge each run, and say what it saves and costs.
 
@@ -122,6 +124,9 @@ def bench_run(
     from harness.bench.command import BenchOrder, exit_code, run_bench
     from harness.bench.runner import BenchRequest
     from harness.events import EventStream
+    from harness.history.read_folders import bench_batch
+    from harness.history.record import keep_batch
+    from harness.history.store import open_for_writing
     from harness.terminal import TerminalProgress
 
     tools = tools_of(qemu, source_qemu, destination_qemu, kernel, qemu_source)
@@ -142,8 +147,12 @@ def bench_run(
 
         raise typer.Exit(bench_nested(wanted, tools, out, as_json=json))
     events = EventStream()
-    with TerminalProgress(events):
-        folder, document = run_bench(wanted, out, events)
+    with open_for_writing(history) as store:
+        with TerminalProgress(events):
+            folder, document = run_bench(wanted, out, events)
+        if store is not None:
+            found = bench_batch(document, folder.path)
+            keep_batch(store, found.batch, found.runs)
     if json:
         typer.echo(document.to_json(), nl=False)
     else:

@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from harness.cli.options import Json, app, print_json
+from harness.cli.options import HistoryName, Json, app, print_json
 
 faults = typer.Typer(no_args_is_help=True, help="Deliberate faults, and how many of them are caught.")
 app.add_typer(faults, name="faults")
@@ -43,6 +47,7 @@ def faults_run(
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="State and run folders; a campaign there is resumed.")
     ] = Path("campaign"),
+    history: HistoryName = None,
     json: Json = False,
 ) -> None:
     """Run each fault against the scenario that must catch it, and each scenario without any.
@@ -50,14 +55,24 @@ def faults_run(
     Exit status: 0 all caught; 1 a fault was missed, or a scenario fails without any;
     3 a run ended without a verdict.
     """
+    from harness.faults.campaign import summarise_campaign
     from harness.faults.conduct import conduct
+    from harness.history.campaign import campaign_batch
+    from harness.history.record import keep_batch
+    from harness.history.store import open_for_writing
     from harness.suite.build import build_for_campaign
 
-    status, report, lines = conduct(
-        only or [], build_for_campaign, sample=sample, clean=clean, nested=nested, jobs=jobs, out=out
-    )
+    began, started = datetime.now(UTC), time.monotonic()
+    with open_for_writing(history) as store:
+        status, report = conduct(
+            only or [], build_for_campaign, sample=sample, clean=clean, nested=nested, jobs=jobs, out=out
+        )
+        if store is not None:
+            command = shlex.join(["freepage", *sys.argv[1:]])
+            found = campaign_batch(report, began, time.monotonic() - started, status, command)
+            keep_batch(store, found.batch, found.runs)
     if json:
-        print_json(report)
+        print_json(report.document())
     else:
-        typer.echo("\n".join(lines))
+        typer.echo("\n".join(summarise_campaign(report)))
     raise typer.Exit(status)

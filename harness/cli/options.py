@@ -153,6 +153,14 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change any key of the scenario; repeatable."),
 ]
+HistoryName = Annotated[
+    str | None,
+    typer.Option(
+        "--history",
+        metavar="PATH|URL",
+        help="A SQLite file, or postgresql://...; default: FREEPAGE_HISTORY, else your own; off: none.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, and nothing else there.")]
 QemuOption = Annotated[
     str | None,

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import Json, app, print_json
+from harness.cli.options import HistoryName, Json, app, print_json
 from harness.cli.report import Html, Jobs, Junit, report_sinks, show_report
 from harness.errors import InputError
 
@@ -114,12 +114,15 @@ def suite_run(
     ] = None,
     junit: Junit = None,
     html: Html = None,
+    history: HistoryName = None,
     json: Json = False,
 ) -> None:
     """Build what a suite needs, run as many at a time as fit, and say in one table what came of it.
 
     Exit status: the gravest of all runs'. A scenario that fails as it is written to is as it should be.
     """
+    from harness.history.sink import HistorySink
+    from harness.history.store import open_for_writing
     from harness.suite.command import SuiteOrder, parse_shard, run_suite
 
     if last is not None and not rerun_failed:
@@ -141,4 +144,7 @@ def suite_run(
         seed=seed,
         out=out,
     )
-    show_report(run_suite(order, report_sinks(junit, html)), as_json=json)
+    with open_for_writing(history) as store:
+        sinks = report_sinks(junit, html) + ([HistorySink(store)] if store is not None else [])
+        report = run_suite(order, sinks)
+    show_report(report, as_json=json)

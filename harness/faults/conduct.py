@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -18,7 +18,6 @@ from harness.faults.campaign import (
     CampaignRun,
     clean_jobs_for,
     jobs_for,
-    summarise_campaign,
 )
 from harness.faults.catalogue import Catalogue, Fault, catalogue
 from harness.terminal import TerminalProgress, print_error
@@ -41,8 +40,8 @@ BuildRuns: TypeAlias = Callable[[Sequence[CampaignRun], Sequence[str], EventStre
 
 def conduct(
     only: Sequence[str], build: BuildRuns, *, sample: bool, clean: bool, nested: bool, jobs: int, out: Path
-) -> tuple[int, Mapping[str, object], list[str]]:
-    """Build, run and report; the exit status, the document and the lines.
+) -> tuple[int, CampaignReport]:
+    """Build and run; the exit status, and what came of each.
 
     ``build`` is called once, before the first run: no run's time has a build in it.
     With ``clean`` no fault is run: each one's scenario is, as often as there are faults.
@@ -72,7 +71,7 @@ def conduct(
         raise InputError(
             f"another campaign is at work in {out}", hint="give --out a folder of its own"
         ) from None
-    return _status(report, chosen), report.document(), summarise_campaign(report)
+    return _status(report, chosen), report
 
 
 def _build(toolchain: Toolchain, chosen: Sequence[Fault]) -> str:
