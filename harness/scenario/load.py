@@ -64,6 +64,7 @@ __all__ = [
     "noise_bytes",
     "scenario_schema",
     "scenario_text",
+    "shipped_names",
 ]
 
 
@@ -84,9 +85,14 @@ def _shipped() -> dict[str, str]:
     return {entry.name.removesuffix(".yaml"): entry.read_text("utf-8") for entry in files}
 
 
+def shipped_names() -> list[str]:
+    """The names of the scenarios that ship, in order."""
+    return sorted(_shipped())
+
+
 def list_scenarios() -> list[ScenarioInfo]:
     """The scenarios that ship with the testbed, by name."""
-    scenarios = [load_scenario(name) for name in sorted(_shipped())]
+    scenarios = [load_scenario(name) for name in shipped_names()]
     return [ScenarioInfo(s.name, s.summary, s.arm, s.workload.kind, s.guest.memory) for s in scenarios]
 
 

@@ -52,7 +52,7 @@ def build_for_campaign(runs: Sequence[CampaignRun], options: Sequence[str], even
             with contextlib.suppress(InputError), _only_builds(events) as inner:
                 scenario, tools = load_with_tools(run.file, [], tools)
                 build_for(scenario, tools, inner, nested=nested)
-            events.emit("progress", step="build", done=number, total=len(runs), unit="runs")
+            events.emit("progress", step="build", done=number, total=len(runs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def build_all_for(runs: Sequence[SuiteRun], events: EventStream, place: Path) ->
             elif problem is not None:
                 # A mirror that is away, say: the other runs have what they need.
                 failed[run] = words
-            events.emit("progress", step="build", done=number, total=len(runs), unit="runs")
+            events.emit("progress", step="build", done=number, total=len(runs))
         step.note(kinds=len(answers), cannot=len(skipped) + len(failed) + len(problems))
     if problems:
         raise InputError("\n".join(dict.fromkeys(problems)))

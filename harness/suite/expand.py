@@ -14,7 +14,7 @@ from harness.errors import InputError
 from harness.nested.commands import demand_nestable
 from harness.plan.plan import Tools
 from harness.plan.prepare import load_with_tools
-from harness.scenario.load import Override, Scenario, list_scenarios
+from harness.scenario.load import Override, Scenario, shipped_names
 from harness.scenario.located import Path as TreePath
 from harness.scenario.located import Problem, WrittenFloat, WrittenInt, dotted
 from harness.scenario.problems import did_you_mean
@@ -159,7 +159,7 @@ class Expansion:
         return not wrong
 
     def _scenarios(self, entry: SuiteEntry, path: TreePath) -> list[_Value]:
-        shipped = [info.name for info in list_scenarios()]
+        shipped = shipped_names()
         for at, name in enumerate(entry.leave_out):
             if name not in shipped:
                 words = f"no such scenario: {name!r}; {did_you_mean(name, shipped)}".strip("; ")

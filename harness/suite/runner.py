@@ -106,6 +106,8 @@ class SuiteRunner:
             done += self._end_all()
             return done
         except BaseException:
+            # A sink may be what has failed: it is told nothing more.
+            self._sink = RunSink()
             self._end_all()
             raise
 
@@ -135,6 +137,8 @@ class SuiteRunner:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=child_environment(),
+                # Ctrl-C comes to us, and each run is told once.
+                start_new_session=True,
             )
         descriptor = os.pidfd_open(process.pid)
         ends = started + patience(run.timeout)

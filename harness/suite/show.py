@@ -50,7 +50,7 @@ class TerminalSink(RunSink):
                 "step-stop", step=run.name, depth=1, seconds=seconds, error=error, outcome=run.outcome
             )
         total = self._total or None
-        self._events.emit("progress", step="runs", done=self._done, total=total, unit="runs")
+        self._events.emit("progress", step="runs", done=self._done, total=total)
 
     def ended(self, report: SuiteReport) -> None:
         """The suite's line ends."""

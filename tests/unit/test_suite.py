@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
+import psutil
 import pytest
 
-from harness.errors import ExitCode, InputError
+from harness.cli import app
+from harness.errors import ExitCode, InputError, MachineryError
 from harness.report.finished import FinishedRun, RunSink, SuiteReport, outcome_of
 from harness.report.gravity import INTERRUPTED
 from harness.scenario.load import load_scenario
@@ -388,6 +390,20 @@ def test_an_interruption_ends_all_and_leaves_nothing(tmp_path: Path) -> None:
     assert [run.name for run in schedule.waiting] == ["pass-never"]
 
 
+@pytest.mark.usefixtures("standin")
+def test_a_sink_that_fails_leaves_nothing_running(tmp_path: Path) -> None:
+    class Failing(Heard):
+        def finished(self, run: FinishedRun) -> None:
+            super().finished(run)
+            raise MachineryError("no space left on device")
+
+    heard = Failing()
+    with pytest.raises(MachineryError, match="no space"):
+        made(tmp_path, [run_of("waits"), run_of("waits-too"), run_of("pass-0")], heard, jobs=3)
+    assert [run.name for run in heard.ends] == ["pass-0"]
+    assert psutil.Process().children() == []
+
+
 # --- what is kept, and shown
 
 
@@ -454,3 +470,40 @@ def test_the_table_tells_what_to_look_at() -> None:
     assert "stale-skip" in text
     assert "not run: c" in text
     assert sum_line(whole) == "2 runs: 1 fail, 1 pass, 1 not run; 10 s; seed 3; exit status 1"
+
+
+# --- the command
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["suite", "run", "smoek"], "no such suite"),
+        (["suite", "run", "smoke", "--shard", "3/2"], "--shard 3/2"),
+        (["suite", "run", "smoke", "--shard", "99/99"], "fewer runs than shards"),
+        (["suite", "run", "smoke", "--last", "."], "--rerun-failed"),
+        (["suite", "run", "smoke", "--rerun-failed", "--last", "."], "not the folder of a suite"),
+        (["suite", "run", "smoke", "--rerun-failed"], "has not been run here"),
+        (["suite", "run", "smoke", "--until-failure", "--repeat", "2"], "--until-failure goes together"),
+        (["suite", "run", "smoke", "--timeout", "inf"], "--timeout inf"),
+        (["suite", "run", "smoke", "--junit", "none/j.xml"], "there is no folder"),
+        (["suite", "run", "smoke", "--html", "."], "this is a folder"),
+        (["suite", "show", "nothing.yaml"], "No such file"),
+        (["run", "idle", "fred"], "no such scenario: 'fred'"),
+        (["run", "idle", "freed", "--nested", "-j", "2"], "--jobs has nothing to say beside --nested"),
+        (["run", "idle", "--html", "none/r.html"], "there is no folder"),
+        (["run", "idle", "--qemu-matrix", "stock,patched", "-j", "2"], "--jobs has nothing to say"),
+        (["report", "."], "neither a run folder"),
+    ],
+    ids=" ".join,
+)
+def test_bad_input_is_said_before_anything_runs(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("harness.suite.command.build_all_for", lambda *_: pytest.fail("something was built"))
+    with pytest.raises(InputError) as caught:
+        app(words, standalone_mode=False)
+    assert caught.value.exit_code == ExitCode.INPUT
+    assert said in caught.value.render()
+    assert list(tmp_path.iterdir()) == []

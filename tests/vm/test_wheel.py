@@ -155,6 +155,7 @@ def test_a_source_distribution_gives_the_same_wheel(repository: Path, wheel: Pat
 def test_lists(installed: Installed) -> None:
     assert "answer-after-sync" in installed.freepage("faults", "list")
     assert "freed" in installed.freepage("scenario", "list")
+    assert "nightly" in installed.freepage("suite", "list")
     assert "libvirt-daemon" in installed.freepage("doctor", "--packages").splitlines()
 
 
