@@ -25,7 +25,7 @@ from harness.plan.tapped import decide_tap
 from harness.scenario.load import Override, Scenario, load_scenario
 from harness.toolchain import GuestImage, Kernel, QemuBinary, Toolchain
 from harness.toolchain.cache import file_digest
-from harness.toolchain.own_image import read_own_image
+from harness.toolchain.own_image import OwnImage, read_own_image
 
 #: From this version on an emulating QEMU's dirty log is complete in the first RAMBlock; see docs/found.md.
 _DIRTY_LOG_RIGHT: Final = (9, 0)
@@ -55,6 +55,7 @@ def prepare(
     """
     machines.demand(scenario)
     demand_firmware(scenario)
+    own_image = _look_at_own_image(scenario, tools)
     toolchain = Toolchain(events=events, qemu_source=tools.qemu_source)
     with events.step("prepare") as step:
         injection = injection_of(tools.fault)
@@ -64,7 +65,7 @@ def prepare(
         own = machines.own_qemus(toolchain)
         source, destination = _qemus(toolchain, tools, scenario.arm, injection, own)
         kernel = toolchain.kernel(tools.kernel or "default")
-        image, disk = _image(scenario, toolchain, kernel, injection, tools)
+        image, disk = _image(scenario, toolchain, kernel, injection, own_image)
         binaries = Binaries(source, destination, kernel)
         resolved, reason = machines.resolve(scenario, binaries, toolchain.cache, events)
         board = None
@@ -125,11 +126,13 @@ def _image(
     toolchain: Toolchain,
     kernel: Kernel,
     injection: Injection,
-    tools: Tools,
+    own: OwnImage | None,
 ) -> tuple[GuestImage, GuestDisk | None]:
     """What the guest boots from; a distribution has a disk, of which the run gets a copy."""
-    if scenario.guest.own_image:
-        return _own_image(scenario, injection, tools)
+    if own is not None:
+        size = own.path.stat().st_size
+        made_of = GuestImage(own.path, file_digest(own.path), size)
+        return made_of, GuestDisk(own.path, private=True, size=size, kind=own.kind, own=True)
     variant = "test" if injection.faulty_module else scenario.guest.module
     if (scenario.guest.image or scenario.workload.image) == "small":
         return toolchain.image(kernel, variant), None
@@ -140,18 +143,21 @@ def _image(
     return distribution.image, GuestDisk(distribution.disk, private=True)
 
 
-def _own_image(scenario: Scenario, injection: Injection, tools: Tools) -> tuple[GuestImage, GuestDisk | None]:
+def _look_at_own_image(scenario: Scenario, tools: Tools) -> OwnImage | None:
+    """The disk image that the scenario names, if it does; raises for what does not go together with it."""
+    if not scenario.guest.own_image:
+        return None
     if tools.kernel is not None:
         raise scenario.wrong("guest.kernel", "does not go together with an image that has its own")
-    if injection.faulty_module:
+    if injection_of(tools.fault).faulty_module:
         raise scenario.wrong(
             "guest.image", f"the fault {tools.fault} is in a module that is not in this image"
         )
     assert scenario.guest.image is not None
-    image = read_own_image(Path(scenario.guest.image))
-    size = image.path.stat().st_size
-    made_of = GuestImage(image.path, file_digest(image.path), size)
-    return made_of, GuestDisk(image.path, private=True, size=size, kind=image.kind, own=True)
+    try:
+        return read_own_image(Path(scenario.guest.image))
+    except InputError as error:
+        raise scenario.wrong("guest.image", error.message, hint=error.hint) from error
 
 
 def _preload(toolchain: Toolchain, scenario: Scenario) -> Path | None:

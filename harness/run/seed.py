@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-from harness.errors import GuestLost, InputError
+from harness.errors import GuestLost
 from harness.events import Deadline
 from harness.guest.ssh import Keys
 from harness.hosts.netns import GUEST_ADDRESS, GUEST_MAC, PREFIX
@@ -121,7 +121,8 @@ def silence_explained(plan: RunPlan, deadline: Deadline) -> Iterator[None]:
 def demand_driver(plan: RunPlan, said: Mapping[str, object]) -> None:
     """Raise unless a guest of the user's own image has the balloon driver that the arm is about."""
     if plan.own_image and plan.driver == "info" and said["driver"] != "info":
-        raise InputError(
-            f"arm: info: the kernel {said['release']} of guest.image has no module {MODULE}",
+        raise plan.resolved.scenario.wrong(
+            "arm",
+            f"info: the kernel {said['release']} of guest.image has no module {MODULE}",
             hint="--arm hint or --arm off; or install the module in the image (docs/module.md)",
         )

@@ -19,7 +19,6 @@ from harness.toolchain.recipe import Recipe
 from harness.toolchain.run import find_program
 
 _BUILD: Final = 1  # changes when what is done below changes
-_KEY: Final = "guest.image"
 
 # docs/interop/qcow2.rst of QEMU: magic, version, place and length of the backing file's name; from
 # version 3 on, incompatible features, one of which says that the data is in another file.
@@ -60,8 +59,8 @@ def read_own_image(path: Path) -> OwnImage:
             size = os.fstat(file.fileno()).st_size
     except OSError as error:
         raise InputError(
-            f"{_KEY}: the file {path} cannot be read: {error.strerror}",
-            hint=f"--set {_KEY}=PATH names a disk image, raw or qcow2, with cloud-init in it",
+            f"the file {path} cannot be read: {error.strerror}",
+            hint="--set guest.image=PATH names a disk image, raw or qcow2, with cloud-init in it",
         ) from error
     if head.startswith(_MAGIC):
         _demand_whole(path, head)
@@ -69,24 +68,24 @@ def read_own_image(path: Path) -> OwnImage:
     for mark, name in _OTHERS.items():
         if head.startswith(mark):
             raise InputError(
-                f"{_KEY}: {path} is in the format {name}, expected a raw disk or qcow2",
+                f"{path} is in the format {name}, expected a raw disk or qcow2",
                 hint=f"qemu-img convert -O qcow2 {path} NEW.qcow2, once it is unpacked",
             )
     if size < MIB or size % 512 or head[510:512] != b"\x55\xaa":
-        raise InputError(f"{_KEY}: {path} is no qcow2, and no disk: it has no partition table")
+        raise InputError(f"{path} is no qcow2, and no disk: it has no partition table")
     return OwnImage(path.absolute(), "raw")
 
 
 def _demand_whole(path: Path, head: bytes) -> None:
     if len(head) < _FEATURES_AT + _FEATURES.size:
-        raise InputError(f"{_KEY}: {path} ends within its qcow2 header")
+        raise InputError(f"{path} ends within its qcow2 header")
     _, version, backing, _ = _HEADER.unpack_from(head)
     if version not in (2, 3):
-        raise InputError(f"{_KEY}: {path} is a qcow2 of version {version}, expected 2 or 3")
+        raise InputError(f"{path} is a qcow2 of version {version}, expected 2 or 3")
     (features,) = _FEATURES.unpack_from(head, _FEATURES_AT) if version > 2 else (0,)
     if backing or features & _DATA_ELSEWHERE:
         raise InputError(
-            f"{_KEY}: {path} is a qcow2 whose data is in another file as well",
+            f"{path} is a qcow2 whose data is in another file as well",
             hint=f"qemu-img convert -O qcow2 {path} NEW.qcow2 makes one of them",
         )
 

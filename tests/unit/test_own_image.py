@@ -121,7 +121,8 @@ def plan(tmp_path: Path, driver: str = "info") -> SimpleNamespace:
     programs = tmp_path / "programs"
     programs.mkdir()
     (programs / "agent").write_bytes(b"the agent")
-    return SimpleNamespace(driver=driver, own_image=True, guest_programs=programs)
+    resolved = SimpleNamespace(scenario=load_scenario("own-image"))
+    return SimpleNamespace(driver=driver, own_image=True, guest_programs=programs, resolved=resolved)
 
 
 def test_cloud_init_finds_what_it_looks_for(tmp_path: Path) -> None:
