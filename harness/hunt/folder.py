@@ -15,6 +15,7 @@ takes what was found for known.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -121,12 +122,15 @@ class HuntFolder:
             file.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
 
     def new_run(self) -> Path:
-        """Where the next run's folder will be."""
-        (self.path / "running").mkdir(exist_ok=True)
-        number = 1
-        while (place := self.path / "running" / f"{number}").exists():
-            number += 1
-        return place
+        """A folder for the next run, which nobody else has: several runs may begin at once."""
+        for number in itertools.count(1):
+            place = self.path / "running" / f"{number}"
+            try:
+                place.mkdir(parents=True)
+            except FileExistsError:
+                continue
+            return place
+        raise AssertionError("there is always another number")
 
     def keep(self, drawn: Drawn, seed: int, ending: RunEnding, words: Mapping[str, str], run: Path) -> Path:
         """Keep a failure: a scenario file that replays, and its run folder beside it."""

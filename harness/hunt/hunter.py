@@ -118,7 +118,7 @@ class Hunt:
     """One hunt.
 
     ``identity``: of the QEMUs that are hunted in; ``label`` is what people call them.  ``until_found``: the
-    first failure that is not known ends it.
+    first failure that is not known ends it.  ``batch``: so many scenarios are drawn at a time.
     """
 
     def __init__(
@@ -132,6 +132,7 @@ class Hunt:
         jobs: int = 1,
         label: str = "",
         until_found: bool = False,
+        batch: int = BATCH,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._folder = folder
@@ -142,6 +143,7 @@ class Hunt:
         self._jobs = jobs
         self._label = label or identity
         self._until_found = until_found
+        self._batch = batch
         self._say = say
         self._tally = _Tally()
         self._coverage = Coverage()
@@ -196,7 +198,7 @@ class Hunt:
         batch = empty = 0
         while empty < MOST_EMPTY:
             number = batch_seed(self._seed, batch)
-            drawn = drawing.draw(self._space, number, BATCH)
+            drawn = drawing.draw(self._space, number, self._batch)
             chosen = self._choose(drawn)
             empty = 0 if chosen else empty + 1
             for one, done in self._run_all(chosen, number):
@@ -365,7 +367,7 @@ class Hunt:
         try:
             start = drawn
             if number is not None:
-                start = drawing.shrink(self._space, number, BATCH, drawn, fails, self._database)
+                start = drawing.shrink(self._space, number, self._batch, drawn, fails, self._database)
             tree = needed_parts(start.tree, lambda one: fails(Drawn(one)), drawing.valid)
             smallest = Drawn(tree).identity
         except TimeIsUp:

@@ -75,8 +75,7 @@ class Runner:
         with self._lock:
             if self._over:
                 raise TimeIsUp
-            out = self._folder.new_run()
-            out.mkdir()
+        out = self._folder.new_run()
         file = out / "drawn.yaml"
         file.write_text(replayable("hunt", drawn, seed, RunEnding("right"), {}), encoding="utf-8")
         began = time.monotonic()

@@ -28,6 +28,8 @@ from harness.scenario.load import load_scenario
 SPACE: Final = DrawSpace()
 #: Quickly drawn.
 SMALL: Final = DrawSpace(only=("migration.multifd", "migration.xbzrle", "guest.vcpus", "workload"))
+#: Scenarios of a batch, of which eight are run.
+QUICK: Final = 12
 
 
 # What is drawn.
@@ -236,9 +238,7 @@ class FakeRuns:
             raise TimeIsUp
         self._left -= 1
         self.ran.append(drawn.identity)
-        out = self._folder.new_run()
-        out.mkdir()
-        return RunDone(self._end(drawn.tree), 1.0, out)
+        return RunDone(self._end(drawn.tree), 1.0, self._folder.new_run())
 
     def drop(self, done: RunDone) -> None:
         if done.folder.exists():
@@ -253,7 +253,7 @@ def hunted(
 ) -> tuple[HuntReport, FakeRuns]:
     folder = HuntFolder(path)
     runs = FakeRuns(folder, end, most)
-    return Hunt(folder, SMALL, runs, "a QEMU", seed=seed).go(), runs
+    return Hunt(folder, SMALL, runs, "a QEMU", seed=seed, batch=QUICK).go(), runs
 
 
 def with_multifd(tree: dict[str, Any]) -> RunEnding:
@@ -280,9 +280,30 @@ def test_a_failure_is_found_made_small_and_kept_once(tmp_path: Path) -> None:
 def test_the_first_failure_may_end_it(tmp_path: Path) -> None:
     folder = HuntFolder(tmp_path / "hunt")
     runs = FakeRuns(folder, with_multifd, 60)
-    report = Hunt(folder, SMALL, runs, "a QEMU", seed=1, until_found=True).go()
+    report = Hunt(folder, SMALL, runs, "a QEMU", batch=QUICK, seed=1, until_found=True).go()
     assert report.ended == "something was found"
     assert len(report.found) == 1
+
+
+def test_several_runs_at_a_time_find_it_as_well(tmp_path: Path) -> None:
+    folder = HuntFolder(tmp_path / "hunt")
+    runs = FakeRuns(folder, with_multifd, 60)
+    report = Hunt(folder, SMALL, runs, "a QEMU", batch=QUICK, seed=1, jobs=3).go()
+    assert [one.signature for one in report.found] == ["differs-not-skipped/pc.ram"]
+
+
+def test_what_came_as_time_was_up_is_kept(tmp_path: Path) -> None:
+    folder = HuntFolder(tmp_path / "hunt")
+    always = RunEnding("failed", "stuck", "nothing moved", certain=True)
+    report = Hunt(
+        folder, SMALL, FakeRuns(folder, lambda _: always, 3), "a QEMU", batch=QUICK, seed=1, jobs=1
+    ).go()
+    assert [one.smallest for one in report.found] == [False]
+    other = HuntFolder(tmp_path / "other")
+    report = Hunt(
+        other, SMALL, FakeRuns(other, lambda _: always, 3), "a QEMU", batch=QUICK, seed=1, jobs=2
+    ).go()
+    assert {one.repeats for one in report.found} == {"once, and time was up"}
 
 
 def test_what_was_found_is_known_to_the_next_hunt(tmp_path: Path) -> None:
