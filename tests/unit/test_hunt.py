@@ -112,7 +112,8 @@ def test_a_failure_is_made_as_small_as_it_can_be() -> None:
     number, target = drawn_with(wanted)
     small = drawing.shrink(SMALL, number, BATCH, target, wanted)
     tree = needed_parts(small.tree, lambda tree: wanted(Drawn(tree)), drawing.valid)
-    assert tree == {"migration": {"multifd": 2}, "workload": {"kind": "churn"}}
+    memory = {"memory": drawing.DRAWN_MEMORY}
+    assert tree == {"guest": memory, "migration": {"multifd": 2}, "workload": {"kind": "churn"}}
 
 
 def test_shrinking_is_ended_by_an_interrupt() -> None:
@@ -270,7 +271,8 @@ def test_a_failure_is_found_made_small_and_kept_once(tmp_path: Path) -> None:
     assert conduct.status_of(report) == ExitCode.FAIL
     kept = yaml.safe_load(Path(found.file).read_text("utf-8"))
     assert kept["migration"] == {"multifd": 2}
-    assert set(kept) == {"name", "summary", "migration", "seed"}
+    assert set(kept) == {"name", "summary", "guest", "migration", "seed"}
+    assert kept["guest"] == {"memory": drawing.DRAWN_MEMORY}
     load_scenario(found.file)
     # What came after it was known.
     assert list(report.known) == [found.file]
