@@ -65,9 +65,10 @@ class _Case:
         found = self.contrast(first, second, "total_ms")
         if found is not None and found.quotient is not None:
             slower = found.interval is not None and found.interval.low > 1 and found.p <= _LEVEL
-            yield self.goal(
-                text, _show(found.quotient, found.interval, "{:.2f}"), "missed" if slower else "met"
-            )
+            # Of so few runs that no difference could be told from noise, none was told either.
+            blind = found.least_p > _LEVEL
+            outcome: _GoalOutcome = "missed" if slower else "undecided" if blind else "met"
+            yield self.goal(text, _show(found.quotient, found.interval, "{:.2f}"), outcome)
 
 
 def _show(value: float, interval: Range | None, form: str) -> str:

@@ -11,6 +11,7 @@ import base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -61,6 +62,7 @@ def to_html(document: BenchDocument, folder: Path | None = None) -> str:
     keys = dict.fromkeys((p.scenario, p.memory_bytes, p.accelerator) for p in document.points)
     return environment.get_template("report.html.j2").render(
         document=document,
+        arms=[(arm, words) for arm, words in _ARMS if any(point.arm == arm for point in document.points)],
         scenarios=list(dict.fromkeys(point.scenario for point in document.points)),
         runs_total=len(runs),
         runs_counted=sum(run.counted for _, run in runs),
@@ -75,6 +77,14 @@ def to_html(document: BenchDocument, folder: Path | None = None) -> str:
         size=show.size,
         outcome=show.outcome,
     )
+
+
+#: What an arm is, for those who have not run it before.
+_ARMS: Final = (
+    ("off", "plain migration"),
+    ("hint", "upstream's free page hint"),
+    ("info", "free page info"),
+)
 
 
 def _case(

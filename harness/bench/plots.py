@@ -56,6 +56,14 @@ def ticks(top: float, most: int = 5) -> list[float]:
     return [step * index for index in range(count + 1)]
 
 
+def told_apart(scale: Sequence[float], words: _Words) -> list[tuple[float, str]]:
+    """The ticks and their labels, without those that would be labelled as another one is."""
+    seen: dict[str, float] = {}
+    for tick in scale:
+        seen.setdefault(words(tick), tick)
+    return [(tick, label) for label, tick in seen.items()]
+
+
 def _svg(width: float, height: float, title: str, body: Sequence[str]) -> str:
     inside = "\n".join(body)
     return (
@@ -86,9 +94,9 @@ def bars(title: str, rows: Sequence[Bar], words: _Words, mark: tuple[float, str]
     bottom = 26 + step * len(rows)
     body = [_text(0, 14, title, "title")]
     words_on_top: list[str] = []
-    for tick in scale:
+    for tick, label in told_apart(scale, words):
         body.append(_line(at(tick), 24, at(tick), bottom, "grid"))
-        body.append(_text(at(tick), bottom + 14, words(tick), "tick", "middle" if tick < top else "end"))
+        body.append(_text(at(tick), bottom + 14, label, "tick", "middle" if tick < top else "end"))
     for index, row in enumerate(rows):
         y = 28 + step * index
         body.append(_text(_LEFT - 6, y + 16, row.label, "label", "end"))
@@ -130,9 +138,9 @@ def steps(title: str, series: Sequence[Series], words: _Words) -> str:
         return bottom - (bottom - first) * share
 
     body = [_text(0, 14, title, "title")]
-    for tick in scale:
+    for tick, label in told_apart(scale, words):
         body.append(_line(at(tick), first, at(tick), bottom, "grid"))
-        body.append(_text(at(tick), bottom + 14, words(tick), "tick", "middle" if tick < top else "end"))
+        body.append(_text(at(tick), bottom + 14, label, "tick", "middle" if tick < top else "end"))
     for share in (0.0, 0.5, 1.0):
         body.append(_line(_LEFT, up(share), WIDTH - _RIGHT, up(share), "grid"))
         body.append(_text(_LEFT - 6, up(share) + 4, f"{100 * share:.0f} %", "tick", "end"))
@@ -162,9 +170,9 @@ def line_plot(title: str, series: Sequence[Series], x_words: _Words, y_words: _W
         return bottom - (bottom - first) * value / top
 
     body = [_text(0, 14, title, "title")]
-    for tick in scale:
+    for tick, label in told_apart(scale, y_words):
         body.append(_line(_LEFT + 6, up(tick), WIDTH - _RIGHT, up(tick), "grid"))
-        body.append(_text(_LEFT + 2, up(tick) + 4, y_words(tick), "tick", "end"))
+        body.append(_text(_LEFT + 2, up(tick) + 4, label, "tick", "end"))
     body += [_text(at(x), bottom + 15, x_words(x), "tick", "middle") for x in xs]
     for one in series:
         corners = " ".join(f"{at(x):.1f},{up(y):.1f}" for x, y, _, _ in one.points)

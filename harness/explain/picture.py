@@ -6,12 +6,17 @@ what became of most of its pages, or by a colour of its own where some were left
 behind among others that were not; a single page that is wrong, or explained, wins
 over all others, as it must not be lost in the crowd.  The cells are a PNG inside
 the SVG, so that a guest of any size is some ten KiB.
+
+It is as wide as the window, up to a limit.  Each sixteenth has the address at which it
+begins; where a pointer rests on a sixty-fourth, its addresses and what became of its
+frames are told.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Final
 
@@ -46,9 +51,17 @@ _CERTAIN: Final = (_NUMBER["explained"], _NUMBER["wrong"])
 _LARGEST: Final = 9
 #: A hole is shown with at most this part of the guest's memory.
 _HOLE_SHARE: Final = 32
-_PIXELS: Final = 1024
-_MARGIN: Final = 24
-_LINE: Final = 22
+_PIXELS: Final = 512
+_MARGIN: Final = 16
+_LINE: Final = 18
+_FONT: Final = 12
+#: Shown at most so large: the cells of the largest map are two pixels then.
+_WIDEST: Final = 2 * _PIXELS + 2 * _MARGIN
+#: Characters that surely fit into a line: letters are half as wide as they are high, or a little more.
+_COLUMNS: Final = 76
+#: Parts of the map by powers of four: with an address in them, and with a tooltip.
+_ADDRESSED: Final = 2
+_TOLD: Final = 3
 
 
 def states_of(kept: Kept) -> npt.NDArray[np.uint8]:
@@ -79,6 +92,12 @@ def without_long_holes(
 
     Below 4 GiB a small guest is nearly all hole: its memory would be a corner of the map.
     """
+    kept, cut = _shown(states)
+    return states[kept], cut
+
+
+def _shown(states: npt.NDArray[np.uint8]) -> tuple[Flags, list[tuple[int, int]]]:
+    """Which frames are shown, and which holes were cut."""
     hole = states == _NUMBER["hole"]
     most = max(1, int(np.count_nonzero(~hole)) // _HOLE_SHARE)
     edges = np.flatnonzero(np.diff(np.concatenate(([False], hole, [False])).astype(np.int8)))
@@ -87,7 +106,7 @@ def without_long_holes(
         if end - first > most:
             kept[first + most : end] = False
             cut.append((first, end - first))
-    return states[kept], cut
+    return kept, cut
 
 
 def cells_of(states: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], int]:
@@ -122,29 +141,36 @@ def cells_of(states: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], int]
 def picture(kept: Kept, title: str) -> str:
     """The map as an SVG document."""
     everything = states_of(kept)
-    states, cut = without_long_holes(everything)
-    square, each = cells_of(states)
+    shown, cut = _shown(everything)
+    square, each = cells_of(everything[shown])
     counts = np.bincount(everything, minlength=len(STATES)).tolist()
     image = base64.b64encode(png(square, [colour for _, colour, _ in (*STATES, MIXED)])).decode()
-    top = 2 * _MARGIN + _LINE
+    head = [
+        *_wrapped(title),
+        *_wrapped(f"{len(everything)} guest frames; a cell is {human_size(each * PAGE_SIZE)}"),
+        *_wrapped("addresses run along Hilbert's curve, from the upper left to the lower left"),
+    ]
+    top = _MARGIN + _LINE * len(head) + _MARGIN // 2
     high = _PIXELS * square.shape[0] // square.shape[1]
     mixed = int(np.count_nonzero(square == _MIXED_NUMBER))
-    lines = _legend(counts, mixed, _notes(each, cut), top + high + _MARGIN)
-    height = top + high + 2 * _MARGIN + _LINE * (len(STATES) + bool(mixed) + len(cut) + 1)
+    lines, end = _legend(counts, mixed, _notes(each, cut), top + high + _MARGIN)
+    height = end + _MARGIN
     width = _PIXELS + 2 * _MARGIN
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-            f'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="14">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="100%" style="max-width:{_WIDEST}px" '
+            f'viewBox="0 0 {width} {height}" preserveAspectRatio="xMinYMin" '
+            f'font-family="sans-serif" font-size="{_FONT}">',
             "<!-- SPDX-License-Identifier: GPL-2.0-or-later -->",
             f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
-            f'<text x="{_MARGIN}" y="{_MARGIN + 14}" font-size="18">{escape(title)}</text>',
-            f'<text x="{_MARGIN}" y="{_MARGIN + 14 + _LINE}">'
-            f"{len(everything)} guest frames; a cell is {human_size(each * PAGE_SIZE)}; addresses run along "
-            "Hilbert's curve, from the upper left to the lower left</text>",
+            *(
+                f'<text x="{_MARGIN}" y="{_MARGIN + _FONT + _LINE * number}">{escape(line)}</text>'
+                for number, line in enumerate(head)
+            ),
             f'<image x="{_MARGIN}" y="{top}" width="{_PIXELS}" height="{high}" '
             f'style="image-rendering:pixelated" href="data:image/png;base64,{image}"/>',
             f'<rect x="{_MARGIN}" y="{top}" width="{_PIXELS}" height="{high}" fill="none" stroke="#000000"/>',
+            *_parts(everything, shown, square.shape, each, top),
             *lines,
             "</svg>",
             "",
@@ -162,7 +188,8 @@ def _notes(each: int, cut: Sequence[tuple[int, int]]) -> list[str]:
     return notes
 
 
-def _legend(counts: Sequence[int], mixed: int, notes: Sequence[str], top: int) -> list[str]:
+def _legend(counts: Sequence[int], mixed: int, notes: Sequence[str], top: int) -> tuple[list[str], int]:
+    """The lines of the legend, and where it ends."""
     total = max(1, sum(counts) - counts[_NUMBER["hole"]])
     keys = []
     for number, (name, colour, words) in enumerate(STATES):
@@ -171,13 +198,59 @@ def _legend(counts: Sequence[int], mixed: int, notes: Sequence[str], top: int) -
     if mixed:
         name, colour, words = MIXED
         keys.append((colour, f"{name}: {mixed} cells. {words}"))
-    lines = []
-    for number, (colour, words) in enumerate(keys):
-        y = top + _LINE * number
-        lines += [
-            f'<rect x="{_MARGIN}" y="{y}" width="14" height="14" fill="rgb{colour}" stroke="#000000"/>',
-            f'<text x="{_MARGIN + 24}" y="{y + 12}">{escape(words)}</text>',
-        ]
-    for number, words in enumerate(notes, start=len(keys)):
-        lines.append(f'<text x="{_MARGIN}" y="{top + _LINE * number + 12}">{words}</text>')
-    return lines
+    lines, y = [], top
+    for colour, words in keys:
+        lines.append(
+            f'<rect x="{_MARGIN}" y="{y}" width="{_FONT}" height="{_FONT}" fill="rgb{colour}" '
+            f'stroke="#000000"/>'
+        )
+        for line in _wrapped(words):
+            lines.append(f'<text x="{_MARGIN + _LINE}" y="{y + _FONT - 2}">{escape(line)}</text>')
+            y += _LINE
+    for line in (line for words in notes for line in _wrapped(words)):
+        lines.append(f'<text x="{_MARGIN}" y="{y + _FONT - 2}">{escape(line)}</text>')
+        y += _LINE
+    return lines, y
+
+
+def _wrapped(words: str) -> list[str]:
+    """Lines that fit: SVG breaks none by itself."""
+    return textwrap.wrap(words, _COLUMNS) or [""]
+
+
+def _parts(
+    states: npt.NDArray[np.uint8], shown: Flags, shape: tuple[int, ...], each: int, top: int
+) -> Iterator[str]:
+    """Addresses and tooltips, over the cells."""
+    order = shape[1].bit_length() - 1
+    rows, columns = curve(order)
+    frames = np.flatnonzero(shown)
+    for level, draw in ((_TOLD, _tooltip), (_ADDRESSED, _address)):
+        level = min(level, order)
+        cells = 1 << 2 * (order - level)
+        side = _PIXELS >> level
+        for first in range(0, len(rows), cells):
+            inside = frames[first * each : (first + cells) * each]
+            if inside.size:
+                x = _MARGIN + (int(rows[first]) >> (order - level)) * side
+                y = top + (int(columns[first]) >> (order - level)) * side
+                yield draw(x, y, side, inside, states)
+
+
+def _address(x: int, y: int, side: int, inside: npt.NDArray[np.intp], states: npt.NDArray[np.uint8]) -> str:
+    del side, states
+    # A rim, so that it can be read over any colour; the pointer goes through to what is below.
+    return (
+        f'<text x="{x + 3}" y="{y + 10}" font-size="9" stroke="#ffffff" stroke-width="2.5" '
+        f'paint-order="stroke" pointer-events="none">{int(inside[0]) * PAGE_SIZE:#x}</text>'
+    )
+
+
+def _tooltip(x: int, y: int, side: int, inside: npt.NDArray[np.intp], states: npt.NDArray[np.uint8]) -> str:
+    counts = np.bincount(states[inside], minlength=len(STATES)).tolist()
+    said = ", ".join(f"{count} {name}" for (name, _, _), count in zip(STATES, counts, strict=True) if count)
+    last = (int(inside[-1]) + 1) * PAGE_SIZE - 1
+    return (
+        f'<rect x="{x}" y="{y}" width="{side}" height="{side}" fill="#000000" fill-opacity="0">'
+        f"<title>{int(inside[0]) * PAGE_SIZE:#x} to {last:#x}: {said}</title></rect>"
+    )

@@ -385,6 +385,12 @@ def test_slower_beyond_noise() -> None:
 
     assert goal(idle(11, 12, 13, 14, 15), "not slower") == "met"
     assert goal(idle(20, 21, 22, 23, 24), "not slower") == "missed"
+    # One run of each tells nothing from noise.
+    once = document(
+        made("off", times(10), scenario="idle"),
+        made("info", times(11), scenario="idle"),
+    )
+    assert goal(once, "not slower") == "undecided"
 
 
 def test_growth_is_held_against_its_goals() -> None:

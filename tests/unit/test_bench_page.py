@@ -152,3 +152,24 @@ def test_intervals_say_their_unit_once() -> None:
     assert show.interval(Range(low=9000, high=11000, coverage=0.9), "ms") == "9,000 ms to 11.0 s"
     assert show.interval(Range(low=5, high=5, coverage=0.9), "s") == "5.00 s"
     assert show.interval(None, "s") == ""
+
+
+def test_no_two_ticks_have_the_same_label() -> None:
+    assert plots.told_apart([0.0, 0.2, 0.4, 0.6], lambda value: f"{value:.0f} s") == [
+        (0.0, "0 s"),
+        (0.6, "1 s"),
+    ]
+    text = plots.bars(
+        "times", [plots.Bar("a", "info", 0.4, None, None, (), "")], lambda value: f"{value:.0f} s"
+    )
+    labels = re.findall(r'class="tick">([^<]*)', text)
+    assert len(labels) == len(set(labels))
+
+
+def test_only_arms_that_were_run_are_in_the_key() -> None:
+    setting = BenchSetting("2026-01-01", "freepage bench freed", 1, False, {}, {})
+    html = to_html(summarise_bench(setting, made("info", [{"total_ms": 1.0}])))
+    key = html[html.index('<p class="key">') :].partition("</p>")[0]
+    assert "free page info" in key
+    assert "hint" not in key
+    assert "off" not in key

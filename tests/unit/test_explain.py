@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import re
 import zipfile
 import zlib
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -302,6 +304,32 @@ def test_the_picture_shows_every_state() -> None:
     cells = decoded(base64.b64decode(data[1]))
     assert (cells == NUMBER["wrong"]).sum() == 1
     assert f"wrong: 1 ({100 / world.pages:.1f} %)" in text
+
+
+def test_the_picture_fits_any_width_and_has_addresses() -> None:
+    kept = kept_of(quiet())
+    text = picture(kept, "a title " * 30)
+    root = ElementTree.fromstring(text)
+    names = {"svg": "http://www.w3.org/2000/svg"}
+    assert root.get("width") == "100%"
+    assert root.get("height") is None
+    _, _, width, height = map(float, (root.get("viewBox") or "").split())
+    for line in root.findall("svg:text", names):
+        # A letter is a little more than half as wide as it is high.
+        size = float(line.get("font-size", "12"))
+        assert float(line.get("x", "")) + 0.55 * size * len(line.text or "") <= width
+        assert float(line.get("y", "")) < height
+    told = [title.text or "" for title in root.findall("svg:rect/svg:title", names)]
+    assert 1 < len(told) <= 64
+    # From the first frame to the last, without a gap or an overlap.
+    ranges = sorted(tuple(int(word, 16) for word in re.findall(r"0x[0-9a-f]+", one)) for one in told)
+    assert ranges[0][0] == 0
+    assert all(before[1] + 1 == after[0] for before, after in itertools.pairwise(ranges))
+    frames = sum(int(count) for one in told for count in re.findall(r"(\d+) \w", one.partition(":")[2]))
+    assert frames == len(states_of(kept))
+    addresses = [line.text for line in root.findall("svg:text", names) if line.get("font-size") == "9"]
+    assert "0x0" in addresses
+    assert len(addresses) == len(set(addresses)) <= 16
 
 
 def test_frames_of_several_blocks_and_a_hole() -> None:
