@@ -22,6 +22,7 @@ from harness.verdict.outcome import Ending
 
 if TYPE_CHECKING:
     from harness.report.costs import Cost
+    from harness.verdict.wire import WirePace
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,3 +86,5 @@ class SwitchOver:
     traces: tuple[Path, Path] | None
     #: None: the migration was not switched to postcopy.
     postcopy: PostcopyMove | None = None
+    #: How fast the source sent; None: nobody listened, or there was no limit.
+    pace: WirePace | None = None

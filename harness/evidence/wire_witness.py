@@ -15,6 +15,7 @@ import numpy as np
 from harness.errors import MachineryError
 from harness.evidence.switch_over import SwitchOver
 from harness.explain.sendings import Sendings
+from harness.hosts.tap import TIMES_ENDING
 from harness.memory.compare import compare
 from harness.memory.image import Flags, RamImage
 from harness.memory.record import MigrationRecord
@@ -40,7 +41,7 @@ _NOTHING: Final[Mapping[str, Flags]] = {}
 
 def forget_stream(folder: Path) -> None:
     """Remove what a tap has heard: as large as all that was sent."""
-    for path in folder.glob("*.stream"):
+    for path in (*folder.glob("*.stream"), *folder.glob(f"*{TIMES_ENDING}")):
         path.unlink()
 
 
@@ -80,7 +81,7 @@ class HeardStream:
         ``hinted``: pages whose dirty bit upstream's hints took away; they may be stale.
         """
         if self.guest is None:
-            return WireFacts(WireBytes(self.size), 0, unread=self.unread)
+            return WireFacts(WireBytes(self.size), 0, unread=self.unread, pace=switch_over.pace)
         blocks = tuple(
             _block(account, self.guest, switch_over, record, states.get(name), hinted.get(name))
             for name, account in self.guest.blocks.items()
@@ -91,6 +92,7 @@ class HeardStream:
             self.guest.contents.memory_sections,
             blocks,
             _rounds(self.guest),
+            pace=switch_over.pace,
         )
 
 

@@ -8,6 +8,7 @@ descriptor::
 
 Each connection is carried on to HOST:PORT, both ways.  What comes from the source is
 in FOLDER/N.stream, N counting from 1: it is there before the destination gets it.
+FOLDER/N.times says how many bytes had come when.
 """
 
 from __future__ import annotations
@@ -17,11 +18,20 @@ import ctypes
 import fcntl
 import os
 import socket
+import struct
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
+
+#: What the files with the times are made of: seconds by the clock of the machine, and bytes.
+TIMES: Final = [("at", "<f8"), ("bytes", "<u8")]
+TIMES_ENDING: Final = ".times"
+_TIME: Final = struct.Struct("<dQ")
+#: Seconds between two of them.
+_OFTEN: Final = 0.01
 
 _CHUNK: Final = 1 << 20
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
@@ -47,6 +57,7 @@ class StreamTap:
         with (
             near,
             name.open("wb", buffering=0) as log,
+            name.with_suffix(TIMES_ENDING).open("wb", buffering=0) as times,
             contextlib.suppress(OSError),
             socket.create_connection(self._address) as far,
         ):
@@ -54,7 +65,7 @@ class StreamTap:
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             back = threading.Thread(target=_copy, args=(far, near), daemon=True)
             back.start()
-            _write_down(near, far, log.fileno())
+            _write_down(near, far, log.fileno(), times)
             back.join()
 
 
@@ -67,10 +78,15 @@ def _copy(source: socket.socket, sink: socket.socket) -> None:
     _say_end(source, sink)
 
 
-def _write_down(source: socket.socket, sink: socket.socket, log: int) -> None:
+def _write_down(source: socket.socket, sink: socket.socket, log: int, times: IO[bytes]) -> None:
     """The same, and all of it to a file, without a copy of what passes through this process."""
+    total, noted = 0, 0.0
     with _pipe() as (out, into), _pipe() as (second_out, second_into), contextlib.suppress(OSError):
         while got := os.splice(source.fileno(), into, _CHUNK):
+            total, now = total + got, time.time()
+            if now - noted >= _OFTEN:
+                times.write(_TIME.pack(now, total))
+                noted = now
             twice = 0
             while twice < got:
                 twice += (same := _tee(out, second_into, got - twice))

@@ -94,6 +94,17 @@ class RoundOnWire(Part):
     """As what had changed."""
 
 
+class PaceOnWire(Part):
+    """How fast the source sent before it stopped its guest."""
+
+    bytes: int
+    """What had come by then."""
+    seconds: float
+    """From the migration's setup to the last stop of the guest."""
+    limit: int
+    """Bytes a second, by the scenario."""
+
+
 class WireReport(Part):
     """The stream of the judged migration."""
 
@@ -107,11 +118,13 @@ class WireReport(Part):
     """Round by round; the hundredth has those of all after it."""
     blocks: list[BlockOnWire]
     """Every RAMBlock that it announces."""
+    pace: PaceOnWire | None = None
+    """Against `migration.bandwidth`; null: there is none, or the script or postcopy changes it."""
 
     @classmethod
     def of(cls, facts: WireFacts) -> WireReport:
         """Build this from the judge's facts."""
-        size = facts.bytes
+        size, pace = facts.bytes, facts.pace
         known = size.whole + size.deltas + size.devices
         return cls(
             bytes=BytesOnWire(
@@ -125,4 +138,5 @@ class WireReport(Part):
             memory_sections=facts.memory_sections,
             rounds=[RoundOnWire(full=one.full, zero=one.zero, delta=one.delta) for one in facts.rounds],
             blocks=[BlockOnWire.of(block) for block in facts.blocks],
+            pace=PaceOnWire(bytes=pace.bytes, seconds=pace.seconds, limit=pace.limit) if pace else None,
         )

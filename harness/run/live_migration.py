@@ -25,6 +25,7 @@ from harness.evidence.device_state import SavedState, describe, registers_of
 from harness.evidence.host_writes import HostWritten, generation_id, host_written
 from harness.evidence.outcomes import account_of, locks_of, with_core
 from harness.evidence.switch_over import Abort, PostcopyMove, Side, SwitchOver
+from harness.evidence.wire_pace import wire_pace
 from harness.guest.domain import destination_xml
 from harness.hosts.interface import Host
 from harness.hosts.qemu_log import last_words
@@ -53,6 +54,7 @@ from harness.run.last_words import NAME
 from harness.run.saved import Crossing, SavedJob, job_for, waits_for_a_stream
 from harness.run.saved.state_file import FileFacts, StateFile
 from harness.run.sides import Endpoint, Sides
+from harness.scenario.script import actions
 from harness.script.outcome import ScriptNews
 from harness.script.runner import ScriptRunner
 from harness.script.stage import RunStage
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
     from harness.scenario.load import Migration
     from harness.scenario.script import Entry
     from harness.verdict.finding import Finding
+    from harness.verdict.wire import WirePace
 
 #: For what a script has begun when its migration is given up; the guest may be emulated.
 GIVEN_UP_SECONDS: Final = 60.0
@@ -563,7 +566,17 @@ class LiveMigration:
             stream=self._stream,
             traces=self._traces(),
             postcopy=self._postcopy(seen),
+            pace=self._pace() if seen.at_switch is None else None,
         )
+
+    def _pace(self) -> WirePace | None:
+        """None: nobody listened, or the script has changed the limit."""
+        scenario = self._guest.plan.resolved.scenario
+        if self._stream is None or any(action.changes_limit for action in actions(scenario.script)):
+            return None
+        how = scenario.migration_of(self._move)
+        history = [event for event in self._events.history() if event.seq > self._since]
+        return wire_pace(self._stream, history, Modes.of(how).bandwidth)
 
     def _statistics(self, domain: libvirt.virDomain, seen: LastLook) -> MigrationStatistics | None:
         job = self._running[1] if self._running is not None else None

@@ -67,6 +67,18 @@ class WireRound:
 
 
 @dataclass(frozen=True, slots=True)
+class WirePace:
+    """Bytes that had passed when the source stopped its guest, the seconds until then, and the limit.
+
+    ``limit`` is in bytes a second.
+    """
+
+    bytes: int
+    seconds: float
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
 class WireFacts:
     """The whole stream: bytes, its sections of memory, its blocks, its rounds.
 
@@ -78,3 +90,4 @@ class WireFacts:
     blocks: tuple[WireBlock, ...] = ()
     rounds: tuple[WireRound, ...] = ()
     unread: str | None = None
+    pace: WirePace | None = None

@@ -25,6 +25,7 @@ def test_the_stream_of_a_run_is_what_both_sides_hold(freepage: Freepage) -> None
     assert sum(block.full for block in result.wire.blocks) == result.moved_bytes.full_pages
     assert sum(block.zero for block in result.wire.blocks) == result.moved_bytes.zero_pages
     assert result.wire.bytes.whole == 4096 * result.moved_bytes.full_pages
+    assert result.wire.bytes.total == result.moved_bytes.sent
     assert sum(one.full + one.zero for one in result.wire.rounds) == sum(
         block.full + block.zero for block in result.wire.blocks
     )
@@ -108,6 +109,38 @@ def test_the_side_that_is_to_blame_is_told(freepage: Freepage, fault: str, scena
     assert {name for name in rules if name.startswith("wire-")} == {rule}
     # Evidence is kept.
     assert list((ending.folder / "stream").glob("*.stream"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_limit_is_kept_by_the_taps_own_clock(freepage: Freepage, kept: bool) -> None:
+    """A limit that QEMU does not keep: it is taken away by a way that the testbed does not know."""
+    command = {"command-line": "migrate_set_parameter max-bandwidth 4000M"}
+    away = {"action": "qmp", "command": "human-monitor-command", "arguments": command}
+    settings = {
+        **SMALL,
+        "migration.bandwidth": "16MiB/s",
+        "migration.downtime_limit_ms": 1,
+        "script": [] if kept else [{"at": "active", "do": [away]}],
+    }
+    result = freepage.start("idle", arm="off", set=settings).end().result
+    assert result.verdict == ("pass" if kept else "fail"), result.reason
+    assert {found.rule for found in result.findings} == (set() if kept else {"bandwidth-exceeded"})
+    assert result.wire is not None
+    assert result.wire.pace is not None
+    assert result.wire.pace.limit == 16 << 20
+
+
+@pytest.mark.slow
+def test_the_urgent_connection(freepage: Freepage) -> None:
+    """postcopy-preempt has a connection of its own for what the destination asks for."""
+    settings = {"tap": True, "migration.postcopy_preempt": True}
+    ending = freepage.start("harness/faults/scenarios/postcopy-urgent.yaml", arm="off", set=settings).end()
+    result = ending.result
+    assert result.verdict == "pass", result.reason
+    assert result.wire is not None
+    assert result.wire.unread is None
+    assert not any(block.never.count for block in result.wire.blocks)
 
 
 def test_what_a_tap_cannot_hear_is_refused(freepage: Freepage) -> None:

@@ -77,6 +77,11 @@ class Action(Section):
         return None
 
     @property
+    def changes_limit(self) -> bool:
+        """Whether it changes what the migration may send in a second."""
+        return False
+
+    @property
     def plugs_vcpus(self) -> int:
         """How many more vCPUs the guest has after it."""
         return 0

@@ -79,6 +79,11 @@ class Bandwidth(Action):
     limit: Rate | None = None
     """The new limit; null: what the scenario says."""
 
+    @property
+    def changes_limit(self) -> bool:
+        """To what it says."""
+        return True
+
     def carry_out(self, stage: Stage, deadline: Deadline) -> None:
         """A parameter of the migration, which QEMU heeds at once."""
         limit = self.limit or stage.facts.bandwidth

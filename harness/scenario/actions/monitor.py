@@ -39,6 +39,11 @@ class Qmp(Action):
 
     seconds: ClassVar[float] = 60.0
 
+    @property
+    def changes_limit(self) -> bool:
+        """If that is the command."""
+        return self.command == "migrate-set-parameters" and "max-bandwidth" in self.arguments
+
     def carry_out(self, stage: Stage, deadline: Deadline) -> None:
         """QEMU answers at once, or that is a finding as well (qmp-frozen)."""
         answer = stage.ask(self.side, self.command, self.arguments, seconds=deadline.remaining())

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
+from harness.units import human_size
 from harness.verdict.case import JudgeInput
 from harness.verdict.context import Context
 from harness.verdict.finding import Finding
@@ -41,6 +43,31 @@ def wire_pages(case: JudgeInput, context: Context) -> Iterator[Finding]:
             if pages.count:
                 text = f"{pages.count} pages of {block.name} {words}: the first is {pages.first[0]}"
                 yield Finding(name, "witness", text, pages.count, block.name, pages.first)
+
+
+#: QEMU counts in windows of a tenth of a second; what it writes at once may be a packet of pages.
+_WINDOWS: Final = 0.2
+_AT_ONCE: Final = 2 << 20
+_TOLERANCE: Final = 1.05
+
+
+@rule(
+    "expectation",
+    {"bandwidth-exceeded": "more came before the guest was stopped than `migration.bandwidth` lets through"},
+    needs=(WireFacts,),
+)
+def bandwidth_kept(_: JudgeInput, context: Context) -> Iterator[Finding]:
+    """Once the guest stands QEMU keeps no limit."""
+    pace = context.fact(WireFacts).pace
+    if pace is None:
+        return
+    most = pace.limit * (pace.seconds + _WINDOWS) * _TOLERANCE + _AT_ONCE
+    if pace.bytes > most:
+        text = (
+            f"{human_size(pace.bytes)} came in the {pace.seconds:.2f} s before the guest was stopped, "
+            f"at a limit of {human_size(pace.limit)} a second"
+        )
+        yield Finding("bandwidth-exceeded", "expectation", text)
 
 
 def _both(one: PageList, other: PageList) -> PageList:
