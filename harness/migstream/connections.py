@@ -122,6 +122,7 @@ class Connections:
         if self._reader.ram is not None:
             urgent.blocks = self._reader.ram.blocks
         while source.peek(1):
-            urgent.pages(source)
+            # QEMU closes it when all has come, with an end mark or without.
+            urgent.pages(source, marked=False)
         self._whole += (sum(block.full for block in self._ledger.blocks.values()) - before) * page_size
         self._urgent_size = source.offset

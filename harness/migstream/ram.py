@@ -161,10 +161,10 @@ class RamReader:
         source.skip_to(mapped.pages + block_size, "what follows mapped-ram's pages")
         return mapped
 
-    def pages(self, source: Source) -> None:
-        """One section's pages, up to its end mark."""
+    def pages(self, source: Source, *, marked: bool = True) -> None:
+        """One section's pages, up to its end mark; without ``marked`` the stream may end before a page."""
         page_size, mask = self._form.page_size, self._mask
-        while True:
+        while marked or source.peek(1):
             header = source.u64("a page's header")
             flags = header & mask
             if flags == _END:
