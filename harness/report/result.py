@@ -230,6 +230,8 @@ class Protocol(Part):
     """Dirty bits cleared; a page that is dirtied and cleared again counts twice."""
     sent_before: int
     """Pages reported that had been sent already, and were let alone."""
+    fetched: int
+    """Pages that were left out, and sent after all: in postcopy the destination asked for them."""
     dropped: int
     """Chunks beyond what an answer may hold."""
     bad_pages: int
@@ -254,6 +256,7 @@ class Protocol(Part):
             reported=number("reported"),
             skipped=number("skipped"),
             sent_before=number("sent-before"),
+            fetched=number("fetched"),
             dropped=number("dropped"),
             bad_pages=number("bad-pages"),
             refused=str(counters.get("refused", "")),

@@ -347,8 +347,8 @@ class Migration(Section):
     postcopy: Annotated[
         Literal[False, True, "libvirt"], Mode("postcopy-ram", flag="POSTCOPY", past_libvirt_for=(True, None))
     ] = False
-    """Allow a switch to postcopy, which a script makes (postcopy-start): the device then asks for nothing.
-    true: past libvirt. libvirt: by libvirt, which always lets the guest run on the destination."""
+    """Allow a switch to postcopy, which a script makes (postcopy-start). With arm hint nothing is left out
+    then. true: past libvirt. libvirt: by libvirt, which always lets the guest run on the destination."""
     postcopy_preempt: Annotated[bool, Mode("postcopy-preempt")] = False
     """Send what the destination asks for over a connection of its own, past what is being pushed. With
     postcopy."""

@@ -45,6 +45,7 @@ RESULT = {
         **dict.fromkeys(
             ("requests", "responses", "stale", "invalid", "chunks", "reported", "skipped", "sent_before"), 0
         ),
+        "fetched": 0,
         "dropped": 0,
         "bad_pages": 0,
         "refused": "",

@@ -104,6 +104,17 @@ def test_free_pages_are_left_out_of_a_stream(freepage: Freepage, arm: str) -> No
 
 
 @slow
+@pytest.mark.parametrize("mapped", [False, True])
+def test_free_pages_have_no_room_in_a_file_and_read_as_zeros(freepage: Freepage, mapped: bool) -> None:
+    """Over memory that was used before, as well."""
+    run = freepage.run("to-file-freed", memory="512MiB", set={"migration.mapped_ram": mapped, **USED})
+    result = right(run)
+    assert result.pages.skipped_percent > 60
+    assert result.file is not None
+    assert result.file.allocated < (512 << 20) - 4096 * result.pages.skipped
+
+
+@slow
 def test_there_and_back_by_files(freepage: Freepage, tmp_path: Path) -> None:
     scenario = tmp_path / "twice.yaml"
     scenario.write_text(

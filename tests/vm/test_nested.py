@@ -53,6 +53,17 @@ SHIPPED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("postcopy", "postcopy-runs", "postcopy-recover", "postcopy-preempt", "postcopy-only-allowed"),
         (),
     ),
+    "left out": (
+        (
+            "postcopy-freed",
+            "postcopy-freed-runs",
+            "postcopy-freed-asked",
+            "postcopy-freed-answered",
+            "postcopy-freed-recover",
+            "to-file-freed",
+        ),
+        (),
+    ),
     "modes": (
         ("multifd-zlib", "multifd-zstd", "zero-copy", "tls-psk", "no-return-path", "switchover-bandwidth"),
         (),

@@ -74,24 +74,6 @@ def scratch(guest: ModuleGuest) -> Path:
     return guest.plain.folder
 
 
-def test_nothing_is_asked_where_the_file_may_be_loaded_over_memory(guest: ModuleGuest, scratch: Path) -> None:
-    before = counters(guest)
-    capabilities(guest.monitor, "mapped-ram")
-    migrate(guest, f"file:{scratch}/state")
-    guest.go_on()
-    now = counters(guest)
-    assert "mapped-ram is enabled: the file may be loaded over memory" in now["refused"]
-    assert now["requests"] == before["requests"]
-    assert now["skipped"] == before["skipped"]
-    # Only that one: the next asks again, and is no longer refused.
-    capabilities(guest.monitor, "mapped-ram", state=False)
-    with guest.migration():
-        pass
-    again = counters(guest)
-    assert again["refused"] == ""
-    assert again["requests"] > before["requests"]
-
-
 def test_a_background_snapshot_has_no_dirty_log(guest: ModuleGuest) -> None:
     """Where the host's kernel can do it; else QEMU says so itself."""
     before = counters(guest)
@@ -161,13 +143,11 @@ def loader(
     return machine, Software(toolchain.kernel().vmlinuz, image.initrd, "freepage.driver=info")
 
 
-def test_what_mapped_ram_saves_is_whole(
+def test_what_mapped_ram_leaves_out_is_zero(
     guest: ModuleGuest, toolchain: Toolchain, qemu: QemuBinary, folder: Path, scratch: Path
 ) -> None:
-    """Pages that an ordinary migration leaves behind must be in the file, and must not be stale on load."""
-    with guest.migration():
-        pass
-    assert counters(guest)["skipped"] > 0
+    """Of a guest that runs: what is free need not be in the file, and must not be stale on load."""
+    before = counters(guest)["skipped"]
     capabilities(guest.monitor, "mapped-ram")
     migrate(guest, f"file:{scratch}/state")
     machine, software = loader(toolchain, qemu)
@@ -177,7 +157,9 @@ def test_what_mapped_ram_saves_is_whole(
         wait_until_loaded(loaded.monitor)
         with images(loaded) as there:
             found = compare(saved, there)
-    assert found.differing.size == 0
+            assert not any(there.read(page, 1).any() for page in found.differing.tolist())
+    # As fast as a file is written, few pages are left by the time the guest has answered, or none.
+    assert found.differing.size <= counters(guest)["skipped"] - before
     guest.go_on()
 
 
