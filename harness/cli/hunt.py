@@ -4,6 +4,10 @@
 from __future__ import annotations
 
 import secrets
+import shlex
+import sys
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +16,7 @@ import typer
 from harness.cli.options import (
     DestinationQemu,
     FaultOption,
+    HistoryName,
     Json,
     KernelName,
     QemuOption,
@@ -49,6 +54,7 @@ def hunt(
     qemu_source: QemuSourceOption = None,
     kernel: KernelName = None,
     fault: FaultOption = None,
+    history: HistoryName = None,
     json: Json = False,
 ) -> None:
     """Draw scenarios at random, run them, and keep what fails as small as it can be.
@@ -73,16 +79,27 @@ def hunt(
         "fault": fault,
     }
     options = [word for name, value in given.items() if value for word in (f"--{name}", str(value))]
-    status, report = conduct_hunt(
-        tools,
-        options,
-        minutes=minutes,
-        seed=secrets.randbits(31) if seed is None else seed,
-        only=[key.strip() for key in (only or "").split(",") if key.strip()],
-        jobs=jobs,
-        out=out,
-        until_found=until_found,
-    )
+    from harness.history.hunt import hunt_batch
+    from harness.history.record import keep_batch
+    from harness.history.store import open_for_writing
+
+    began, started = datetime.now(UTC), time.monotonic()
+    with open_for_writing(history) as store:
+        status, report = conduct_hunt(
+            tools,
+            options,
+            minutes=minutes,
+            seed=secrets.randbits(31) if seed is None else seed,
+            only=[key.strip() for key in (only or "").split(",") if key.strip()],
+            jobs=jobs,
+            out=out,
+            until_found=until_found,
+        )
+        # With a fault the hunt is a test of itself, and what it finds is no QEMU's.
+        if store is not None and fault is None:
+            command = shlex.join(["freepage", *sys.argv[1:]])
+            kept = hunt_batch(report, began, time.monotonic() - started, status, command)
+            keep_batch(store, kept.batch, kept.runs)
     if json:
         print_json(report.document())
     else:

@@ -271,7 +271,7 @@ def record_batch(store: Store, batch: Batch, runs: Iterable[KeptRun]) -> tuple[i
     with store.writing() as connection:
         uids = {run.uid for run in wanted}
         known = _known(connection, uids)
-        if uids <= known:
+        if uids and uids <= known:
             return 0, len(wanted)
         number = begin_batch(connection, batch)
         new = sum(add_run(connection, number, run) for run in wanted)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from harness.cli import app
 from harness.errors import InputError
-from harness.history.ask import Selection, current
+from harness.history.ask import Selection, current, past_batches
 from harness.history.changes import change_points
 from harness.history.rates import failure_rate
 from harness.history.record import Batch, KeptRun, record_batch
@@ -178,3 +178,43 @@ def test_the_document(tmp_path: Path) -> None:
     document = json.loads(result.output)
     assert (document["runs"], document["failing"]) == (2, 1)
     assert document["states"][0]["rules"] == ["lost"]
+
+
+def test_of_a_hunt_what_was_found_is_kept_and_a_hunt_without_a_find_too(tmp_path: Path) -> None:
+    from harness.history.hunt import hunt_batch
+    from harness.hunt.coverage import CoverageReport
+    from harness.hunt.hunter import FoundFailure, HuntReport
+
+    found = FoundFailure("lost", "a page is lost", "hunt/found/1.yaml", True, "3 of 3", 40)
+    fields = dict.fromkeys(CoverageReport.__dataclass_fields__, 0)
+    report = HuntReport(
+        seed=1,
+        qemu="qemu 10.0.13",
+        runs=50,
+        words={"pass": 49, "fail": 1},
+        found=(found,),
+        once=(),
+        known={},
+        refused={},
+        errors={},
+        coverage=CoverageReport(**fields),
+        ended="time",
+    )
+    quiet = HuntReport(**{**{name: getattr(report, name) for name in report.__slots__}, "found": ()})
+    with open_for_writing(str(tmp_path / "h")) as store:
+        assert store is not None
+        for one, number in ((report, 0), (quiet, 1)):
+            batch = hunt_batch(one, night(number), 60.0, 1 - number, "freepage hunt")
+            record_batch(store, batch.batch, batch.runs)
+        (state,) = current(store, Selection(kind="hunt"))
+        with store.reading() as connection:
+            batches = past_batches(connection)
+    assert (state.label, state.rules, state.replay) == (
+        "hunt lost",
+        ("lost",),
+        "freepage run hunt/found/1.yaml",
+    )
+    assert [(one.kind, one.exit_status, one.host["runs"]) for one in batches] == [
+        ("hunt", 0, "50"),
+        ("hunt", 1, "50"),
+    ]
