@@ -72,7 +72,6 @@ def _user_data(keys: Keys) -> dict[str, object]:
         "disable_root": False,
         "users": ["default", {"name": "root", "ssh_authorized_keys": authorized}],
         "ssh_deletekeys": True,
-        "ssh_genkeytypes": [],
         "ssh_keys": {
             "ed25519_private": keys.host_key().decode(),
             "ed25519_public": keys.host_public().decode(),
