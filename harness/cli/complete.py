@@ -17,6 +17,16 @@ def scenario_names(incomplete: str) -> Iterator[str]:
             yield name
 
 
+def suite_names(incomplete: str) -> Iterator[str]:
+    """Suites that ship; files are completed by the shell."""
+    from importlib import resources
+
+    for entry in (resources.files("harness") / "suites").iterdir():
+        name = entry.name.removesuffix(".yaml")
+        if name != entry.name and name.startswith(incomplete):
+            yield name
+
+
 def fault_names(incomplete: str) -> Iterator[str]:
     """Deliberate faults, by their id."""
     from harness.faults.catalogue import catalogue

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from harness.cli.complete import suite_names
 from harness.cli.options import HistoryName, Json, app, print_json
 from harness.cli.report import Html, Jobs, Junit, report_sinks, show_report
 from harness.errors import InputError
@@ -33,7 +34,9 @@ def suite_list(json: Json = False) -> None:
 
 
 @suites.command("show")
-def suite_show(suite: Annotated[str, typer.Argument(metavar="NAME|FILE")], json: Json = False) -> None:
+def suite_show(
+    suite: Annotated[str, typer.Argument(metavar="NAME|FILE", autocompletion=suite_names)], json: Json = False
+) -> None:
     """List the runs of a suite, in order, and what each takes of the machine."""
     from harness.suite.expand import Expansion
     from harness.suite.load import load_suite
@@ -77,7 +80,10 @@ def suite_schema_command() -> None:
 @suites.command("run")
 def suite_run(
     suite: Annotated[
-        str, typer.Argument(metavar="[NAME|FILE]", help="See 'suite list'; default: smoke.")
+        str,
+        typer.Argument(
+            metavar="NAME|FILE", help="See 'suite list'; default: smoke.", autocompletion=suite_names
+        ),
     ] = "smoke",
     jobs: Jobs = None,
     repeat: Annotated[
