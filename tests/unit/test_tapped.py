@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import InputError
+from harness.errors import InputError, MachineryError
+from harness.evidence.wire_witness import heard_stream
 from harness.migstream.folder import StreamFiles, stream_files
 from harness.migstream.source import StreamError, UnknownFormError
 from harness.plan.tapped import decide_tap
@@ -96,3 +97,32 @@ def test_what_cannot_be_read_is_said(tmp_path: Path, connections: list[bytes], w
 def test_no_migration_at_all(tmp_path: Path) -> None:
     with pytest.raises(StreamError, match="none of the connections"):
         StreamFiles.of(write(tmp_path, GREETING, b""))
+
+
+@pytest.mark.parametrize(
+    ("connection", "words"), [(MAIN[:500], "cannot be read: at byte"), (b"\x16\x03\x01", "encrypted")]
+)
+def test_a_stream_of_another_form_leaves_bytes_and_a_reason(
+    tmp_path: Path, connection: bytes, words: str
+) -> None:
+    write(tmp_path, connection)
+    with heard_stream(tmp_path) as heard:
+        assert heard.size == len(connection)
+        assert words in (heard.unread or "")
+        assert heard.sent("pc.ram", 8) is None
+
+
+def test_a_tap_that_heard_nothing(tmp_path: Path) -> None:
+    write(tmp_path, b"")
+    with pytest.raises(MachineryError, match="heard no migration"), heard_stream(tmp_path):
+        pass
+
+
+def test_what_is_heard_says_what_was_sent(tmp_path: Path) -> None:
+    write(tmp_path, MAIN, *channels(0))
+    with heard_stream(tmp_path) as heard:
+        sent = heard.sent("pc.ram", 8)
+        assert sent is not None
+        assert list(sent) == [True] * 6 + [False] * 2
+        assert heard.sent("pc.ram", 9) is None
+        assert heard.sendings()["pc.ram"].of(3)[0][0] == 1
