@@ -29,6 +29,7 @@ from typer.main import get_command
 from harness.cli import (  # noqa: F401 - they register
     again,
     bench,
+    bisect,
     cache,
     config,
     explain,

@@ -107,17 +107,35 @@ class LocalSource(QemuSource):
 
     def prepare(self, tree: WorkTree, cache: Cache) -> None:
         """Copy what has changed since the last time."""
-        listing = tree.root / "copied.json"
-        before: dict[str, list[int]] = json.loads(listing.read_text("utf-8")) if listing.exists() else {}
         now = dict(source_files(self.path))
         if _identity(now) != self.identity:
             raise MachineryError(f"the source {self.path} was changed meanwhile", hint="build it again")
-        changed = [name for name, state in now.items() if before.get(name) != state]
-        gone = [name for name in before if name not in now]
-        if changed or gone:
-            with cache.events.step("copy", source=str(self.path), files=len(changed)):
-                tree.refresh(self.path, changed, gone)
-            listing.write_text(json.dumps(now), encoding="utf-8")
+        _copy_changed(self.path, now, tree, cache)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckedOutSource(QemuSource):
+    """A commit that is checked out in a clone of ours: its name is what it is, whenever it was checked out.
+
+    All commits of a clone have one work tree: from one to another only what differs is compiled.
+    """
+
+    path: Path
+
+    def prepare(self, tree: WorkTree, cache: Cache) -> None:
+        """Copy what differs from the commit before."""
+        _copy_changed(self.path, dict(source_files(self.path)), tree, cache)
+
+
+def _copy_changed(path: Path, now: dict[str, list[int]], tree: WorkTree, cache: Cache) -> None:
+    listing = tree.root / "copied.json"
+    before: dict[str, list[int]] = json.loads(listing.read_text("utf-8")) if listing.exists() else {}
+    changed = [name for name, state in now.items() if before.get(name) != state]
+    gone = [name for name in before if name not in now]
+    if changed or gone:
+        with cache.events.step("copy", source=str(path), files=len(changed)):
+            tree.refresh(path, changed, gone)
+        listing.write_text(json.dumps(now), encoding="utf-8")
 
 
 def source_files(root: Path) -> Iterator[tuple[str, list[int]]]:
@@ -157,19 +175,38 @@ def find_source(cache: Cache, path: Path | None) -> QemuSource:
     return _tarball(cache, path)
 
 
+def checked_out(path: Path, commit: str, tree: str) -> CheckedOutSource:
+    """The source of a commit that is checked out at ``path``; ``tree`` names its work tree.
+
+    Raises :class:`InputError` if that is no QEMU.
+    """
+    version, has_feature = _looked_at(path)
+    identity = key_of(commit=commit)
+    return CheckedOutSource(
+        version=version, identity=identity, tree=tree, complete=False, has_feature=has_feature, path=path
+    )
+
+
 def _local(path: Path) -> LocalSource:
-    if not (path / "configure").exists() or not (path / "VERSION").exists():
-        raise InputError(f"{path} is not a QEMU source tree: it has no configure or no VERSION")
-    device = path / "hw" / "virtio" / "virtio-balloon.c"
+    version, has_feature = _looked_at(path)
     return LocalSource(
-        version=(path / "VERSION").read_text("utf-8").strip(),
+        version=version,
         identity=_identity(dict(source_files(path))),
         tree=f"local-{key_of(path=str(path))}",
         complete=False,
-        # Somebody who works on the device itself has the patches in the tree.
-        has_feature=device.exists() and '"free-page-info"' in device.read_text("utf-8", errors="replace"),
+        has_feature=has_feature,
         path=path,
     )
+
+
+def _looked_at(path: Path) -> tuple[str, bool]:
+    """The version of a source tree, and whether it has free page info."""
+    if not (path / "configure").exists() or not (path / "VERSION").exists():
+        raise InputError(f"{path} is not a QEMU source tree: it has no configure or no VERSION")
+    device = path / "hw" / "virtio" / "virtio-balloon.c"
+    # Somebody who works on the device itself has the patches in the tree.
+    has_feature = device.exists() and '"free-page-info"' in device.read_text("utf-8", errors="replace")
+    return (path / "VERSION").read_text("utf-8").strip(), has_feature
 
 
 def _tarball(cache: Cache, path: Path) -> TarballSource:
