@@ -8,6 +8,7 @@ from the one before; the finished binary goes into the cache under its key.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -22,13 +23,14 @@ from typing import Any
 
 from harness.arch import HOST, Architecture
 from harness.errors import InputError, MachineryError
-from harness.toolchain.cache import GIB, MIB, Cache, file_digest, key_of, require_space
+from harness.toolchain.cache import GIB, MIB, Cache, file_digest, key_of, require_space, sums_file
 from harness.toolchain.firmware import firmware
 from harness.toolchain.patches import Patch, patch_at, read_series
 from harness.toolchain.probe import FOR_TESTS, QemuProbe, probe_binary
 from harness.toolchain.run import build_environment, run_program, search_path
 from harness.toolchain.source import QemuSource, clean_leftovers
 from harness.toolchain.sources import sources
+from harness.toolchain.sums import Sums
 from harness.toolchain.worktree import WorkTree
 
 TARGET = HOST.qemu_binary
@@ -378,10 +380,17 @@ def _read_facts(folder: Path) -> dict[str, Any] | None:
     """What an entry says of its binary; None if it is damaged: it says nothing, or of another one."""
     try:
         facts = json.loads((folder / "facts.json").read_text("utf-8"))
-        known = set(facts) >= {"version", "sha256"} and (folder / TARGET).is_file()
+        if not set(facts) >= {"version", "sha256"} or not (folder / TARGET).is_file():
+            return None
+        if not sums_file(folder).exists():
+            # Made before sums were kept: the binary is held against its own, and gets some.
+            if file_digest(folder / TARGET) != facts["sha256"]:
+                return None
+            with contextlib.suppress(OSError):
+                Sums.of(folder).save(sums_file(folder))
     except (OSError, ValueError, TypeError):
         return None
-    return facts if known else None
+    return dict(facts)
 
 
 def _system() -> dict[str, str]:

@@ -14,8 +14,8 @@ import pytest
 
 from harness.errors import InputError
 from harness.events import EventStream
-from harness.toolchain import care
-from harness.toolchain.cache import CACHE_VARIABLE, Cache, cache_layers, sums_file
+from harness.toolchain import care, qemu
+from harness.toolchain.cache import CACHE_VARIABLE, Cache, cache_layers, file_digest, sums_file
 from harness.toolchain.care import entries, prune, read_whole
 from harness.toolchain.parcel import pack_parcel, unpack_parcel
 from harness.toolchain.sums import Sums
@@ -320,3 +320,21 @@ def test_a_parcel_that_is_cut_off(cache: Cache, tmp_path: Path) -> None:
     for path in (tmp_path / "none", Path("/dev/zero"), tmp_path):
         with pytest.raises(InputError):
             list(unpack_parcel(other, path))
+
+
+@pytest.mark.parametrize("damage", [None, "cut", "no facts", "facts of another"])
+def test_a_qemu_of_before_sums_is_looked_at_once(tmp_path: Path, damage: str | None) -> None:
+    folder = tmp_path / "store" / "qemu" / "key"
+    folder.mkdir(parents=True)
+    program = folder / qemu.TARGET
+    program.write_bytes(b"program")
+    (folder / "facts.json").write_text(json.dumps({"version": "10", "sha256": file_digest(program)}))
+    if damage == "cut":
+        cut(program)
+    elif damage == "no facts":
+        (folder / "facts.json").unlink()
+    elif damage == "facts of another":
+        (folder / "facts.json").write_text(json.dumps({"version": "10", "sha256": "00"}))
+    assert (qemu._read_facts(folder) is None) == (damage is not None)
+    # From now on it has sums as all others.
+    assert sums_file(folder).exists() == (damage is None)
