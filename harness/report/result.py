@@ -230,8 +230,9 @@ class Protocol(Part):
     """Dirty bits cleared; a page that is dirtied and cleared again counts twice."""
     sent_before: int
     """Pages reported that had been sent already, and were let alone."""
-    fetched: int
-    """Pages that were left out, and sent after all: in postcopy the destination asked for them."""
+    fetched: int = 0
+    """Pages that were left out, and sent after all: in postcopy the destination asked for them; 0 in a
+    result of before these were counted."""
     dropped: int
     """Chunks beyond what an answer may hold."""
     bad_pages: int
