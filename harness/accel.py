@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol
 
-from harness.arch import HOST, Architecture
+from harness.arch import GUEST, HOST, Architecture
 from harness.errors import DeadlineExceeded, MachineryError
 from harness.events import Deadline, EventStream
 
@@ -53,7 +53,7 @@ class ProbeMachine:
     qemu_sha256: str
     firmware: tuple[Path, ...]
     vmlinuz: Path
-    architecture: Architecture = HOST
+    architecture: Architecture = GUEST
 
     def command(self, accelerator: str = "kvm") -> list[str]:
         """The smallest guest that tells: no disk, no init; it need not live long."""
@@ -180,6 +180,8 @@ def _listen(descriptor: int, deadline: Deadline) -> tuple[bytes, bool]:
 
 def probe_kvm(machine: ProbeMachine, memory: ProbeMemory, events: EventStream) -> KvmProbe:
     """Whether KVM runs guests; from memory where this was asked before in this boot of the host."""
+    if machine.architecture is not HOST:
+        return KvmProbe(False, f"KVM runs no guests on {machine.architecture.name} on a {HOST.name} machine")
     problem = device_problem()
     if problem is not None:
         return KvmProbe(False, problem)

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What differs between processor architectures, one entry for each.
 
-    HOST.qemu_binary            # "qemu-system-x86_64"
+    HOST.system_calls.futex     # of the machine that we run on
+    GUEST.qemu_binary           # "qemu-system-aarch64", if guests are to be emulated as such
     named("x86_64").board.console
 
-A guest has the architecture of its host.  A new architecture is one :class:`Architecture` that is
-passed to :func:`register`; the modules that build, boot and walk a guest read it from there.
+A guest has the architecture of its host, unless :data:`ARCH_VARIABLE` names another one (``--arch``).  A
+new architecture is one :class:`Architecture` that is passed to :func:`register`; the modules that
+build, boot and walk a guest read it from there.
 """
 
 from __future__ import annotations
@@ -33,6 +35,10 @@ class Board:
     #: The console as the kernel calls it, and the kind of serial port that libvirt is asked for.
     console: str
     serial: str
+    #: The port of the guest's agent, as the guest calls it.
+    control: str = "ttyS1"
+    #: What libvirt is told that QEMU lacks, though it believes otherwise.
+    lacks: tuple[str, ...] = ()
     #: Features that libvirt is asked for.
     features: tuple[str, ...]
     #: The CPU of an emulated guest, with what is added to it.
@@ -70,7 +76,7 @@ class KernelImage:
     file: str
     #: What people call an image of this kind.
     noun: str
-    #: The release (``uname -r``) in the first 64 KiB of an image; None: it is no such image.
+    #: The release (``uname -r``) in an image; None: it is no such image.
     release: Callable[[bytes], str | None]
 
 
@@ -100,6 +106,9 @@ class PageTables:
     roots: tuple[str, ...]
     #: All zones that there are; with fewer, which one is missing depends on the configuration.
     zones: tuple[str, ...]
+    #: The NUMBER of VMCOREINFO by which the image has moved in memory, and whether it is added or taken away.
+    moved: str = "phys_base"
+    moved_up: bool = True
 
     def canonical(self, virtual: int, levels: int) -> bool:
         """Whether the processor accepts this as an address, with so many levels of tables."""
@@ -219,7 +228,75 @@ X86_64: Final = Architecture(
     system_calls=SystemCalls(sendmsg=46, poll=7, ppoll=271, futex=202, userfaultfd=323),
 )
 
-_KNOWN: Final[dict[str, Architecture]] = {X86_64.name: X86_64}
+
+def _image_release(image: bytes) -> str | None:
+    """From the banner; see Documentation/arch/arm64/booting.rst for the head, which has no version."""
+    if image[0x38:0x3C] != b"ARM\x64":
+        return None
+    # The format string of the same words ("Linux version %s") is there, too.
+    match = re.search(rb"Linux version ([0-9][!-~]*) ", image)
+    return match[1].decode("ascii") if match else None
+
+
+AARCH64: Final = Architecture(
+    name="aarch64",
+    debian="arm64",
+    multiarch="aarch64-linux-gnu",
+    page_size=4096,
+    board=Board(
+        noun="an Arm machine",
+        types=("virt",),
+        versions=(r"virt-.+",),
+        console="ttyAMA0",
+        serial="system-serial",
+        control="ttyAMA1",
+        # QEMU 9.0 has lost the option -no-acpi, which libvirt before 9.2 gives every guest without ACPI.
+        lacks=("no-acpi",),
+        # Not ACPI, which takes UEFI here: the kernel is told of its machine by a device tree.
+        features=(),
+        # A plain model: what "max" adds (pointer authentication, say) makes emulation slower.
+        cpu="cortex-a57",
+        cpu_features=(),
+        cmdline="",
+        early_console="console=ttyAMA0 earlycon",
+        nesting_cpu="max",
+        qemu_package="qemu-system-arm",
+        firmware_packages=("qemu-system-data",),
+        # With a `-kernel` it loads none.
+        firmware_files=(),
+    ),
+    kernel=KernelImage(
+        source="arm64",
+        target="Image",
+        file="vmlinuz",
+        noun="an arm64 kernel (Image)",
+        release=_image_release,
+    ),
+    page_tables=PageTables(
+        page_shift=12,
+        index_bits=9,
+        levels=(4, 3),
+        # 4 KiB, 2 MiB, 1 GiB.
+        largest_leaf=3,
+        present=1 << 0,
+        # An entry of an upper level is a table if its second bit is set, else a block.
+        leaf_mask=1 << 1,
+        leaf_value=0,
+        address=0x0000_FFFF_FFFF_F000,
+        physical_bits=48,
+        # The topmost bit chooses between two tables of their own: TTBR0 and TTBR1.
+        sign_extended=False,
+        # Addresses of the image are as far from memory's as that number says, wherever it was put.
+        image=0,
+        moved="kimage_voffset",
+        moved_up=False,
+        roots=("swapper_pg_dir",),
+        zones=("DMA", "DMA32", "Normal", "Movable", "Device"),
+    ),
+    system_calls=SystemCalls(sendmsg=211, poll=None, ppoll=73, futex=98, userfaultfd=282),
+)
+
+_KNOWN: Final[dict[str, Architecture]] = {one.name: one for one in (X86_64, AARCH64)}
 
 
 def register(architecture: Architecture) -> None:
@@ -235,9 +312,7 @@ def forget(name: str) -> None:
 def named(name: str) -> Architecture:
     """The architecture that ``uname -m`` calls so.  Raises :class:`harness.errors.InputError`."""
     if name not in _KNOWN:
-        raise InputError(
-            f"guests on {name} are not known here", hint=f"known are {', '.join(sorted(_KNOWN))}"
-        )
+        raise InputError(f"guests on {name} are not known here", hint=f"known are {', '.join(known())}")
     return _KNOWN[name]
 
 
@@ -246,5 +321,34 @@ def host() -> Architecture:
     return _KNOWN.get(os.uname().machine, X86_64)
 
 
-#: That of this machine, when it was started.
+def guest() -> Architecture:
+    """That of the guests: the machine's own, unless the environment names another one that is known.
+
+    One that is not known is refused where a run begins (:func:`demand_guest`): whoever imports this must
+    not fail.
+    """
+    return _KNOWN.get(os.environ.get(ARCH_VARIABLE, ""), HOST)
+
+
+def known() -> tuple[str, ...]:
+    """The names of all architectures."""
+    return tuple(sorted(_KNOWN))
+
+
+def foreign_endings(mine: Architecture) -> tuple[str, ...]:
+    """How the names of Debian's kernels for all other architectures end."""
+    return tuple(f"-{one.debian}" for one in _KNOWN.values() if one is not mine)
+
+
+def demand_guest() -> None:
+    """Raise :class:`harness.errors.InputError` if the environment names an architecture that is not known."""
+    if wanted := os.environ.get(ARCH_VARIABLE):
+        named(wanted)
+
+
+#: The variable of the environment that chooses the guests' architecture.  It is part of nearly everything
+#: (page tables, packages, boards), so a process has guests of one architecture, as do those that it starts.
+ARCH_VARIABLE: Final = "FREEPAGE_ARCH"
+#: That of this machine, and that of the guests, when the process was started.
 HOST: Final = host()
+GUEST: Final = guest()

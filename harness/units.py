@@ -15,10 +15,10 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal
 
-from harness.arch import HOST
+from harness.arch import GUEST
 
 #: Bytes of a page, as QEMU migrates them and the guest's MMU maps them.
-PAGE_SIZE = HOST.page_size
+PAGE_SIZE = GUEST.page_size
 
 #: Seconds.
 DAY = 86400.0

@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 import typer
 from typer.main import get_command
 
+from harness import arch
 from harness.cli import (  # noqa: F401 - they register
     again,
     bench,
@@ -54,8 +55,23 @@ __all__ = ["app", "main", "overrides"]
 INTERRUPTED = 130
 
 
+def _start_anew() -> None:
+    """With ``--arch``: nearly all that is imported depends on which architecture the guests have."""
+    words = sys.argv[1:]
+    for number, word in enumerate(words):
+        name = (
+            words[number + 1]
+            if word == "--arch" and number + 1 < len(words)
+            else word.partition("--arch=")[2]
+        )
+        if name in arch.known() and name != arch.GUEST.name:
+            os.environ[arch.ARCH_VARIABLE] = name
+            os.execv(sys.executable, [sys.executable, "-m", "harness", *words])  # noqa: S606 - ourselves
+
+
 def main() -> NoReturn:
     """The entry point: every error becomes its message and its exit status."""
+    _start_anew()
     _open_streams()
     status = _status()
     try:

@@ -67,6 +67,16 @@ def _silent(value: bool) -> None:
         set_verbosity(Verbosity.QUIET)
 
 
+def _guest_architecture(name: str | None) -> str | None:
+    """Refuse what is not known; the command has started anew with guests of that architecture (cli.main)."""
+    from harness import arch
+
+    if name is not None:
+        arch.named(name)
+    arch.demand_guest()
+    return name
+
+
 def _behind_any_command(
     verbose: Annotated[
         bool,
@@ -88,6 +98,17 @@ def _behind_any_command(
             help="Say nothing but the result, warnings and errors.",
         ),
     ] = False,
+    arch: Annotated[
+        str | None,
+        typer.Option(
+            "--arch",
+            metavar="NAME",
+            callback=_guest_architecture,
+            is_eager=True,
+            expose_value=False,
+            help="Guests of that architecture, emulated where it is not this machine's: aarch64, x86_64.",
+        ),
+    ] = None,
 ) -> None:
     """Options that stand behind any command, as people write them."""
 
@@ -111,7 +132,7 @@ def _common_options() -> list[Any]:
     # Typer makes options of a function's arguments only: so these have a command of their own.
     alone = typer.Typer(add_completion=False)
     alone.command()(_behind_any_command)
-    return [option for option in get_command(alone).params if option.name in ("verbose", "quiet")]
+    return [option for option in get_command(alone).params if option.name in ("verbose", "quiet", "arch")]
 
 
 app = typer.Typer(
@@ -175,6 +196,7 @@ SourceQemu = Annotated[
 DestinationQemu = Annotated[
     str | None, typer.Option(metavar="NAME|PATH", help="A QEMU for the destination, named as for --qemu.")
 ]
+
 KernelName = Annotated[
     str | None,
     typer.Option("--kernel", metavar="NAME|PATH", help="Another guest kernel: trixie, newest, debug, path."),

@@ -73,6 +73,10 @@ _CLOCK: Final = (
     "QEMU sets the clock's registers to the host's time whenever it saves them (rtc_pre_save); "
     "what the guest's clock is shifted by is in other fields"
 )
+_PL031: Final = (
+    "QEMU tells how far the clock is off from the time at which it saves it, so by another number each time "
+    "(pl031_pre_save); what the guest's clock is shifted by is in tick_offset"
+)
 _GENERATION: Final = (
     "QEMU tells a guest that has a VM generation id of its arrival, by ACPI's event 5 and interrupt 9 "
     "(vmgenid_post_load)"
@@ -95,6 +99,7 @@ EXPECTED: Final[tuple[ExpectedDifference, ...]] = (
         ExpectedDifference("mc146818rtc", f"cmos_data[[]*[]] {register}", _CLOCK)
         for register in CMOS_REGISTERS.values()
     ),
+    ExpectedDifference("pl031", "tick_offset_vmstate", _PL031),
     ExpectedDifference("tpm-emulator", "state_blobs.volatil.buffer", _TPM_CLOCK),
     ExpectedDifference("*/qxl", "ssd.unique", _QXL_IMAGES),
     _told("*", "*gpe.sts*", 1 << 5),

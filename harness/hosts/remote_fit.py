@@ -10,7 +10,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from harness.arch import HOST
+from harness.arch import GUEST
 from harness.errors import InputError, MachineryError
 from harness.scenario.remote_uri import RemoteUri
 
@@ -60,8 +60,8 @@ class DeputyFacts(BaseModel):
 
 def demand_machine(facts: DeputyFacts, uri: RemoteUri) -> None:
     """Raise unless this machine, and this user on it, can be a host at all."""
-    if facts.arch != HOST.name:
-        raise InputError(f"{uri.place} is a {facts.arch} machine; guests here are for {HOST.name}")
+    if facts.arch != GUEST.name:
+        raise InputError(f"{uri.place} is a {facts.arch} machine; guests here are for {GUEST.name}")
     if not uri.session and facts.uid != 0:
         raise InputError(
             f"{facts.user} on {uri.place} cannot look into the QEMUs of the system's libvirt, "

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from harness.arch import HOST
+from harness.arch import GUEST
 from harness.plan.common_machine import newest_common
 from harness.toolchain.questions import (
     MachineType,
@@ -57,13 +57,13 @@ def demand_board(scenario: Scenario, qemus: Sequence[QemuBinary], accelerator: s
     (:mod:`harness.plan.common_machine`).
     """
     guest = scenario.guest
-    plain = guest.machine in HOST.board.types
+    plain = guest.machine in GUEST.board.types
     different = list(dict.fromkeys(qemus))
     same = len({qemu.version for qemu in different}) == 1
     if plain and guest.cpu is None and same:
         return MachineBoard(guest.machine, guest.machine)
     machine = _demand_type(scenario, different, between=plain and not same)
-    family = HOST.board.family(machine.name)
+    family = GUEST.board.family(machine.name)
     assert family is not None
     if guest.most_vcpus > machine.cpu_max:
         key = "guest.vcpus" if guest.topology is None else "guest.topology"
@@ -95,7 +95,7 @@ def _demand_type(scenario: Scenario, qemus: Sequence[QemuBinary], *, between: bo
 
     ``between``: the scenario's word is a plain one, and the QEMUs are of two versions.
     """
-    wanted, board = scenario.guest.machine, HOST.board
+    wanted, board = scenario.guest.machine, GUEST.board
     known = [machine_types(qemu.path) for qemu in qemus]
     if between:
         wanted = newest_common(wanted, known) or wanted
@@ -144,7 +144,7 @@ def _try(scenario: Scenario, qemu: QemuBinary, machine: str, accelerator: str) -
         advice = f"; {_offer(odd[0], known)}" if odd else ""
         raise scenario.wrong("guest.cpu", f"{_named(qemu)} says: {refusal.words}{advice}") from refusal
     if cpu is None:
-        added = HOST.board.cpu_features
+        added = GUEST.board.cpu_features
         return dataclasses.replace(found, cpu_lacks=tuple(name for name in found.cpu_lacks if name in added))
     # A feature may have a second name; so what the model alone lacks is asked as well.
     asked, own = set(_switched_on(features)), models.get(model, ())
@@ -176,7 +176,7 @@ def _demand_model(
 
 def _own_cpu(accelerator: str) -> str | None:
     """What a guest has whose scenario names no CPU; None: this machine's own, whatever that is."""
-    board = HOST.board
+    board = GUEST.board
     return (
         ",".join([board.cpu, *(f"+{name}" for name in board.cpu_features)]) if accelerator == "tcg" else None
     )
@@ -223,7 +223,7 @@ def demand_firmware(scenario: Scenario) -> None:
         raise scenario.wrong(
             "guest.firmware", "between two machines of yours only seabios", hint="leave it out"
         )
-    if name == "ovmf-smm" and HOST.board.family(scenario.guest.machine) not in (None, "q35"):
+    if name == "ovmf-smm" and GUEST.board.family(scenario.guest.machine) not in (None, "q35"):
         raise scenario.wrong(
             "guest.firmware", f"a {scenario.guest.machine} has no SMM for it", hint="take guest.machine: q35"
         )

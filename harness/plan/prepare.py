@@ -16,6 +16,7 @@ from typing import Final
 from harness.errors import InputError
 from harness.events import EventStream
 from harness.faults.injection import Injection, injection_of
+from harness.plan.architecture import demand_architecture
 from harness.plan.device_facts import demand_devices, demand_modules, device_facts, place_in
 from harness.plan.machine import demand_board, demand_firmware, demand_globals
 from harness.plan.machines import Binaries, Machines
@@ -54,6 +55,7 @@ def prepare(
     ``machines``: where the run will be.  ``began``: when the command began, by ``time.monotonic()``.
     """
     machines.demand(scenario)
+    demand_architecture(scenario)
     demand_firmware(scenario)
     own_image = _look_at_own_image(scenario, tools)
     toolchain = Toolchain(events=events, qemu_source=tools.qemu_source)

@@ -6,12 +6,14 @@ from __future__ import annotations
 from typing import Final
 
 from harness import accel
-from harness.arch import HOST
+from harness.arch import GUEST
 from harness.hosts.netns import GUEST_ADDRESS, PREFIX
 from harness.plan.plan import RunPlan
 
 #: Each byte for the console is an exit of the guest's, and each exit of an emulated KVM costs a millisecond.
 #: (A kernel that panics says so at any level.)  Tests of its ciphers take it as long as all else.
+#: Where init expects the host without a word.
+INIT_CONTROL: Final = "ttyS1"
 _EMULATED_KVM: Final = "loglevel=4 cryptomgr.notests"
 
 
@@ -21,10 +23,11 @@ def kernel_cmdline(plan: RunPlan, *, network: bool) -> str:
     A kernel that panics restarts at once, which ends its QEMU: a guest that
     failed must not sit there until a deadline.
     """
-    guest, board = plan.resolved.scenario.guest, HOST.board
+    guest, board = plan.resolved.scenario.guest, GUEST.board
     words = [
         f"console={board.console} panic=-1 {board.cmdline}",
         f"freepage.driver={plan.driver}",
+        f"freepage.control={board.control}" if board.control != INIT_CONTROL else "",
         f"freepage.ip={GUEST_ADDRESS}/{PREFIX}" if network else "",
         # Of a guest that names its interfaces itself; the small one does not care.
         "net.ifnames=0" if plan.disk is not None and plan.disk.distribution else "",

@@ -22,7 +22,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from harness.arch import HOST
+from harness.arch import GUEST
 from harness.errors import InputError
 from harness.scenario.command import Commands
 from harness.scenario.devices import AnyDevice, Device
@@ -160,7 +160,7 @@ class Guest(Section):
     """small: an initramfs with what a test needs. debian: a distribution on a disk of its own. Or the path
     of a disk image with cloud-init in it, with a slash: a distribution's cloud image, with its own kernel and
     boot loader. See docs/image.md. null: what the workload needs."""
-    machine: Annotated[Text, AfterValidator(_machine)] = HOST.board.types[0]
+    machine: Annotated[Text, AfterValidator(_machine)] = GUEST.board.types[0]
     """Machine type: pc, q35, or any version of them that both QEMUs have, such as pc-q35-7.2. See
     docs/machine.md."""
     cpu: Annotated[Text, AfterValidator(_cpu)] | None = None

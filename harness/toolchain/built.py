@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from harness import accel
-from harness.arch import HOST
+from harness.arch import GUEST, foreign_endings
 from harness.toolchain.cache import Cache, sums_file
 from harness.toolchain.sums import Sums
 
@@ -54,15 +54,22 @@ def machine_of(built: dict[str, list[Path]]) -> accel.ProbeMachine | None:
         return None
     # A kernel that was built here, and not unpacked, has another place for its image.
     kernels = [
-        path for entry in built["kernel"] for path in sorted(entry.glob(f"boot/{HOST.image_name('*')}"))
+        path for entry in built["kernel"] for path in sorted(entry.glob(f"boot/{GUEST.image_name('*')}"))
     ]
+    # Those of other architectures are in there, too.
+    kernels = [path for path in kernels if not path.name.endswith(foreign_endings(GUEST))]
     if not kernels:
         return None
-    for folder in reversed(built["qemu"]):
+    foreign = [
+        entry
+        for entry in built["qemu"]
+        if list(entry.glob("qemu-system-*")) and not (entry / GUEST.qemu_binary).exists()
+    ]
+    for folder in reversed([entry for entry in built["qemu"] if entry not in foreign]):
         # One that is damaged is of no use here; who needs it makes it anew.
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
             return accel.ProbeMachine(
-                folder / HOST.qemu_binary, str(facts["sha256"]), (built["firmware"][-1],), kernels[-1]
+                folder / GUEST.qemu_binary, str(facts["sha256"]), (built["firmware"][-1],), kernels[-1]
             )
     return None

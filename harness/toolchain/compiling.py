@@ -17,7 +17,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from harness.arch import HOST
+from harness.arch import GUEST
 from harness.errors import InputError, MachineryError
 from harness.toolchain import cpio
 from harness.toolchain.apt import Apt
@@ -91,7 +91,7 @@ def build_compile_archive(cache: Cache, recipe: CompileRecipe) -> Path:
 def _build_tree(tree: Path) -> Iterator[cpio.CpioEntry]:
     """The sources, the headers that their makefile generates, and what it would have compiled how."""
     run_program(
-        ["sh", "./configure", f"--target={HOST.name}", "CC=gcc"],
+        ["sh", "./configure", f"--target={GUEST.name}", "CC=gcc"],
         what="configure the sources to compile",
         cwd=tree,
     )

@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from harness.arch import HOST
+from harness.arch import GUEST, HOST
 from harness.errors import MachineryError
 from harness.toolchain.apt import Apt, Package
 from harness.toolchain.cache import MIB, Cache, key_of
@@ -39,8 +39,8 @@ def debian_kernel(cache: Cache, suite: str, image: str, tools: str | None = None
     ``tools``: the suite whose programs a module for it is built with, where the
     machine's own cannot be relied on to run the kernel's.
     """
-    apt = Apt(cache, suite)
-    packages = _packages(apt, [image, image.replace("linux-image-", "linux-headers-", 1)])
+    apt, here = Apt(cache, suite, GUEST), Apt(cache, suite, HOST)
+    packages = _packages(apt, here, [image, image.replace("linux-image-", "linux-headers-", 1)])
     prefix = "linux-headers-"
     release = next(
         (
@@ -56,7 +56,9 @@ def debian_kernel(cache: Cache, suite: str, image: str, tools: str | None = None
 
     def build(folder: Path) -> None:
         with cache.events.step("kernel", release=release):
-            apt.unpack(packages, folder)
+            for package in packages:
+                # Kbuild's own programs run here, whatever the kernel is for.
+                (here if _runs_here(package.name) else apt).unpack([package], folder)
             _make_relocatable(folder, release)
 
     folder = cache.get("kernel", key, build, what=f"kernel {release}", space=400 * MIB)
@@ -65,8 +67,8 @@ def debian_kernel(cache: Cache, suite: str, image: str, tools: str | None = None
     return Kernel(
         vmlinuz=_existing(
             folder,
-            f"boot/{HOST.image_name(release)}",
-            f"{modules.relative_to(folder)}/{HOST.kernel.file}",
+            f"boot/{GUEST.image_name(release)}",
+            f"{modules.relative_to(folder)}/{GUEST.kernel.file}",
         ),
         release=release,
         modules_dir=modules,
@@ -77,11 +79,17 @@ def debian_kernel(cache: Cache, suite: str, image: str, tools: str | None = None
     )
 
 
-def _packages(apt: Apt, wanted: list[str]) -> list[Package]:
+def _runs_here(name: str) -> bool:
+    return name.startswith("linux-kbuild-")
+
+
+def _packages(apt: Apt, here: Apt, wanted: list[str]) -> list[Package]:
     """The packages that a kernel and its headers are cut into."""
     found: dict[str, Package] = {}
     while wanted:
-        found |= {package.name: package for package in apt.packages(wanted)}
+        programs = [name for name in wanted if _runs_here(name)]
+        rest = [name for name in wanted if not _runs_here(name)]
+        found |= {package.name: package for package in (*apt.packages(rest), *here.packages(programs))}
         names = {name.removesuffix("-unsigned") for package in found.values() for name in package.depends}
         wanted = sorted(name for name in names - found.keys() if name.startswith(_PARTS))
     return [found[name] for name in sorted(found)]

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from harness.arch import HOST
+from harness.arch import GUEST, HOST
 from harness.errors import MachineryError
 from harness.toolchain.apt import Apt, Package
 from harness.toolchain.cache import MIB, Cache, key_of
@@ -62,7 +62,7 @@ def debian_qemu(cache: Cache, suite: str) -> Path:
     ``suite``: one of :data:`SUITES`.  Raises :class:`MachineryError` for what the archive has not.
     """
     apt = Apt(cache, suite, base=SUITES[suite])
-    packages = apt.closure([HOST.board.qemu_package])
+    packages = apt.closure([GUEST.board.qemu_package])
     key = key_of(packages=[package.sha256 for package in packages], unpacking=_UNPACKING)
 
     def build(folder: Path) -> None:
@@ -73,18 +73,18 @@ def debian_qemu(cache: Cache, suite: str) -> Path:
             for name in _PAPERS:
                 shutil.rmtree(root / "usr" / "share" / name, ignore_errors=True)
             make_links_relative(root)
-            launcher = folder / HOST.qemu_binary
+            launcher = folder / GUEST.qemu_binary
             launcher.write_text(_launcher(root, suite, packages), encoding="utf-8")
             launcher.chmod(0o755)
 
     folder = cache.get("debian-qemu", key, build, what=f"Debian {suite}'s QEMU", space=800 * MIB)
-    return folder / HOST.qemu_binary
+    return folder / GUEST.qemu_binary
 
 
 def _launcher(root: Path, suite: str, packages: Sequence[Package]) -> str:
-    program = Path("usr/bin", HOST.qemu_binary)
+    program = Path("usr/bin", GUEST.qemu_binary)
     if not (root / program).is_file():
-        raise MachineryError(f"Debian {suite}'s {HOST.board.qemu_package} has no {HOST.qemu_binary}")
+        raise MachineryError(f"Debian {suite}'s {GUEST.board.qemu_package} has no {GUEST.qemu_binary}")
     interpreter, _ = needed_by(root / program)
     # Where /lib64 is a link to /usr/lib64, the link is of a package that is of no other use.
     places = (interpreter, f"/usr{interpreter}") if interpreter else ()
@@ -97,7 +97,7 @@ def _launcher(root: Path, suite: str, packages: Sequence[Package]) -> str:
     (root / copy).chmod(0o755)
     (root / copy.with_name("qemu-bundle")).symlink_to(os.path.relpath(root, (root / copy).parent))
     demand_own_libraries(root, copy, program)
-    version = next(package.version for package in packages if package.name == HOST.board.qemu_package)
+    version = next(package.version for package in packages if package.name == GUEST.board.qemu_package)
     return _LAUNCHER.format(
         what=f"Debian {suite}'s QEMU, {version}, with its own libraries.",
         loader=copy,

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from harness.arch import HOST
+from harness.arch import GUEST
 from harness.errors import MachineryError
 from harness.toolchain.apt import Apt
 from harness.toolchain.cache import GIB, Cache, file_digest, key_of
@@ -36,7 +36,7 @@ _COMPILING: Final = re.compile(r"^  (?:CC|AS|AR|LD|HOSTCC) ")
 _KEPT_FILES: Final = (".config", "Module.symvers", "tools/objtool/objtool")
 _KEPT_FOLDERS: Final = (
     *("include", "scripts"),
-    *(f"arch/{HOST.kernel.source}/{name}" for name in ("include", "scripts")),
+    *(f"arch/{GUEST.kernel.source}/{name}" for name in ("include", "scripts")),
 )
 _DROPPED: Final = (".o", ".a", ".cmd", ".d")
 
@@ -73,7 +73,7 @@ def debug_kernel(cache: Cache, suite: str, fragment: Path) -> Kernel:
     folder = cache.get("debug-kernel", key, build, what="the debug kernel", space=_SPACE)
     release = (folder / "release").read_text("utf-8").strip()
     return Kernel(
-        vmlinuz=folder / "boot" / HOST.image_name(release),
+        vmlinuz=folder / "boot" / GUEST.image_name(release),
         release=release,
         modules_dir=folder / "lib" / "modules" / release,
         headers=folder / "usr" / "src" / f"linux-headers-{release}",
@@ -99,14 +99,14 @@ class _Tree:
         self._make("olddefconfig")
         _check_configuration(fragment, self._source / ".config")
         with self._cache.events.step("compile"):
-            self._make(HOST.kernel.target, "modules")
+            self._make(GUEST.kernel.target, "modules")
         release = (self._source / "include" / "config" / "kernel.release").read_text("utf-8").strip()
         self._make("modules_install", f"INSTALL_MOD_PATH={into}", "INSTALL_MOD_STRIP=1", "DEPMOD=true")
         for link in ("build", "source"):
             (into / "lib" / "modules" / release / link).unlink(missing_ok=True)
         (into / "boot").mkdir()
-        image = self._source / "arch" / HOST.kernel.source / "boot" / HOST.kernel.target
-        shutil.copy(image, into / "boot" / HOST.image_name(release))
+        image = self._source / "arch" / GUEST.kernel.source / "boot" / GUEST.kernel.target
+        shutil.copy(image, into / "boot" / GUEST.image_name(release))
         _keep(self._source, into / "usr" / "src" / f"linux-headers-{release}")
         (into / "release").write_text(f"{release}\n", encoding="utf-8")
 
@@ -147,7 +147,7 @@ def _keep(source: Path, into: Path) -> None:
 
 def _kept(source: Path) -> Iterator[Path]:
     yield from (source / name for name in _KEPT_FILES)
-    for place in (source, source / "arch" / HOST.kernel.source):
+    for place in (source, source / "arch" / GUEST.kernel.source):
         yield from (path for path in place.iterdir() if path.name.startswith(("Makefile", "Kbuild")))
     for name in _KEPT_FOLDERS:
         for path in (source / name).rglob("*"):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness.toolchain import cpio
 from harness.toolchain.cache import MIB, Cache, key_of
+from harness.toolchain.cross import compilers
 from harness.toolchain.image import load_order, module_entry
 from harness.toolchain.kernel import Kernel
 
@@ -23,7 +24,7 @@ def lacking_module(kernel: Kernel, names: Sequence[str]) -> str | None:
 
 def build_device_modules(cache: Cache, kernel: Kernel, names: Sequence[str]) -> Path | None:
     """The archive: these modules and what they need; init loads them in order.  None: all is built in."""
-    files = kernel.module_files()
+    files, tools = kernel.module_files(), compilers(cache)
     order = load_order(names, files, kernel.builtin())
     if not order:
         return None
@@ -33,7 +34,7 @@ def build_device_modules(cache: Cache, kernel: Kernel, names: Sequence[str]) -> 
             cache.events.step("device modules", kernel=kernel.release),
             tempfile.TemporaryDirectory() as work,
         ):
-            entries = [module_entry(name, files[name], Path(work)) for name in order]
+            entries = [module_entry(name, files[name], Path(work), tools) for name in order]
             entries.append(cpio.file("/etc/devices.list", "".join(f"{name}\n" for name in order).encode()))
             cpio.write_cpio(folder / "modules.cpio", cpio.with_parents(entries))
 

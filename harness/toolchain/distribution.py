@@ -18,11 +18,12 @@ from typing import Final
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from harness.arch import GUEST
 from harness.errors import InputError, MachineryError
 from harness.toolchain import cpio
 from harness.toolchain.apt import Apt, mirrors
 from harness.toolchain.cache import MIB, Cache, file_digest, key_of, tree_digest
-from harness.toolchain.compiler import version_of
+from harness.toolchain.cross import Compilers, compilers
 from harness.toolchain.image import GuestImage, load_order, module_entry, program_sources, programs_of
 from harness.toolchain.kernel import Kernel
 from harness.toolchain.module import MODULE
@@ -81,7 +82,7 @@ def build_distribution(
     modules_dir = kernel.modules_dir
     if modules_dir is None:
         raise InputError(f"the kernel {kernel.release} has no modules: a distribution needs them")
-    apt = Apt(cache, recipe.suite)
+    apt, tools = Apt(cache, recipe.suite, GUEST), compilers(cache)
     packages = apt.packages(recipe.sqlite)
     own = program_sources(sources.programs)
     key = key_of(
@@ -92,7 +93,7 @@ def build_distribution(
         sqlite=[package.sha256 for package in packages],
         programs=tree_digest(own, sources.programs),
         hook=file_digest(sources.hook),
-        compiler=version_of(cache, str(find_program("gcc"))),
+        compiler=tools.version,
     )
 
     def build(folder: Path) -> None:
@@ -101,15 +102,15 @@ def build_distribution(
             for place in (work, overlay, root):
                 place.mkdir()
             entries = [
-                *programs_of({"/init": "stage"}, sources.programs, work),
-                *_first_modules(recipe, kernel, work),
+                *programs_of({"/init": "stage"}, sources.programs, work, tools),
+                *_first_modules(recipe, kernel, work, tools),
                 cpio.character_device("/dev/console", 5, 1),
             ]
             initrd = folder / "initrd.cpio"
             cpio.write_cpio(initrd, cpio.with_parents(entries))
             (folder / "sha256").write_text(file_digest(initrd), encoding="ascii")
             apt.unpack(packages, root)
-            for entry in programs_of(recipe.programs, sources.programs, work, _sqlite(root)):
+            for entry in programs_of(recipe.programs, sources.programs, work, tools, _sqlite(root)):
                 _write(overlay, entry.path, entry.data, 0o755)
             _lay_out(overlay, recipe)
             _install_module(overlay, kernel.release, modules_dir, module, sources.module)
@@ -125,12 +126,14 @@ def build_distribution(
     return Distribution(image, folder / "disk.raw")
 
 
-def _first_modules(recipe: DistributionRecipe, kernel: Kernel, work: Path) -> list[cpio.CpioEntry]:
+def _first_modules(
+    recipe: DistributionRecipe, kernel: Kernel, work: Path, tools: Compilers
+) -> list[cpio.CpioEntry]:
     files = kernel.module_files()
     order = load_order(recipe.modules, files, kernel.builtin())
     listing = "".join(f"{name}\n" for name in order).encode()
     return [
-        *(module_entry(name, files[name], work) for name in order),
+        *(module_entry(name, files[name], work, tools) for name in order),
         cpio.file("/etc/modules.list", listing),
     ]
 

@@ -6,14 +6,14 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from harness.arch import HOST
+from harness.arch import GUEST
 from harness.errors import MachineryError
 from harness.toolchain.apt import Apt
 from harness.toolchain.cache import MIB, Cache, key_of
 from harness.toolchain.source import SUITE
 
-_PACKAGES = HOST.board.firmware_packages
-NEEDED = HOST.board.firmware_files
+_PACKAGES = GUEST.board.firmware_packages
+NEEDED = GUEST.board.firmware_files
 _FOLDERS = ("usr/share/qemu", "usr/share/seabios")
 
 
@@ -30,7 +30,7 @@ def firmware(cache: Cache) -> tuple[Path, ...]:
             apt.unpack(packages, unpacked)
             # One real folder: links between packages are absolute, and would lead out of here.
             for place in _FOLDERS:
-                for file in (unpacked / place).iterdir():
+                for file in (unpacked / place).glob("*"):
                     if file.suffix in (".bin", ".rom") and file.is_file() and not file.is_symlink():
                         shutil.copyfile(file, folder / file.name)
             shutil.rmtree(unpacked)

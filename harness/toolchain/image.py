@@ -10,21 +10,22 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from harness.arch import HOST
+from harness.arch import GUEST
 from harness.errors import InputError, MachineryError
 from harness.toolchain import cpio
 from harness.toolchain.apt import Apt
 from harness.toolchain.cache import MIB, Cache, file_digest, key_of, tree_digest
-from harness.toolchain.compiler import check_unchanged, version_of
+from harness.toolchain.compiler import check_unchanged
+from harness.toolchain.cross import Compilers, compilers
 from harness.toolchain.kernel import Kernel, module_name, read_module
 from harness.toolchain.module import MODULE
 from harness.toolchain.recipe import Recipe
-from harness.toolchain.run import find_program, run_program
+from harness.toolchain.run import run_program
 
 _BUILD = 2  # changes when what is done below changes
 _LIBRARY_FOLDERS = (
-    f"lib/{HOST.multiarch}",
-    f"usr/lib/{HOST.multiarch}",
+    f"lib/{GUEST.multiarch}",
+    f"usr/lib/{GUEST.multiarch}",
     "lib",
     "usr/lib",
     "lib64",
@@ -45,7 +46,7 @@ def build_image(cache: Cache, kernel: Kernel, module: Path, recipe: Recipe, sour
     """The initramfs for this kernel; ``sources`` holds the guest's own programs."""
     programs = program_sources(sources)
     digests = tree_digest(programs, sources)
-    apt = Apt(cache, recipe.suite)
+    apt, tools = Apt(cache, recipe.suite, GUEST), compilers(cache)
     packages = apt.packages(recipe.packages)
     key = key_of(
         build=_BUILD,
@@ -54,7 +55,7 @@ def build_image(cache: Cache, kernel: Kernel, module: Path, recipe: Recipe, sour
         module=module.parent.name,  # the key of the module's own entry
         packages=[package.sha256 for package in packages],
         sources=digests,
-        compiler=version_of(cache, str(find_program("gcc"))),
+        compiler=tools.version,
     )
 
     def build(folder: Path) -> None:
@@ -64,9 +65,9 @@ def build_image(cache: Cache, kernel: Kernel, module: Path, recipe: Recipe, sour
             work.mkdir()
             apt.unpack(packages, root)
             entries = [
-                *programs_of(recipe.programs, sources, work),
+                *programs_of(recipe.programs, sources, work, tools),
                 *binaries_of(recipe.binaries, root),
-                *_modules(recipe, kernel, module, work),
+                *_modules(recipe, kernel, module, work, tools),
                 *_plain(recipe),
             ]
             initrd = folder / "initrd.cpio"
@@ -94,7 +95,7 @@ def program_sources(sources: Path) -> list[Path]:
 
 
 def programs_of(
-    programs: Mapping[str, str], sources: Path, work: Path, words: Sequence[str] = ()
+    programs: Mapping[str, str], sources: Path, work: Path, tools: Compilers, words: Sequence[str] = ()
 ) -> list[cpio.CpioEntry]:
     """Programs of our own: path in the guest to the name that the sources' Makefile has for it.
 
@@ -102,8 +103,9 @@ def programs_of(
     """
     folder = work / "programs"
     targets = [folder / name for name in dict.fromkeys(programs.values())]
-    command: list[str | Path] = ["make", "-C", sources, f"-j{os.cpu_count() or 1}", f"O={folder}", *words]
-    run_program([*command, *targets], what="compile the guest's programs", cwd=work)
+    command: list[str | Path] = ["make", "-C", sources, f"-j{os.cpu_count() or 1}", f"O={folder}"]
+    command += [*tools.make_words, *words, *targets]
+    run_program(command, what="compile the guest's programs", cwd=work, env=tools.environment())
     return [cpio.file(target, (folder / name).read_bytes(), 0o755) for target, name in programs.items()]
 
 
@@ -123,7 +125,7 @@ def binaries_of(binaries: Mapping[str, str], root: Path) -> list[cpio.CpioEntry]
         libraries = [name for name in libraries if not name.startswith("ld-linux")]
         for target in (
             *([interpreter] if interpreter else []),
-            *(f"/lib/{HOST.multiarch}/{name}" for name in libraries),
+            *(f"/lib/{GUEST.multiarch}/{name}" for name in libraries),
         ):
             if target in entries:
                 continue
@@ -170,7 +172,9 @@ def file_in_root(root: Path, name: str) -> Path | None:
     return None
 
 
-def _modules(recipe: Recipe, kernel: Kernel, module: Path, work: Path) -> list[cpio.CpioEntry]:
+def _modules(
+    recipe: Recipe, kernel: Kernel, module: Path, work: Path, tools: Compilers
+) -> list[cpio.CpioEntry]:
     files, builtin = kernel.module_files(), kernel.builtin()
     order = load_order(recipe.modules, files, builtin)
     drivers = [name for name in load_order(recipe.drivers, files, builtin) if name not in order]
@@ -181,18 +185,19 @@ def _modules(recipe: Recipe, kernel: Kernel, module: Path, work: Path) -> list[c
             )
     # What the drivers need but nobody else does (none today) has to be loaded before them.
     order += [name for name in drivers if name not in recipe.drivers]
-    entries = [module_entry(name, files[name], work) for name in (*order, *recipe.drivers)]
-    entries += [module_entry(name, files[name], work) for name in recipe.optional if name in files]
-    entries.append(module_entry(MODULE, module, work))
+    entries = [module_entry(name, files[name], work, tools) for name in (*order, *recipe.drivers)]
+    entries += [module_entry(name, files[name], work, tools) for name in recipe.optional if name in files]
+    entries.append(module_entry(MODULE, module, work, tools))
     entries.append(cpio.file("/etc/modules.list", "".join(f"{name}\n" for name in order).encode()))
     return entries
 
 
-def module_entry(name: str, path: Path, work: Path) -> cpio.CpioEntry:
+def module_entry(name: str, path: Path, work: Path, tools: Compilers) -> cpio.CpioEntry:
     """A module as the image has it: uncompressed, without what only a debugger reads."""
     plain = work / f"{name}.ko"
     plain.write_bytes(read_module(path))
-    run_program(["strip", "--strip-debug", plain], what=f"strip {path.name}")
+    command: list[str | Path] = [tools.strip, "--strip-debug", plain]
+    run_program(command, what=f"strip {path.name}", env=tools.environment())
     return cpio.file(f"/lib/modules/{name}.ko", plain.read_bytes())
 
 

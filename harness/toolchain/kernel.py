@@ -9,7 +9,7 @@ import lzma
 import re
 from pathlib import Path
 
-from harness.arch import HOST, Architecture
+from harness.arch import GUEST, Architecture
 from harness.errors import InputError
 from harness.toolchain.cache import file_digest, key_of
 from harness.toolchain.run import run_program
@@ -58,11 +58,9 @@ def read_module(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def kernel_release(vmlinuz: Path, architecture: Architecture = HOST) -> str:
+def kernel_release(vmlinuz: Path, architecture: Architecture = GUEST) -> str:
     """What ``uname -r`` will say, as the image says it."""
-    with vmlinuz.open("rb") as image:
-        head = image.read(0x10000)
-    release = architecture.kernel.release(head)
+    release = architecture.kernel.release(vmlinuz.read_bytes())
     if release is None:
         raise InputError(
             f"{vmlinuz} is not {architecture.kernel.noun}", hint="name a vmlinuz, or a kernel's build tree"
@@ -98,7 +96,7 @@ def named_kernel(path: Path) -> Kernel:
 
 
 def _from_folder(path: Path) -> tuple[Path, Path, Path | None]:
-    built = path / "arch" / HOST.kernel.source / "boot" / HOST.kernel.target
+    built = path / "arch" / GUEST.kernel.source / "boot" / GUEST.kernel.target
     if built.exists():
         if not (path / "Module.symvers").exists():
             raise InputError(
@@ -106,7 +104,7 @@ def _from_folder(path: Path) -> tuple[Path, Path, Path | None]:
                 hint="build its modules as well (make modules)",
             )
         return built, path, path
-    found = sorted((path / "boot").glob(HOST.image_name("*")))
+    found = sorted((path / "boot").glob(GUEST.image_name("*")))
     if len(found) != 1:
         what = "no vmlinuz" if not found else f"{len(found)} kernels"
         raise InputError(

@@ -12,6 +12,7 @@ from pathlib import Path
 from harness.errors import InputError, MachineryError
 from harness.toolchain.cache import Cache, key_of, tree_digest
 from harness.toolchain.compiler import check_unchanged, kernel_compiler, version_of
+from harness.toolchain.cross import Compilers, compilers
 from harness.toolchain.kernel import Kernel, check_compiler_files
 from harness.toolchain.patches import apply_series, patch_at
 from harness.toolchain.run import run_program
@@ -34,6 +35,7 @@ class Builder:
     compiler: str
     version: str
     root: SuiteRoot | None
+    tools: Compilers
 
     def make(
         self, headers: Path, work: Path, options: Sequence[str], log: Path, sources: Path | None = None
@@ -45,6 +47,7 @@ class Builder:
         inside = self.root.inside if self.root else lambda path: path
         command: list[str | Path] = [
             *("make", "-C", inside(headers), f"M={inside(work)}", f"CC={self.compiler}"),
+            *self.tools.kernel_words,
             # Type information is stripped, and making it needs another program.
             *(*options, "CONFIG_DEBUG_INFO_BTF_MODULES=", f"-j{os.cpu_count() or 1}", "modules"),
         ]
@@ -54,18 +57,21 @@ class Builder:
             self.root.run(command, what=what, scratch=work, log=log, told=told)
         else:
             check_compiler_files(headers)
-            run_program(command, what=what, cwd=work, log=log, told=told)
+            run_program(command, what=what, cwd=work, log=log, told=told, env=self.tools.environment())
 
 
 def builder_for(cache: Cache, kernel: Kernel) -> Builder:
     """What builds modules for a kernel, made if need be."""
+    tools = compilers(cache)
+    if tools.folder is not None:
+        return Builder(kernel, tools.gcc, tools.version, None, tools)
     if kernel.tools is None:
         compiler = kernel_compiler(kernel)
-        return Builder(kernel, compiler, version_of(cache, compiler), None)
+        return Builder(kernel, compiler, version_of(cache, compiler), None, tools)
     # "x86_64-linux-gnu-gcc-14" is in the package gcc-14.
     name = kernel.compiler or "gcc"
     root = suite_root(cache, kernel.tools, name.rpartition("gnu-")[2])
-    return Builder(kernel, name, root.digest, root)
+    return Builder(kernel, name, root.digest, root, tools)
 
 
 def build_module(
@@ -119,9 +125,14 @@ def build_module(
             built = work / f"{MODULE}.ko"
             if not built.exists():
                 raise MachineryError(f"building {sources} made no {MODULE}.ko")
-            run_program(
-                ["strip", "--strip-debug", "-o", folder / f"{MODULE}.ko", built], what="strip the module"
-            )
+            command: list[str | Path] = [
+                builder.tools.strip,
+                "--strip-debug",
+                "-o",
+                folder / f"{MODULE}.ko",
+                built,
+            ]
+            run_program(command, what="strip the module", env=builder.tools.environment())
             shutil.rmtree(tree)
             check_unchanged(digests, files, sources)
 

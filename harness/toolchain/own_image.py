@@ -13,10 +13,10 @@ from typing import Final, Literal
 from harness.errors import InputError
 from harness.toolchain import cpio
 from harness.toolchain.cache import MIB, Cache, key_of, tree_digest
-from harness.toolchain.compiler import check_unchanged, version_of
+from harness.toolchain.compiler import check_unchanged
+from harness.toolchain.cross import compilers
 from harness.toolchain.image import program_sources, programs_of
 from harness.toolchain.recipe import Recipe
-from harness.toolchain.run import find_program
 
 _BUILD: Final = 1  # changes when what is done below changes
 
@@ -95,14 +95,14 @@ def build_guest_programs(cache: Cache, recipe: Recipe, sources: Path) -> Path:
     programs = {name: files for name, files in recipe.programs.items() if name != "/init"}
     own = program_sources(sources)
     digests = tree_digest(own, sources)
-    compiler = version_of(cache, str(find_program("gcc")))
-    key = key_of(build=_BUILD, programs=programs, sources=digests, compiler=compiler)
+    tools = compilers(cache)
+    key = key_of(build=_BUILD, programs=programs, sources=digests, compiler=tools.version)
 
     def build(folder: Path) -> None:
         with cache.events.step("guest programs"):
             work = folder / "work"
             work.mkdir()
-            for entry in programs_of(programs, sources, work):
+            for entry in programs_of(programs, sources, work, tools):
                 _install(folder, entry)
             shutil.rmtree(work)
             check_unchanged(digests, own, sources)

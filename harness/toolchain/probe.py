@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.arch import HOST
+from harness.arch import GUEST
 from harness.errors import InputError, MachineryError
 from harness.toolchain.run import run_program
 
@@ -52,9 +52,9 @@ def read_probe(ask: Callable[..., str], what: str) -> QemuProbe:
     version = re.search(r"^QEMU emulator version (\S+)", ask("-version"), re.MULTILINE)
     if version is None:
         raise InputError(f"{what} is not a QEMU system emulator: `-version` does not say so")
-    board = HOST.board
+    board = GUEST.board
     if not re.search(rf"^{re.escape(board.types[0])}\s", ask("-machine", "help"), re.MULTILINE):
-        raise InputError(f"{what} does not emulate {board.noun}", hint=f"it has to be a {HOST.qemu_binary}")
+        raise InputError(f"{what} does not emulate {board.noun}", hint=f"it has to be a {GUEST.qemu_binary}")
     properties = properties_of(ask("-device", f"{BALLOON_DEVICE},help"))
     if not properties:
         raise InputError(f"{what} ({version[1]}) has no device {BALLOON_DEVICE}")

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from harness.arch import HOST, Architecture
+from harness.arch import GUEST, HOST, Architecture
 from harness.errors import InputError, MachineryError
 from harness.toolchain.cache import GIB, MIB, Cache, file_digest, key_of, require_space, sums_file
 from harness.toolchain.firmware import firmware
@@ -33,7 +33,7 @@ from harness.toolchain.sources import sources
 from harness.toolchain.sums import Sums
 from harness.toolchain.worktree import WorkTree
 
-TARGET = HOST.qemu_binary
+TARGET = GUEST.qemu_binary
 PATCHED = "patched"
 STOCK = "stock"
 #: As patched, with deliberate faults of which a property chooses one (harness/faults).
@@ -42,10 +42,11 @@ FLAVOURS = (PATCHED, STOCK)
 
 # No debug information: it doubles the time of a build.  Whoever wants it builds a QEMU
 # of their own and names it with --qemu.
+_KVM = "--enable-kvm"
 _OPTIONS = (
     "--without-default-features",
     "--enable-system",
-    "--enable-kvm",
+    _KVM,
     "--enable-tcg",
     "--enable-slirp",
     "--enable-pixman",
@@ -70,9 +71,11 @@ _OPTIONS = (
 )
 
 
-def options(architecture: Architecture = HOST) -> tuple[str, ...]:
+def options(architecture: Architecture = GUEST) -> tuple[str, ...]:
     """What QEMU's ``configure`` is told for guests of this architecture."""
-    return (f"--target-list={architecture.qemu_target}", *_OPTIONS)
+    # KVM runs guests of the machine's own; asked for where there can be none, it is an error.
+    plain = (word for word in _OPTIONS if word != _KVM or architecture is HOST)
+    return (f"--target-list={architecture.qemu_target}", *plain)
 
 
 OPTIONS = options()
@@ -93,9 +96,9 @@ class Variant:
         return tree.build.with_name(f"{tree.build.name}-{self.name}") if self.name else tree.build
 
 
-PLAIN_BUILD = Variant("", OPTIONS)
+PLAIN_BUILD = Variant("" if GUEST is HOST else GUEST.name, OPTIONS)
 #: Else QEMU has no COLO to refuse anything to.
-WITH_COLO = Variant("colo", (*OPTIONS, "--enable-replication"))
+WITH_COLO = Variant("-".join(filter(None, (PLAIN_BUILD.name, "colo"))), (*OPTIONS, "--enable-replication"))
 
 _TREE_SPACE = 2 * GIB
 _PROGRESS = re.compile(r"^\[(\d+)/(\d+)\] ")

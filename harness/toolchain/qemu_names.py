@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from harness.arch import HOST
+from harness.arch import GUEST
 from harness.errors import InputError
 from harness.toolchain.debian_qemu import SUITES
 from harness.toolchain.qemu import FLAVOURS
@@ -67,5 +67,5 @@ def _installed() -> list[str]:
 
 def _few(programs: Iterable[str]) -> str:
     names = list(programs)
-    ours = [name for name in names if name == HOST.qemu_binary]
-    return ours[0] if ours else f"there is no {HOST.qemu_binary}"
+    ours = [name for name in names if name == GUEST.qemu_binary]
+    return ours[0] if ours else f"there is no {GUEST.qemu_binary}"

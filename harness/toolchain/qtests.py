@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness.arch import HOST
+from harness.arch import GUEST
 from harness.errors import MachineryError
 from harness.toolchain.cache import MIB, key_of
 from harness.toolchain.firmware import firmware
@@ -32,7 +32,7 @@ BALLOON_TEST = "virtio-balloon-test"
 MIGRATION_TEST = "migration-test"
 TESTS = (OUR_TEST, BALLOON_TEST, MIGRATION_TEST)
 
-_FUZZER = HOST.qemu_fuzzer
+_FUZZER = GUEST.qemu_fuzzer
 FUZZ_TARGETS = ("virtio-balloon-info-fuzz", "generic-fuzz-virtio-balloon-info")
 
 # Neither KVM, a network, a disk nor a display is fuzzed here.

@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from harness.arch import GUEST
 from harness.errors import InputError
 
 
@@ -47,7 +48,7 @@ class Recipe(BaseModel):
 def read_recipe(path: Path) -> Recipe:
     """Read a recipe; errors name the file and the key."""
     try:
-        return Recipe.model_validate(yaml.safe_load(path.read_text("utf-8")))
+        return Recipe.model_validate(yaml.safe_load(path.read_text("utf-8").replace("{arch}", GUEST.debian)))
     except OSError as error:
         raise InputError(f"cannot read the recipe {path}: {error.strerror}") from error
     except yaml.YAMLError as error:

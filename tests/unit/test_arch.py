@@ -20,6 +20,8 @@ from harness.events import EventStream
 from harness.guest.domain import domain_xml
 from harness.memory.walk.pagetables import AddressSpace
 from harness.memory.walk.physical import GuestMemory
+from harness.plan.architecture import demand_architecture
+from harness.scenario.load import load_scenario
 from harness.script.wire import waits_for_room
 from harness.toolchain.apt import Apt
 from harness.toolchain.cache import Cache
@@ -129,7 +131,9 @@ def test_the_guest_that_probes_an_accelerator() -> None:
 def test_what_is_built_for_it() -> None:
     assert TOY.qemu_binary == "qemu-system-toy64"
     assert options(TOY)[0] == "--target-list=toy64-softmmu"
-    assert options(TOY)[1:] == options(arch.X86_64)[1:] == OPTIONS[1:]
+    # KVM is for guests of the machine's own.
+    assert options(arch.HOST) == OPTIONS
+    assert options(TOY)[1:] == tuple(word for word in OPTIONS[1:] if word != "--enable-kvm")
     assert TOY.image_name("6.1") == "vmlinuz-6.1"
 
 
@@ -220,3 +224,38 @@ def test_a_board_is_of_a_kind_whatever_its_version() -> None:
     assert {name: arch.X86_64.board.family(name) for name in kinds} == kinds
     assert [arch.X86_64.board.family(name) for name in ("microvm", "isapc", "none", "pc-")] == [None] * 4
     assert TOY.board.family("virt-9.0") == "virt"
+
+
+def test_which_one_guests_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(arch.ARCH_VARIABLE, raising=False)
+    assert arch.guest() is arch.HOST
+    monkeypatch.setenv(arch.ARCH_VARIABLE, "aarch64")
+    assert arch.guest() is arch.AARCH64
+    arch.demand_guest()
+    monkeypatch.setenv(arch.ARCH_VARIABLE, "vax")
+    with pytest.raises(InputError, match="guests on vax are not known here"):
+        arch.demand_guest()
+
+
+def test_an_arm64_image_says_its_release() -> None:
+    head = b"MZ" + b"\0" * 0x36 + b"ARM\x64" + b"\0" * 64
+    release = arch.AARCH64.kernel.release
+    assert release(head + b"Linux version %s (%s)\0Linux version 6.1.0-9-arm64 (x@y)") == "6.1.0-9-arm64"
+    assert release(head) is None
+    assert release(b"\x7fELF" + b"\0" * 100) is None
+
+
+def test_what_a_foreign_guest_cannot_have() -> None:
+    def refused(name: str, *settings: str) -> str:
+        scenario = load_scenario(name, list(settings))
+        demand_architecture(scenario, TOY, TOY)
+        with pytest.raises(InputError) as caught:
+            demand_architecture(scenario, TOY, arch.X86_64)
+        return caught.value.message
+
+    end = "for guests on toy64 on this x86_64 machine"
+    assert refused("compile").endswith(f"there is no workload compile {end}")
+    assert refused("database").endswith(f"there is no guest.image debian {end}")
+    assert refused("idle", "accelerator=kvm").endswith(f"there is no KVM {end}")
+    assert refused("idle", "guest.kernel=debug").endswith(f"there is no debug kernel {end}")
+    demand_architecture(load_scenario("freed"), TOY, arch.X86_64)

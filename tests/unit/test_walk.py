@@ -294,7 +294,7 @@ TOLD = [
     "SIZE(page)", "SIZE(zone)", "SIZE(free_area)", "SIZE(pglist_data)", "SIZE(mem_section)",
     "OFFSET(page.lru)",
     "OFFSET(page.private)", "OFFSET(page._mapcount)", "OFFSET(zone.free_area)", "LENGTH(zone.free_area)",
-    "LENGTH(free_area.free_list)", "NUMBER(SECTION_SIZE_BITS)", "LENGTH(node_data)",
+    "LENGTH(free_area.free_list)", "NUMBER(SECTION_SIZE_BITS)",
     "OFFSET(pglist_data.nr_zones)", "LENGTH(mem_section)",
 ]  # fmt: skip
 
@@ -303,8 +303,7 @@ TOLD = [
 @pytest.mark.parametrize("value", ["", "-1", "0x", "99999999999", f"{1 << 70}"], ids=repr)
 def test_vmcoreinfo_that_cannot_be_is_refused(key: str, value: str) -> None:
     rule = failing(FakeKernel(say={key: value})).rule
-    # Without NUMA there is no LENGTH(node_data), and then the sum of the node's parts is wrong.
-    assert rule == ("vmcoreinfo" if value or key == "LENGTH(node_data)" else "vmcoreinfo-lacks")
+    assert rule == ("vmcoreinfo" if value else "vmcoreinfo-lacks")
 
 
 def test_vmcoreinfo_that_is_no_text() -> None:

@@ -15,6 +15,7 @@
  *   freepage.driver=info|stock|none  which balloon driver; default info
  *   freepage.params=P=V[,P=V]        parameters of the driver's module
  *   freepage.modules=NAME[,NAME]     more modules to load, out of those in /lib/modules
+ *   freepage.control=NAME            the serial port of the agent; default ttyS1
  *   freepage.ip=A.B.C.D/N            address of eth0
  *   freepage.gw=A.B.C.D              default route
  *   freepage.init=nothing            ready at once, and nothing else: the
@@ -48,6 +49,8 @@
 #define MAX_SESSIONS	16
 
 static char cmdline[4096];
+/* The serial port at whose other end the host is. */
+static char control[32] = "/dev/ttyS1";
 
 /* Who serves a connection to the ssh port. */
 static struct {
@@ -233,7 +236,7 @@ static pid_t start_agent(const char *driver)
 		fatal("fork: %s", strerror(errno));
 	if (pid)
 		return pid;
-	execl(AGENT, AGENT, "--tty", "/dev/ttyS1", "--driver", driver, (char *)NULL);
+	execl(AGENT, AGENT, "--tty", control, "--driver", driver, (char *)NULL);
 	say("%s: %s", AGENT, strerror(errno));
 	_exit(127);
 }
@@ -241,10 +244,10 @@ static pid_t start_agent(const char *driver)
 static void say_ready_and_wait(void)
 {
 	static const char word[] = "ready {\"init\":\"nothing\"}\n";
-	int fd = open("/dev/ttyS1", O_RDWR | O_NOCTTY | O_CLOEXEC);
+	int fd = open(control, O_RDWR | O_NOCTTY | O_CLOEXEC);
 
 	if (fd < 0 || write(fd, word, sizeof(word) - 1) < 0)
-		fatal("/dev/ttyS1: %s", strerror(errno));
+		fatal("%s: %s", control, strerror(errno));
 	for (;;)
 		pause();
 }
@@ -297,6 +300,8 @@ int main(void)
 	mount_one("devtmpfs", "/dev", "devtmpfs", MS_NOSUID, NULL);
 	mount_one("proc", "/proc", "proc", MS_NOSUID, NULL);
 	read_cmdline();
+	if (option("freepage.control", text, sizeof(text)))
+		snprintf(control, sizeof(control), "/dev/%.20s", text);
 	if (option("freepage.init", text, sizeof(text)) && !strcmp(text, "nothing"))
 		say_ready_and_wait();
 

@@ -7,11 +7,12 @@ that was cut in the middle of an operation cannot be told from a corrupt one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from harness.memory.walk import btf
 from harness.memory.walk.errors import WalkError
+from harness.memory.walk.exports import find_exports
 from harness.memory.walk.kallsyms import find_symbols
 from harness.memory.walk.pagetables import AddressSpace
 from harness.memory.walk.vmcoreinfo import VmcoreInfo
@@ -55,7 +56,7 @@ def learn_extras(space: AddressSpace, info: VmcoreInfo) -> Extras:
     """Read symbols and types; never fails, as nothing depends on it."""
     gaps: list[str] = []
     try:
-        symbols = find_symbols(space, info, _SYMBOLS)
+        symbols = learn_symbols(space, info, _SYMBOLS)
         types = _types(space, symbols)
     except WalkError as error:
         return Extras(gaps=(f"symbols and types of the kernel are not known: {error}",))
@@ -87,6 +88,13 @@ def learn_extras(space: AddressSpace, info: VmcoreInfo) -> Extras:
         per_cpu,
         tuple(gaps),
     )
+
+
+def learn_symbols(space: AddressSpace, info: VmcoreInfo, wanted: Collection[str]) -> Mapping[str, int]:
+    """The addresses of these symbols, by the kernel's table of symbols, or else by what it exports."""
+    found = find_symbols(space, info, wanted)
+    missing = [name for name in wanted if name not in found]
+    return {**find_exports(space, info, missing), **found} if missing else found
 
 
 def _types(space: AddressSpace, symbols: Mapping[str, int]) -> btf.Btf:

@@ -11,12 +11,13 @@ must call itself what the note calls it.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from harness.arch import HOST, Architecture
+from harness.arch import GUEST, Architecture, PageTables
 from harness.memory.walk.errors import WalkError
-from harness.memory.walk.extras import Extras, learn_extras
+from harness.memory.walk.extras import Extras, learn_extras, learn_symbols
 from harness.memory.walk.kinds import Marks
 from harness.memory.walk.layout import Layout
 from harness.memory.walk.pagetables import AddressSpace
@@ -26,6 +27,8 @@ from harness.units import PAGE_SIZE
 
 #: struct new_utsname: fields of 65 bytes, the release is the third.
 _UTS_FIELD = 65
+#: The nodes of a kernel with NUMA, and the one of a kernel without.
+_NODES = ("node_data", "contig_page_data")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +41,7 @@ class KernelLayout:
     """The physical address of its page tables."""
     levels: int
     encryption_mask: int
-    architecture: Architecture = HOST
+    architecture: Architecture = GUEST
     extras: Extras = field(default_factory=Extras)
     """What its symbols and types tell on top of that."""
 
@@ -100,12 +103,13 @@ def kernel_from(memory: GuestMemory, source: int | str) -> KernelLayout:
     return learn(memory, note)
 
 
-def learn(memory: GuestMemory, note: Note, architecture: Architecture = HOST) -> KernelLayout:
+def learn(memory: GuestMemory, note: Note, architecture: Architecture = GUEST) -> KernelLayout:
     """Check that a note describes the kernel in this memory."""
     info, tables = note.info, architecture.page_tables
     top = _symbol(info, tables.roots)
-    root = top - tables.image + info.number("phys_base")
-    levels = 5 if info.get("NUMBER", "pgtable_l5_enabled") else 4
+    moved = info.number(tables.moved)
+    root = top - tables.image + (moved if tables.moved_up else -moved)
+    levels = _levels(info, tables)
     # A positive power of two below the 52nd bit, or none.
     mask = info.get("NUMBER", "sme_mask") or 0
     if mask < 0 or mask & (mask - 1) or mask >> 52 or 0 < mask < PAGE_SIZE:
@@ -113,8 +117,7 @@ def learn(memory: GuestMemory, note: Note, architecture: Architecture = HOST) ->
     where = f"the kernel {info.release}"
     if root % PAGE_SIZE or root < 0 or not memory.holds(root, PAGE_SIZE):
         raise WalkError("page-table", where, f"its page tables are said to be at {root:#x}, no known memory")
-    kernel = KernelLayout(note, Layout.of(info), root, levels, mask, architecture)
-    space = kernel.space(memory)
+    space = AddressSpace(memory, root, levels, mask, tables)
     if space.translate(top) != root:
         raise WalkError(
             "other-kernel", where, f"its page tables, said to be at {root:#x}, do not map themselves there"
@@ -122,7 +125,23 @@ def learn(memory: GuestMemory, note: Note, architecture: Architecture = HOST) ->
     running = _release(space, info, where)
     if running != info.release:
         raise WalkError("other-kernel", where, f"the kernel in this memory calls itself {running!r}")
-    return replace(kernel, extras=learn_extras(space, info))
+    if all(info.get("SYMBOL", name) is None for name in _NODES):
+        # Only x86's VMCOREINFO says where the nodes are.
+        with contextlib.suppress(WalkError):  # who reads the nodes says what is missing
+            info = info.with_symbols(learn_symbols(space, info, _NODES))
+    extras = learn_extras(space, info)
+    return KernelLayout(replace(note, info=info), Layout.of(info), root, levels, mask, architecture, extras)
+
+
+def _levels(info: VmcoreInfo, tables: PageTables) -> int:
+    """How deep the page tables are: x86 says so, Arm by how many bits an address has."""
+    bits = info.get("NUMBER", "VA_BITS")
+    if bits is None:
+        return 5 if info.get("NUMBER", "pgtable_l5_enabled") else 4
+    levels = -(-(bits - tables.page_shift) // tables.index_bits)
+    if levels not in tables.levels:
+        raise WalkError("vmcoreinfo", f"VMCOREINFO of {info.release}", f"NUMBER(VA_BITS) is {bits}")
+    return levels
 
 
 def _symbol(info: VmcoreInfo, names: Sequence[str]) -> int:

@@ -21,6 +21,8 @@ _LIST_HEAD = 2 * _POINTER
 #: The enum's order has not changed since it is one; which of the last two exist depends on the
 #: configuration, and CMA needs isolation.
 _ALWAYS = ("Unmovable", "Movable", "Reclaimable", "HighAtomic")
+#: CONFIG_NODES_SHIFT is 4 or more by default wherever there is NUMA (arch/*/Kconfig).
+_FEWEST_NODES = 16
 _OPTIONAL = {4: (), 5: ("Isolate",), 6: ("CMA", "Isolate")}
 
 
@@ -158,8 +160,7 @@ def _node(info: VmcoreInfo, zone: ZoneLayout) -> NodeLayout:
     size = _bounded(info, "SIZE(pglist_data)", info.size("pglist_data"), zone.size, 1 << 24)
     zones = _member(info, "pglist_data.node_zones", size, zone.size)
     nr_zones = _member(info, "pglist_data.nr_zones", size, 4)
-    most = info.get("LENGTH", "node_data") or 1
-    _bounded(info, "LENGTH(node_data)", most, 1, 1 << 12)
+    room, most = _room(info, nr_zones - zones, zone.size, _nodes(info))
     return NodeLayout(
         size,
         zones,
@@ -167,21 +168,39 @@ def _node(info: VmcoreInfo, zone: ZoneLayout) -> NodeLayout:
         _member(info, "pglist_data.node_id", size, 4),
         _member(info, "pglist_data.node_start_pfn", size, 8),
         _member(info, "pglist_data.node_spanned_pages", size, 8),
-        _room(info, nr_zones - zones, zone.size, most),
+        room,
         most,
     )
 
 
-def _room(info: VmcoreInfo, between: int, zone_size: int, nodes: int) -> int:
-    """How many zones fit before the zonelists: one pointer and index for each zone, and an end.
+def _nodes(info: VmcoreInfo) -> tuple[int, ...]:
+    """How many nodes the kernel can have.  Only x86 says so; else, with NUMA, it is a power of two."""
+    said = info.get("LENGTH", "node_data")
+    if said is not None:
+        return (_bounded(info, "LENGTH(node_data)", said, 1, 1 << 12),)
+    return (1,) if info.get("SYMBOL", "node_data") is None else tuple(1 << shift for shift in range(1, 11))
 
-    With NUMA there are two zonelists, the second for allocations that must not
-    leave the node.
+
+def _room(info: VmcoreInfo, between: int, zone_size: int, nodes: tuple[int, ...]) -> tuple[int, int]:
+    """How many zones fit before the zonelists, of how many nodes: both follow from the bytes in between.
+
+    A zonelist has one pointer and index for each zone of each node, and an end.  With NUMA there are two
+    zonelists, the second for allocations that must not leave the node.
     """
     for lists in (2, 1):
-        for count in range(2, 9):
-            if count * zone_size + lists * 16 * (nodes * count + 1) == between:
-                return count
+        found = [
+            (count, most)
+            for most in nodes
+            for count in range(2, 9)
+            if count * zone_size + lists * 16 * (most * count + 1) == between
+        ]
+        # Fewer nodes than a kernel with NUMA is built for would be a fit by accident.
+        found = [(count, most) for count, most in found if most == 1 or most >= _FEWEST_NODES] or found
+        if len(found) == 1:
+            return found[0]
     raise WalkError(
-        "vmcoreinfo", _where(info), f"no number of zones fits into the {between} bytes before their count"
+        "vmcoreinfo",
+        _where(info),
+        f"no number of zones of {zone_size} bytes fits into the {between} bytes before their count, "
+        f"with room for {' or '.join(map(str, nodes))} nodes",
     )

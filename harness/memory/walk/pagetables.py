@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.arch import HOST, PageTables
+from harness.arch import GUEST, PageTables
 from harness.memory.walk.errors import WalkError
 from harness.memory.walk.physical import ByteArray, GuestMemory
 from harness.units import PAGE_SIZE
@@ -45,7 +45,7 @@ class AddressSpace:
         root: int,
         levels: int,
         encryption_mask: int = 0,
-        tables: PageTables = HOST.page_tables,
+        tables: PageTables = GUEST.page_tables,
     ) -> None:
         if levels not in tables.levels:
             raise ValueError(f"page tables of {levels} levels")

@@ -22,7 +22,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from harness.arch import HOST
+from harness.arch import GUEST
 from harness.errors import MachineryError
 from harness.memory.image import BLOCK_PAGES, Flags, Words
 from harness.memory.record import Block
@@ -35,7 +35,7 @@ ByteArray = npt.NDArray[np.uint8]
 GpaRange = tuple[int, int, int]
 
 #: No physical address is as high.
-_HIGHEST = 1 << HOST.page_tables.physical_bits
+_HIGHEST = 1 << GUEST.page_tables.physical_bits
 
 
 class PageReader(Protocol):

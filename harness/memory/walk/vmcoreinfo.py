@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.memory.walk.errors import WalkError
 from harness.memory.walk.physical import GuestMemory
@@ -46,6 +46,10 @@ class VmcoreInfo:
     kernel_offset: int
     values: Mapping[str, Mapping[str, int]]
     text: str
+
+    def with_symbols(self, addresses: Mapping[str, int]) -> VmcoreInfo:
+        """The same, with symbols that were learned elsewhere."""
+        return replace(self, values={**self.values, "SYMBOL": {**self.values["SYMBOL"], **addresses}})
 
     def symbol(self, name: str) -> int:
         """The address of a symbol."""
