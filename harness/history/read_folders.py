@@ -12,17 +12,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from harness.bench.document import BenchDocument, BenchPoint, BenchRun
 from harness.errors import ExitCode, InputError
 from harness.history.record import Batch, KeptRun, facts_of, kept_run, qemu_words
-from harness.report.finished import FinishedRun, SuiteReport, outcome_of
+from harness.report.finished import SUITE_RUNS, outcome_of, read_finished
 from harness.report.folder import RUN_RESULT
-from harness.report.folders import SUITE_REPORT
-from harness.report.result import Result, first_problem
+from harness.report.folders import SUITE_REPORT, suite_in
+from harness.report.result import Result
 
-_SUITE_RUNS = "runs.jsonl"
 _BENCH_DOCUMENT = "bench.json"
 
 
@@ -38,14 +35,14 @@ def read_folder(folder: Path) -> FoundBatch:
     """The batch in a folder.  Raises :class:`InputError` for a folder of none, or one that is damaged."""
     for name, read in (
         (SUITE_REPORT, _suite),
-        (_SUITE_RUNS, _unfinished),
+        (SUITE_RUNS, _unfinished),
         (_BENCH_DOCUMENT, _bench),
         (RUN_RESULT, _single),
     ):
         if (folder / name).is_file():
             return read(folder / name)
     raise InputError(
-        f"{folder} is the folder of no suite, bench or run: it has none of {SUITE_REPORT}, {_SUITE_RUNS}, "
+        f"{folder} is the folder of no suite, bench or run: it has none of {SUITE_REPORT}, {SUITE_RUNS}, "
         f"{_BENCH_DOCUMENT} and {RUN_RESULT}"
     )
 
@@ -58,7 +55,7 @@ def _text(path: Path) -> str:
 
 
 def _suite(path: Path) -> FoundBatch:
-    report = SuiteReport.read(path)
+    report = suite_in(path.parent)
     batch = Batch(
         "suite",
         report.suite,
@@ -75,14 +72,8 @@ def _suite(path: Path) -> FoundBatch:
 
 
 def _unfinished(path: Path) -> FoundBatch:
-    """A suite that was killed: the lines of those that had ended, of which the last may not be whole."""
-    text = _text(path)
-    runs = []
-    for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), 1):
-        try:
-            runs.append(FinishedRun.model_validate_json(line))
-        except ValidationError as error:
-            raise InputError(f"{path}:{number}: not a run of a suite: {first_problem(error)}") from error
+    """A suite that was killed."""
+    runs = read_finished(path)
     if not runs:
         raise InputError(f"no run had ended in {path.parent}")
     batch = Batch("suite", path.parent.name, "", min(run.began for run in runs), interrupted=True)

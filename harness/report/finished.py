@@ -27,6 +27,8 @@ from harness.report.result import Result, first_problem
 
 RunOutcome: TypeAlias = Literal["pass", "expected", "fail", "inconclusive", "refused", "error", "skipped"]
 
+#: In the folder of a suite: a line for each run that has ended.
+SUITE_RUNS: Final = "runs.jsonl"
 #: Outcomes that nobody has to look at.
 RIGHT: Final = ("pass", "expected", "skipped")
 
@@ -124,6 +126,25 @@ class SuiteReport(Part):
             raise InputError(f"cannot read {path}: {error.strerror}") from error
         except ValidationError as error:
             raise InputError(f"{path} is not the report of a suite: {first_problem(error)}") from error
+
+
+def read_finished(path: Path) -> list[FinishedRun]:
+    """The runs in a suite's ``runs.jsonl``, in the order in which they ended.
+
+    Of a suite that was killed the last line may not be whole: it is left out.
+    Raises :class:`InputError` for other lines that are no runs.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+    runs = []
+    for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), 1):
+        try:
+            runs.append(FinishedRun.model_validate_json(line))
+        except ValidationError as error:
+            raise InputError(f"{path}:{number}: not a run of a suite: {first_problem(error)}") from error
+    return runs
 
 
 def outcome_of(exit_status: int, result: Result | None) -> RunOutcome:

@@ -25,7 +25,7 @@ def report_on(folders: Sequence[Path], *, junit: Path | None, html: Path | None)
     ``junit`` and ``html``: one report of all suites among the folders.
     Raises :class:`InputError` for what is neither the folder of a run nor one of a suite.
     """
-    suites = {folder: _suite_in(folder) for folder in folders if (folder / SUITE_REPORT).is_file()}
+    suites = {folder: suite_in(folder) for folder in folders if (folder / SUITE_REPORT).is_file()}
     runs = [folder for folder in folders if folder not in suites]
     for folder in runs:
         if not (folder / "events.jsonl").is_file():
@@ -58,8 +58,11 @@ def report_on(folders: Sequence[Path], *, junit: Path | None, html: Path | None)
     return written
 
 
-def _suite_in(folder: Path) -> SuiteReport:
-    """The report, with its run folders where they are now: a shard's may have come from elsewhere."""
+def suite_in(folder: Path) -> SuiteReport:
+    """The report of a suite's folder, with its run folders where they are now.
+
+    A shard's may have come from elsewhere.  Raises :class:`InputError` for a folder of no suite.
+    """
     report = SuiteReport.read(folder / SUITE_REPORT)
     moved = []
     for run in report.runs:

@@ -21,7 +21,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from harness.errors import InputError, MachineryError
-from harness.report.finished import FinishedRun, RunSink, SuiteReport
+from harness.report.finished import SUITE_RUNS, FinishedRun, RunSink, SuiteReport, read_finished
 from harness.report.folder import demand_new
 from harness.report.part import Part
 from harness.report.result import first_problem
@@ -29,7 +29,6 @@ from harness.suite.expand import SuiteRun
 from harness.suite.runner import RunPlace
 
 PLAN: Final = "plan.json"
-RUNS: Final = "runs.jsonl"
 REPORT: Final = "suite.json"
 _LONGEST_NAME: Final = 80
 
@@ -75,10 +74,10 @@ class SuiteFolder(RunSink):
     def finished(self, run: FinishedRun) -> None:
         """Write it down."""
         try:
-            with (self.path / RUNS).open("a", encoding="utf-8") as file:
+            with (self.path / SUITE_RUNS).open("a", encoding="utf-8") as file:
                 file.write(run.model_dump_json() + "\n")
         except OSError as error:
-            raise MachineryError(f"{self.path / RUNS}: {error.strerror}") from error
+            raise MachineryError(f"{self.path / SUITE_RUNS}: {error.strerror}") from error
 
     def ended(self, report: SuiteReport) -> None:
         """Write the report."""
@@ -139,18 +138,8 @@ def right_in(folder: Path) -> set[str]:
 
     Raises :class:`InputError` for lines that are no runs.
     """
-    path = folder / RUNS
-    try:
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
+    path = folder / SUITE_RUNS
     right: set[str] = set()
-    # Of a suite that was killed the last line may not be whole.
-    whole = text[: text.rfind("\n") + 1]
-    for number, line in enumerate(whole.splitlines(), 1):
-        try:
-            run = FinishedRun.model_validate_json(line)
-        except ValidationError as error:
-            raise InputError(f"{path}:{number}: not a run of a suite: {first_problem(error)}") from error
+    for run in read_finished(path) if path.exists() else ():
         (right.add if run.right else right.discard)(run.name)
     return right
