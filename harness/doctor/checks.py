@@ -49,7 +49,7 @@ def examine(
         lambda: [_kvm(cache, built, events, measure=measure), *speed.ways(cache, events, measure=measure)],
         lambda: [
             remote.ssh_client(measure=measure),
-            *remote.machines(uris or {}, ssh_config, events, measure=measure),
+            *remote.machines(uris or {}, ssh_config, events),
         ],
         lambda: [_libvirt(), _namespaces(), _subordinate_ids(), _tun()],
         lambda: [_memory(), _disk(cache, built)],

@@ -68,14 +68,12 @@ def _look_seconds() -> float:
     return (time.monotonic() - began) * (1 << 30) / (_PAGES * PAGE_SIZE)
 
 
-def machines(
-    uris: Mapping[str, str], ssh_config: Path | None, events: EventStream, *, measure: bool
-) -> Iterator[Diagnosis]:
+def machines(uris: Mapping[str, str], ssh_config: Path | None, events: EventStream) -> Iterator[Diagnosis]:
     """A finding for each machine that is named."""
     for name, uri in uris.items():
         try:
             with _connected(name, uri, ssh_config, events) as host:
-                yield Diagnosis(name, Level.OK, _describe(host) + (_speed(host) if measure else ""))
+                yield Diagnosis(name, Level.OK, _describe(host) + _speed(host))
         except FreepageError as error:
             yield Diagnosis(name, Level.MISSING, error.message, error.hint)
 
