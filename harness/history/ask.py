@@ -207,16 +207,6 @@ def past_batches(connection: Connection, since: datetime | None = None) -> list[
     return [PastBatch(**row, counts=counts.get(row["id"], {})) for row in rows]
 
 
-def runs_of_batch(connection: Connection, batch: int) -> list[PastRun]:
-    """The runs of one batch, in the order of time."""
-    query = (
-        select(*_COLUMNS)
-        .join(KEPT_BATCHES, KEPT_RUNS.c.batch_id == KEPT_BATCHES.c.id)
-        .where(KEPT_RUNS.c.batch_id == batch)
-    )
-    return [PastRun(*row) for row in connection.execute(query.order_by(KEPT_RUNS.c.began, KEPT_RUNS.c.id))]
-
-
 def current(store: Store, chosen: Selection) -> list[ScenarioState]:
     """The state of each scenario in a store."""
     with store.reading() as connection:

@@ -96,7 +96,7 @@ def batch_lines(batches: Sequence[PastBatch]) -> Iterator[str]:
 def measure_lines(rows: Sequence[MeasureRow]) -> Iterator[str]:
     """Where measures have moved; then how many were looked at."""
     from harness.bench.measures import BY_NAME
-    from harness.history.values import value_words
+    from harness.bench.show import format_value
 
     cells = []
     for row in rows:
@@ -107,7 +107,7 @@ def measure_lines(rows: Sequence[MeasureRow]) -> Iterator[str]:
                     row.label,
                     row.accelerator,
                     row.measure,
-                    f"{value_words(change.before, unit)} -> {value_words(change.after, unit)}",
+                    f"{format_value(change.before, unit)} -> {format_value(change.after, unit)}",
                     when(row.times[change.at]),
                     row.builds[change.at],
                     f"{change.p:.2g}",

@@ -7,12 +7,11 @@ escaped by the templates; plots are made here.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -21,12 +20,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness.bench.measures import BY_NAME
+from harness.bench.show import format_value
 from harness.errors import InputError, MachineryError
 from harness.history.ask import PastRun, Selection, past_batches, past_runs, states
 from harness.history.plot import over_time
 from harness.history.store import Store
 from harness.history.trend import MeasureRow, measure_rows
-from harness.history.values import value_words
+from harness.units import human_size
 
 #: On one page; all are in the store.
 _MOST_RUNS: Final = 400
@@ -148,9 +148,9 @@ def _group(title: str, runs: list[PastRun]) -> dict[str, Any]:
 
 def _plot(row: MeasureRow) -> Markup:
     measure = BY_NAME[row.measure]
-    size = f", {value_words(row.memory, 'B')}" if row.memory else ""
+    size = f", {human_size(row.memory)}" if row.memory else ""
     title = f"{row.label} ({row.accelerator}{size}): {measure.words}"
-    return Markup(over_time(title, row, partial(value_words, unit=measure.unit)))  # noqa: S704 - escaped there
+    return Markup(over_time(title, row, partial(format_value, unit=measure.unit)))  # noqa: S704 - escaped there
 
 
 def _by(runs: list[PastRun], key: Any) -> dict[Any, list[PastRun]]:
@@ -167,12 +167,11 @@ def _counts(runs: list[PastRun]) -> dict[str, int]:
     return dict(sorted(found.items()))
 
 
-def _when(time: datetime | date | None) -> str:
+def _when(time: datetime | None) -> str:
     """In UTC, as a page is read in any zone."""
     return f"{time:%Y-%m-%d %H:%M}" if time is not None else ""
 
 
-def _stamp(time: datetime | date) -> str:
-    with contextlib.suppress(AttributeError):
-        return f"{time.astimezone(UTC):%Y-%m-%d}"  # type: ignore[union-attr]
+def _stamp(time: datetime) -> str:
+    """The night's, as its page is called."""
     return f"{time:%Y-%m-%d}"

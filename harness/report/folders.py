@@ -9,6 +9,7 @@ from typing import Final
 
 from harness.errors import InputError
 from harness.report.finished import FinishedRun, SuiteReport
+from harness.report.gravity import worst
 from harness.report.junit import JunitFile
 from harness.report.pages import PageFile, suite_page, write_page
 from harness.report.places import demand_writable
@@ -98,7 +99,7 @@ def merge_reports(reports: Sequence[SuiteReport]) -> SuiteReport:
                 raise InputError(f"the run {run.name} is in two of these folders, and would count twice")
             runs[run.name] = run
     seeds = {report.seed for report in reports}
-    gravest = _gravest([report.exit_status for report in reports])
+    gravest = worst([report.exit_status for report in reports])
     return SuiteReport(
         suite=reports[0].suite,
         command=reports[0].command,
@@ -112,9 +113,3 @@ def merge_reports(reports: Sequence[SuiteReport]) -> SuiteReport:
         runs=list(runs.values()),
         not_run=[name for report in reports for name in report.not_run],
     )
-
-
-def _gravest(statuses: Sequence[int]) -> int:
-    """As :func:`harness.run.several.worst`, which is in a room above this one."""
-    order = (130, 3, 2, 1, 4)
-    return next((status for status in order if status in statuses), 0)
