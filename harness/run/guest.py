@@ -111,6 +111,10 @@ class Guest:
         self._channels.arrive(host)
         self._helpers.arrive(host, self._devices_on(host))
 
+    def kill_backend(self, device: str, host: Host) -> None:
+        """Kill what serves a device of its newest QEMU on ``host``."""
+        self._helpers.kill(device, host)
+
     def monitor_socket(self, host: Host) -> Path:
         """Where the QEMU on ``host`` listens for us."""
         return self._channels.of(host).monitor

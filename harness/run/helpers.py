@@ -9,9 +9,11 @@ import socket
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from harness.errors import MachineryError
 from harness.events import Deadline, EventStream
 from harness.guest.devices import ScenarioDevice
 from harness.guest.ports import PortOwner
@@ -22,6 +24,16 @@ from harness.scenario.devices import HelperProgram
 _CHUNK: Final = 4096
 #: How long a QEMU may take until it listens.
 LISTEN_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A program, the device that it serves, and for which QEMU of which host."""
+
+    device: str
+    host: str
+    arrival: int
+    process: subprocess.Popen[bytes]
 
 
 class DeviceHelpers(PortOwner):
@@ -35,7 +47,7 @@ class DeviceHelpers(PortOwner):
         self._programs = programs
         self._folder = folder
         self._events = events
-        self._running: list[subprocess.Popen[bytes]] = []
+        self._running: list[_Running] = []
         self._arrivals = 0
         self._waiting: list[threading.Thread] = []
         self._over = threading.Event()
@@ -51,12 +63,26 @@ class DeviceHelpers(PortOwner):
             for path in device.echoes(context):
                 self._ports.listen(path, self._echo)
             for helper in device.helpers(context):
-                self._start(host, helper)
+                self._start(host, device.device, helper)
 
-    def _start(self, host: Host, helper: HelperProgram) -> None:
+    def kill(self, device: str, host: Host) -> None:
+        """Kill what serves a device of the newest QEMU on ``host``; returns when it is gone."""
+        there = [one for one in self._running if (one.device, one.host) == (device, host.name)]
+        last = max((one.arrival for one in there), default=None)
+        if last is None:
+            raise MachineryError(f"nothing serves {device} on the {host.name}")
+        for one in there:
+            if one.arrival == last:
+                one.process.kill()
+                one.process.wait()
+                self._events.emit("helper-killed", source=host.name, device=device)
+
+    def _start(self, host: Host, device: str, helper: HelperProgram) -> None:
         log = Path(os.devnull) if helper.talks else self._folder.file(f"{helper.name}-{self._arrivals}.log")
         if helper.connects:
-            thread = threading.Thread(target=self._start_later, args=(host, helper, log), daemon=True)
+            thread = threading.Thread(
+                target=self._start_later, args=(host, device, helper, log, self._arrivals), daemon=True
+            )
             self._waiting.append(thread)
             thread.start()
             return
@@ -66,7 +92,8 @@ class DeviceHelpers(PortOwner):
             listener.listen(1)
             number = listener.fileno()
             words = [*self._programs[helper.name], *(word.format(fd=number) for word in helper.arguments)]
-            self._running.append(host.start_program(words, number, log))
+            process = host.start_program(words, number, log)
+            self._running.append(_Running(device, host.name, self._arrivals, process))
             self._events.emit("helper", source=host.name, command=words)
 
     def _echo(self, connection: socket.socket) -> None:
@@ -85,7 +112,7 @@ class DeviceHelpers(PortOwner):
 
         self._ports.watch(connection, read)
 
-    def _start_later(self, host: Host, helper: HelperProgram, log: Path) -> None:
+    def _start_later(self, host: Host, device: str, helper: HelperProgram, log: Path, arrival: int) -> None:
         """Once QEMU listens, which waits for the program to go on.
 
         A poll, since nobody tells; to connect, and see, would be to take the connection that QEMU waits for.
@@ -97,12 +124,13 @@ class DeviceHelpers(PortOwner):
                 return
         words = [*self._programs[helper.name], *helper.arguments]
         self._events.emit("helper", source=host.name, command=words)
-        self._running.append(host.start_program(words, None, log))
+        process = host.start_program(words, None, log)
+        self._running.append(_Running(device, host.name, arrival, process))
 
     def _ended(self) -> None:
         self._over.set()
         for thread in self._waiting:
             thread.join()
-        for process in self._running:
-            process.kill()
-            process.wait()
+        for one in self._running:
+            one.process.kill()
+            one.process.wait()

@@ -108,6 +108,8 @@ class LiveMigration:
         self._move = move
         how = guest.plan.resolved.scenario.migration_of(move)
         self._stage = RunStage(guest.plan.resolved, how, guest.control, guest.load, self._target, events)
+        ends = {"source": self._origin, "destination": self._target}
+        self._stage.backends = lambda device, side: guest.kill_backend(device, ends[side])
         self._script = ScriptRunner(script, self._stage, events, self._inbox.put, on_moment)
         self._running: tuple[RunFollower, Job] | None = None
         self._file: StateFile | None = None

@@ -659,6 +659,21 @@ class Scenario(Section):
             raise PydanticCustomError("at", "expected one: the script resizes it", path)
         return self
 
+    @model_validator(mode="after")
+    def _backends_are_there(self) -> Scenario:
+        served = {device.device for device in self.guest.all_devices if device.served_apart}
+        for index, entry in enumerate(self.script):
+            for place, action in enumerate(entry.do):
+                if action.needs_backend is not None and action.needs_backend not in served:
+                    here = {
+                        "path": ("script", index, "do", place, "device"),
+                        "name": action.needs_backend,
+                        "served": ", ".join(sorted(served)) or "none",
+                    }
+                    words = "no program beside QEMU serves a device {name} of this guest, but {served}"
+                    raise PydanticCustomError("at", words, here)
+        return self
+
     @property
     def tap_obstacle(self) -> str | None:
         """Why no tap can listen; None: one can.  It needs connections between the hosts of a lab."""

@@ -67,6 +67,8 @@ class RunStage:
         self.domain = ScriptDomain()
         #: The migration under way, where it is one that can be recovered.
         self.recoverable: Recoverable | None = None
+        #: Kills what serves a device: by the device's word, and the side.
+        self.backends: Callable[[str, str], None] | None = None
         self._events = events
         self._since = len(events.history()) - 1
 
@@ -149,6 +151,12 @@ class RunStage:
     def await_virtio_mem(self, side: str, deadline: Deadline) -> None:
         """Wait until it has it."""
         await_virtio_mem(self.source if side == "source" else self.destination, self._events, deadline)
+
+    def kill_backend(self, device: str, side: str) -> None:
+        """Kill what serves a device of a QEMU."""
+        if self.backends is None:
+            raise MachineryError(f"nothing is known of who serves {device}")
+        self.backends(device, side)
 
     def note_command(self, end: CommandEnd) -> None:
         """A command in the guest has ended."""

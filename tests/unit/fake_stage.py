@@ -113,5 +113,11 @@ class FakeStage:
     def recover(self, deadline: Deadline) -> None:
         self.did.append("recover")
 
+    def will_cut_wire(self) -> None:
+        self.did.append("will-cut")
+
+    def kill_backend(self, device: str, side: str) -> None:
+        self.did.append(f"kill {device} on the {side}")
+
     def will_kill_destination(self) -> None:
         pass

@@ -6,7 +6,7 @@ from __future__ import annotations
 import queue
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import pytest
 from pydantic import Field
@@ -14,6 +14,7 @@ from pydantic import Field
 from harness.errors import InputError
 from harness.events import Deadline, EventStream
 from harness.migration.inbox import Completion
+from harness.scenario.actions.backend import BackendKill
 from harness.scenario.actions.base import ACTIONS, Action, ControlAction, GuestAction
 from harness.scenario.actions.module import MOST_SPANS, ModuleMisbehave, spans
 from harness.scenario.actions.stage import Stage
@@ -172,3 +173,27 @@ def test_the_module_is_told_the_first_runs_of_the_scripts_own_frames() -> None:
     stage.pages.call("alloc", 7, 2, deadline=Deadline(1, "a test"))
     ModuleMisbehave(how="report-owned").carry_out(stage, Deadline(1, "a test"))
     assert said == [("pages-alloc", 7, 2), ("misbehave", "report-owned", 7, 2)]
+
+
+def test_a_backend_is_killed_on_the_side_that_is_named() -> None:
+    stage = FakeStage()
+    BackendKill(device="tpm", side="source").carry_out(cast(Stage, stage), Deadline(1, "it"))
+    assert stage.did == ["will-cut", "kill tpm on the source"]
+
+
+@pytest.mark.parametrize(
+    ("guest", "served"),
+    [
+        ("{}", "none"),
+        ("{disks: [{}, {bus: vhost-user-blk}]}", "disk"),
+        ("{devices: [{device: rng}]}", "none"),
+    ],
+)
+def test_a_backend_that_is_not_there_cannot_be_killed(tmp_path: Path, guest: str, served: str) -> None:
+    path = tmp_path / "kill.yaml"
+    path.write_text(
+        f"name: kill\nguest: {guest}\nscript: [{{at: start, do: [{{action: backend-kill, device: tpm}}]}}]\n"
+    )
+    words = rf"kill\.yaml:3:.*no program beside QEMU serves a device tpm of this guest, but {served}"
+    with pytest.raises(InputError, match=words):
+        load_scenario(str(path))

@@ -71,7 +71,7 @@ SHIPPED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "deltas": (("patterns", "xbzrle-patterns", "cpr-reboot"), ()),
     "tried again": (("retried-whole", "fewer-channels", "paused-retried", "cancelled-in-setup"), ()),
     "machines": (("vcpus-plugged", "virtio-mem", "ballooned-offset"), ()),
-    "devices": (("every-device", "interrupts", "vhost-user"), ()),
+    "devices": (("every-device", "interrupts", "vhost-user", "backend-killed"), ()),
 }
 
 pytestmark = pytest.mark.timeout(LONGEST)

@@ -8,9 +8,10 @@
 # In the order of the documentation's table.
 # ruff: isort: off
 from harness.scenario.actions import migration, postcopy, monitor, command, guest_pages
-from harness.scenario.actions import module, driver, memory, vcpus, virtio_mem, restart
+from harness.scenario.actions import module, driver, memory, vcpus, virtio_mem, backend, restart
 
 __all__ = [
+    "backend",
     "command",
     "driver",
     "guest_pages",

@@ -82,6 +82,11 @@ class Action(Section):
         return False
 
     @property
+    def needs_backend(self) -> str | None:
+        """A device that a program beside QEMU has to serve, by its word; None: of no matter."""
+        return None
+
+    @property
     def plugs_vcpus(self) -> int:
         """How many more vCPUs the guest has after it."""
         return 0

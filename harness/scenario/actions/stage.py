@@ -177,6 +177,9 @@ class Stage(Protocol):
     def await_virtio_mem(self, side: str, deadline: Deadline) -> None:
         """Wait until it has.  Raises :class:`harness.errors.DeadlineExceeded`."""
 
+    def kill_backend(self, device: str, side: str) -> None:
+        """Kill the programs that serve a device of the QEMU on that side; returns when they are gone."""
+
     def note_command(self, end: CommandEnd) -> None:
         """A command of the script's in the guest has ended, for the result."""
 

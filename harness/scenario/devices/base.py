@@ -259,6 +259,11 @@ class Device(Section):
         """Those of :attr:`programs` that this one needs."""
         return self.programs
 
+    @property
+    def served_apart(self) -> bool:
+        """Whether another process than QEMU serves it."""
+        return bool(self.host_programs)
+
     def leave(self, context: DeviceContext) -> None:
         """Remove what :meth:`provide` has made in the run's folder."""
 

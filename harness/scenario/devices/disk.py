@@ -87,6 +87,11 @@ class ListedDisk(Device):
         image = (_IMG,) if self.format != "raw" else ()
         return (*image, _DAEMON) if self.bus == "vhost-user-blk" else image
 
+    @property
+    def served_apart(self) -> bool:
+        """Whether another process than QEMU serves it."""
+        return self.bus == "vhost-user-blk"
+
     def demand(self, facts: DeviceFacts) -> None:
         """Refuse what QEMU does not migrate, and a file that is not there."""
         super().demand(facts)
