@@ -120,3 +120,40 @@ def test_other_nics_carry_a_stream(freepage: Freepage, folder: Path, model: str,
     run = freepage.run(path)
     assert run.verdict == "pass", run
     assert run.result.liveness[0].answers
+
+
+@pytest.mark.slow
+def test_a_guest_whose_tpm_cannot_arrive_goes_on_and_takes_it_along_later(freepage: Freepage) -> None:
+    run = freepage.run("backend-killed")
+    assert run.verdict == "pass", run
+    first, second = run.result.moves
+    assert (first.ended, second.ended) == ("failed", "completed")
+    assert "tpm-emulator" in first.reason
+    assert [one.answers for one in run.result.liveness] == [True]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("guest", "device", "side", "rules"),
+    [
+        # Nobody holds the migration up for it, and the guest arrives with a disk that nobody serves.
+        ("disks: [{bus: vhost-user-blk}]", "disk", "destination", ["device-silent"]),
+        # The destination's has the image open as well.
+        ("disks: [{bus: vhost-user-blk}]", "disk", "source", []),
+        # QEMU takes the link down, and the state of the link is migrated.
+        ("nics: [{backend: vhost-user}]", "nic", "source", ["device-silent"]),
+        ("devices: [{device: virtiofs}]", "virtiofs", "destination", ["migration-ended"]),
+        ("devices: [{device: tpm}]", "tpm", "source", ["migration-ended"]),
+    ],
+)
+def test_what_is_served_by_nobody_is_told(
+    freepage: Freepage, folder: Path, guest: str, device: str, side: str, rules: list[str]
+) -> None:
+    path = folder / "killed.yaml"
+    kill = f"{{action: backend-kill, device: {device}, side: {side}}}"
+    path.write_text(
+        f"name: killed\nguest: {{memory: 256MiB, {guest}}}\nworkload: {{kind: churn, noise: 100MiB}}\n"
+        f"migration: {{bandwidth: 64MiB/s}}\nscript: [{{at: answer, do: [{kill}]}}]\n"
+    )
+    run = freepage.run(path)
+    assert [finding.rule for finding in run.result.findings] == rules, run
