@@ -76,3 +76,52 @@ def faults_run(
     else:
         typer.echo("\n".join(summarise_campaign(report)))
     raise typer.Exit(status)
+
+
+@faults.command("mutate")
+def faults_mutate(
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the draw: the same mutants again.")] = 1,
+    count: Annotated[int, typer.Option(min=1, max=100000, metavar="N", help="So many mutants.")] = 50,
+    functions: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Only functions, or files, of that name; or FILE:PATTERN."),
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="Only this mutant; repeatable.")
+    ] = None,
+    suite: Annotated[
+        str, typer.Option(metavar="NAME|FILE", help="The scenarios that each mutant is run against.")
+    ] = "battery",
+    jobs: Annotated[int, typer.Option(min=1, max=64, metavar="N", help="So many mutants at a time.")] = 1,
+    timeout: Annotated[float, typer.Option(min=10, metavar="SECONDS", help="End a longer run.")] = 300,
+    again: Annotated[bool, typer.Option("--again", help="Run once more what has survived.")] = False,
+    draw_only: Annotated[bool, typer.Option("--draw-only", help="Show the mutants; run nothing.")] = False,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="What came of each run; a search there is resumed.")
+    ] = Path("mutants"),
+    json: Json = False,
+) -> None:
+    """Change one line of QEMU at a time, and run scenarios until one notices.
+
+    Exit status: 0 each mutant was caught, or is known to change nothing; 1 one was not.
+    """
+    from harness.mutants.command import MutationOrder, mutate
+
+    order = MutationOrder(
+        seed=seed,
+        count=count,
+        functions=tuple(functions or ()),
+        suite=suite,
+        jobs=jobs,
+        timeout=timeout,
+        out=out,
+        again=again,
+        only=tuple(only or ()),
+        draw_only=draw_only,
+    )
+    status, report = mutate(order)
+    if json:
+        print_json(report.document())
+    else:
+        typer.echo("\n".join(report.lines(every=draw_only)))
+    raise typer.Exit(status)
