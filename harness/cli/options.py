@@ -218,6 +218,13 @@ Trace = Annotated[
     str | None,
     typer.Option(metavar="pages", help="Keep which page was sent in which round, for 'freepage explain'."),
 ]
+Warm = Annotated[
+    bool,
+    typer.Option(
+        "--warm/--cold",
+        help="Go on from a guest that was booted before, where the scenario allows it; or boot each.",
+    ),
+]
 Strict = Annotated[
     bool | None,
     typer.Option(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +28,7 @@ from harness.cli.options import (
     SourceQemu,
     Strict,
     Trace,
+    Warm,
     app,
     overrides,
     tools_of,
@@ -74,6 +76,7 @@ def run(
     until_failure: UntilFailure = False,
     most: MostRuns = None,
     print_command: PrintCommand = False,
+    warm: Warm = False,
 ) -> None:
     """Migrate a guest between two hosts, and prove or disprove that its memory is right.
 
@@ -94,6 +97,7 @@ def run(
             "--until-failure": until_failure or None,
             "--max": most,
             "--print-command": print_command or None,
+            "--warm": warm or None,
         }
         beside = [name for name, value in refused.items() if value is not None]
         if beside:
@@ -113,7 +117,9 @@ def run(
         *remote_overrides(source, destination, ssh_config),
         *overrides(arm, accel, memory, seed, strict, settings, trace),
     ]
-    tools = tools_of(qemu, source_qemu, destination_qemu, kernel, qemu_source, fault)
+    tools = replace(
+        tools_of(qemu, source_qemu, destination_qemu, kernel, qemu_source, fault), warm=warm and not nested
+    )
     beside_one = {"--nested": nested, "--jobs": jobs, "--junit": junit, "--html": html}
     instead = in_place_of_a_run(
         scenarios,

@@ -132,8 +132,16 @@ def compare_states(
 def describe(monitor: Monitor, place: Path, seen_by_qemu: Path) -> Mapping[str, object]:
     """QEMU's description of its devices' fields, of a guest that stands still.
 
+    As for :func:`device_stream`.  Raises :class:`MachineryError` if the QEMU does not tell.
+    """
+    return read_description(device_stream(monitor, place, seen_by_qemu))
+
+
+def device_stream(monitor: Monitor, place: Path, seen_by_qemu: Path) -> bytes:
+    """What a QEMU sends of a guest that stands still, but for the memory that is in files.
+
     ``place`` is a socket that is made for it, ``seen_by_qemu`` the same socket as QEMU sees it.
-    Raises :class:`MachineryError` if the QEMU does not tell.
+    Raises :class:`MachineryError` if the QEMU refuses.
     """
     before, credentials = _capabilities(monitor), _credentials(monitor)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
@@ -157,7 +165,7 @@ def describe(monitor: Monitor, place: Path, seen_by_qemu: Path) -> Mapping[str, 
             # The guest may move on from here, in another way than this.
             _switch(monitor, {_WITHOUT_MEMORY}, before)
             _encrypt(monitor, "", credentials)
-            return read_description(received)
+            return received
         finally:
             place.unlink(missing_ok=True)
 

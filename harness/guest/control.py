@@ -159,6 +159,18 @@ class GuestControl(PortOwner):
                 self._wait(deadline, deadline.remaining())
             return self._ready.model_dump()
 
+    def greet(self, deadline: Deadline) -> Mapping[str, object]:
+        """Ask a guest that goes on, and so does not say it by itself, what :meth:`wait_ready` waits for."""
+        hello = Hello.model_validate(self.call("ping", deadline=deadline))
+        with self._changed:
+            source = self._active.host if self._active is not None else "guest"
+        # As ever: first the event.
+        self._events.emit("guest-ready", source=f"{source}.control", **hello.model_dump())
+        with self._changed:
+            self._ready = hello
+            self._changed.notify_all()
+        return hello.model_dump()
+
     def call(self, verb: str, *args: str | int, deadline: Deadline) -> Mapping[str, object]:
         """Have the agent do something; its answer, validated (see :mod:`harness.guest.replies`).
 

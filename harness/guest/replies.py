@@ -216,6 +216,7 @@ REPLIES: Final[dict[str, type[Reply]]] = {
     "window": Window,
     "orders": Orders,
     "msrs": Registers,
+    "wake": Nothing,
     "poweroff": Nothing,
     "hold": Nothing,
     "unhold": Nothing,

@@ -37,6 +37,8 @@ class Tools:
     #: A deliberate fault, by its id in the catalogue: what is under test is then wrong, and nobody who
     #: judges it is told.
     fault: str | None = None
+    #: Go on from a guest that was booted before, where there may be one (harness/plan/warming.py).
+    warm: bool = False
 
     @property
     def qemu_files(self) -> tuple[Path, ...]:
@@ -54,6 +56,7 @@ class Tools:
         )
         words = [word for option, name in named if name is not None for word in (option, name)]
         words += ["--kernel", self.kernel] if self.kernel else []
+        words += ["--warm"] if self.warm else []
         return [*words, "--fault", self.fault] if self.fault else words
 
 

@@ -424,6 +424,8 @@ class Result(Part):
     """Whether "unchanged since the request" rests on digests."""
     memory_bytes: int
     """The guest's memory."""
+    warm: bool = False
+    """Whether the guest has gone on from a file, and was not booted; see docs/warm.md."""
     machine: MachineReport | None = None
     """null in older results."""
     pages: Pages

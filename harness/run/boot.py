@@ -17,6 +17,7 @@ from harness.plan.plan import RunPlan
 from harness.report.folder import RunFolder
 from harness.run.guest import Guest
 from harness.run.last_words import start_refusal
+from harness.run.warm_up import KEEP_SECONDS, kept_guest
 
 if TYPE_CHECKING:
     import libvirt
@@ -59,7 +60,7 @@ def ready_guest(
         import libvirt
 
         try:
-            ready = _boot(plan, lab, guest, events, meanwhile)
+            ready = _boot(plan, lab, guest, folder, events, meanwhile)
             if scenario.guest.traffic:
                 from harness.hosts.traffic import DENSE, SPARSE, Traffic
 
@@ -89,13 +90,24 @@ def _demand_hosts(lab: Pair) -> None:
 
 
 def _boot(
-    plan: RunPlan, lab: Pair, guest: Guest, events: EventStream, meanwhile: Callable[[], object]
+    plan: RunPlan,
+    lab: Pair,
+    guest: Guest,
+    folder: RunFolder,
+    events: EventStream,
+    meanwhile: Callable[[], object],
 ) -> ReadyGuest:
     scenario = plan.resolved.scenario
     with events.step("boot", memory=scenario.guest.memory, accelerator=plan.resolved.accelerator) as step:
-        domain = guest.start()
-        meanwhile()
-        said = guest.wait_until_ready(Deadline(scenario.guest.boot_timeout_s, "the guest's ready word"))
+        kept = kept_guest(plan, lab, guest, folder, events)
+        if kept is None:
+            domain = guest.start()
+            meanwhile()
+            said = guest.wait_until_ready(Deadline(scenario.guest.boot_timeout_s, "the guest's ready word"))
+        else:
+            meanwhile()
+            domain, said = guest.go_on(kept, events, Deadline(KEEP_SECONDS, "the guest's going on"))
+            step.note(warm=True)
         step.note(kernel=said.get("release"), driver=said.get("driver"), guest_ms=said.get("uptime_ms"))
         guest.demand_dirty_log()
         guest.plug(domain, Deadline(PLUG_SECONDS, "the guest's use of the DIMM"))

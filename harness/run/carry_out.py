@@ -43,8 +43,7 @@ def carry_out(
         from harness.run.result import build_result
 
         with events.step("report"):
-            release = ready.guest.kernel_release
-            result, judgement = build_result(plan, folder, events, findings, ready.lab.report(), release)
+            result, judgement = build_result(plan, folder, events, findings, ready.lab.report(), ready.guest)
             evidence = findings.evidence
             if evidence is not None:
                 with _beside_the_verdict("what is known of each page", events):

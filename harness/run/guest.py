@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ from harness.run.helpers import DeviceHelpers
 from harness.run.last_words import explained
 from harness.run.seed import demand_driver, silence_explained
 from harness.run.start import plug_dimm, start_guest
+from harness.run.warm import KeptGuest, key_of_guest, restore_guest, wake_guest, write_guest
 from harness.scenario.devices.disk import ListedDisk
 from harness.toolchain.preload import HIDDEN
 
@@ -58,6 +60,8 @@ class Guest:
         self._release: str | None = None
         #: What each of its QEMUs had for parameters before its first migration.
         self.baselines = Baselines()
+        #: Whether it has gone on from a file, and was not booted.
+        self.warm = False
         #: Where it has its hypervisor write, as it said last.
         self.registers: SourceFinding | None = None
 
@@ -144,6 +148,30 @@ class Guest:
         """Start it on the source; returns when its QEMU runs."""
         files = self._channels.of(self._pair.source)
         return start_guest(self._definition, self.keys, files, self._folder)
+
+    def key(self) -> str:
+        """The hash of all that makes it what it is when it has booted, for one that is kept."""
+        return key_of_guest(self._definition, self._pair.source, self._channels.of(self._pair.source))
+
+    def write(self, domain: libvirt.virDomain, kept: Path, events: EventStream, deadline: Deadline) -> None:
+        """Write it down, once it has said that it is ready; it stands still from here on."""
+        files, uuid = self._channels.of(self._pair.source), self._definition.uuid
+        write_guest(domain, uuid, self._pair.source, files, kept, self._folder, events, deadline)
+
+    def go_on(
+        self, kept: KeptGuest, events: EventStream, deadline: Deadline
+    ) -> tuple[libvirt.virDomain, Mapping[str, object]]:
+        """In place of :meth:`start` and :meth:`wait_until_ready`: go on from what was kept."""
+        source = self._pair.source
+        self._definition = replace(self._definition, uuid=kept.uuid)
+        files = self._channels.of(source)
+        domain = start_guest(self._definition, self.keys, files, self._folder, waits=True)
+        restore_guest(kept, source, files, self._folder, events, deadline)
+        domain.resume()
+        said = wake_guest(self.control, deadline)
+        self._release = str(said["release"])
+        self.warm = True
+        return domain, said
 
     def plug(self, domain: libvirt.virDomain, deadline: Deadline) -> None:
         """Plug the scenario's DIMM in, if it has one, and wait until the guest has taken it into use."""

@@ -87,12 +87,15 @@ def _from_result(text: str, folder: Path) -> str:
 def parse_options(words: Sequence[str], where: str) -> tuple[Tools, bool]:
     """What :meth:`Tools.options` has written, and whether the run was nested; ``where``: for messages."""
     named: dict[str, str] = {}
-    nested = False
+    nested = warm = False
     known = ("--source-qemu", "--destination-qemu", "--qemu-source", "--kernel", "--fault")
     left = iter(words)
     for word in left:
         if word == "--nested":
             nested = True
+            continue
+        if word == "--warm":
+            warm = True
             continue
         value = next(left, None)
         if word not in known or value is None:
@@ -105,5 +108,6 @@ def parse_options(words: Sequence[str], where: str) -> tuple[Tools, bool]:
         kernel=named.get("--kernel"),
         qemu_source=Path(tree) if tree is not None else None,
         fault=named.get("--fault"),
+        warm=warm,
     )
     return tools, nested

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from harness.report.remote import RemoteReport
     from harness.report.result import Bytes, GuestReport, Postcopy, Result, Time
     from harness.report.wire import WireReport
+    from harness.run.guest import Guest
     from harness.verdict.floor import Account
     from harness.verdict.judge import Judgement
 
@@ -35,11 +36,11 @@ def build_result(
     events: EventStream,
     found: Findings,
     hosts: Mapping[str, object] | None,
-    release: str,
+    guest: Guest,
 ) -> tuple[Result, Judgement]:
     """Complete the verdict, and put everything down.
 
-    ``hosts``: what remote ones tell of themselves; ``release``: of the kernel that the guest runs.
+    ``hosts``: what remote ones tell of themselves; ``guest``: as it is now.
     """
     from harness.report.result import (
         Devices,
@@ -92,7 +93,7 @@ def build_result(
         facts.append(found.guest.checks)
     recorded = evidence.record.statistics if evidence is not None else None
     judgement = found.memory.complete(*facts)
-    versions = jsonable(plan.versions(release))
+    versions = jsonable(plan.versions(guest.kernel_release))
     assert isinstance(versions, dict)
     result = Result(
         verdict=judgement.verdict,
@@ -106,6 +107,7 @@ def build_result(
         seed=plan.resolved.seed,
         strict=scenario.strict,
         memory_bytes=scenario.guest.memory,
+        warm=guest.warm,
         machine=_machine(plan),
         pages=Pages.of(judgement.pages),
         findings=[FoundRule.of(finding) for finding in judgement.findings],

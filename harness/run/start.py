@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from harness.errors import MachineryError
@@ -14,6 +15,7 @@ from harness.guest.domain import domain_xml
 from harness.guest.memory_shape import MemoryShape, dimm_xml
 from harness.guest.ssh import Keys
 from harness.guest.xml_edits import EditError
+from harness.migration.direct import ARGUMENTS
 from harness.report.folder import RunFolder
 from harness.run.channels import QemuFiles
 from harness.run.definition import Definition
@@ -26,8 +28,12 @@ if TYPE_CHECKING:
     import libvirt
 
 
-def start_guest(definition: Definition, keys: Keys, files: QemuFiles, folder: RunFolder) -> libvirt.virDomain:
+def start_guest(
+    definition: Definition, keys: Keys, files: QemuFiles, folder: RunFolder, *, waits: bool = False
+) -> libvirt.virDomain:
     """Start the guest on the source; returns when its QEMU runs.
+
+    ``waits``: QEMU boots nothing, and stands still until it is given a guest (harness/run/warm.py).
 
     Raises :class:`harness.errors.GuestLost` if libvirt cannot start it, and
     :class:`harness.errors.StartRefused` if that is for what the scenario wrote out.
@@ -51,13 +57,14 @@ def start_guest(definition: Definition, keys: Keys, files: QemuFiles, folder: Ru
     pair.bring(brought)
     scenario = plan.resolved.scenario
     try:
-        xml = domain_xml(definition.spec(pair.source, files))
+        spec = definition.spec(pair.source, files)
+        xml = domain_xml(replace(spec, extra=(*spec.extra, *ARGUMENTS)) if waits else spec)
     except EditError as error:
         raise scenario.wrong(f"guest.xml.{error.number}", str(error)) from error
     folder.write_text("source.xml", xml)
     connection = pair.source.connect()
     try:
-        domain = connection.createXML(xml, 0)
+        domain = connection.createXML(xml, libvirt.VIR_DOMAIN_START_PAUSED if waits else 0)
         _deflate(domain, definition)
     except libvirt.libvirtError as error:
         message, code = error.get_error_message(), error.get_error_code()

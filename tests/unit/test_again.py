@@ -124,7 +124,7 @@ def test_a_pass_without_a_result_is_an_error(tmp_path: Path) -> None:
 
 
 def test_what_a_run_writes_is_read() -> None:
-    tools = Tools("stock", "/some/qemu", "trixie", Path("/tree"), "late-arming")
+    tools = Tools("stock", "/some/qemu", "trixie", Path("/tree"), "late-arming", warm=True)
     assert parse_options([*tools.options(), "--nested"], "here") == (tools, True)
     assert parse_options([], "here") == (Tools(), False)
 

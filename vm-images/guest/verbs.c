@@ -14,6 +14,7 @@
 #include "machine.h"
 #include "observe.h"
 #include "verbs.h"
+#include "wake.h"
 #include "watch.h"
 #include "words.h"
 #include "worker.h"
@@ -323,6 +324,17 @@ static void watching(const struct call *c)
 	at_once(c, watch_now);
 }
 
+static void wake_now(const struct call *c, struct json *j)
+{
+	wake(c->argv, j);
+}
+
+/* The first call to a guest that was kept in a file. */
+static void waking(const struct call *c)
+{
+	at_once(c, wake_now);
+}
+
 static void run_job(const struct call *c, struct json *j)
 {
 	command_run(c->n, atoi(c->argv[1]), c->argc - 2, c->argv + 2, j);
@@ -375,6 +387,7 @@ static const struct verb {
 	{ "cpus-offline", 0, 1, cpus },			/* [COUNT] */
 	{ "run", 2, MOST_WORDS, run },			/* SECONDS WORD.. */
 	{ "output", 2, 2, output },			/* CALL FROM */
+	{ "wake", 2, 2, waking },			/* NANOSECONDS HEX */
 	{ "reboot", 0, 0, do_reboot },
 	{ "kexec", 0, 0, do_kexec },
 	{ "poweroff", 0, 0, do_poweroff },

@@ -56,6 +56,9 @@ static void lines(void)
 	CHECK_TEXT(hear(), "7 error unknown verb or wrong arguments");
 	tell("8 ping too many\n");
 	CHECK_TEXT(hear(), "8 error unknown verb or wrong arguments");
+	/* What it does needs root; that it does nothing without its words is seen here. */
+	tell("13 wake 5 0011\n");
+	CHECK_TEXT(hear(), "13 error expected: wake NANOSECONDS HEX");
 	tell("9 verify\n");
 	CHECK_TEXT(hear(), "9 error nothing is loaded");
 	tell("10 clock\n");
