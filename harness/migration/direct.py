@@ -22,7 +22,6 @@ import libvirt
 from harness.errors import FreepageError, MachineryError
 from harness.events import Deadline
 from harness.migration.inbox import Inbox, JobEnd
-from harness.migration.postcopy import await_paused
 from harness.migration.qmp import CommandError, Monitor
 from harness.migration.settle import QemuSettings
 
@@ -87,8 +86,7 @@ class DirectJob:
         source, destination = self._source, self._destination
         if source is None or destination is None:
             raise MachineryError("there is no migration that could be recovered")
-        for side in (source, destination):
-            await_paused(side, deadline)
+        deadline.check()
         destination.execute("migrate-recover", {"uri": f"tcp:{self._address}:0"}, at_once=True)
         source.execute("migrate", {"uri": f"tcp:{self._address}:{_port(destination)}", "resume": True})
 

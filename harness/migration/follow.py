@@ -106,6 +106,9 @@ class Follower(ABC):
     def active(self) -> None:  # noqa: B027 - most have nothing to do
         """The migration has begun to send."""
 
+    def passed(self) -> None:  # noqa: B027 - most have nothing to do
+        """QEMU has synchronised its bitmap, and begins another pass."""
+
     def failed(self) -> None:  # noqa: B027 - most have nothing to do
         """QEMU has given the migration up."""
 
@@ -204,6 +207,7 @@ class Follower(ABC):
         """What an event means for the script and for the job."""
         if event.name == "MIGRATION_PASS":
             number = event.data.get("pass")
+            self.passed()
             self._script.happened("pass", number=number if isinstance(number, int) else None)
         elif event.name == "MIGRATION":
             status = str(event.data.get("status"))

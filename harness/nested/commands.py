@@ -44,6 +44,7 @@ from harness.plan.prepare import prepare
 from harness.report.folder import RunFolder
 from harness.report.gravity import INTERRUPTED, worst
 from harness.scenario.load import Scenario
+from harness.scenario.mode import without_kvm
 from harness.scenario.resolve import HOST_MARGIN
 from harness.terminal import TerminalProgress, print_error
 from harness.toolchain import Toolchain
@@ -114,7 +115,19 @@ def prepare_here(scenario: Scenario, tools: Tools, events: EventStream) -> None:
     # Emulated, as far as this host is concerned: its KVM is not asked for, nor what only KVM has.
     guest = scenario.guest.model_copy(update={"kvm_dirty": "bitmap", "vhost": False, "cpu": None})
     script = [entry for entry in scenario.script if not any(action.needs_kvm for action in entry.do)]
-    here = scenario.model_copy(update={"accelerator": "tcg", "guest": guest, "script": tuple(script)})
+    moves = [
+        move if move.migration is None else move.model_copy(update={"migration": without_kvm(move.migration)})
+        for move in scenario.moves
+    ]
+    here = scenario.model_copy(
+        update={
+            "accelerator": "tcg",
+            "guest": guest,
+            "script": tuple(script),
+            "migration": without_kvm(scenario.migration),
+            "moves": tuple(moves),
+        }
+    )
     prepare(here, tools, events, command_start(), LabMachines())
     if scenario.guest.kvm_dirty == "bitmap-without-manual-protect":
         Toolchain(events=events).no_manual_protect()

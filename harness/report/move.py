@@ -9,6 +9,7 @@ from pydantic import Field
 
 from harness.report.modes import SideModes
 from harness.report.part import Part
+from harness.report.throttle import Throttle
 from harness.scenario.model import VerdictWord
 from harness.verdict.outcome import MigrationOutcome, QemuAccount
 
@@ -58,6 +59,9 @@ class MoveEnd(Part):
     modes: Mapping[str, SideModes] = Field(default={})
     """What was really on, by side (source, destination): each QEMU's own word while the migration was under
     way. A side that was never asked is not there."""
+    throttle: Throttle | None = None
+    """How the source's QEMU slowed the guest down (auto-converge, dirty-limit). null: it did not, and was not
+    asked to."""
     source: QemuEnd | None = None
     """The QEMU that the guest was to leave."""
     destination: QemuEnd | None = None

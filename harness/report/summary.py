@@ -46,6 +46,9 @@ def _rows(result: Result) -> list[tuple[str, str]]:
     if len(result.moves) > 1:
         ends = (f"{end.ended}, {end.skipped} skipped" if end.verdict else end.ended for end in result.moves)
         rows.append(("moves", "; ".join(ends)))
+    slowed = [end.throttle.words for end in result.moves if end.throttle is not None]
+    if slowed:
+        rows.append(("slowed down", "; ".join(slowed)))
     if result.devices is not None:
         rows.append(("devices", _devices(result.devices)))
     rows.append(("guest", _guest(result)))

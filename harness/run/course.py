@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from harness.verdict.judge import MemoryJudgement
     from harness.verdict.outcome import MigrationOutcome
     from harness.verdict.rules.expected_outcome import Convergence
+    from harness.verdict.throttle import Throttling
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,8 @@ class Course:
     commands: CommandLog = field(default_factory=CommandLog)
     #: Whether the last migration came to its switch-over; None: there was none yet, or it was given up.
     convergence: Convergence | None = None
+    #: How the last migration slowed the guest down.
+    throttling: Throttling | None = None
     #: How the scenario's devices were after the last migration that completed.
     looks: list[DeviceLook] = field(default_factory=list)
     #: How each migration ended, by both QEMUs.

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from harness.verdict.judge import Finding, GuestChecks, MemoryJudgement
     from harness.verdict.outcome import MigrationOutcome
     from harness.verdict.rules.expected_outcome import Convergence, FreeMemory
+    from harness.verdict.throttle import Throttling
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +48,8 @@ class Findings:
     outcome: MigrationOutcome | None = None
     #: Whether it came to its switch-over.
     convergence: Convergence | None = None
+    #: How it slowed the guest down.
+    throttling: Throttling | None = None
     #: Passes over memory of the last migration.
     passes: int = 0
     #: The guest's free memory, before the first migration and in the end.

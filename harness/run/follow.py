@@ -26,11 +26,13 @@ from harness.migration.progress import ProgressWatch, Sample
 from harness.migration.qmp import Monitor
 from harness.migration.settle import capabilities_in, parameters_in
 from harness.migration.statistics import MigrationStatistics, from_query_migrate
+from harness.migration.throttle import look_at_throttle, throttle_in
 from harness.report.modes import SideModes
 from harness.run.last_words import lost
 from harness.run.sides import Sides
 from harness.script.runner import ScriptRunner
 from harness.script.stage import RunStage
+from harness.verdict.throttle import THROTTLES, ThrottleLook
 
 #: For an answer that only reads counters.
 _ANSWER_SECONDS: Final = 20.0
@@ -58,6 +60,14 @@ class LastLook:
     at_switch: SourceAtSwitch | None = None
     #: What QEMU counts of pages, in the end.
     page_counters: PageCounters | None = None
+    #: How it slowed the guest down.
+    throttle: list[ThrottleLook] = field(default_factory=list)
+
+    @property
+    def throttles(self) -> tuple[str, ...]:
+        """The capabilities to slow the guest down that were on."""
+        source = self.modes.get("source")
+        return tuple(name for name in THROTTLES if source is not None and name in source.capabilities)
 
 
 class RunFollower(Follower):
@@ -135,6 +145,20 @@ class RunFollower(Follower):
     def active(self) -> None:
         """Ask once more: what was asked in the setup may have been set since."""
         self._ask_modes()
+        # A guest that an earlier migration slowed down is to be free of it, whatever is on in this one.
+        self._look_at_throttle()
+
+    def passed(self) -> None:
+        """QEMU slows the guest down at a bitmap sync, before it tells of it."""
+        if self.seen.throttles:
+            self._look_at_throttle()
+
+    def _look_at_throttle(self) -> None:
+        limits = self._sides.limits_vcpus
+        # A QEMU that is gone by now, or that a script keeps from answering, has said nothing.
+        with contextlib.suppress(FreepageError):
+            monitor = self._sides.source.monitor
+            self.seen.throttle.append(look_at_throttle(monitor, self._events.now(), limits=limits))
 
     def _ask_modes(self) -> None:
         """Note what the migration really has switched on: asked for is not the same as used."""
@@ -188,6 +212,7 @@ class RunFollower(Follower):
             answer = source.execute("query-migrate")
             self.seen.numbers = from_query_migrate(answer)
             self.seen.page_counters = PageCounters.of(answer)
+            self.seen.throttle.append(throttle_in(answer, self._events.now(), over=True))
             self.seen.counters = device.read_counters(source, device.find_balloon(source))
         if self.seen.devices is NOT_SAVED:
             with timed(self._events, "devices"):

@@ -26,8 +26,8 @@ from harness.guest.death import DeathWatch, halted_for_good
 from harness.memory.record import Request
 from harness.migration.statistics import MigrationError, OutOfTimeError, StuckError
 from harness.report.folder import RunFolder
-from harness.report.modes import SideModes
 from harness.report.move import MoveEnd
+from harness.report.throttle import Throttle
 from harness.run.course import Arrival, Course, Setback, Turn
 from harness.run.findings import Findings, GuestReview
 from harness.run.live_migration import LiveMigration
@@ -38,6 +38,7 @@ from harness.verdict.locks import lock_findings
 from harness.verdict.outcome import KIND as OUTCOME
 from harness.verdict.outcome import MigrationOutcome, outcome_findings
 from harness.verdict.rules.expected_outcome import Convergence, FreeMemory
+from harness.verdict.throttle import Throttling, most_percent, not_slowed, throttle_findings
 
 if TYPE_CHECKING:
     import libvirt
@@ -162,6 +163,7 @@ class Journey:
             outcome=course.outcomes[-1] if course.outcomes else None,
             passes=self._passes(),
             convergence=course.convergence,
+            throttling=course.throttling,
             free_memory=self._free_memory(review),
             commands=course.commands,
             free_blocks=course.meter.free_blocks,
@@ -188,6 +190,7 @@ class Journey:
             outcome=course.outcomes[-1] if course.outcomes else None,
             passes=self._passes(),
             convergence=course.convergence,
+            throttling=course.throttling,
             free_memory=self._free_memory(review),
             commands=course.commands,
             cost=switch_over.cost,
@@ -254,6 +257,7 @@ class Journey:
                 if (numbers := end.statistics) is not None:
                     step.note(sent=numbers.sent, total_ms=numbers.total_ms, downtime_ms=numbers.downtime_ms)
         self._note_file(turn, migration)
+        self._note_throttle(turn, migration, moved=isinstance(end, SwitchOver))
         self._take_news(turn, migration)
         ended = end.ended if isinstance(end, Abort) else "completed"
         # That it was cancelled is our doing, and what it was cancelled for is found by its own rule.
@@ -268,7 +272,14 @@ class Journey:
 
     def _gone_on(self, turn: Turn, migration: LiveMigration, end: Abort) -> bool:
         """After a migration that was given up the guest goes on where it was.  Whether it does."""
-        self._course.moves.append(MoveEnd(ended=end.ended, reason=end.reason, modes=migration.modes))
+        self._course.moves.append(
+            MoveEnd(
+                ended=end.ended,
+                reason=end.reason,
+                modes=migration.modes,
+                throttle=Throttle.of(migration.throttle),
+            )
+        )
         reason = turn.move.reason
         if reason is not None and reason not in end.reason:
             text = f"the reason given is {end.reason!r}, expected {reason!r} in it"
@@ -301,6 +312,16 @@ class Journey:
                 text = "the guest wrote to no page while it was saved"
                 self._course.unexercised.append(turn.named(text))
 
+    def _note_throttle(self, turn: Turn, migration: LiveMigration, *, moved: bool) -> None:
+        """What is wrong with how QEMU slowed the guest down, and whether it has."""
+        looks, scenario = migration.throttle, self._ready.plan.resolved.scenario
+        self._course.found += [replace(one, text=turn.named(one.text)) for one in throttle_findings(looks)]
+        self._course.throttling = Throttling(most_percent(looks))
+        # One that is given up may have been so before it came to that.
+        words = not_slowed(looks, migration.throttles, wanted=scenario.expect.throttled) if moved else None
+        if words is not None:
+            self._course.unexercised.append(turn.named(words))
+
     def _left_stopped(self, turn: Turn) -> bool:
         """Whether the script has left the guest stopped."""
         actions = [action for entry in self._entries(turn.number) for action in entry.do]
@@ -330,7 +351,7 @@ class Journey:
             keep_pages(memory.judgement, switch_over, place)
             if memory.verdict == "fail":
                 migration.keep_file()
-        self._course.moves.append(_completed(memory.judgement, evidence, migration.modes))
+        self._course.moves.append(_completed(memory.judgement, evidence, migration))
         return Arrival(turn, migration, switch_over, evidence, memory)
 
     def _on_the_way(self, arrival: Arrival) -> Arrival:
@@ -481,7 +502,7 @@ class Journey:
         return GuestReview(None, gone or GuestLost(error.message), work)
 
 
-def _completed(memory: Judgement, evidence: Evidence, modes: Mapping[str, SideModes]) -> MoveEnd:
+def _completed(memory: Judgement, evidence: Evidence, migration: LiveMigration) -> MoveEnd:
     # Those that left, answered or not.
     requests = sum(isinstance(entry, Request) for entry in evidence.record.log)
     return MoveEnd(
@@ -490,5 +511,6 @@ def _completed(memory: Judgement, evidence: Evidence, modes: Mapping[str, SideMo
         verdict=memory.verdict,
         skipped=memory.pages.skipped,
         requests=requests,
-        modes=modes,
+        modes=migration.modes,
+        throttle=Throttle.of(migration.throttle),
     )

@@ -40,6 +40,7 @@ from harness.migration.job import Job, MigrationJob
 from harness.migration.memory_map import query_map
 from harness.migration.modes import Modes
 from harness.migration.outside import OutsideWalk
+from harness.migration.postcopy_job import PostcopyJob
 from harness.migration.qmp import CLOSED, Monitor
 from harness.migration.request import MigrationRequest
 from harness.migration.settle import QemuSettings
@@ -61,6 +62,7 @@ from harness.script.stage import RunStage
 from harness.verdict.locks import LockLook
 from harness.verdict.outcome import MigrationOutcome, QemuAccount
 from harness.verdict.rules.vcpus import VcpuCount
+from harness.verdict.throttle import ThrottleLook
 
 if TYPE_CHECKING:
     from harness.scenario.load import Migration
@@ -241,6 +243,11 @@ class LiveMigration:
         request = MigrationRequest(uri, xml, modes.bandwidth, modes, own_disk, listen)
         gate = self._stack.enter_context(ConfirmGate(self._guest.gate_socket(self._origin)))
         own, there = self._origin.open(through=gate.attach), self._target.connect()
+        if modes.lets_guest_run:
+            recoverable = PostcopyJob(domain, own, there, request, self._inbox, gate)
+            self._stage.recoverable = recoverable
+            recoverable.begin()
+            return recoverable
         return MigrationJob.start(domain, own, there, request, self._inbox, gate)
 
     def _start_saved(
@@ -455,6 +462,20 @@ class LiveMigration:
     def modes(self) -> Mapping[str, SideModes]:
         """What each side had on, by its QEMU's own word; of one that never said it, nothing."""
         return self._running[0].seen.modes if self._running is not None else {}
+
+    @property
+    def throttle(self) -> Sequence[ThrottleLook]:
+        """How the source's QEMU slowed the guest down; nothing where it did not, and was not asked to."""
+        if self._running is None:
+            return ()
+        seen = self._running[0].seen
+        wanted = seen.throttles or any(look.slows for look in seen.throttle)
+        return tuple(seen.throttle) if wanted else ()
+
+    @property
+    def throttles(self) -> Sequence[str]:
+        """The capabilities to slow the guest down that were on, by the source's own word."""
+        return self._running[0].seen.throttles if self._running is not None else ()
 
     @property
     def begun(self) -> bool:

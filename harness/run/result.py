@@ -87,6 +87,8 @@ def build_result(
         facts.append(found.outcome)
     if found.convergence is not None:
         facts.append(found.convergence)
+    if found.throttling is not None:
+        facts.append(found.throttling)
     if found.free_memory is not None:
         facts.append(found.free_memory)
     if found.guest.checks is not None:

@@ -129,6 +129,12 @@ class Sides:
         """The QEMU that waits for the guest; None: there is none yet."""
         return self._destination
 
+    @property
+    def limits_vcpus(self) -> bool:
+        """Whether these QEMUs can limit what a vCPU writes: with KVM's dirty ring they can."""
+        resolved = self._guest.plan.resolved
+        return resolved.accelerator == "kvm" and resolved.scenario.guest.kvm_dirty == "ring"
+
     def host(self, side: str) -> Host:
         """The host of a side."""
         return self._origin if side == "source" else self._target

@@ -110,6 +110,9 @@ NOT_OVER_TCP: Final[Mapping[tuple[str, object], str]] = {
     ("mode", "cpr-exec"): "starts the new QEMU in place of the old one, and there is no destination",
 }
 
+#: Capabilities that QEMU has with KVM only.
+KVMS_OWN: Final = frozenset({"dirty-limit"})
+
 #: Parameters that the testbed sets itself, and what by.
 OURS: Final[Mapping[str, str]] = {
     "tls-creds": "migration.tls",
@@ -183,6 +186,14 @@ def _named(section: BaseModel, key: str) -> Mapping[str, object]:
     named = getattr(section, key, None)
     found = named if isinstance(named, Mapping) else {}
     return {name: value for name, value in found.items() if value is not None}
+
+
+def without_kvm(section: _Section) -> _Section:
+    """A section without what only KVM has: as it can be asked for where the guest would be emulated."""
+    named = _named(section, "capabilities")
+    return section.model_copy(
+        update={"capabilities": {name: on for name, on in named.items() if name not in KVMS_OWN}}
+    )
 
 
 def layered(base: _Section, over: BaseModel | None) -> _Section:

@@ -424,6 +424,13 @@ class Expect(Section):
     converged: Literal[True] | None = None
     """true: the last migration must come to its switch-over within migration.timeout_s. One that does not is
     then a failure, and no error: it is cancelled, and the guest is asked for its checks where it is."""
+    throttled: bool | None = None
+    """Whether QEMU must have slowed the guest down in each move that completes, or limited what it may write:
+    a run in which it did not is inconclusive. null: where auto-converge or dirty-limit is on; false: it need
+    not."""
+    throttle_percent_min: Annotated[int, Field(ge=1, le=99)] | None = None
+    """auto-converge must have had the guest's vCPUs sleep for so much of the time in the last migration, in
+    percent, at its most."""
     status: Literal["completed", "cancelled", "failed"] | None = None
     """The last word of the source's QEMU on the last migration."""
     runs_on: Literal["source", "destination"] | None = None
@@ -720,14 +727,16 @@ class Scenario(Section):
     def _libvirt_lets_the_guest_run(self) -> Scenario:
         switched = set()
         for index, entry in enumerate(self.script):
-            if entry.move > len(self.moves) or self.migration_of(entry.move).postcopy != "libvirt":
+            if entry.move > len(self.moves):
                 continue
+            by_libvirt = self.migration_of(entry.move).postcopy == "libvirt"
             for place, action in enumerate(entry.do):
-                words = action.not_by_libvirt
+                words = action.not_by_libvirt if by_libvirt else action.needs_libvirt
                 if words is not None:
-                    here = {"path": ("script", index, "do", place, "action"), "words": words}
-                    raise PydanticCustomError("at", "does not go with postcopy: libvirt: {words}", here)
-                if action.action == "postcopy-start":
+                    text = "does not go with" if by_libvirt else "goes only with"
+                    here = {"path": ("script", index, "do", place, "action"), "words": words, "text": text}
+                    raise PydanticCustomError("at", "{text} postcopy: libvirt: {words}", here)
+                if by_libvirt and action.action == "postcopy-start":
                     switched.add(entry.move)
         for number, how in enumerate(self.migrations, 1):
             if how.postcopy == "libvirt" and number not in switched:

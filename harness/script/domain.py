@@ -48,6 +48,17 @@ class ScriptDomain:
                 f"libvirt does not switch to postcopy: {error.get_error_message()}"
             ) from error
 
+    def pause_postcopy(self) -> None:
+        """Have libvirt break its migration in postcopy, which it then takes for one to be recovered."""
+        import libvirt
+
+        try:
+            self.libvirt.abortJobFlags(libvirt.VIR_DOMAIN_ABORT_JOB_POSTCOPY)
+        except libvirt.libvirtError as error:
+            raise MachineryError(
+                f"libvirt does not break its migration in postcopy: {error.get_error_message()}"
+            ) from error
+
     def detach(self, xml: str) -> None:
         """Ask the guest to let go of a device."""
         import libvirt

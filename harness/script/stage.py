@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from harness.errors import DeadlineExceeded, InputError, MachineryError
 from harness.migration.modes import NO_LIMIT
+from harness.migration.postcopy import await_paused
 from harness.migration.qmp import CommandError, Monitor
 from harness.migration.vcpus import count_vcpus
 from harness.migration.virtio_mem import await_virtio_mem, resize_virtio_mem
@@ -36,7 +37,7 @@ class Recoverable(Protocol):
     """A migration that can go on over a new connection."""
 
     def recover(self, deadline: Deadline) -> None:
-        """See :meth:`harness.migration.direct.DirectJob.recover`."""
+        """Connect both sides anew, once both are paused in postcopy."""
 
 
 class RunStage:
@@ -69,6 +70,7 @@ class RunStage:
         self.recoverable: Recoverable | None = None
         #: Kills what serves a device: by the device's word, and the side.
         self.backends: Callable[[str, str], None] | None = None
+        self._by_libvirt = how.postcopy == "libvirt"
         self._events = events
         self._since = len(events.history()) - 1
 
@@ -176,7 +178,7 @@ class RunStage:
 
     def start_postcopy(self, *, guest_runs: bool) -> None:
         """By QMP, or by libvirt where the migration is libvirt's."""
-        if self.recoverable is None:
+        if self._by_libvirt:
             self.domain.start_postcopy()
             return
         if guest_runs:
@@ -188,10 +190,16 @@ class RunStage:
         """The script is about to break the connection of a migration in postcopy."""
         self.outcome.broken = True
 
+    def pause_postcopy(self) -> None:
+        """By libvirt."""
+        self.domain.pause_postcopy()
+
     def recover(self, deadline: Deadline) -> None:
         """Have a migration that is paused in postcopy go on."""
         if self.recoverable is None:
             raise MachineryError("there is no migration that could be recovered")
+        for side in (self.source, self.destination):
+            await_paused(side, deadline)
         self.recoverable.recover(deadline)
 
     def will_cut_wire(self) -> None:

@@ -110,6 +110,9 @@ class FakeStage:
     def will_break(self) -> None:
         self.did.append("will-break")
 
+    def pause_postcopy(self) -> None:
+        self.did.append("pause-postcopy")
+
     def recover(self, deadline: Deadline) -> None:
         self.did.append("recover")
 

@@ -213,6 +213,9 @@ def test_what_the_actions_do() -> None:
     PostcopyBreak(early=True).carry_out(stage, deadline)
     assert stage.did == ["will-break", "migrate-pause"]
     stage.did.clear()
+    PostcopyBreak(by="libvirt").carry_out(stage, deadline)
+    assert stage.did == ["will-break", "query-status", "pause-postcopy"]
+    stage.did.clear()
     PostcopyRecover().carry_out(stage, deadline)
     assert stage.did == ["migrate-set-parameters", "recover"]
     stage.did.clear()
@@ -252,9 +255,9 @@ def test_what_the_actions_do() -> None:
             "does not go with postcopy: libvirt: libvirt lets the guest run; say guest: runs",
         ),
         (
-            "migration: {postcopy: libvirt}\n"
-            "script: [{at: active, do: [{action: postcopy-start, guest: runs}, {action: postcopy-break}]}]",
-            "does not go with postcopy: libvirt: the testbed recovers what it has begun past libvirt",
+            "migration: {postcopy: true}\n"
+            "script: [{at: active, do: [{action: postcopy-start}, {action: postcopy-break, by: libvirt}]}]",
+            "goes only with postcopy: libvirt: libvirt has no job that it could be asked to abort",
         ),
         (
             "migration: {postcopy: true}\nscript: [{at: active, do: [{action: postcopy-start, guest: run}]}]",
@@ -271,7 +274,13 @@ def test_what_is_refused(tmp_path: Path, text: str, words: str) -> None:
 
 
 def test_those_that_ship() -> None:
-    for name in ("postcopy", "postcopy-runs", "postcopy-recover", "postcopy-preempt"):
+    for name in (
+        "postcopy",
+        "postcopy-runs",
+        "postcopy-recover",
+        "postcopy-recover-libvirt",
+        "postcopy-preempt",
+    ):
         scenario = load_scenario(name)
         assert scenario.migration.postcopy
         assert any(action.needs_postcopy for entry in scenario.script for action in entry.do)

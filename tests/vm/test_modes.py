@@ -141,6 +141,30 @@ def test_auto_converge(freepage: Freepage, freepage_folder: Path) -> None:
     assert '"cpu-throttle-percentage"' in (run.folder / "qmp.jsonl").read_text("utf-8")
 
 
+@slow
+def test_a_guest_is_slowed_down_and_let_go(freepage: Freepage) -> None:
+    """Cancelled while it is; the next migration begins with a guest that is free, and slows it down anew."""
+    result = passed(freepage.run("auto-converge"), skipping=False)
+    for move in result.moves:
+        assert move.throttle is not None
+        first, *more = move.throttle.steps
+        assert (first.percent, first.syncs) == (0, 1)
+        percents = [step.percent for step in more if not step.over]
+        assert percents == sorted(percents)
+        assert percents[-1] == move.throttle.percent_max >= 40
+    assert [move.throttle.steps[-1].over for move in result.moves if move.throttle] == [False, True]
+
+
+@slow
+def test_a_guest_that_was_to_be_slowed_down_and_was_not(freepage: Freepage) -> None:
+    """One that writes nothing passes over its memory once."""
+    run = freepage.run("idle", arm="off", set={"migration.auto_converge": True})
+    assert run.exit_code == 4, str(run)
+    assert "throttle-not-seen" in run.result.reason
+    run = freepage.run("idle", arm="off", set={"migration.auto_converge": True, "expect.throttled": False})
+    passed(run, skipping=False)
+
+
 @pytest.mark.parametrize("channels", [0, pytest.param(2, marks=slow)])
 def test_tls(freepage: Freepage, channels: int) -> None:
     keys = {"migration.tls": True, "migration.multifd": channels, "workload.noise": "100MiB"}

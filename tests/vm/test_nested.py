@@ -53,6 +53,10 @@ SHIPPED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("postcopy", "postcopy-runs", "postcopy-recover", "postcopy-preempt", "postcopy-only-allowed"),
         (),
     ),
+    "slowed down": (
+        ("auto-converge", "postcopy-recover-libvirt"),
+        (),
+    ),
     "left out": (
         (
             "postcopy-freed",
@@ -241,6 +245,34 @@ def test_vhosts_own_log_has_to_be_read(freepage: Freepage) -> None:
     assert ended.exit_code == 1, str(ended)
     (result,) = documents(ended.stdout)
     assert {"differs-though-sent", "differs-not-skipped"} & {finding.rule for finding in result.findings}
+
+
+@pytest.mark.slow
+def test_what_a_guest_may_write_is_limited(freepage: Freepage, freepage_folder: Path) -> None:
+    """dirty-limit, by QEMU's own word of its vCPUs; until the script lets the migration come to an end."""
+    scenario = freepage_folder / "dirty-limit.yaml"
+    scenario.write_text(
+        "name: dirty-limit\n"
+        "guest: {memory: 192MiB, kvm_dirty: ring}\n"
+        "workload: {kind: rewrite, noise: 32MiB, rate: 20000}\n"
+        "arm: off\n"
+        "migration: {bandwidth: 8MiB/s, downtime_limit_ms: 50, capabilities: {dirty-limit: true},\n"
+        "            parameters: {vcpu-dirty-limit: 3}}\n"
+        "script: [{at: pass, number: 6, do: [{action: bandwidth, limit: 256MiB/s}]}]\n",
+        encoding="utf-8",
+    )
+    ended = nested(freepage, str(scenario)).end()
+    assert ended.exit_code == ExitCode.PASS, str(ended)
+    (result,) = documents(ended.stdout)
+    assert result.verdict == "pass"
+    throttle = result.moves[0].throttle
+    assert throttle is not None
+    assert throttle.steps[0].limits == []
+    assert [3] in [step.limits for step in throttle.steps]
+    # One whose vCPUs write little passes with every page right, and has shown nothing.
+    quiet = nested(freepage, str(scenario), "--set", "workload.rate=100").end()
+    assert quiet.exit_code == ExitCode.INCONCLUSIVE, str(quiet)
+    assert "throttle-not-seen" in documents(quiet.stdout)[0].reason
 
 
 #: It boots from an image that somebody has to name: tests/vm/test_own_image.py has one.

@@ -89,6 +89,20 @@ def test_by_libvirt(freepage: Freepage) -> None:
 
 
 @slow
+def test_libvirt_recovers_what_is_broken(freepage: Freepage) -> None:
+    """By a call of migrate3 with VIR_MIGRATE_POSTCOPY_RESUME: no QMP command of ours has done it."""
+    run = freepage.run("postcopy-recover-libvirt")
+    result, move = switched(run, breaks=2)
+    assert move.guest == "runs"
+    assert result.moves[0].source is not None
+    assert result.moves[0].source.statuses.count("postcopy-recover") == 2
+    said = (run.folder / "qmp.jsonl").read_text("utf-8")
+    assert '"migrate-recover"' not in said
+    # Of the network, at both ends; the second time libvirt's own.
+    assert said.count('"exec-oob": "migrate-pause"') == 2
+
+
+@slow
 @pytest.mark.parametrize("arm", ["hint", "info"])
 def test_in_every_arm(freepage: Freepage, arm: str) -> None:
     """Upstream's hint leaves nothing out of a migration that may be switched; free page info does."""

@@ -77,6 +77,11 @@ class Action(Section):
         return None
 
     @property
+    def needs_libvirt(self) -> str | None:
+        """Why it can be done to no migration to postcopy but libvirt's; None: to any."""
+        return None
+
+    @property
     def changes_limit(self) -> bool:
         """Whether it changes what the migration may send in a second."""
         return False

@@ -94,10 +94,11 @@ class PostcopyBreak(Action):
     """
 
     action: Literal["postcopy-break"] = "postcopy-break"
-    by: Literal["source", "destination", "wire"] = "source"
+    by: Literal["source", "destination", "wire", "libvirt"] = "source"
     """source, destination: that QEMU closes its end (migrate-pause), and the other has to notice. wire: the
     network between the hosts goes down, of which neither hears anything; both are told by migrate-pause,
-    and the network comes back."""
+    and the network comes back. libvirt, with postcopy: libvirt: the source's libvirt is asked to
+    (VIR_DOMAIN_ABORT_JOB_POSTCOPY)."""
     early: bool = False
     """Do not wait until the destination has loaded the guest's devices. A QEMU that has not cannot be
     recovered; see docs/found.md."""
@@ -110,6 +111,9 @@ class PostcopyBreak(Action):
         stage.will_break()
         if not self.early:
             _await_loaded(stage.destination, deadline)
+        if self.by == "libvirt":
+            stage.pause_postcopy()
+            return
         if self.by == "wire":
             stage.wire.cut()
         if self.by != "destination":
@@ -121,9 +125,9 @@ class PostcopyBreak(Action):
             stage.wire.mend()
 
     @property
-    def not_by_libvirt(self) -> str | None:
-        """Libvirt gives such a migration up, and leaves it to its user to begin another one."""
-        return "the testbed recovers what it has begun past libvirt"
+    def needs_libvirt(self) -> str | None:
+        """A migration past libvirt is none that it could abort."""
+        return "libvirt has no job that it could be asked to abort" if self.by == "libvirt" else None
 
 
 def _await_loaded(destination: Qemu, deadline: Deadline) -> None:
@@ -146,13 +150,8 @@ class PostcopyRecover(Action):
     connects_anew = True
 
     def carry_out(self, stage: Stage, deadline: Deadline) -> None:
-        """QMP's ``migrate-recover`` there, and ``migrate`` with ``resume`` here."""
+        """QMP's ``migrate-recover`` there, and ``migrate`` with ``resume`` here; or libvirt does both."""
         # No limit is a zero here, other than for max-bandwidth.
         limit = self.bandwidth or 0
         stage.source.execute("migrate-set-parameters", {"max-postcopy-bandwidth": limit})
         stage.recover(deadline)
-
-    @property
-    def not_by_libvirt(self) -> str | None:
-        """As for postcopy-break."""
-        return "the testbed recovers what it has begun past libvirt"

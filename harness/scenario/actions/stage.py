@@ -205,6 +205,9 @@ class Stage(Protocol):
     def will_break(self) -> None:
         """The script is about to break the connection of a migration in postcopy."""
 
+    def pause_postcopy(self) -> None:
+        """Have libvirt break the connection of its migration in postcopy."""
+
     def recover(self, deadline: Deadline) -> None:
         """Connect both sides of a migration that is paused in postcopy anew, and have it go on.
 

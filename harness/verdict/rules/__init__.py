@@ -22,6 +22,7 @@ from harness.verdict.rules import stream
 from harness.verdict.rules import interrupts
 from harness.verdict.rules import expectations
 from harness.verdict.rules import expected_outcome
+from harness.verdict.rules import throttle
 from harness.verdict.rules import course
 from harness.verdict.rules import doubts
 # isort: on
@@ -43,6 +44,7 @@ __all__ = [
     "pages",
     "postcopy",
     "stream",
+    "throttle",
     "vcpus",
     "wire",
     "witness",
