@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.complete import suite_names
-from harness.cli.options import HistoryName, Json, app, print_json
+from harness.cli.options import HistoryName, Json, QemuOption, app, print_json
 from harness.cli.report import Html, Jobs, Junit, report_sinks, show_report
 from harness.errors import InputError
 
@@ -118,6 +118,7 @@ def suite_run(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The suite's folder; must not exist yet.")
     ] = None,
+    qemu: QemuOption = None,
     junit: Junit = None,
     html: Html = None,
     history: HistoryName = None,
@@ -149,6 +150,7 @@ def suite_run(
         timeout=timeout,
         seed=seed,
         out=out,
+        qemu=qemu,
     )
     with open_for_writing(history) as store:
         sinks = report_sinks(junit, html) + ([HistorySink(store)] if store is not None else [])

@@ -16,11 +16,14 @@ from harness.verdict.wire import WirePace
 _SOURCE: Final = "source.qmp"
 
 
-def wire_pace(folder: Path, history: Sequence[Event], limit: int | None) -> WirePace | None:
+def wire_pace(
+    folder: Path, history: Sequence[Event], limit: int | None, left: int | None = None
+) -> WirePace | None:
     """From the migration's setup to the last stop of its guest, by QEMU's own stamps of both.
 
-    ``history``: events from the migration's beginning on.  ``limit``: bytes a second.  None: there is no
-    limit, or the guest was not stopped by the migration.
+    ``history``: events from the migration's beginning on.  ``limit``: bytes a second.  ``left``: bytes that
+    the limit on the pause leaves for after the stop.  None: there is no limit, or the guest was not stopped
+    by the migration.
     """
     if limit is None:
         return None
@@ -29,7 +32,7 @@ def wire_pace(folder: Path, history: Sequence[Event], limit: int | None) -> Wire
     if not begun or not stopped or begun[0] is None or stopped[-1] is None or stopped[-1] <= begun[0]:
         return None
     passed = sum(_passed(path, stopped[-1]) for path in folder.glob(f"*{TIMES_ENDING}"))
-    return WirePace(passed, stopped[-1] - begun[0], limit)
+    return WirePace(passed, stopped[-1] - begun[0], limit, left)
 
 
 def _passed(path: Path, until: float) -> int:

@@ -103,6 +103,8 @@ class PaceOnWire(Part):
     """From the migration's setup to the last stop of the guest."""
     limit: int
     """Bytes a second, by the scenario."""
+    left: int | None = None
+    """Bytes that the limit of the pause leaves for after the stop; null: nothing can be said."""
 
 
 class WireReport(Part):
@@ -138,5 +140,7 @@ class WireReport(Part):
             memory_sections=facts.memory_sections,
             rounds=[RoundOnWire(full=one.full, zero=one.zero, delta=one.delta) for one in facts.rounds],
             blocks=[BlockOnWire.of(block) for block in facts.blocks],
-            pace=PaceOnWire(bytes=pace.bytes, seconds=pace.seconds, limit=pace.limit) if pace else None,
+            pace=PaceOnWire(bytes=pace.bytes, seconds=pace.seconds, limit=pace.limit, left=pace.left)
+            if pace
+            else None,
         )

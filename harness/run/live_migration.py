@@ -599,7 +599,19 @@ class LiveMigration:
             return None
         how = scenario.migration_of(self._move)
         history = [event for event in self._events.history() if event.seq > self._since]
-        return wire_pace(self._stream, history, Modes.of(how).bandwidth)
+        limit = Modes.of(how).bandwidth
+        return wire_pace(self._stream, history, limit, self._left_for_the_pause(how, limit))
+
+    def _left_for_the_pause(self, how: Migration, limit: int | None) -> int | None:
+        """Bytes; None: the guest stands still for another reason, or is stopped whatever is left."""
+        scenario = self._guest.plan.resolved.scenario
+        stopped = any(action.action == "stop" for action in actions(scenario.script))
+        # Such a mode stops the guest first.
+        if limit is None or stopped or "mode" in how.parameters:
+            return None
+        rate = how.parameters.get("avail-switchover-bandwidth") or limit
+        pause = how.parameters.get("downtime-limit", how.downtime_limit_ms)
+        return rate * pause // 1000 if isinstance(rate, int) and isinstance(pause, int) else None
 
     def _statistics(self, domain: libvirt.virDomain, seen: LastLook) -> MigrationStatistics | None:
         job = self._running[1] if self._running is not None else None

@@ -413,6 +413,9 @@ class Expect(Section):
     """Arm info: at most so often."""
     invalid_max: Annotated[int, Field(ge=0)] | None = None
     """Arm info: the device may have found at most so many buffers of the driver's to break the protocol."""
+    rounds_min: Annotated[int, Field(ge=1)] | None = None
+    """The last migration must have made so many passes over memory; with fewer, what was to be tested did not
+    happen, and the verdict is inconclusive."""
     rounds_max: Annotated[int, Field(ge=1)] | None = None
     """The last migration may have made at most so many passes over memory."""
     syncs_max: Annotated[int, Field(ge=1)] | None = None

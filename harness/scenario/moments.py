@@ -33,6 +33,11 @@ _WALK: Final = (
     "go on."
 )
 
+#: Those that come only where the guest is asked: in arm info.
+OF_A_REQUEST: Final[frozenset[Moment]] = frozenset(
+    {"request", "before-walk", "mid-walk", "after-walk", "answer", "applied"}
+)
+
 #: What each of them is; docs/scenario.md has these words.
 MOMENTS: Final[Mapping[Moment, str]] = {
     "start": "The migration has not begun yet.",

@@ -18,7 +18,7 @@ from harness.hosts.signals import polite_signals
 from harness.report.finished import FinishedRun, RunSink, Sinks, SuiteReport
 from harness.report.gravity import INTERRUPTED, worst
 from harness.suite.build import Prepared, build_all_for
-from harness.suite.expand import Expansion, SuiteRun, repeated, seed_of, shard_of
+from harness.suite.expand import Expansion, GivenQemu, SuiteRun, repeated, seed_of, shard_of
 from harness.suite.folder import SuiteFolder, SuitePlan, last_folder, read_plan, right_in
 from harness.suite.load import load_suite
 from harness.suite.needs import machine_resources
@@ -26,6 +26,8 @@ from harness.suite.runner import RunPlace, SuiteRunner, unmade_run
 from harness.suite.schedule import Schedule
 from harness.suite.show import TerminalSink
 from harness.terminal import TerminalProgress
+from harness.toolchain import Toolchain
+from harness.toolchain.qemu_names import canonical
 from harness.units import format_size
 
 
@@ -35,7 +37,8 @@ class SuiteOrder:
 
     ``jobs``: the most runs at a time; None: as many as fit.  ``repeat``: in place of what the file says.
     ``shard``: (I, N).  ``timeout``: seconds, in place of what the file says.  ``last``: the folder whose
-    failed runs are made again; None with ``rerun_failed``: the newest one of the suite.
+    failed runs are made again; None with ``rerun_failed``: the newest one of the suite.  ``qemu``: for all
+    runs that name none.
     """
 
     suite: str
@@ -49,6 +52,7 @@ class SuiteOrder:
     timeout: float | None = None
     seed: int | None = None
     out: Path | None = None
+    qemu: str | None = None
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -67,7 +71,10 @@ def run_suite(order: SuiteOrder, sinks: Sequence[RunSink] = ()) -> SuiteReport:
     Raises :class:`InputError` for all that is wrong with the suite, before anything is built or run.
     """
     loaded = load_suite(order.suite)
-    expanded = Expansion(loaded).runs()
+    expansion = Expansion(loaded, _given_qemu(order.qemu))
+    expanded = expansion.runs()
+    if not expanded:
+        raise InputError(f"the suite {loaded.suite.name} has no run for {order.qemu}")
     last = _last(order, loaded.suite.name)
     seed = order.seed if order.seed is not None else read_plan(last).seed if last else _new_seed()
     runs = repeated(expanded, seed, order.repeat)
@@ -84,6 +91,9 @@ def run_suite(order: SuiteOrder, sinks: Sequence[RunSink] = ()) -> SuiteReport:
         runs = [_with_timeout(run, order.timeout) for run in runs]
     events = EventStream()
     with polite_signals(), TerminalProgress(events):
+        if expansion.left_out:
+            names = ", ".join(expansion.left_out)
+            events.emit("message", text=f"{names}: they need free page info, which {order.qemu} has not")
         parent = (order.out or Path("runs", "suite")).absolute().parent
         prepared = build_all_for(runs, events, parent)
         if not prepared.runs and not prepared.failed:
@@ -173,7 +183,16 @@ def suite_command(order: SuiteOrder, seed: int) -> str:
     words += ["--until-failure"] if order.until_failure else []
     words += ["--shard", "/".join(map(str, order.shard))] if order.shard is not None else []
     words += ["--timeout", f"{order.timeout:g}"] if order.timeout is not None else []
+    words += ["--qemu", order.qemu] if order.qemu is not None else []
     return shlex.join(words)
+
+
+def _given_qemu(name: str | None) -> GivenQemu | None:
+    if name is None:
+        return None
+    known = canonical(name)
+    qemu = Toolchain().named_qemu(known)
+    return GivenQemu(known, plain=not (qemu.has_free_page_info and qemu.has_record))
 
 
 def _again(runs: Sequence[SuiteRun], seed: int) -> Iterator[Sequence[SuiteRun]]:

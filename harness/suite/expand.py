@@ -17,6 +17,7 @@ from harness.plan.prepare import load_with_tools
 from harness.scenario.load import Override, Scenario, shipped_names
 from harness.scenario.located import Path as TreePath
 from harness.scenario.located import Problem, WrittenFloat, WrittenInt, dotted
+from harness.scenario.moments import OF_A_REQUEST
 from harness.scenario.problems import did_you_mean
 from harness.suite.load import LoadedSuite
 from harness.suite.model import (
@@ -87,12 +88,28 @@ def seed_of(base: int, scenario: str, repeat: int) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-class Expansion:
-    """The runs of one suite; every problem that there is in one :class:`InputError`."""
+@dataclass(frozen=True, slots=True)
+class GivenQemu:
+    """A QEMU for all runs that name none, by its canonical name.
 
-    def __init__(self, loaded: LoadedSuite) -> None:
+    ``plain``: it has no free page info that could be proven, so what has arm info runs in arm off.
+    """
+
+    name: str
+    plain: bool
+
+
+class Expansion:
+    """The runs of one suite; every problem that there is in one :class:`InputError`.
+
+    With a ``qemu`` that is plain, :attr:`left_out` names what is about requests, of which it has none.
+    """
+
+    def __init__(self, loaded: LoadedSuite, qemu: GivenQemu | None = None) -> None:
         self._loaded = loaded
+        self._qemu = qemu
         self._problems: list[str] = []
+        self.left_out: list[str] = []
 
     def runs(self) -> list[tuple[SuiteRun, int]]:
         """Each run once, and how often it is to be made."""
@@ -180,9 +197,14 @@ class Expansion:
         try:
             tools, nested = self._tools(chosen), _nested(chosen)
             changes = [self._override(value) for value in (*fixed, *chosen)]
-            scenario, tools = load_with_tools(
-                self._file(named.text), [change for change in changes if change is not None], tools
-            )
+            given = [change for change in changes if change is not None]
+            scenario, tools = load_with_tools(self._file(named.text), given, tools)
+            if scenario.arm == "info" and self._qemu is not None and self._qemu.plain:
+                if any(entry.at in OF_A_REQUEST for entry in scenario.script):
+                    self.left_out.append(scenario.name)
+                    return None
+                off = Override(("arm",), "off", place)
+                scenario, tools = load_with_tools(self._file(named.text), [*given, off], tools)
             if nested:
                 demand_nestable(scenario)
         except InputError as error:
@@ -203,7 +225,7 @@ class Expansion:
             nested,
             {value.dimension: value.text for value in chosen},
             timeout=float(timeout),
-            optional=entry.optional,
+            optional=entry.optional or self._qemu is not None,
             place=place,
         )
 
@@ -237,7 +259,7 @@ class Expansion:
                     f"expected true or false, got {value.value!r}",
                 )
                 raise InputError(str(problem))
-        both = named.get("qemu")
+        both = named.get("qemu", self._qemu.name if self._qemu is not None else None)
         return Tools(
             source_qemu=named.get("source_qemu", both), destination_qemu=named.get("destination_qemu", both)
         )

@@ -70,12 +70,14 @@ class WireRound:
 class WirePace:
     """Bytes that had passed when the source stopped its guest, the seconds until then, and the limit.
 
-    ``limit`` is in bytes a second.
+    ``limit`` is in bytes a second.  ``left``: the most bytes that the scenario's limit on the pause leaves
+    for after the stop; None: nothing can be said of it.
     """
 
     bytes: int
     seconds: float
     limit: int
+    left: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,10 @@ from harness.run.carry_out import exit_status
 from harness.scenario.load import load_scenario
 from harness.scenario.model import Expect
 from harness.units import Percent
+from harness.verdict.context import Analyses, Context
 from harness.verdict.judge import JudgeInput, judge
 from harness.verdict.outcome import MigrationOutcome, QemuAccount
+from harness.verdict.rules.doubts import too_few_rounds
 from harness.verdict.rules.expected_outcome import Convergence, FreeMemory, MigrationNumbers
 
 NUMBERS = MigrationNumbers(passes=5, syncs=6, total_ms=1000, downtime_ms=100)
@@ -45,6 +47,13 @@ def rules(**expect: object) -> list[str]:
 def test_each_expectation_is_met_up_to_its_limit(key: str, kept: object, broken: object) -> None:
     assert rules(**{key: kept}) == []
     assert rules(**{key: broken}) == [key.replace("_", "-")]
+
+
+@pytest.mark.parametrize(("least", "enough"), [(5, True), (6, False)])
+def test_a_migration_of_too_few_rounds_shows_nothing(least: int, enough: bool) -> None:
+    case = JudgeInput(arm="off", blocks=(), expect=Expect(rounds_min=least))
+    said = too_few_rounds(case, Context(Analyses(case), (NUMBERS,)))
+    assert (said is None) == enough
 
 
 @pytest.mark.parametrize("expected", [True, None])

@@ -19,7 +19,7 @@ from harness.report.gravity import INTERRUPTED
 from harness.scenario.load import load_scenario
 from harness.suite import runner as runner_module
 from harness.suite.command import parse_shard
-from harness.suite.expand import Expansion, SuiteRun, repeated, seed_of, shard_of
+from harness.suite.expand import Expansion, GivenQemu, SuiteRun, repeated, seed_of, shard_of
 from harness.suite.folder import SuiteFolder, SuitePlan, last_folder, read_plan, right_in
 from harness.suite.load import list_suites, load_suite
 from harness.suite.needs import Resources, needs_of
@@ -81,6 +81,21 @@ def test_every_combination_once(tmp_path: Path) -> None:
     assert runs["freed[arm=off,machine=q35]"].scenario.arm == "off"
     assert runs["freed[arm=off,machine=q35]"].scenario.guest.machine == "q35"
     assert runs["idle[small]"].scenario.guest.memory == 512 * MIB
+
+
+def test_a_qemu_that_is_given_takes_part_in_all_runs_and_leaves_out_what_it_cannot(tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text("name: s\nruns: [{scenarios: [freed, race-w2, patterns]}]\n")
+    for plain, arms in ((False, {"freed": "info", "race-w2": "info", "patterns": "off"}), (True, None)):
+        expansion = Expansion(load_suite(str(file)), GivenQemu("/opt/qemu", plain=plain))
+        runs = [run for run, _ in expansion.runs()]
+        assert {run.scenario.name: run.scenario.arm for run in runs} == (
+            arms or {"freed": "off", "patterns": "off"}
+        )
+        assert {run.tools.source_qemu for run in runs} == {run.tools.destination_qemu for run in runs}
+        assert {run.tools.source_qemu for run in runs} == {"/opt/qemu"}
+        assert all(run.optional for run in runs)
+        assert expansion.left_out == ([] if arms else ["race-w2"])
 
 
 def test_a_file_of_the_users_own_is_named_from_the_suite_on(tmp_path: Path) -> None:

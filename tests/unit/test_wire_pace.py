@@ -65,6 +65,17 @@ def test_a_limit_that_is_not_kept(sent: int, seconds: float, found: bool) -> Non
     assert ("bandwidth-exceeded" in rules) == found
 
 
+@pytest.mark.parametrize(
+    ("after", "left", "found"),
+    [(50, 10, False), (60, 10, True), (60, None, False), (33, 0, True), (70, 30, False)],
+)
+def test_a_guest_that_is_stopped_too_early(after: int, left: int | None, found: bool) -> None:
+    pace = WirePace(100 * MIB, 10.0, 100 * MIB, left if left is None else left * MIB)
+    facts = WireFacts(WireBytes(100 * MIB + after * MIB), 0, pace=pace)
+    rules = {one.rule for one in judge_memory(JudgeInput("off", ()), facts).judgement.findings}
+    assert ("pause-exceeded" in rules) == found
+
+
 def test_a_tap_carries_both_ways_and_notes_what_came_when(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as far, socket.create_server(("127.0.0.1", 0)) as near:
         tap = StreamTap("127.0.0.1", far.getsockname()[1], tmp_path)

@@ -83,7 +83,7 @@ class Action(Section):
 
     @property
     def changes_limit(self) -> bool:
-        """Whether it changes what the migration may send in a second."""
+        """Whether it changes what may be sent in a second, or how long the guest may pause."""
         return False
 
     @property

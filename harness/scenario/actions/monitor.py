@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -19,6 +19,10 @@ MigrationSide: TypeAlias = Literal["source", "destination"]
 
 def _qemu(stage: Stage, side: MigrationSide) -> Qemu:
     return stage.source if side == "source" else stage.destination
+
+
+#: What the scenario says of these does not hold any more once a script has changed them.
+_LIMITS: Final = frozenset({"max-bandwidth", "downtime-limit", "avail-switchover-bandwidth"})
 
 
 class Qmp(Action):
@@ -42,7 +46,7 @@ class Qmp(Action):
     @property
     def changes_limit(self) -> bool:
         """If that is the command."""
-        return self.command == "migrate-set-parameters" and "max-bandwidth" in self.arguments
+        return self.command == "migrate-set-parameters" and not _LIMITS.isdisjoint(self.arguments)
 
     def carry_out(self, stage: Stage, deadline: Deadline) -> None:
         """QEMU answers at once, or that is a finding as well (qmp-frozen)."""

@@ -9,6 +9,7 @@ from harness.verdict.context import Context
 from harness.verdict.facts import CourseOfRun, GuestChecks
 from harness.verdict.pages import page_counts
 from harness.verdict.registry import doubt
+from harness.verdict.rules.expected_outcome import MigrationNumbers
 
 
 @doubt()
@@ -49,6 +50,15 @@ def unexercised(_: JudgeInput, context: Context) -> str | None:
     """A script that was not worked off, an earlier migration that was inconclusive."""
     words = context.fact(CourseOfRun).unexercised
     return f"memory is right, but {'; '.join(words)}" if words else None
+
+
+@doubt(needs=(MigrationNumbers,))
+def too_few_rounds(case: JudgeInput, context: Context) -> str | None:
+    """What is lost between rounds shows only where there are some."""
+    least, passes = case.expect.rounds_min, context.fact(MigrationNumbers).passes
+    if least is not None and passes < least:
+        return f"memory is right, but the migration made {passes} passes over it, and {least} were wanted"
+    return None
 
 
 def hinted_and_sent(case: JudgeInput, left_out: int) -> int:

@@ -70,5 +70,31 @@ def bandwidth_kept(_: JudgeInput, context: Context) -> Iterator[Finding]:
         yield Finding("bandwidth-exceeded", "expectation", text)
 
 
+#: What the guest writes between QEMU's last look at what is left and its own stop, and what is on its way.
+_MEANWHILE: Final = 32 << 20
+
+
+@rule(
+    "expectation",
+    {
+        "pause-exceeded": "more came after the guest was stopped than can be sent in "
+        "`migration.downtime_limit_ms`, twice over and 32 MiB: it was stopped too early"
+    },
+    needs=(WireFacts,),
+)
+def pause_kept(_: JudgeInput, context: Context) -> Iterator[Finding]:
+    """By bytes and not by time, which a busy machine stretches."""
+    wire = context.fact(WireFacts)
+    if wire.pace is None or wire.pace.left is None:
+        return
+    after = wire.bytes.total - wire.pace.bytes
+    if after > 2 * wire.pace.left + _MEANWHILE:
+        text = (
+            f"{human_size(after)} came after the guest was stopped, and the limit of its pause leaves "
+            f"{human_size(wire.pace.left)}"
+        )
+        yield Finding("pause-exceeded", "expectation", text)
+
+
 def _both(one: PageList, other: PageList) -> PageList:
     return PageList(one.count + other.count, tuple(sorted({*one.first, *other.first})))
