@@ -17,9 +17,15 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Final
 
 from harness.errors import InputError, MachineryError
 from harness.toolchain.run import run_program
+
+#: The series for what is on the way to QEMU's next release.
+MASTER: Final = "master"
+#: QEMU's development versions are 10.2.50 and up, its release candidates 10.2.90 and up.
+_FIRST_DEVELOPMENT: Final = 50
 
 _HEADER = re.compile(r"^(?:---|\+\+\+) (?P<name>[^\t\n]+)")
 _PATCHING = re.compile(r"^(?:patching|checking) file '?(?P<file>.+?)'?(?: \(.*\))?$")
@@ -38,6 +44,14 @@ class Patch:
     def name(self) -> str:
         """The name of the patch's file."""
         return self.path.name
+
+
+def series_of(version: str) -> str:
+    """The name of the series for a version of QEMU: ``10.2`` for 10.2.2, ``master`` for 10.2.50."""
+    parts = version.split(".")
+    if len(parts) > 2 and parts[2].isdigit() and int(parts[2]) >= _FIRST_DEVELOPMENT:
+        return MASTER
+    return ".".join(parts[:2])
 
 
 def patch_at(path: Path) -> Patch:

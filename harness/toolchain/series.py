@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import re
 import shutil
 import subprocess
@@ -20,7 +21,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from harness.errors import InputError, MachineryError
-from harness.toolchain.patches import Patch, failed_hunk, touched_files
+from harness.toolchain.patches import MASTER, Patch, failed_hunk, series_of, touched_files
 from harness.toolchain.run import find_program
 
 _OFFSET = re.compile(r"^Hunk #\d+ succeeded at \d+ \(offset (-?\d+) lines?\)", re.M)
@@ -63,19 +64,18 @@ def tree_version(tree: Path) -> str:
 
 
 def series_name(tree: Path) -> str:
-    """The name of the series that belongs to a tree: ``10.2`` for 10.2.2."""
-    return ".".join(tree_version(tree).split(".")[:2])
+    """The name of the series that belongs to a tree: ``10.2`` for 10.2.2, ``master`` for 10.2.50."""
+    return series_of(tree_version(tree))
 
 
 def nearest_series(folder: Path, tree: Path) -> Path:
     """The ``series`` file for the tree, or that of the newest version before it, or the oldest of all."""
 
-    def number(name: str) -> tuple[int, ...]:
-        return tuple(int(part) for part in name.split("."))
+    def number(name: str) -> tuple[float, ...]:
+        return (math.inf,) if name == MASTER else tuple(int(part) for part in name.split("."))
 
-    known = sorted(
-        (path.parent.name for path in folder.glob("*/series") if _VERSION.match(path.parent.name)), key=number
-    )
+    names = (path.parent.name for path in folder.glob("*/series"))
+    known = sorted((name for name in names if name == MASTER or _VERSION.match(name)), key=number)
     if not known:
         raise InputError(f"there is no series in {folder}")
     before = [name for name in known if number(name) <= number(series_name(tree))]

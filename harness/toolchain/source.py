@@ -16,6 +16,7 @@ from pathlib import Path
 from harness.errors import InputError, MachineryError
 from harness.toolchain.apt import Apt, AptSource
 from harness.toolchain.cache import Cache, file_digest, key_of
+from harness.toolchain.patches import series_of
 from harness.toolchain.run import run_program
 from harness.toolchain.worktree import WorkTree
 
@@ -40,7 +41,7 @@ class QemuSource(abc.ABC):
     @property
     def series(self) -> str:
         """The series that belongs to it: ``10.0`` for 10.0.13."""
-        return ".".join(self.version.split(".")[:2])
+        return series_of(self.version)
 
     @abc.abstractmethod
     def prepare(self, tree: WorkTree, cache: Cache) -> None:
@@ -142,12 +143,14 @@ def source_files(root: Path) -> Iterator[tuple[str, list[int]]]:
     """A source tree's files by name, with size and time; git's own and build folders left out."""
     for folder, folders, files in os.walk(root):
         here = Path(folder)
+        # What leads to a folder is kept as it is: libvhost-user finds its headers by such a link.
+        links = [name for name in folders if (here / name).is_symlink()]
         folders[:] = sorted(
             name
             for name in folders
-            if name not in (".git", "__pycache__") and not (here / name / "config.status").exists()
+            if name not in (".git", "__pycache__", *links) and not (here / name / "config.status").exists()
         )
-        for name in sorted(files):
+        for name in sorted([*files, *links]):
             path = here / name
             state = path.lstat()
             yield str(path.relative_to(root)), [state.st_size, state.st_mtime_ns]

@@ -91,8 +91,9 @@ class TestSeries:
         with pytest.raises(InputError, match="cannot read the series"):
             read_series(folder / "series")
 
-    def test_the_series_of_the_checkout_can_be_read(self, repository: Path) -> None:
-        found = read_series(repository / "qemu-patches" / "10.0" / "series")
+    @pytest.mark.parametrize("name", ["10.0", "10.2"])
+    def test_the_series_of_the_checkout_can_be_read(self, repository: Path, name: str) -> None:
+        found = read_series(repository / "qemu-patches" / name / "series")
         touched = {n for p in found for n in touched_files(p.path.read_text("utf-8"), p.name)}
         assert "hw/virtio/virtio-balloon.c" in touched
 

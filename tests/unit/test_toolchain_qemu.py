@@ -249,6 +249,15 @@ class TestSource:
         assert (work.source / "VERSION").stat().st_mtime > 1
         assert not (work.source / "hw" / "virtio" / "virtio-balloon.c").exists()
 
+    def test_a_link_to_a_folder_is_copied_as_a_link(self, tmp_path: Path, cache: Cache) -> None:
+        path = tree(tmp_path / "qemu")
+        (path / "headers").symlink_to("hw/virtio")
+        source = find_source(cache, path)
+        work = WorkTree(cache.folder("work", source.tree))
+        source.prepare(work, cache)
+        assert (work.source / "headers").readlink() == Path("hw/virtio")
+        assert (work.source / "headers" / "virtio-balloon.c").exists()
+
     def test_tarball(self, tmp_path: Path, cache: Cache) -> None:
         tree(tmp_path / "qemu-10.0.5")
         tarball = tmp_path / "qemu.tar.gz"

@@ -150,6 +150,17 @@ class TestWhichSeries:
         (tree / "VERSION").write_text(version)
         assert nearest_series(folder.parent, tree).parent.name == series
 
+    @pytest.mark.parametrize(
+        ("version", "series"), [("10.2.50", "master"), ("10.2.90", "master"), ("10.2.2", "10.0")]
+    )
+    def test_what_is_on_the_way_to_the_next_release(
+        self, tree: Path, folder: Path, version: str, series: str
+    ) -> None:
+        (folder.parent / "master").mkdir()
+        (folder.parent / "master" / "series").write_text("")
+        (tree / "VERSION").write_text(version)
+        assert nearest_series(folder.parent, tree).parent.name == series
+
     def test_version(self, tree: Path) -> None:
         assert (tree_version(tree), series_name(tree)) == ("10.2.2", "10.2")
 
