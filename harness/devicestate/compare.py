@@ -22,7 +22,8 @@ _LARGE: Final = 0xFFFF
 class Difference:
     """A field that the destination has not as the source had it.
 
-    ``reason``: why it may differ; None: it must not.
+    ``reason``: why it may differ; None: it must not.  ``changed``: which side has no longer what was
+    sent; empty: nobody has heard what was sent.
     """
 
     device: str
@@ -31,20 +32,26 @@ class Difference:
     source: str
     destination: str
     reason: str | None = None
+    changed: str = ""
 
     def __str__(self) -> str:
         where = self.device if self.instance == 0 else f"{self.device}[{self.instance}]"
-        return f"{where}: {self.field} {self.source} -> {self.destination}"
+        who = f" (not what was sent: the {self.changed}'s)" if self.changed else ""
+        return f"{where}: {self.field} {self.source} -> {self.destination}{who}"
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What was compared, and all that differs; ``partly``: why no more than a part was."""
+    """What was compared, and all that differs.
+
+    ``partly``: why no more than a part was.  ``untold``: what differs, and may or may not be a loss.
+    """
 
     devices: int
     bytes: int
     differences: tuple[Difference, ...] = ()
     partly: str = ""
+    untold: tuple[str, ...] = ()
 
     @property
     def wrong(self) -> tuple[Difference, ...]:

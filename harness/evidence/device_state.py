@@ -21,12 +21,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from harness.devicestate.acted import ActedUpon, changed_sides, explain_by_acts
 from harness.devicestate.compare import Comparison, compare_sections
 from harness.devicestate.fields import KNOWN_PLACES
 from harness.devicestate.registers import compare_registers
@@ -65,6 +66,8 @@ class SavedState:
         return any(section.device == _KVMCLOCK for section in self.sections)
 
 
+#: Nobody has told either QEMU anything.
+UNTOUCHED: Final = ActedUpon()
 NOT_SAVED: Final = SavedState(missing="the migration came to no switch-over")
 
 
@@ -103,8 +106,14 @@ def compare_states(
     destination: SavedState,
     describe: Callable[[], Mapping[str, object]],
     accelerator: str,
+    acted: ActedUpon = UNTOUCHED,
+    sent: Sequence[Section] | None = None,
 ) -> Comparison | str:
-    """What differs; a string says why nothing was compared."""
+    """What differs; a string says why nothing was compared.
+
+    ``acted``: what each side was told when its state should have stood still.  ``sent``: the devices in
+    the migration's own stream; None: nobody has heard it.
+    """
     if source.has_kvmclock and destination.missing is not None and destination.registers:
         why = f"the destination's QEMU was not asked to save its devices: {destination.missing}"
         return compare_registers(source.registers, destination.registers, why)
@@ -112,21 +121,19 @@ def compare_states(
         if state.missing is not None:
             return f"the {side}'s QEMU does not save its devices: {state.missing}"
     # In most runs nothing differs but the time in the real-time clock, whose place is known.
-    both = functools.partial(
-        compare_sections,
-        source.sections,
-        destination.sections,
-        accelerator=accelerator,
-        versions=(source.version, destination.version),
-    )
-    found = both(KNOWN_PLACES)
+    versions = source.version, destination.version
+    both = functools.partial(compare_sections, accelerator=accelerator, versions=versions)
+    found = both(source.sections, destination.sections, KNOWN_PLACES)
     if not found.wrong:
         return found
     description: Mapping[str, object] | None = None
     # A difference without the field's name is a difference all the same.
     with contextlib.suppress(FreepageError):
         description = describe()
-    return both(description)
+    found = both(source.sections, destination.sections, description)
+    named = functools.partial(both, description=description)
+    whose = changed_sides(source.sections, sent, destination.sections, named) if sent is not None else None
+    return explain_by_acts(found, acted, whose)
 
 
 def describe(monitor: Monitor, place: Path, seen_by_qemu: Path) -> Mapping[str, object]:

@@ -161,7 +161,7 @@ def _gather(
         switch_over.traces,
         switch_over.holds.looks,
         _changes(switch_over.holds, now),
-        _devices(switch_over, resolved.accelerator, events),
+        _devices(switch_over, resolved.accelerator, heard, events),
         _wire(heard, switch_over, record, states, scenario.arm, events),
         switch_over.stream,
         heard.sendings() if heard is not None else {},
@@ -237,9 +237,13 @@ def _wire(
         return heard.facts(switch_over, record, named, hinted)
 
 
-def _devices(switch_over: SwitchOver, accelerator: str, events: EventStream) -> Comparison | str:
+def _devices(
+    switch_over: SwitchOver, accelerator: str, heard: HeardStream | None, events: EventStream
+) -> Comparison | str:
     with events.step("devices") as step, timed(events, "devices"):
-        found = compare_states(*switch_over.devices, switch_over.describe, accelerator)
+        sent = heard.devices() if heard is not None else None
+        describe, acted = switch_over.describe, switch_over.acted
+        found = compare_states(*switch_over.devices, describe, accelerator, acted, sent)
         if isinstance(found, str):
             step.note(compared=0, reason=found)
         else:

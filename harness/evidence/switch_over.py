@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import libvirt
 
+from harness.devicestate.acted import ActedUpon
 from harness.evidence.device_state import SavedState
 from harness.evidence.host_writes import HostWritten
 from harness.memory.access import Image
@@ -78,6 +79,8 @@ class SwitchOver:
     cost: Cost | None
     #: The states of both sides' devices and vCPUs.
     devices: tuple[SavedState, SavedState]
+    #: What either QEMU was told when those should have stood still.
+    acted: ActedUpon
     #: Describes the fields of the destination's devices.
     describe: Callable[[], Mapping[str, object]]
     #: What a tap has heard; None: there was none.

@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 
+from harness.devicestate.sections import Section
 from harness.errors import MachineryError
 from harness.evidence.switch_over import SwitchOver
 from harness.explain.sendings import Sendings
@@ -60,6 +61,13 @@ class HeardStream:
             return None
         came: Flags = account.times > 0
         return came
+
+    def devices(self) -> tuple[Section, ...] | None:
+        """The devices' state, as it was sent; None: the stream could not be read."""
+        if self.guest is None:
+            return None
+        streamed = self.guest.contents.devices
+        return tuple(Section(one.name, one.instance, one.version, one.state) for one in streamed)
 
     def sendings(self) -> Mapping[str, Sendings]:
         """Which page came in which round, how, and with which content."""

@@ -37,4 +37,5 @@ def device_lines(result: Result) -> Iterator[str]:
 
 def _field(one: DeviceDifference) -> str:
     why = "must be the same" if one.reason is None else one.reason
-    return f"{one.field}: {one.source} -> {one.destination} ({why})"
+    who = f", not what was sent: the {one.changed}'s" if one.changed else ""
+    return f"{one.field}: {one.source} -> {one.destination}{who} ({why})"

@@ -150,7 +150,7 @@ class Hunt:
         self._database = DirectoryBasedExampleDatabase(folder.examples(space))
         self._memory: dict[str, HuntRow] = {}
         self._refusals: list[frozenset[str]] = []
-        self._known: list[KnownFailure] = list(described_failures())
+        self._known: list[KnownFailure] = list(described_failures(patched="info" in space.arms))
         for row in folder.rows():
             self._remember(row)
 
@@ -265,7 +265,7 @@ class Hunt:
 
     def _unsettled(self, drawn: Drawn, number: int, done: RunDone) -> None:
         """A failure for which there is no time any more."""
-        if explanation(self._known, drawn.tree, done.ending.signature) is None:
+        if explanation(self._known, drawn.tree, done.ending.signature, done.accelerator) is None:
             self._keep(drawn, number, done, "once, and time was up", self._tally.runs, smallest=False)
 
     def _run(self, drawn: Drawn, number: int) -> RunDone:
@@ -313,7 +313,7 @@ class Hunt:
     def _failed(self, drawn: Drawn, number: int | None, done: RunDone) -> None:
         """A run has failed: known, or new; the new one is made smaller and kept."""
         ending = done.ending
-        known = explanation(self._known, drawn.tree, ending.signature)
+        known = explanation(self._known, drawn.tree, ending.signature, done.accelerator)
         if known is not None:
             self._tally.known[known.where] += 1
             self._runner.drop(done)

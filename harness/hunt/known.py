@@ -28,18 +28,30 @@ class KnownFailure:
     """Keys that a scenario has to have, as :func:`harness.hunt.coverage.feature_keys` words them."""
     where: str
     """Who describes it: a document, or the scenario file that was kept."""
+    accelerator: str = ""
+    """The only one under which it comes; empty: any."""
 
-    def explains(self, tree: Mapping[str, Any], signature: str) -> bool:
-        """Whether a scenario that failed by this signature has failed by this."""
-        return fnmatch.fnmatchcase(signature, self.signature) and self.needs <= feature_keys(features(tree))
+    def explains(self, tree: Mapping[str, Any], signature: str, accelerator: str = "") -> bool:
+        """Whether a scenario that failed by this signature, under this accelerator, has failed by this."""
+        return (
+            fnmatch.fnmatchcase(signature, self.signature)
+            and self.needs <= feature_keys(features(tree))
+            and self.accelerator in ("", accelerator)
+        )
 
 
-def described_failures() -> tuple[KnownFailure, ...]:
-    """Those that the testbed knows of."""
+def described_failures(*, patched: bool) -> tuple[KnownFailure, ...]:
+    """Those that the testbed knows of.  ``patched``: of QEMUs with the series, which mends some of them."""
     text = resources.files("harness.hunt").joinpath("known.yaml").read_text("utf-8")
     return tuple(
-        KnownFailure(entry["signature"], frozenset(entry.get("needs", ())), entry["where"])
+        KnownFailure(
+            entry["signature"],
+            frozenset(entry.get("needs", ())),
+            entry["where"],
+            entry.get("accelerator", ""),
+        )
         for entry in yaml.safe_load(text) or ()
+        if not (patched and entry.get("mended_by_series", False))
     )
 
 
@@ -50,7 +62,7 @@ def found_failure(tree: Mapping[str, Any], signature: str, where: str) -> KnownF
 
 
 def explanation(
-    known: Iterable[KnownFailure], tree: Mapping[str, Any], signature: str
+    known: Iterable[KnownFailure], tree: Mapping[str, Any], signature: str, accelerator: str = ""
 ) -> KnownFailure | None:
     """The failure that explains this one; None: it is new."""
-    return next((one for one in known if one.explains(tree, signature)), None)
+    return next((one for one in known if one.explains(tree, signature, accelerator)), None)

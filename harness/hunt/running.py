@@ -47,6 +47,8 @@ class RunDone:
     """The run folder; it may not be there."""
     version: str = ""
     """Of the source's QEMU, where the run says it."""
+    accelerator: str = ""
+    """How the guest's processors were run, where the run says it."""
 
 
 class Runner:
@@ -120,10 +122,10 @@ class Runner:
             with contextlib.suppress(InputError):
                 result = Result.from_json(path.read_text("utf-8"), str(path))
         ending = judge_ending(status, result, said_by(said), _error_type(run), stack_of(run))
-        version = ""
-        if result is not None:
-            version = str(result.versions.get("source_qemu", {}).get("version", ""))
-        return RunDone(ending, seconds, out, version)
+        if result is None:
+            return RunDone(ending, seconds, out)
+        version = str(result.versions.get("source_qemu", {}).get("version", ""))
+        return RunDone(ending, seconds, out, version, result.accelerator or "")
 
     def drop(self, done: RunDone) -> None:
         """Remove a run folder that nobody needs."""

@@ -42,12 +42,15 @@ from qemu.qmp.qmp_client import GreetingError, NegotiationError
 
 from harness.errors import DeadlineExceeded, GuestLost, MachineryError
 from harness.events import Deadline, EventStream
+from harness.migration.acting import may_change_machine
 from harness.migration.transcript import Transcript
 
 _T = TypeVar("_T")
 
 #: The event that a listener gets when the monitor's other end is gone.
 CLOSED = "MONITOR_CLOSED"
+#: The event of a command that a QEMU has carried out, and that may have changed its machine.
+ACTED = "qmp-acted"
 
 
 class QemuGone(GuestLost):
@@ -286,6 +289,8 @@ class Monitor:
         except (StateError, ExecInterruptedError) as error:
             raise QemuGone(self.side, command) from error
         self._transcript.note(self.side, "return", answer)
+        if may_change_machine(command, arguments):
+            self._events.emit(ACTED, source=f"{self.side}.qmp", command=command)
         return answer
 
     def ended(self) -> bool:

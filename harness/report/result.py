@@ -170,6 +170,8 @@ class DeviceDifference(Part):
     """The destination's."""
     reason: str | None
     """Why it may differ; null: it must not."""
+    changed: str = ""
+    """Which side has no longer what was sent, by the migration's stream; empty: nobody has heard it."""
 
 
 class Devices(Part):

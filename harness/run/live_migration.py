@@ -20,6 +20,7 @@ import libvirt
 
 from harness.errors import DeadlineExceeded, FreepageError, MachineryError
 from harness.events import Deadline, Event, EventStream
+from harness.evidence.acted_upon import acted_upon
 from harness.evidence.check_times import timed
 from harness.evidence.device_state import SavedState, describe, registers_of
 from harness.evidence.host_writes import HostWritten, generation_id, host_written
@@ -584,6 +585,7 @@ class LiveMigration:
             completed_at=seen.completed_at if seen.completed_at is not None else self._events.now(),
             cost=follower.cost.cost(),
             devices=(seen.devices, self._arrived_devices(seen.devices, destination)),
+            acted=acted_upon(self._events.history(), since=self._since),
             describe=lambda: self._describe(destination),
             record=record,
             stream=self._stream,

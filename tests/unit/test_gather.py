@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from harness.devicestate.acted import ActedUpon
 from harness.errors import ExitCode, MachineryError
 from harness.events import EventStream
 from harness.evidence.device_state import NOT_SAVED
@@ -140,6 +141,7 @@ def moved(
         traces=None,
         stream=None,
         devices=(NOT_SAVED, NOT_SAVED),
+        acted=ActedUpon(),
         describe=dict,
         postcopy=None,
     )

@@ -19,7 +19,7 @@ from harness.hunt.ending import RunEnding, judge_ending, plain
 from harness.hunt.episodes import Episode, Leg
 from harness.hunt.folder import HuntFolder
 from harness.hunt.hunter import BATCH, RUN_OF_BATCH, Hunt, HuntReport, batch_seed
-from harness.hunt.known import described_failures, found_failure
+from harness.hunt.known import described_failures, explanation, found_failure
 from harness.hunt.parts import needed_parts, without_each
 from harness.hunt.running import RunDone, TimeIsUp
 from harness.scenario.actions.base import ACTIONS
@@ -412,9 +412,31 @@ def test_a_known_failure_has_what_it_needs() -> None:
     assert not known.explains({"migration": {"multifd": 5}}, "stuck")
 
 
+LOST = "differs-not-skipped/0000:00:04.0/memua-freepage-virtio-mem"
+
+
+@pytest.mark.parametrize(
+    ("patched", "accelerator", "signature", "known"),
+    [
+        (False, "tcg", LOST, True),
+        (False, "tcg", LOST.replace("not-skipped", "though-sent"), True),
+        # Each of these is another failure.
+        (True, "tcg", LOST, False),
+        (False, "kvm", LOST, False),
+        (False, "tcg", "differs-not-skipped/ram-node0", False),
+    ],
+)
+def test_writes_that_are_lost_in_virtio_mem(
+    patched: bool, accelerator: str, signature: str, known: bool
+) -> None:
+    tree = {"guest": {"virtio_mem": {"size": "128MiB", "plugged": "64MiB"}}}
+    failures = described_failures(patched=patched)
+    assert (explanation(failures, tree, signature, accelerator) is not None) == known
+
+
 def test_what_is_described_is_described_somewhere() -> None:
     root = Path(__file__).parents[2]
-    for known in described_failures():
+    for known in described_failures(patched=False):
         name, _, title = known.where.partition(": ")
         text = (root / name).read_text("utf-8")
         assert title.lower() in text.lower(), known.where

@@ -10,7 +10,7 @@ import pytest
 from harness.scenario.devices import DEVICES
 from harness.scenario.load import load_scenario
 from harness.testing import Freepage
-from harness.testing.outcome import WrongInput
+from harness.testing.outcome import Run, WrongInput
 
 #: Nothing in a guest asks it for anything; or it has a key and tests of its own.
 ELSEWHERE = {"generation-id", "disk", "nic"}
@@ -157,3 +157,67 @@ def test_what_is_served_by_nobody_is_told(
     )
     run = freepage.run(path)
     assert [finding.rule for finding in run.result.findings] == rules, run
+
+
+def links(folder: Path, moment: str) -> Path:
+    """A NIC whose link goes and comes, which raises an interrupt."""
+    path = folder / "links.yaml"
+    path.write_text(
+        "name: links\narm: off\nguest: {memory: 192MiB}\nworkload: {kind: idle}\n"
+        f"script: [{{at: {moment}, do: [{{action: nic-down}}, {{action: nic-up}}]}}]\n"
+    )
+    return path
+
+
+def judged_in_time(run: Run) -> None:
+    """QEMU may be done before the command comes, which takes effect all the same."""
+    assert run.verdict == "pass" or "had passed" in run.result.reason, run
+
+
+def test_an_interrupt_while_the_devices_leave_is_no_loss(freepage: Freepage, folder: Path) -> None:
+    """QEMU holds its lock until they are sent, and takes the command then; the stream tells whose it is."""
+    run = freepage.run(links(folder, "device"), qemu="stock")
+    judged_in_time(run)
+    assert run.result.devices is not None
+    late = {one.field: one for one in run.result.devices.differences if one.changed}
+    assert "isr" in late
+    assert {one.changed for one in late.values()} == {"source"}
+    assert all("set_link came to the source's QEMU" in str(one.reason) for one in late.values())
+
+
+@pytest.mark.slow
+def test_without_a_tap_nobody_can_tell_whose_an_interrupt_is(freepage: Freepage, folder: Path) -> None:
+    run = freepage.run(links(folder, "device"), set={"tap": False})
+    assert run.verdict == "inconclusive", run
+    assert run.result.devices is not None
+    reasons = {one.field: str(one.reason) for one in run.result.devices.differences}
+    assert "nobody heard what had been sent" in reasons["isr"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tap", [True, False])
+def test_an_interrupt_that_waits_when_the_devices_leave_arrives(
+    freepage: Freepage, folder: Path, tap: bool
+) -> None:
+    """It is raised under a guest that was stopped before the migration began."""
+    path = links(folder, "active")
+    path.write_text(path.read_text() + "migration: {bandwidth: 48MiB/s}\nmoves: [{guest: paused}]\n")
+    run = freepage.run(path, set={"tap": tap})
+    assert run.verdict == "pass", run
+    assert run.result.devices is not None
+    assert not any(one.changed for one in run.result.devices.differences)
+
+
+@pytest.mark.slow
+def test_a_destination_that_is_told_to_change_is_no_loss(freepage: Freepage, folder: Path) -> None:
+    path = folder / "resized.yaml"
+    path.write_text(
+        "name: resized\narm: off\nguest: {memory: 192MiB, virtio_mem: {size: 128MiB, plugged: 64MiB}}\n"
+        "workload: {kind: idle}\n"
+        "script: [{at: device, do: [{action: virtio-mem-resize, plugged: 128MiB, side: destination}]}]\n"
+    )
+    run = freepage.run(path, qemu="stock")
+    judged_in_time(run)
+    assert run.result.devices is not None
+    # It may have been told before it had loaded: then it is as the source sent it.
+    assert {one.changed for one in run.result.devices.differences if one.changed} <= {"destination"}

@@ -10,7 +10,7 @@ from harness.devicestate.compare import Comparison
 from harness.verdict.case import JudgeInput
 from harness.verdict.context import Context
 from harness.verdict.finding import Finding
-from harness.verdict.registry import rule
+from harness.verdict.registry import doubt, rule
 
 DIFFERS: Final = "device-state-differs"
 
@@ -32,3 +32,16 @@ def device_state_differs(_: JudgeInput, context: Context) -> Iterator[Finding]:
     for texts in devices.values():
         more = f" (and {len(texts) - _TOLD} more fields)" if len(texts) > _TOLD else ""
         yield Finding(DIFFERS, "device", "; ".join(texts[:_TOLD]) + more, len(texts))
+
+
+@doubt(needs=(Comparison,))
+def devices_acted_upon(_: JudgeInput, context: Context) -> str | None:
+    """What a command has changed, and what is lost, look the same where nobody has heard what was sent."""
+    untold = context.fact(Comparison).untold
+    if not untold:
+        return None
+    more = f" (and {len(untold) - 1} more fields)" if len(untold) > 1 else ""
+    return (
+        "memory is right, but a command came to a QEMU whose devices should have stood still: "
+        f"whether {untold[0]}{more} is its doing or the migration's cannot be told without a tap"
+    )

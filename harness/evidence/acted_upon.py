@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What both QEMUs were told when their devices should have stood still, from the event stream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from harness.devicestate.acted import ActedUpon
+from harness.events import Event
+from harness.migration.qmp import ACTED
+
+#: From this status on QEMU sends its devices.  It holds its lock from before until they are sent, so that a
+#: command of which it has told before this status is in them, and one that it takes afterwards may not be.
+_DEVICES_LEAVE: Final = "device"
+
+
+def acted_upon(history: Sequence[Event], *, since: int) -> ActedUpon:
+    """Commands that may have changed a machine.  ``since``: the first event of this migration.
+
+    Of the source those after its devices had begun to leave, or after it had stopped for the last time where
+    its QEMU has no status for that.  Of the destination all of them: its devices wait to be loaded.
+    """
+    told = [event for event in history if event.seq >= since]
+    source = [event for event in told if event.source == "source.qmp"]
+    begin = next((event.seq for event in source if _status(event) == _DEVICES_LEAVE), None)
+    if begin is None:
+        begin = max((event.seq for event in source if event.kind == "STOP"), default=since)
+    return ActedUpon(
+        tuple(_command(event) for event in source if event.kind == ACTED and event.seq > begin),
+        tuple(_command(event) for event in told if event.kind == ACTED and event.source == "destination.qmp"),
+    )
+
+
+def _status(event: Event) -> str | None:
+    data = event.data.get("data")
+    return str(data.get("status")) if event.kind == "MIGRATION" and isinstance(data, Mapping) else None
+
+
+def _command(event: Event) -> str:
+    return str(event.data.get("command"))
