@@ -30,7 +30,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path, PurePath
@@ -110,6 +110,43 @@ def patience(seconds: float) -> float:
     return seconds * EMULATED_PATIENCE if os.environ.get("FREEPAGE_CHAIN") == "kvm-in-tcg" else seconds
 
 
+class _WorkingTime:
+    """Monotonic seconds, less those for which somebody had stopped the run to look at it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stopped: float | None = None
+        self._lost = 0.0
+
+    def now(self) -> float:
+        with self._lock:
+            return (time.monotonic() if self._stopped is None else self._stopped) - self._lost
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        with self._lock:
+            began = self._stopped = time.monotonic()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._stopped = None
+                self._lost += time.monotonic() - began
+
+
+_WORKING_TIME: Final = _WorkingTime()
+
+
+def working_time() -> float:
+    """Monotonic seconds in which the run was at work: what deadlines are measured by."""
+    return _WORKING_TIME.now()
+
+
+def time_stands_still() -> AbstractContextManager[None]:
+    """While this is entered no deadline comes nearer: a person has stopped the run.  Not to be nested."""
+    return _WORKING_TIME.stopped()
+
+
 class Deadline:
     """A moment by which something must have happened, and what that is.
 
@@ -122,16 +159,16 @@ class Deadline:
     def __init__(self, seconds: float, what: str) -> None:
         self.seconds = patience(seconds)
         self.what = what
-        self._end = time.monotonic() + self.seconds
+        self._end = working_time() + self.seconds
 
     @property
     def expired(self) -> bool:
         """Whether the moment has passed."""
-        return time.monotonic() >= self._end
+        return working_time() >= self._end
 
     def remaining(self) -> float:
         """Seconds left, never negative.  See :meth:`timeout` for blocking calls."""
-        return max(0.0, self._end - time.monotonic())
+        return max(0.0, self._end - working_time())
 
     def check(self) -> None:
         """Raise :class:`DeadlineExceeded` if the moment has passed."""

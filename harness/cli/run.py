@@ -11,6 +11,7 @@ import typer
 
 from harness.cli.again import MostRuns, PrintCommand, UntilFailure, in_place_of_a_run
 from harness.cli.complete import scenario_names
+from harness.cli.hand import KeepOption, PauseAt, wanted_by_hand
 from harness.cli.matrix import QemuMatrix, run_matrix_command
 from harness.cli.options import (
     Accel,
@@ -77,6 +78,8 @@ def run(
     most: MostRuns = None,
     print_command: PrintCommand = False,
     warm: Warm = False,
+    keep: KeepOption = None,
+    pause_at: PauseAt = None,
 ) -> None:
     """Migrate a guest between two hosts, and prove or disprove that its memory is right.
 
@@ -98,6 +101,8 @@ def run(
             "--max": most,
             "--print-command": print_command or None,
             "--warm": warm or None,
+            "--keep": keep,
+            "--pause-at": pause_at or None,
         }
         beside = [name for name, value in refused.items() if value is not None]
         if beside:
@@ -121,6 +126,7 @@ def run(
         tools_of(qemu, source_qemu, destination_qemu, kernel, qemu_source, fault), warm=warm and not nested
     )
     beside_one = {"--nested": nested, "--jobs": jobs, "--junit": junit, "--html": html}
+    beside_one |= {"--keep": keep is not None, "--pause-at": bool(pause_at)}
     instead = in_place_of_a_run(
         scenarios,
         changes,
@@ -138,7 +144,8 @@ def run(
 
     if nested and jobs is not None:
         raise InputError("--jobs has nothing to say beside --nested: its machine makes one run at a time")
-    named = NamedRuns(scenarios, changes, tools, nested)
+    hand = wanted_by_hand(scenarios, keep, pause_at or (), nested=nested)
+    named = NamedRuns(scenarios, changes, tools, nested, hand)
     sinks = report_sinks(junit, html)
     if len(scenarios) == 1:
         raise typer.Exit(run_single(named, out=out, as_json=json, sinks=sinks))

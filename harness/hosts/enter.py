@@ -41,6 +41,7 @@ from typing import Final, NoReturn
 from harness.errors import MachineryError
 from harness.hosts import kernel, obituary
 from harness.hosts.kernel import Namespace
+from harness.hosts.outside import remember_outside
 from harness.hosts.room import ROOM, furnish
 from harness.hosts.userns import leave_for_own, restriction
 from harness.last_resort import in_words
@@ -87,6 +88,7 @@ def enter(work: Callable[[], int], *, keep: Iterable[Path] = ()) -> int:
     # The parent-death signal comes when the forking *thread* ends.
     assert threading.current_thread() is threading.main_thread(), "labs are entered from the main thread"
     wanted = _memory_folders(keep)
+    remember_outside()
     sys.stdout.flush()
     sys.stderr.flush()
     ours, theirs = socket.socketpair()

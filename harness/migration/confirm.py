@@ -25,6 +25,7 @@ import contextlib
 import socket
 import struct
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -70,6 +71,7 @@ class ConfirmGate(PortOwner):
         self._held = b""
         self._unparsed = b""
         self._daemon: socket.socket | None = None
+        self._when_held: Callable[[], None] | None = None
 
     def _ended(self) -> None:
         self._path.unlink(missing_ok=True)
@@ -102,6 +104,18 @@ class ConfirmGate(PortOwner):
                 with contextlib.suppress(OSError):
                     self._daemon.sendall(held)
 
+    def when_held(self, call: Callable[[], None]) -> None:
+        """Call something once the confirmation waits here: the guest has moved, and both QEMUs are there.
+
+        In the caller's thread, or in the gate's own; it must be quick.
+        """
+        with self._lock:
+            waits = bool(self._held)
+            if not waits:
+                self._when_held = call
+        if waits:
+            call()
+
     # --- in the thread
 
     def _from_client(self, client: socket.socket, daemon: socket.socket) -> None:
@@ -118,6 +132,11 @@ class ConfirmGate(PortOwner):
                 else:
                     with contextlib.suppress(OSError):
                         daemon.sendall(packet)
+            call = None
+            if self._held:
+                call, self._when_held = self._when_held, None
+        if call is not None:
+            call()
 
     def _packets(self) -> list[bytes]:
         """The whole packets that have come; the begun one is kept."""

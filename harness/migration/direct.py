@@ -34,7 +34,10 @@ ARGUMENTS: Final = ("-incoming", "defer")
 
 
 class DirectJob:
-    """See the module.  ``put`` gets a :class:`JobEnd` when it is over."""
+    """See the module.  ``put`` gets a :class:`JobEnd` when it is over.
+
+    ``keeps_source``: its QEMU is there until :meth:`end_source`.
+    """
 
     def __init__(
         self,
@@ -42,7 +45,10 @@ class DirectJob:
         target: Host,
         settings: QemuSettings,
         put: Callable[[JobEnd], None],
+        *,
+        keeps_source: bool = False,
     ) -> None:
+        self._keeps_source = keeps_source
         self._domain = domain
         self._target = target
         self._settings = settings
@@ -101,11 +107,15 @@ class DirectJob:
                 self._source.execute("migrate-continue", {"state": "pre-switchover"})
         elif status == "completed":
             self._over = True
-            # It keeps its memory, stopped, until somebody ends it.
-            self._domain.destroy()
+            if not self._keeps_source:
+                self.end_source()
             self._put(JobEnd(self._there, None))
         elif status in ("failed", "cancelled"):
             self._give_up(f"QEMU reports a {status} migration")
+
+    def end_source(self) -> None:
+        """It keeps its memory, stopped, until somebody ends it: now."""
+        self._domain.destroy()
 
     def gone(self) -> None:
         """A QEMU is gone: nobody else says so, as libvirt has no job that could fail."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from harness import __version__
 from harness.faults.injection import NO_INJECTION, Injection
 from harness.hosts.libvirtd import libvirt_version
+from harness.plan.by_hand import NOT_BY_HAND, ByHand
 from harness.plan.machines import Binaries
 from harness.toolchain.cache import file_digest
 from harness.toolchain.qemu_names import file_of
@@ -113,6 +114,8 @@ class RunPlan:
     firmware: GuestFirmware | None = None
     #: The guest's machine as the QEMUs make it; None: they were not asked.
     board: MachineBoard | None = None
+    #: Where a person wants the run to stand still.
+    hand: ByHand = NOT_BY_HAND
 
     @property
     def binaries(self) -> Binaries:

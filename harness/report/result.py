@@ -20,6 +20,7 @@ from pydantic import Field, ValidationError
 from harness.devicestate.compare import Comparison
 from harness.errors import InputError, MachineryError
 from harness.memory.walk import FreeWalk, PageStanding, WalkError
+from harness.report.by_hand import StoppedByHand
 from harness.report.commands import GuestCommand, QmpCommand
 from harness.report.costs import Cost, Walk, Work
 from harness.report.machine import MachineReport
@@ -473,6 +474,8 @@ class Result(Part):
     """The guest's walks; arm info only."""
     free_blocks: list[int] | None = None
     """Free blocks of the guest by order, from 0, just before the migration."""
+    by_hand: list[StoppedByHand] = Field(default=[])
+    """Where the run stood still for a person (--keep, --pause-at)."""
     remote: RemoteReport | None = None
     """null: both hosts were this machine, in a lab."""
     phases: dict[str, float]

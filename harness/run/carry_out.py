@@ -21,6 +21,7 @@ from harness.units import human_size
 
 if TYPE_CHECKING:
     from harness.report.result import Result
+    from harness.run.stand_still import StandStill
 
 EXIT_CODES: Final = {"pass": ExitCode.PASS, "fail": ExitCode.FAIL, "inconclusive": ExitCode.INCONCLUSIVE}
 
@@ -33,7 +34,12 @@ def carry_out(
         last_message = load_workload(ready, events)
         from harness.run.journey import Journey
 
-        journey = Journey(ready, folder, events, last_message)
+        stand = None
+        if plan.hand.wanted:
+            from harness.run.stand_still import StandStill
+
+            stand = StandStill(plan.hand, ready.guest, ready.lab, folder, events, terminal)
+        journey = Journey(ready, folder, events, last_message, stand)
         with journey.migrate_and_judge() as end:
             findings = journey.check(end)
         from harness.run.without_migration import look_without_migration
@@ -51,6 +57,9 @@ def carry_out(
             if judgement.verdict == "fail":
                 with _beside_the_verdict("the guest's disk", events):
                     ready.guest.keep_disk()
+        if stand is not None:
+            stand.ended(result.verdict, result.reason, max(1, len(findings.moves)))
+            result = _by_hand(result, stand, events)
     if findings.guest.answers is not None:
         with _beside_the_verdict("the guest's answers", events):
             folder.write_whole("guest.json", json.dumps(jsonable(findings.guest.answers), indent=2) + "\n")
@@ -58,6 +67,16 @@ def carry_out(
     with terminal.suspended():
         _print(result, as_json=as_json)
     return exit_status(result)
+
+
+def _by_hand(result: Result, stand: StandStill, events: EventStream) -> Result:
+    """The same, which says where somebody had it stand still."""
+    from harness.report.by_hand import stops_in_words
+
+    for point in stand.missed:
+        events.emit("warning", text=f"--pause-at {point}: that moment did not come")
+    reason = result.reason + stops_in_words(stand.stops)
+    return result.model_copy(update={"by_hand": stand.stops, "reason": reason})
 
 
 @contextlib.contextmanager

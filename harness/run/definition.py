@@ -10,12 +10,14 @@ from uuid import UUID, uuid4
 
 from harness.explain import trace
 from harness.guest.devices import BalloonDevice, Disk, ScenarioDevice, SharedMemory
+from harness.guest.devices.base import option
 from harness.guest.devices.dimm import VirtioMemory
 from harness.guest.dirty_log import DirtyLog
 from harness.guest.domain import Boot, DomainSpec, FirmwareImage
 from harness.guest.memory_shape import MAPPABLE, FileWithOffset, HostBacking, MemoryShape
 from harness.hosts.interface import Host, Pair
 from harness.plan.plan import RunPlan
+from harness.run.attach import HMP_SOCKET, QMP_SOCKET
 from harness.run.channels import QemuFiles
 from harness.run.cmdline import kernel_cmdline
 from harness.scenario.devices import DeviceContext
@@ -112,7 +114,7 @@ class Definition:
             nic_model=scenario.guest.nic.model,
             nic_queues=scenario.guest.nic.queues,
             nic_served_at=self._nic_socket(host, files),
-            extra=(*plan.injection.qemu_arguments, *self._tracing(host, files)),
+            extra=(*plan.injection.qemu_arguments, *self._tracing(host, files), *self._for_hand(files)),
             added=self.added(host, files),
             edits=scenario.guest.xml,
             words=self._words(host),
@@ -135,7 +137,7 @@ class Definition:
         scenario = self.plan.resolved.scenario
         if scenario.arm != "info":
             return ()
-        wanted = {*holds_needed(scenario.script)}
+        wanted = {*holds_needed(scenario.script), *self.plan.hand.device_holds}
         if self.held:
             wanted |= {"request", "answer"} if scenario.walk else {"request"}
         return tuple(point for point in DEVICE_HOLDS if point in wanted)
@@ -167,6 +169,17 @@ class Definition:
         if not self.plan.resolved.scenario.trace:
             return ()
         return trace.arguments(host.record_path(files.trace))
+
+    def _for_hand(self, files: QemuFiles) -> tuple[str, ...]:
+        """Monitors for a person, where the run may stand still for one."""
+        if not self.plan.hand.wanted:
+            return ()
+        words: list[str] = []
+        for name, mode in ((HMP_SOCKET, "readline"), (QMP_SOCKET, "control")):
+            path = option(files.sockets.qemu.monitor.with_name(name))
+            words += ["-chardev", f"socket,id=by-hand-{mode},path={path},server=on,wait=off"]
+            words += ["-mon", f"chardev=by-hand-{mode},mode={mode}"]
+        return tuple(words)
 
     def _nic_socket(self, host: Host, files: QemuFiles) -> str | None:
         """Where another process than QEMU serves the NIC."""

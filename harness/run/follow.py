@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import contextlib
-import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from harness.errors import FreepageError, LostError
-from harness.events import Deadline, EventStream, patience
+from harness.events import Deadline, EventStream, patience, working_time
 from harness.evidence.check_times import timed
 from harness.evidence.cost_meter import CostMeter
 from harness.evidence.device_state import NOT_SAVED, SavedState
@@ -21,9 +21,10 @@ from harness.migration.cleanup import await_cleanup
 from harness.migration.follow import Follower
 from harness.migration.hold import HoldKeeper
 from harness.migration.inbox import Inbox
+from harness.migration.job import Job
 from harness.migration.postcopy import PageCounters, SourceAtSwitch
 from harness.migration.progress import ProgressWatch, Sample
-from harness.migration.qmp import Monitor
+from harness.migration.qmp import Monitor, QmpEvent
 from harness.migration.settle import capabilities_in, parameters_in
 from harness.migration.statistics import MigrationStatistics, from_query_migrate
 from harness.migration.throttle import look_at_throttle, throttle_in
@@ -70,6 +71,16 @@ class LastLook:
         return tuple(name for name in THROTTLES if source is not None and name in source.capabilities)
 
 
+class RunsByHand(Protocol):
+    """Whoever may want the run to stand still."""
+
+    def moment(self, moment: str, number: int) -> None:
+        """A moment has come, of its name the ``number``th."""
+
+    def failed(self, words: str) -> None:
+        """The migration has failed, and is about to be given up."""
+
+
 class RunFollower(Follower):
     """The follower of a run's migration.
 
@@ -89,8 +100,11 @@ class RunFollower(Follower):
         events: EventStream,
         deadline: Deadline,
         stuck_seconds: float,
+        by_hand: RunsByHand,
     ) -> None:
         super().__init__(inbox, holds, script)
+        self._by_hand = by_hand
+        self._statuses: Counter[str] = Counter()
         self.seen = LastLook()
         self.cost = CostMeter()
         self._stage = stage
@@ -100,13 +114,25 @@ class RunFollower(Follower):
         self._copy = copy
         self._events = events
         self._deadline = deadline
-        self._watch = ProgressWatch(patience(stuck_seconds), time.monotonic())
+        self._watch = ProgressWatch(patience(stuck_seconds), working_time())
         self._by_file = self._source_ends = False
         stage.qemus.connect = self._destination
 
     def by_file(self, *, source_ends: bool) -> None:
         """The guest goes through a file; ``source_ends``: its QEMU is gone when it has been written."""
         self._by_file, self._source_ends = True, source_ends
+
+    def _step(self, event: QmpEvent, job: Job) -> None:
+        # Before anything else is done in it: QEMU goes on.
+        if event.name == "MIGRATION":
+            status = str(event.data.get("status"))
+            self._statuses[status] += 1
+            self._by_hand.moment(status, self._statuses[status])
+        elif event.name == "MIGRATION_PASS":
+            number = event.data.get("pass")
+            if isinstance(number, int):
+                self._by_hand.moment("pass", number)
+        super()._step(event, job)
 
     def begun(self) -> None:
         """The costs count from here; libvirt starts the destination's QEMU before the migration."""
@@ -222,15 +248,17 @@ class RunFollower(Follower):
         """No byte, no sync, no other status for long; the stacks of both QEMUs are kept then."""
         if self._stage.holds_stream or self._entries.busy:
             # Whatever stands still is the script's doing.
-            self._watch.moved(time.monotonic())
+            self._watch.moved(working_time())
             return None
         with contextlib.suppress(FreepageError):
             answer = self._sides.source.monitor.execute("query-migrate", seconds=_ANSWER_SECONDS)
-            self._watch.note(Sample.of(answer), time.monotonic())
-        words = self._watch.stood_still(time.monotonic())
+            self._watch.note(Sample.of(answer), working_time())
+        words = self._watch.stood_still(working_time())
         if words is not None:
             self._events.emit("stuck", text=words)
             self._sides.keep_stacks()
+            self._by_hand.failed(words)
+            self._watch.moved(working_time())
         return words
 
     def destination_may_end(self) -> bool:

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from harness.report.costs import Work
     from harness.run.boot import ReadyGuest
+    from harness.run.stand_still import StandStill
     from harness.scenario.script import Entry
 
 #: What is left of the script once the guest runs on its new host.
@@ -56,9 +57,21 @@ GOES_ON_SECONDS: Final = 60.0
 
 
 class Journey:
-    """All migrations of a run.  ``last_message`` is the guest's last kernel message from before."""
+    """All migrations of a run.
 
-    def __init__(self, ready: ReadyGuest, folder: RunFolder, events: EventStream, last_message: int) -> None:
+    ``last_message`` is the guest's last kernel message from before; ``stand``: where a person wants the run
+    to stand still.
+    """
+
+    def __init__(
+        self,
+        ready: ReadyGuest,
+        folder: RunFolder,
+        events: EventStream,
+        last_message: int,
+        stand: StandStill | None = None,
+    ) -> None:
+        self._stand = stand
         self._ready = ready
         self._folder = folder
         self._events = events
@@ -87,7 +100,9 @@ class Journey:
             place = self._folder if number == 1 else self._folder.below(f"move-{number}")
             script = self._entries(number)
             self._let_go_on(number, domain)
-            with LiveMigration(ready.guest, hosts, place, self._events, script, move=number) as migration:
+            with LiveMigration(
+                ready.guest, hosts, place, self._events, script, move=number, stand=self._stand
+            ) as migration:
                 end = self._migrate(turn, migration, domain)
                 if isinstance(end, Abort):
                     runs = self._gone_on(turn, migration, end)
@@ -351,6 +366,7 @@ class Journey:
             keep_pages(memory.judgement, switch_over, place)
             if memory.verdict == "fail":
                 migration.keep_file()
+        migration.judged(memory, last=turn.last)
         self._course.moves.append(_completed(memory.judgement, evidence, migration))
         return Arrival(turn, migration, switch_over, evidence, memory)
 

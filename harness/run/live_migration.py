@@ -53,10 +53,12 @@ from harness.report.modes import SideModes
 from harness.run.follow import LastLook, RunFollower
 from harness.run.guest import Guest
 from harness.run.last_words import NAME
+from harness.run.pausing import Standing
 from harness.run.saved import Crossing, SavedJob, job_for, waits_for_a_stream
 from harness.run.saved.state_file import FileFacts, StateFile
 from harness.run.sides import Endpoint, Sides
-from harness.scenario.script import actions
+from harness.run.stand_still import StandStill
+from harness.scenario.script import STATUSES, actions
 from harness.script.outcome import ScriptNews
 from harness.script.runner import ScriptRunner
 from harness.script.stage import RunStage
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
     from harness.scenario.load import Migration
     from harness.scenario.script import Entry
     from harness.verdict.finding import Finding
+    from harness.verdict.judge import MemoryJudgement
     from harness.verdict.wire import WirePace
 
 #: For what a script has begun when its migration is given up; the guest may be emulated.
@@ -88,7 +91,7 @@ class LiveMigration:
 
     ``folder`` is for this migration alone; ``script`` for what happens meanwhile, and
     ``on_moment`` for whoever has to know of each moment before that.  ``move``: which of
-    the scenario's moves it is, counted from 1.
+    the scenario's moves it is, counted from 1.  ``stand``: where a person wants it to stand still.
     """
 
     def __init__(
@@ -100,7 +103,10 @@ class LiveMigration:
         script: Sequence[Entry] = (),
         on_moment: Callable[[str], None] | None = None,
         move: int = 1,
+        stand: StandStill | None = None,
     ) -> None:
+        self._stand = stand
+        self._on_moment = on_moment
         self._guest = guest
         self._origin, self._target = hosts
         self._folder = folder
@@ -113,7 +119,7 @@ class LiveMigration:
         self._stage = RunStage(guest.plan.resolved, how, guest.control, guest.load, self._target, events)
         ends = {"source": self._origin, "destination": self._target}
         self._stage.backends = lambda device, side: guest.kill_backend(device, ends[side])
-        self._script = ScriptRunner(script, self._stage, events, self._inbox.put, on_moment)
+        self._script = ScriptRunner(script, self._stage, events, self._inbox.put, self._moment)
         self._running: tuple[RunFollower, Job] | None = None
         self._file: StateFile | None = None
         self._keeps_file = False
@@ -171,6 +177,7 @@ class LiveMigration:
             self._events,
             deadline,
             how.stuck_s,
+            self,
         )
         self._guest.arrive(self._target)
         modes = Modes.of(how, ignore_shared=self._guest.plan.resolved.scenario.guest.shared is not None)
@@ -249,7 +256,9 @@ class LiveMigration:
             self._stage.recoverable = recoverable
             recoverable.begin()
             return recoverable
-        return MigrationJob.start(domain, own, there, request, self._inbox, gate)
+        return MigrationJob.start(
+            domain, own, there, request, self._inbox, gate, keeps_source=self._keeps_source
+        )
 
     def _start_saved(
         self,
@@ -311,7 +320,8 @@ class LiveMigration:
     def _start_direct(
         self, domain: libvirt.virDomain, xml: str, settings: QemuSettings, follower: RunFollower
     ) -> DirectJob:
-        job = DirectJob(domain, self._target, settings, self._inbox.put)
+        keeps = self._keeps_source
+        job = DirectJob(domain, self._target, settings, self._inbox.put, keeps_source=keeps)
         self._stage.recoverable = job
         job.begin(xml)
         follower.begun()
@@ -341,6 +351,50 @@ class LiveMigration:
         self._script.settle(self._inbox.get, Deadline(GIVEN_UP_SECONDS, "the script's end"))
         text = f"{error.message} ({reason})" if reason else error.message
         return Abort(self.outcome(moved=False).ending, text)
+
+    # --- for a person
+
+    @property
+    def _keeps_source(self) -> bool:
+        return self._stand is not None and self._stand.keeps_source
+
+    def _moment(self, moment: str, number: int) -> None:
+        """What the script is told of, before it does anything."""
+        # What is QEMU's own has been told as it came.
+        if moment not in STATUSES and moment != "pass":
+            self.moment(moment, number)
+        if self._on_moment is not None:
+            self._on_moment(moment)
+
+    def moment(self, moment: str, number: int) -> None:
+        """A moment has come: the run may have to stand still in it."""
+        if self._stand is not None:
+            self._stand.moment(moment, number, self._move, self._standing)
+
+    def failed(self, words: str) -> None:
+        """The migration is about to be given up: the run may have to stand still before."""
+        if self._stand is not None:
+            self._stand.failed(words, self._move, self._standing())
+
+    def judged(self, memory: MemoryJudgement, *, last: bool) -> None:
+        """The memory has been judged: the run may have to stand still; a source that was kept ends."""
+        if self._stand is None:
+            return
+        self._stand.judged(memory, self._move, self._standing(), last=last)
+        if self._keeps_source and self._running is not None:
+            self._running[1].end_source()
+            self._wait_for_last_words(self._sides.source)
+
+    def _standing(self) -> list[Standing]:
+        """The QEMUs that are there."""
+        ends = (self._sides.source, self._sides.destination)
+        return [
+            Standing(end.monitor.side, end.host, end.monitor)
+            for end in ends
+            if end is not None and end.process.here and Path(f"/proc/{end.monitor.pid}").exists()
+        ]
+
+    # --- of the outcome
 
     def monitor(self, side: str) -> Monitor:
         """QMP with the QEMU of one side.  Raises :class:`MachineryError` before it is connected."""
@@ -377,6 +431,7 @@ class LiveMigration:
             by_file=self._file is not None,
             broken=script.broken,
             switched=script.switched,
+            let_go=script.guest_runs,
         )
 
     def _with_core(self, account: QemuAccount) -> QemuAccount:

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from harness.errors import FreepageError
+from harness.errors import FreepageError, InputError
 from harness.events import EventStream, JsonLinesFile
 from harness.hosts.signals import polite_signals
 from harness.hosts.this_machine import command_start
 from harness.last_resort import in_words
+from harness.plan.by_hand import NOT_BY_HAND, ByHand, demand_reachable
 from harness.plan.kinds import kind_of
 from harness.plan.plan import RunPlan, Tools
 from harness.plan.prepare import load_with_tools, prepare
@@ -33,16 +35,25 @@ _Work = Callable[[RunPlan, RunFolder, EventStream, TerminalProgress], int]
 
 
 def run_scenario(
-    name: str, changes: Sequence[str | Override], tools: Tools, *, out: Path | None, as_json: bool
+    name: str,
+    changes: Sequence[str | Override],
+    tools: Tools,
+    *,
+    out: Path | None,
+    as_json: bool,
+    hand: ByHand = NOT_BY_HAND,
 ) -> int:
-    """Run a scenario and report; returns the exit status."""
+    """Run a scenario and report; returns the exit status.
+
+    ``hand``: where a person wants it to stand still.
+    """
 
     def work(plan: RunPlan, folder: RunFolder, events: EventStream, terminal: TerminalProgress) -> int:
         from harness.run.carry_out import carry_out
 
         return carry_out(plan, folder, events, terminal, as_json=as_json)
 
-    return _on_hosts(name, changes, tools, out, work)
+    return _on_hosts(name, changes, tools, out, work, hand=hand)
 
 
 def open_shell(name: str, changes: Sequence[str | Override], tools: Tools, *, out: Path | None) -> int:
@@ -65,6 +76,7 @@ def _on_hosts(
     work: _Work,
     *,
     networked: str | None = None,
+    hand: ByHand = NOT_BY_HAND,
 ) -> int:
     """Prepare, and do ``work`` where the hosts are.  ``networked``: what of it needs the guest's network."""
     began = command_start()
@@ -76,11 +88,18 @@ def _on_hosts(
     kind = kind_of(scenario)
     if networked is not None:
         kind.demand_network(networked)
+    if hand.wanted:
+        if not kind.local:
+            raise InputError(
+                "a run stands still in a lab only (--keep, --pause-at): these hosts are machines of yours",
+                hint="leave the section remote out, or --set remote=null",
+            )
+        demand_reachable(hand, scenario)
     events = EventStream()
     with contextlib.ExitStack() as stack:
         with TerminalProgress(events):
             machines = stack.enter_context(kind.reach(scenario, events))
-            plan = prepare(scenario, tools, events, began, machines)
+            plan = replace(prepare(scenario, tools, events, began, machines), hand=hand)
         folder = _folder(plan, out, events)
         # What must not vanish behind a lab's own /run and /dev/shm.
         keep = [folder.path, *plan.files]

@@ -46,7 +46,8 @@ class _Current:
 class ScriptRunner:
     """Works off the entries of one migration.  All methods are for the main thread.
 
-    ``on_moment`` is told each moment first, before an entry that waits for it begins.
+    ``on_moment`` is told each moment first, and which one of its name it is, before an entry that waits
+    for it begins.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class ScriptRunner:
         stage: Stage,
         events: EventStream,
         put: Callable[[Completion], None],
-        on_moment: Callable[[str], None] | None = None,
+        on_moment: Callable[[str, int], None] | None = None,
     ) -> None:
         self._entries = tuple(entries)
         self._stage = stage
@@ -99,10 +100,10 @@ class ScriptRunner:
 
         ``number`` says which one it is, where the moment has a number of its own (a pass).
         """
-        if self._on_moment is not None:
-            self._on_moment(moment)
         self._seen[moment] += 1
         which = self._seen[moment] if number is None else number
+        if self._on_moment is not None:
+            self._on_moment(moment, which)
         after = then if then is not None else nothing
         if self._current is not None and moment == _APPLIED:
             self._deferred.append((moment, which, after))

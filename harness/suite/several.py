@@ -15,6 +15,7 @@ from typing import Final
 from harness.events import EventStream
 from harness.hosts.signals import polite_signals
 from harness.nested.commands import NestedRun, demand_nestable, run_scenarios_nested
+from harness.plan.by_hand import NOT_BY_HAND, ByHand
 from harness.plan.plan import Tools
 from harness.plan.prepare import load_with_tools
 from harness.report.finished import FinishedRun, RunSink, Sinks, SuiteReport
@@ -41,6 +42,8 @@ class NamedRuns:
     changes: Sequence[str | Override]
     tools: Tools
     nested: bool = False
+    #: Where a person wants a single run to stand still.
+    hand: ByHand = NOT_BY_HAND
 
     def runs(self) -> list[SuiteRun]:
         """One run for each name.  Raises :class:`harness.errors.InputError` for what is wrong with any."""
@@ -141,14 +144,14 @@ def run_single(named: NamedRuns, *, out: Path | None, as_json: bool, sinks: Sequ
     if not sinks:
         if named.nested:
             return _single_nested(named, out, as_json=as_json)
-        return run_scenario(name, named.changes, named.tools, out=out, as_json=as_json)
+        return run_scenario(name, named.changes, named.tools, out=out, as_json=as_json, hand=named.hand)
     (run,) = named.runs()
     (folder,) = run_folders([run.scenario], out)
     began, started = datetime.now(UTC), time.monotonic()
     if named.nested:
         status = _single_nested(named, folder, as_json=as_json)
     else:
-        status = run_scenario(name, named.changes, named.tools, out=folder, as_json=as_json)
+        status = run_scenario(name, named.changes, named.tools, out=folder, as_json=as_json, hand=named.hand)
     seconds = time.monotonic() - started
     place = RunPlace(folder, folder / "scenario.yaml", folder / "INCOMPLETE")
     sink = Sinks(sinks)

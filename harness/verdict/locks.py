@@ -4,8 +4,8 @@
 A disk that two QEMUs may write to at once is lost sooner or later, whatever memory
 holds.  QEMU's own locks say who may: the source until it stops the guest for good,
 nobody while the state of the devices travels, and the destination from its resumption
-on; after a migration that was given up, the source again.  Pure: the looks are taken by
-:mod:`harness.run.sides`.
+on (in postcopy that may be before the source has completed); after a migration that was
+given up, the source again.  Pure: the looks are taken by :mod:`harness.run.sides`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _wrong(look: LockLook, disks: Mapping[str, str], outcome: MigrationOutcome) 
             yield f"both QEMUs hold the lock for writing on {name}"
         elif look.moment == "completed" and disk in source:
             yield f"the source's QEMU has completed, and still holds the lock for writing on {name}"
-        elif look.moment == "completed" and disk in destination:
+        elif look.moment == "completed" and disk in destination and not outcome.let_go:
             yield f"the destination's QEMU holds the lock for writing on {name} before it runs the guest"
         elif look.moment == "given-up" and disk in destination:
             yield f"the destination's QEMU holds the lock for writing on {name}, though the guest stays"

@@ -103,7 +103,8 @@ class MigrationOutcome:
     left the guest stopped.  ``unasked``: sides whose QEMU ended, though nobody had
     asked it to.  ``by_file``: the guest went through a file, so that for the source it was
     over when that was written.  ``broken``: the scenario has broken the connection in
-    postcopy.  ``switched``: it has asked for a switch to postcopy.
+    postcopy.  ``switched``: it has asked for a switch to postcopy.  ``let_go``: it has let the
+    guest run on the destination before the source was done.
     """
 
     source: QemuAccount
@@ -115,6 +116,7 @@ class MigrationOutcome:
     by_file: bool = False
     broken: bool = False
     switched: bool = False
+    let_go: bool = False
 
     @property
     def ending(self) -> Ending:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -138,3 +139,21 @@ def test_no_daemon_there(tmp_path: Path) -> None:
         client.connect(str(gate.attach(tmp_path / "nobody.sock")))
         assert client.recv(1) == b""
     assert not (tmp_path / "gate.sock").exists()
+
+
+def test_who_waits_for_the_confirmation_is_called_once(ends: Ends) -> None:
+    """When the guest has moved, whether that was before anybody asked or after."""
+    called = threading.Event()
+    ends.client.sendall(BEFORE)
+    assert ends.got(len(BEFORE)) == BEFORE
+    ends.gate.when_held(called.set)
+    assert ends.nothing_more()
+    assert not called.is_set()
+    ends.client.sendall(GOOD)
+    assert called.wait(10)
+    late = threading.Event()
+    ends.gate.when_held(late.set)
+    assert late.is_set()
+    assert ends.nothing_more()
+    ends.gate.release()
+    assert ends.got(len(GOOD)) == GOOD

@@ -41,6 +41,14 @@ def test_a_clean_migration() -> None:
     assert texts(STAYED, LockLook("begun", DISK), LockLook("given-up", DISK, {})) == []
 
 
+def test_a_guest_that_runs_before_the_source_is_done() -> None:
+    """In postcopy: then the destination has its disks, and the source has them no more."""
+    let_go = replace(MOVED, let_go=True)
+    assert texts(let_go, LockLook("begun", DISK), LockLook("completed", {}, DISK)) == []
+    (text,) = texts(let_go, LockLook("begun", DISK), LockLook("completed", DISK, DISK))
+    assert "both QEMUs hold" in text
+
+
 @pytest.mark.parametrize(
     ("look", "words"),
     [

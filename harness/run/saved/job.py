@@ -117,6 +117,9 @@ class SavedJob(ABC):
     def release(self) -> None:  # noqa: B027
         """Nothing to release: the source ends when the file was restored."""
 
+    def end_source(self) -> None:  # noqa: B027
+        """Nothing to do: it has ended with the restoring."""
+
     def gone(self) -> None:
         """A QEMU is gone."""
         self.give_up("a QEMU has ended")
