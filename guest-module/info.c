@@ -101,7 +101,7 @@ void fpb_info_returned(struct virtqueue *vq)
 /* Take the newest request.  Older ones were never begun, and never will be. */
 static bool fpb_next_job(struct fpb_info *info, struct fpb_job *job)
 {
-	u64 start, nr, limit = fpb_end_pfn();
+	u64 start, nr, limit = fpb_end_frame();
 	struct vfpi_request request;
 
 	spin_lock_irq(&info->vq_lock);
@@ -122,8 +122,8 @@ static bool fpb_next_job(struct fpb_info *info, struct fpb_job *job)
 	nr = min(le64_to_cpu(request.nr_pfns), limit - start);
 	job->start = start;
 	job->end = start + nr;
-	if (le32_to_cpu(request.page_shift) != PAGE_SHIFT) {
-		/* Frames of another size than ours: no bit would mean anything. */
+	if (le32_to_cpu(request.page_shift) != VIRTIO_BALLOON_PFN_SHIFT) {
+		/* Frames of another size than the protocol's: no bit would mean anything. */
 		info->counters.requests_invalid++;
 		job->start = 0;
 		job->end = 0;
@@ -147,7 +147,7 @@ static bool fpb_send(struct fpb_info *info, struct fpb_job *job, struct fpb_chun
 	header->id = cpu_to_le64(job->id);
 	header->start_pfn = cpu_to_le64(start);
 	header->nr_bits = cpu_to_le32(nr_bits);
-	header->page_shift = cpu_to_le16(PAGE_SHIFT);
+	header->page_shift = cpu_to_le16(VIRTIO_BALLOON_PFN_SHIFT);
 	header->flags = cpu_to_le16(flags);
 	header->seq = cpu_to_le64(job->seq++);
 	fpb_test_header(info, header);
@@ -371,7 +371,7 @@ int fpb_info_start(struct fpb_device *dev)
 	}
 	info->content_matters = want_init_on_free();
 	/* None at all is no reason to go without a balloon: each request tries again. */
-	fpb_grow(info, DIV_ROUND_UP(fpb_end_pfn(), VFPI_MAX_BITS));
+	fpb_grow(info, DIV_ROUND_UP(fpb_end_frame(), VFPI_MAX_BITS));
 
 	spin_lock_irq(&info->vq_lock);
 	/* After a suspend: the reset has given all of them back. */

@@ -93,22 +93,23 @@ void fpb_test_begin(struct fpb_info *info, const struct fpb_job *job)
 	}
 }
 
-static void fpb_mark_frames(struct fpb_pass *pass, unsigned long first, unsigned long nr)
+static void fpb_mark_stretch(struct fpb_pass *pass, unsigned long first, unsigned long nr)
 {
 	first = max(first, pass->start);
 	for (; nr && first < pass->end; first++, nr--)
-		fpb_mark(pass, first, 0);
+		fpb_mark_frames(pass, first, 0);
 }
 
 /* Called under the zone's lock, for a block that was just marked. */
 void fpb_test_block(struct fpb_pass *pass, unsigned long pfn, unsigned int order)
 {
+	unsigned long first = pfn << FPB_PAGE_ORDER, after = (pfn + (1UL << order)) << FPB_PAGE_ORDER;
 	struct fpb_info *info = pass->info;
 
 	if (fpb_misbehaves(info, FPB_WRONG_ORDER)) {
 		fpb_mark(pass, pfn, order + 1);
 	} else if (fpb_misbehaves(info, FPB_PAST_END)) {
-		fpb_mark(pass, pfn + (1UL << order), 0);
+		fpb_mark_frames(pass, after, 0);
 	} else if (fpb_misbehaves(info, FPB_SLEEP_IN_HOLD)) {
 		might_sleep();
 	} else if (fpb_misbehaves(info, FPB_WRITES_PAGES)) {
@@ -116,11 +117,11 @@ void fpb_test_block(struct fpb_pass *pass, unsigned long pfn, unsigned int order
 
 		for (; pfn < end; pfn++)
 			++*(u64 *)page_address(pfn_to_page(pfn));
-	} else if (pfn < pass->start && pfn + (1UL << order) > pass->start &&
+	} else if (first < pass->start && after > pass->start &&
 		   fpb_misbehaves(info, FPB_DROP_EDGE)) {
 		/* Only its own part of the first chunk can have been set by it. */
 		fpb_clear_bits(pass->chunks[0]->bitmap, pass->start - pass->base,
-			       pfn + (1UL << order) - pass->base);
+			       after - pass->base);
 	}
 }
 
@@ -154,10 +155,10 @@ static void fpb_mark_percpu(struct fpb_pass *pass)
 /* A few pages, in use since before the request and left alone, or reserved by the firmware. */
 static void fpb_mark_taken(struct fpb_pass *pass, bool reserved)
 {
-	unsigned long pfn;
+	unsigned long pfn, end = pass->end >> FPB_PAGE_ORDER;
 	unsigned int nr = 0;
 
-	for (pfn = pass->start; pfn < pass->end && nr < 32; pfn++) {
+	for (pfn = pass->start >> FPB_PAGE_ORDER; pfn < end && nr < 32; pfn++) {
 		struct page *page = pfn_to_online_page(pfn);
 
 		if (!page || (reserved ? !PageReserved(page) : !PageLRU(page)))
@@ -170,17 +171,17 @@ static void fpb_mark_taken(struct fpb_pass *pass, bool reserved)
 /* Take back whatever is not part of a block of the largest order. */
 static void fpb_keep_max_order(struct fpb_pass *pass)
 {
-	const unsigned long block = 1UL << (FPB_NR_ORDERS - 1);
-	unsigned long pfn, i;
+	const unsigned long block = 1UL << (FPB_NR_ORDERS - 1 + FPB_PAGE_ORDER);
+	unsigned long frame, i;
 	unsigned int nr;
 
-	for (pfn = pass->base; pfn < pass->end; pfn += block) {
+	for (frame = pass->base; frame < pass->end; frame += block) {
 		__le64 *bitmap;
 
-		i = (pfn - pass->base) / pass->chunk_bits;
+		i = (frame - pass->base) / pass->chunk_bits;
 		bitmap = pass->chunks[i]->bitmap;
-		i = (pfn - pass->base) % pass->chunk_bits;
-		nr = min(block, pass->end - pfn);
+		i = (frame - pass->base) % pass->chunk_bits;
+		nr = min(block, pass->end - frame);
 		if (nr < block || !fpb_all_set(bitmap, i, i + nr))
 			fpb_clear_bits(bitmap, i, i + nr);
 	}
@@ -189,15 +190,15 @@ static void fpb_keep_max_order(struct fpb_pass *pass)
 static void fpb_mark_older(struct fpb_pass *pass)
 {
 	const struct fpb_misbehaving *test = &pass->info->misbehaving;
-	unsigned long pfn;
+	unsigned long frame;
 
-	for (pfn = pass->start; pfn < pass->end; pfn++) {
-		unsigned long i = pfn / VFPI_MAX_BITS, bit = pfn % VFPI_MAX_BITS;
+	for (frame = pass->start; frame < pass->end; frame++) {
+		unsigned long i = frame / VFPI_MAX_BITS, bit = frame % VFPI_MAX_BITS;
 
 		if (i >= test->nr_older)
 			return;
 		if (fpb_all_set(test->older[i].bitmap, bit, bit + 1))
-			fpb_mark(pass, pfn, 0);
+			fpb_mark_frames(pass, frame, 0);
 	}
 }
 
@@ -210,9 +211,9 @@ void fpb_test_walked(struct fpb_pass *pass)
 	mutex_lock(&test->lock);
 	if (fpb_misbehaves(info, FPB_REPORT_OWNED)) {
 		for (i = 0; i + 1 < test->nr_args; i += 2)
-			fpb_mark_frames(pass, test->args[i], test->args[i + 1]);
+			fpb_mark_stretch(pass, test->args[i], test->args[i + 1]);
 	} else if (fpb_misbehaves(info, FPB_REPORT_ALL)) {
-		fpb_mark_frames(pass, pass->start, pass->end - pass->start);
+		fpb_mark_stretch(pass, pass->start, pass->end - pass->start);
 	} else if (fpb_misbehaves(info, FPB_REPORT_PERCPU)) {
 		fpb_mark_percpu(pass);
 	} else if (fpb_misbehaves(info, FPB_REPORT_IN_USE)) {
@@ -310,7 +311,7 @@ static void fpb_free_older(struct fpb_misbehaving *test)
 
 static int fpb_alloc_older(struct fpb_misbehaving *test)
 {
-	unsigned long nr = DIV_ROUND_UP(fpb_end_pfn(), VFPI_MAX_BITS);
+	unsigned long nr = DIV_ROUND_UP(fpb_end_frame(), VFPI_MAX_BITS);
 
 	if (nr > FPB_MAX_CHUNKS)
 		return -EFBIG;
@@ -335,7 +336,7 @@ void fpb_test_work(struct fpb_info *info, void (*walk)(struct fpb_pass *pass))
 	struct fpb_pass pass = {
 		.info = info,
 		.generation = atomic_read(&info->generation),
-		.end = fpb_end_pfn(),
+		.end = fpb_end_frame(),
 		.chunk_bits = VFPI_MAX_BITS,
 		.nr_chunks = test->nr_older,
 	};

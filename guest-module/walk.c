@@ -65,6 +65,7 @@
 #include <linux/page-isolation.h>
 #include <linux/sched.h>
 
+#include "frames.h"
 #include "freepage.h"
 #include "window.h"
 
@@ -245,8 +246,9 @@ void fpb_walk(struct fpb_pass *pass)
 	for_each_online_node(nid) {
 		zone = NODE_DATA(nid)->node_zones;
 		for (i = 0; i < MAX_NR_ZONES; i++, zone++) {
-			if (!populated_zone(zone) || zone->zone_start_pfn >= pass->end ||
-			    zone_end_pfn(zone) <= pass->start)
+			if (!populated_zone(zone) ||
+			    zone->zone_start_pfn << FPB_PAGE_ORDER >= pass->end ||
+			    zone_end_pfn(zone) << FPB_PAGE_ORDER <= pass->start)
 				continue;
 			fpb_walk_zone(pass, zone);
 		}

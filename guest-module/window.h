@@ -40,11 +40,12 @@ static inline bool fpb_all_set(const __le64 *bitmap, unsigned int from, unsigned
 	return true;
 }
 
-/* Note a free block, or what of it is inside of the pass. */
-static inline void fpb_mark(struct fpb_pass *pass, unsigned long pfn, unsigned int order)
+/* Note 1 << order frames, or what of them is inside of the pass. */
+static inline void fpb_mark_frames(struct fpb_pass *pass, unsigned long frame,
+				   unsigned int order)
 {
-	unsigned long from = max(pfn, pass->start);
-	unsigned long to = min(pfn + (1UL << order), pass->end);
+	unsigned long from = max(frame, pass->start);
+	unsigned long to = min(frame + (1UL << order), pass->end);
 
 	while (from < to) {
 		unsigned long i = (from - pass->base) / pass->chunk_bits;
@@ -54,6 +55,12 @@ static inline void fpb_mark(struct fpb_pass *pass, unsigned long pfn, unsigned i
 		fpb_set_bits(pass->chunks[i]->bitmap, from - first, end - first);
 		from = end;
 	}
+}
+
+/* Note a free block of pages: every frame of it. */
+static inline void fpb_mark(struct fpb_pass *pass, unsigned long pfn, unsigned int order)
+{
+	fpb_mark_frames(pass, pfn << FPB_PAGE_ORDER, order + FPB_PAGE_ORDER);
 }
 
 #endif /* FREEPAGE_WINDOW_H */

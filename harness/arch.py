@@ -16,7 +16,7 @@ import os
 import re
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from harness.errors import InputError
@@ -87,6 +87,8 @@ class PageTables:
     #: Log2 of the size of the smallest page, and how many bits of an address each level takes.
     page_shift: int
     index_bits: int
+    #: Log2 of the sizes of pages that a kernel can be built for.
+    page_shifts: tuple[int, ...] = (12,)
     #: How many levels there may be, and up to which one an entry may map memory itself.
     levels: tuple[int, ...]
     largest_leaf: int
@@ -109,6 +111,17 @@ class PageTables:
     #: The NUMBER of VMCOREINFO by which the image has moved in memory, and whether it is added or taken away.
     moved: str = "phys_base"
     moved_up: bool = True
+
+    def of_pages(self, size: int) -> PageTables:
+        """Those of a kernel with pages of this size: a table is one page.
+
+        Raises :class:`ValueError` if there are no such pages.
+        """
+        shift = size.bit_length() - 1
+        if shift not in self.page_shifts or size != 1 << shift:
+            raise ValueError(f"pages of {size} bytes")
+        address = self.address & ~(size - 1)
+        return replace(self, page_shift=shift, index_bits=shift - 3, address=address)
 
     def canonical(self, virtual: int, levels: int) -> bool:
         """Whether the processor accepts this as an address, with so many levels of tables."""
@@ -254,8 +267,9 @@ AARCH64: Final = Architecture(
         lacks=("no-acpi",),
         # Not ACPI, which takes UEFI here: the kernel is told of its machine by a device tree.
         features=(),
-        # A plain model: what "max" adds (pointer authentication, say) makes emulation slower.
-        cpu="cortex-a57",
+        # A plain model: what "max" adds (pointer authentication, say) makes emulation slower. It has pages of
+        # every size: a Cortex-A57 has none of 16 KiB, and a kernel that is built for them says nothing there.
+        cpu="neoverse-n1",
         cpu_features=(),
         cmdline="",
         early_console="console=ttyAMA0 earlycon",
@@ -275,13 +289,16 @@ AARCH64: Final = Architecture(
     page_tables=PageTables(
         page_shift=12,
         index_bits=9,
-        levels=(4, 3),
-        # 4 KiB, 2 MiB, 1 GiB.
+        page_shifts=(12, 14, 16),
+        levels=(4, 3, 2, 5),
+        # 4 KiB, 2 MiB, 1 GiB; with larger pages two of these kinds, or three with LPA2.
         largest_leaf=3,
         present=1 << 0,
         # An entry of an upper level is a table if its second bit is set, else a block.
         leaf_mask=1 << 1,
         leaf_value=0,
+        # With LPA2, or LPA of 64 KiB pages, lower bits of an entry are the topmost of the address: of memory
+        # above 256 TiB, which no guest has.
         address=0x0000_FFFF_FFFF_F000,
         physical_bits=48,
         # The topmost bit chooses between two tables of their own: TTBR0 and TTBR1.

@@ -199,7 +199,11 @@ DestinationQemu = Annotated[
 
 KernelName = Annotated[
     str | None,
-    typer.Option("--kernel", metavar="NAME|PATH", help="Another guest kernel: trixie, newest, debug, path."),
+    typer.Option(
+        "--kernel",
+        metavar="NAME|PATH",
+        help="Another guest kernel: trixie, newest, generic, rt, 16k, debug, path.",
+    ),
 ]
 QemuSourceOption = Annotated[
     Path | None,

@@ -200,8 +200,9 @@ class Guest(Section):
     dirty log of its own. Under KVM only: --nested has both."""
     kernel: Annotated[Text, Field(min_length=1), AfterValidator(kernel_name)] = "default"
     """default, trixie, newest: Debian's cloud kernel of the image's suite, and of newer ones. generic: its
-    kernel for real machines, with drivers for USB, sound, SATA and so on. debug: with lockdep, KASAN and
-    their like. Or the path of a vmlinuz, with a slash in it."""
+    kernel for real machines, with drivers for USB, sound, SATA and so on. rt: with PREEMPT_RT. 16k: with
+    pages of 16 KiB, for --arch aarch64. debug: with lockdep, KASAN and their like. Or the path of a
+    vmlinuz, with a slash in it."""
     module: Literal["shipped", "test"] = "shipped"
     """The balloon driver as it ships; or test: the build with controls for tests, for holds and
     misbehaviour. See docs/module.md."""

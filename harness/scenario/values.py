@@ -23,7 +23,7 @@ from harness.units import (
 MIB = 2**20
 
 #: Kernels that the toolchain knows by name; all else is a path.
-KERNELS = ("default", "trixie", "newest", "generic", "debug")
+KERNELS = ("default", "trixie", "newest", "generic", "rt", "16k", "debug")
 
 
 #: Firmware that is known by name; all else is a path.

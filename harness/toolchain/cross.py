@@ -42,6 +42,11 @@ class Compilers:
         return "strip" if self.folder is None else str(self.folder / "usr" / "bin" / f"{self.prefix}strip")
 
     @property
+    def packages(self) -> tuple[str, ...]:
+        """Debian's packages with what kbuild calls beside the compiler, for a suite's folder of programs."""
+        return () if self.folder is None else (f"binutils-{_package_name()}",)
+
+    @property
     def make_words(self) -> tuple[str, ...]:
         """What make is told for the guest's programs."""
         return () if self.folder is None else (f"CC={self.gcc}", f"AR={self.prefix}ar")
@@ -65,11 +70,15 @@ class Compilers:
         )
 
 
+def _package_name() -> str:
+    return GUEST.multiarch.replace("_", "-")
+
+
 def compilers(cache: Cache) -> Compilers:
     """What compiles for :data:`harness.arch.GUEST`, fetched if need be."""
     if GUEST is HOST:
         return Compilers("gcc", "", version_of(cache, str(find_program("gcc"))))
-    name, debian = GUEST.multiarch.replace("_", "-"), GUEST.debian
+    name, debian = _package_name(), GUEST.debian
     apt = Apt(cache, _SUITE, HOST)
     packages = apt.packages(
         [

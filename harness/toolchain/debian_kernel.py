@@ -29,6 +29,9 @@ _PARTS: Final = (
     "linux-modules-",
 )
 
+#: How the names of headers end that several kernels share.
+_COMMON: Final = ("-common", "-common-rt")
+
 # Changes when what is done to the unpacked packages changes.
 _UNPACKING: Final = 2
 
@@ -46,7 +49,7 @@ def debian_kernel(cache: Cache, suite: str, image: str, tools: str | None = None
         (
             name.removeprefix(prefix)
             for name in (package.name for package in packages)
-            if re.match(rf"{prefix}[0-9]", name) and not name.endswith("-common")
+            if re.match(rf"{prefix}[0-9]", name) and not name.endswith(_COMMON)
         ),
         None,
     )

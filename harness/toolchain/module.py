@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.arch import HOST
 from harness.errors import InputError, MachineryError
 from harness.toolchain.cache import Cache, key_of, tree_digest
 from harness.toolchain.compiler import check_unchanged, kernel_compiler, version_of
@@ -63,15 +64,21 @@ class Builder:
 def builder_for(cache: Cache, kernel: Kernel) -> Builder:
     """What builds modules for a kernel, made if need be."""
     tools = compilers(cache)
+    if kernel.tools is not None:
+        name = kernel.compiler or f"{tools.prefix}gcc"
+        root = suite_root(cache, kernel.tools, _compiler_package(name), *tools.packages)
+        return Builder(kernel, name, root.digest, root, tools)
     if tools.folder is not None:
         return Builder(kernel, tools.gcc, tools.version, None, tools)
-    if kernel.tools is None:
-        compiler = kernel_compiler(kernel)
-        return Builder(kernel, compiler, version_of(cache, compiler), None, tools)
-    # "x86_64-linux-gnu-gcc-14" is in the package gcc-14.
-    name = kernel.compiler or "gcc"
-    root = suite_root(cache, kernel.tools, name.rpartition("gnu-")[2])
-    return Builder(kernel, name, root.digest, root, tools)
+    compiler = kernel_compiler(kernel)
+    return Builder(kernel, compiler, version_of(cache, compiler), None, tools)
+
+
+def _compiler_package(program: str) -> str:
+    """Debian's package with a compiler: ``x86_64-linux-gnu-gcc-14`` is in ``gcc-14``, others are cross."""
+    target, _, name = program.rpartition("gnu-")
+    other = target and f"{target}gnu" != HOST.multiarch
+    return f"{name}-{target.replace('_', '-')}gnu" if other else name
 
 
 def build_module(

@@ -15,7 +15,8 @@ from harness.errors import InputError
 class OtherKernel(BaseModel):
     """Another kernel of Debian's: its suite, and what its module is built with.
 
-    ``package``: the package that names it, where that is not the image's own kernel.
+    ``package``: the package that names it, where that is not the image's own kernel.  ``architectures``: the
+    only ones that there is such a kernel for; none named: all.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -23,6 +24,12 @@ class OtherKernel(BaseModel):
     suite: str
     tools: str | None = None
     package: str | None = None
+    architectures: tuple[str, ...] = ()
+
+    @property
+    def is_here(self) -> bool:
+        """Whether there is such a kernel for the guests' architecture."""
+        return not self.architectures or GUEST.name in self.architectures
 
 
 class Recipe(BaseModel):

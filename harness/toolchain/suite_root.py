@@ -94,10 +94,10 @@ class SuiteRoot:
         return run_program(words, what=what, log=log, told=told)
 
 
-def suite_root(cache: Cache, suite: str, compiler: str) -> SuiteRoot:
-    """The folder for a suite, with this compiler (a package's name, ``gcc-14``) in it."""
+def suite_root(cache: Cache, suite: str, compiler: str, *more: str) -> SuiteRoot:
+    """The folder for a suite, with this compiler (a package's name, ``gcc-14``) and more packages in it."""
     apt = Apt(cache, suite)
-    packages = apt.closure([*_PACKAGES, compiler])
+    packages = apt.closure([*_PACKAGES, compiler, *more])
     key = key_of(packages=[package.sha256 for package in packages], unpacking=_UNPACKING)
 
     def build(folder: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
+from harness.arch import GUEST
 from harness.errors import InputError
 from harness.events import EventStream
 from harness.toolchain.apt import Apt
@@ -149,12 +150,17 @@ class Toolchain:
             return debug_kernel(self.cache, recipe.suite, sources() / "vm-images" / "debug.config")
         if name in recipe.kernels:
             other = recipe.kernels[str(name)]
+            if not other.is_here:
+                raise InputError(
+                    f"there is no kernel {name} for {GUEST.name}",
+                    hint=f"there is one with --arch {' or '.join(other.architectures)}",
+                )
             return debian_kernel(self.cache, other.suite, other.package or recipe.kernel, other.tools)
         return named_kernel(Path(name))
 
     def kernel_names(self) -> tuple[str, ...]:
         """Debian's kernels, by the names that :meth:`kernel` knows; the debug kernel is not one of them."""
-        return (DEFAULT_KERNEL, *self.recipe.kernels)
+        return (DEFAULT_KERNEL, *(name for name, other in self.recipe.kernels.items() if other.is_here))
 
     def module(self, kernel: Kernel, variant: str = SHIPPED) -> Path:
         """The balloon driver with free page info, for this kernel: ``shipped``, or ``test`` with controls."""

@@ -164,10 +164,10 @@ def test_its_system_calls() -> None:
 
 
 class Tables:
-    """Physical memory of 16 KiB."""
+    """Physical memory, of 16 KiB unless it is said."""
 
-    def __init__(self, words: dict[int, int]) -> None:
-        self.words = np.zeros(2048, dtype="<u8")
+    def __init__(self, words: dict[int, int], size: int = 1 << 14) -> None:
+        self.words = np.zeros(size // 8, dtype="<u8")
         for address, word in words.items():
             self.words[address // 8] = word
 
@@ -193,6 +193,46 @@ def test_its_page_tables() -> None:
     # The same bits say something else on x86-64, where bit 7 makes a large page.
     x86 = dataclasses.replace(arch.X86_64.page_tables, levels=(3,))
     assert space({0: 0x1003, 0x1000: 0x40_0081}, x86, 3).translate(0x1234) == 0x40_1234
+
+
+@pytest.mark.parametrize("shift", [14, 16])
+def test_tables_of_larger_pages(shift: int) -> None:
+    """A table is one page of the kernel's, and so has more entries; an address has fewer levels."""
+    page, layout = 1 << shift, arch.AARCH64.page_tables.of_pages(1 << shift)
+    block, memory = page << layout.index_bits, Tables({}, 4 * page)
+    last = (1 << layout.index_bits) - 1
+    for place, entry in {
+        0: page | 3,
+        page: 0x80_0000_0000 | 1,  # an entry of the second level that is no table: a block
+        page + 8: 2 * page | 3,
+        2 * page: 0x1234_0000 | 3,
+        2 * page + 8 * last: 0x5678_0000 | 3 | 1 << 54,  # not to be executed: no part of the address
+    }.items():
+        memory.words[place // 8] = entry
+    walk = AddressSpace(cast("GuestMemory", memory), 0, 3, tables=layout)
+    assert walk.translate(0x1234) == 0x80_0000_1234
+    assert walk.translate(block + 0x1234) == 0x1234_1234
+    assert walk.translate(2 * block - page + 5) == 0x5678_0005
+    assert walk.translate(block + page) is None
+    # All of one step: what a table of 4 KiB pages would map in four or sixteen.
+    assert next(walk.runs(block, page)).length == page
+
+
+def test_a_topmost_table_that_is_shorter() -> None:
+    """Of 64 KiB pages and 52 bits it has 1024 entries, and an address of the kernel's leads to the last."""
+    layout = arch.AARCH64.page_tables.of_pages(1 << 16)
+    memory = Tables({}, 1 << 18)
+    memory.words[1023], memory.words[(1 << 16) // 8 + 0x1FFF] = 1 << 16 | 3, 0x40_0000_0000 | 1
+    walk = AddressSpace(cast("GuestMemory", memory), 0, 3, tables=layout, address_bits=52)
+    assert walk.translate(0xFFFF_FFFF_FFFF_0000) == 0x40_1FFF_0000
+
+
+def test_pages_that_an_architecture_does_not_have() -> None:
+    assert arch.X86_64.page_tables.of_pages(4096) == arch.X86_64.page_tables
+    for tables, size in ((arch.X86_64.page_tables, 16384), (arch.AARCH64.page_tables, 8192),
+                         (arch.AARCH64.page_tables, 5000), (arch.AARCH64.page_tables, 0)):  # fmt: skip
+        with pytest.raises(ValueError, match=f"pages of {size} bytes"):
+            tables.of_pages(size)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,9 @@ typedef uint64_t __le64;
 #define min(a, b) ((a) < (b) ? (a) : (b))
 #define max(a, b) ((a) > (b) ? (a) : (b))
 #define VFPI_MAX_BITS (1U << 18)
+#ifndef FPB_PAGE_ORDER
+#define FPB_PAGE_ORDER 0
+#endif
 struct fpb_chunk { __le64 *bitmap; };
 struct fpb_pass { unsigned long start, end, base; unsigned int chunk_bits; struct fpb_chunk *chunks[3]; };
 #include "window.h"
@@ -126,6 +129,22 @@ def test_any_blocks_in_any_window(library: ctypes.CDLL, seed: int) -> None:
     frames = [rng.randrange(origin, end + 2048) for _ in orders]
     blocks = [(frame >> order << order, order) for frame, order in zip(frames, orders, strict=True)]
     assert marked(library, start, end, blocks + blocks[:50]) == expected(start, end, blocks)
+
+
+@pytest.mark.parametrize("page_order", [2, 4])
+def test_a_page_of_several_frames_sets_the_bit_of_each(tmp_path: Path, page_order: int) -> None:
+    """As on a kernel with pages of 16 and 64 KiB: pages come in, bits are of 4 KiB."""
+    library = compiled(tmp_path, f"-DFPB_PAGE_ORDER={page_order}")
+    each = 1 << page_order
+    assert marked(library, 0, 1024, [(0, 0), (3, 0), (8, 2)]) == {
+        *range(each),
+        *range(3 * each, 4 * each),
+        *(frame for frame in range(8 * each, 12 * each) if frame < 1024),
+    }
+    # The window's edges may lie inside of a page: the host may ask for any frames.
+    assert marked(library, 5 * each + 1, 6 * each - 1, [(4, 2)]) == set(range(5 * each + 1, 6 * each - 1))
+    # Across two chunks, the largest block of such a kernel.
+    assert len(marked(library, 0, 2 * CHUNK_BITS, [(CHUNK_BITS // each - 64, 7)])) == 128 * each
 
 
 @pytest.mark.parametrize("order", ["little", "big"])

@@ -75,3 +75,13 @@ def test_how_many_zones_and_nodes_where_nobody_says_so() -> None:
     assert _room(flat, 3 * 1664 + 16 * 4, 1664, _nodes(flat)) == (3, 1)
     with pytest.raises(WalkError, match="no number of zones of 1728 bytes fits"):
         _room(flat, 8992, 1728, _nodes(flat))
+
+
+def test_where_several_numbers_of_zones_fit_the_kernels_types_tell() -> None:
+    # Debian's 6.12 for arm64 with pages of 16 KiB: five zones of 16 nodes, or three of 64.
+    arm = of({"node_data": 1}, {})
+    with pytest.raises(WalkError, match="more than one number of zones of 1792 bytes fits"):
+        _room(arm, 11552, 1792, _nodes(arm))
+    assert _room(arm, 11552, 1792, _nodes(arm), 5) == (5, 16)
+    with pytest.raises(WalkError, match="no number of zones of 1792 bytes fits"):
+        _room(arm, 11552, 1792, _nodes(arm), 4)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import MachineryError
+from harness.errors import InputError, MachineryError
 from harness.scenario.values import KERNELS
 from harness.toolchain import Kernel, Toolchain
 from harness.toolchain.apt import Apt, Package
@@ -26,7 +26,7 @@ _SAID = re.compile(r"^(?:\S*/)?(?P<file>\w+\.[ch]):(?P<line>\d+):\d+: (?P<kind>w
 def kernel_of(toolchain: Toolchain, name: str) -> Kernel:
     try:
         return toolchain.kernel(name)
-    except MachineryError as error:
+    except (InputError, MachineryError) as error:
         if name == KERNELS[0]:
             raise
         pytest.skip(f"no kernel {name}: {error}")

@@ -41,6 +41,8 @@ class KernelLayout:
     """The physical address of its page tables."""
     levels: int
     encryption_mask: int
+    tables: PageTables
+    """How they are laid out, for pages of the kernel's size."""
     architecture: Architecture = GUEST
     extras: Extras = field(default_factory=Extras)
     """What its symbols and types tell on top of that."""
@@ -51,19 +53,34 @@ class KernelLayout:
         return self.note.info
 
     @property
+    def page_size(self) -> int:
+        """Bytes of a page of the kernel's."""
+        return 1 << self.tables.page_shift
+
+    @property
+    def frames_per_page(self) -> int:
+        """How many guest frames (of 4 KiB, whatever the kernel) each of its pages is."""
+        return self.page_size // PAGE_SIZE
+
+    @property
     def marks(self) -> Marks:
         """How it writes down what a page is."""
         return Marks.of(self.info, self.extras.page_types, self.extras.reserved)
 
     def zone_name(self, index: int) -> str:
         """What a zone is called, as far as its number tells."""
-        names = self.extras.zones or self.architecture.page_tables.zones
+        names = self.extras.zones or self.tables.zones
         return names[index] if len(names) == self.layout.node.room else f"{index}"
 
     def space(self, memory: GuestMemory) -> AddressSpace:
         """Its address space.  New for each look: page tables change while a guest runs."""
         return AddressSpace(
-            memory, self.root, self.levels, self.encryption_mask, self.architecture.page_tables
+            memory,
+            self.root,
+            self.levels,
+            self.encryption_mask,
+            self.tables,
+            address_bits=self.info.get("NUMBER", "VA_BITS"),
         )
 
 
@@ -105,7 +122,7 @@ def kernel_from(memory: GuestMemory, source: int | str) -> KernelLayout:
 
 def learn(memory: GuestMemory, note: Note, architecture: Architecture = GUEST) -> KernelLayout:
     """Check that a note describes the kernel in this memory."""
-    info, tables = note.info, architecture.page_tables
+    info, tables = note.info, _tables(note.info, architecture)
     top = _symbol(info, tables.roots)
     moved = info.number(tables.moved)
     root = top - tables.image + (moved if tables.moved_up else -moved)
@@ -117,7 +134,7 @@ def learn(memory: GuestMemory, note: Note, architecture: Architecture = GUEST) -
     where = f"the kernel {info.release}"
     if root % PAGE_SIZE or root < 0 or not memory.holds(root, PAGE_SIZE):
         raise WalkError("page-table", where, f"its page tables are said to be at {root:#x}, no known memory")
-    space = AddressSpace(memory, root, levels, mask, tables)
+    space = AddressSpace(memory, root, levels, mask, tables, address_bits=info.get("NUMBER", "VA_BITS"))
     if space.translate(top) != root:
         raise WalkError(
             "other-kernel", where, f"its page tables, said to be at {root:#x}, do not map themselves there"
@@ -130,17 +147,39 @@ def learn(memory: GuestMemory, note: Note, architecture: Architecture = GUEST) -
         with contextlib.suppress(WalkError):  # who reads the nodes says what is missing
             info = info.with_symbols(learn_symbols(space, info, _NODES))
     extras = learn_extras(space, info)
-    return KernelLayout(replace(note, info=info), Layout.of(info), root, levels, mask, architecture, extras)
+    layout = Layout.of(info, len(extras.zones) or None)
+    return KernelLayout(replace(note, info=info), layout, root, levels, mask, tables, architecture, extras)
+
+
+def _tables(info: VmcoreInfo, architecture: Architecture) -> PageTables:
+    try:
+        return architecture.page_tables.of_pages(info.page_size)
+    except ValueError as error:
+        raise WalkError(
+            "vmcoreinfo",
+            f"VMCOREINFO of {info.release}",
+            f"says that the kernel has {error}, which {architecture.name} does not have",
+        ) from error
 
 
 def _levels(info: VmcoreInfo, tables: PageTables) -> int:
-    """How deep the page tables are: x86 says so, Arm by how many bits an address has."""
+    """How deep the page tables are: x86 says so, Arm by how many bits an address has.
+
+    A kernel that is built for more bits than its processor has takes fewer; what the processor was told
+    is how many there are above those (TCR_EL1.T1SZ, in VMCOREINFO since 5.11).
+    """
     bits = info.get("NUMBER", "VA_BITS")
     if bits is None:
         return 5 if info.get("NUMBER", "pgtable_l5_enabled") else 4
-    levels = -(-(bits - tables.page_shift) // tables.index_bits)
-    if levels not in tables.levels:
-        raise WalkError("vmcoreinfo", f"VMCOREINFO of {info.release}", f"NUMBER(VA_BITS) is {bits}")
+    above = info.get("NUMBER", "TCR_EL1_T1SZ")
+    used = bits if above is None else 64 - above
+    levels = -(-(used - tables.page_shift) // tables.index_bits)
+    if levels not in tables.levels or used > bits:
+        raise WalkError(
+            "vmcoreinfo",
+            f"VMCOREINFO of {info.release}",
+            f"an address has {used} bits, NUMBER(VA_BITS) is {bits}",
+        )
     return levels
 
 

@@ -6,7 +6,8 @@ version number.  Two things it leaves out follow from what it gives:
 
 - ``free_area.nr_free`` comes after the lists: what ``SIZE(free_area)`` leaves;
 - how many zones a node has room for: the zones, the zonelists and ``nr_zones``
-  follow each other in ``struct pglist_data``, and only one number fits.
+  follow each other in ``struct pglist_data``, and only one number fits; where several do, the kernel's
+  types tell which.
 """
 
 from __future__ import annotations
@@ -85,15 +86,18 @@ class Layout:
     section_map: int
 
     @classmethod
-    def of(cls, info: VmcoreInfo) -> Layout:
-        """Read the layout from VMCOREINFO; a layout that cannot be is an error."""
+    def of(cls, info: VmcoreInfo, zones: int | None = None) -> Layout:
+        """Read the layout from VMCOREINFO; a layout that cannot be is an error.
+
+        ``zones``: how many a node has room for, if something else tells.
+        """
         zone = _zone(info)
         section_size = _bounded(info, "SIZE(mem_section)", info.size("mem_section"), _POINTER, 256)
         section_map = _member(info, "mem_section.section_mem_map", section_size, _POINTER)
         bits = _bounded(info, "SECTION_SIZE_BITS", info.number("SECTION_SIZE_BITS"), 21, 40)
         if info.get("SYMBOL", "mem_section") is None:
             raise WalkError("vmcoreinfo-lacks", _where(info), "the kernel's memory is not sparse")
-        return cls(_page(info), zone, _node(info, zone), bits, section_size, section_map)
+        return cls(_page(info), zone, _node(info, zone, zones), bits, section_size, section_map)
 
 
 def _where(info: VmcoreInfo) -> str:
@@ -156,11 +160,11 @@ def _zone(info: VmcoreInfo) -> ZoneLayout:
     return ZoneLayout(size, spanned, free_area, area, free_list, nr_free, orders, types)
 
 
-def _node(info: VmcoreInfo, zone: ZoneLayout) -> NodeLayout:
+def _node(info: VmcoreInfo, zone: ZoneLayout, told: int | None) -> NodeLayout:
     size = _bounded(info, "SIZE(pglist_data)", info.size("pglist_data"), zone.size, 1 << 24)
     zones = _member(info, "pglist_data.node_zones", size, zone.size)
     nr_zones = _member(info, "pglist_data.nr_zones", size, 4)
-    room, most = _room(info, nr_zones - zones, zone.size, _nodes(info))
+    room, most = _room(info, nr_zones - zones, zone.size, _nodes(info), told)
     return NodeLayout(
         size,
         zones,
@@ -181,26 +185,32 @@ def _nodes(info: VmcoreInfo) -> tuple[int, ...]:
     return (1,) if info.get("SYMBOL", "node_data") is None else tuple(1 << shift for shift in range(1, 11))
 
 
-def _room(info: VmcoreInfo, between: int, zone_size: int, nodes: tuple[int, ...]) -> tuple[int, int]:
+def _room(
+    info: VmcoreInfo, between: int, zone_size: int, nodes: tuple[int, ...], told: int | None = None
+) -> tuple[int, int]:
     """How many zones fit before the zonelists, of how many nodes: both follow from the bytes in between.
 
     A zonelist has one pointer and index for each zone of each node, and an end.  With NUMA there are two
     zonelists, the second for allocations that must not leave the node.
     """
+    counts = (told,) if told else range(2, 9)
+    found: list[tuple[int, int]] = []
     for lists in (2, 1):
         found = [
             (count, most)
             for most in nodes
-            for count in range(2, 9)
+            for count in counts
             if count * zone_size + lists * 16 * (most * count + 1) == between
         ]
         # Fewer nodes than a kernel with NUMA is built for would be a fit by accident.
         found = [(count, most) for count, most in found if most == 1 or most >= _FEWEST_NODES] or found
-        if len(found) == 1:
-            return found[0]
+        if found:
+            break
+    if len(found) == 1:
+        return found[0]
     raise WalkError(
         "vmcoreinfo",
         _where(info),
-        f"no number of zones of {zone_size} bytes fits into the {between} bytes before their count, "
-        f"with room for {' or '.join(map(str, nodes))} nodes",
+        f"{'more than one' if found else 'no'} number of zones of {zone_size} bytes fits into the {between} "
+        f"bytes before their count, with room for {' or '.join(map(str, nodes))} nodes",
     )

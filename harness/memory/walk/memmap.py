@@ -29,7 +29,6 @@ _HAS_MEM_MAP = 1 << 1
 _ONLINE = 1 << 2
 #: The address is that of a page of memory, whatever the kernel keeps below it.
 _MAP = ~(PAGE_SIZE - 1)
-_SECTION_ROOT = PAGE_SIZE
 #: No machine of this kind has more sections: 52 address bits in sections of 128 MiB.
 _MOST_ROOTS = 1 << 17
 
@@ -57,10 +56,10 @@ class MemMap:
 
 
 def find_memmap(space: AddressSpace, kernel: KernelLayout, frames: int) -> MemMap:
-    """Read ``mem_section``; ``frames`` is how many there can be memory behind."""
+    """Read ``mem_section``; ``frames`` (pages of the kernel's) is how many there can be memory behind."""
     layout, info = kernel.layout, kernel.info
-    per_section = 1 << (layout.section_bits - kernel.architecture.page_tables.page_shift)
-    per_root = _SECTION_ROOT // layout.section_size
+    per_section = 1 << (layout.section_bits - kernel.tables.page_shift)
+    per_root = kernel.page_size // layout.section_size
     count = info.length("mem_section")
     if not 0 < count <= _MOST_ROOTS:
         raise WalkError("vmcoreinfo", f"VMCOREINFO of {info.release}", f"LENGTH(mem_section) is {count}")
@@ -74,7 +73,7 @@ def find_memmap(space: AddressSpace, kernel: KernelLayout, frames: int) -> MemMa
                 raise WalkError(
                     "outside-memory",
                     f"section {number}",
-                    f"the kernel uses memory at {first * PAGE_SIZE:#x}, which is in no known file",
+                    f"the kernel uses memory at {first * kernel.page_size:#x}, which is in no known file",
                 )
             continue
         online = bool(encoded & _ONLINE)
@@ -129,7 +128,7 @@ def read_section(
     lead = start % PAGE_SIZE
     length = section.frames * memmap.size
     rows = buffer[: -(-(lead + length) // PAGE_SIZE)]
-    where = f"the memmap of section {section.first * PAGE_SIZE >> kernel.layout.section_bits}"
+    where = f"the memmap of section {section.first * kernel.page_size >> kernel.layout.section_bits}"
     missing = np.zeros(section.frames, dtype=np.bool_)
     for first, end in space.read_pages(start - lead, rows, where):
         low = max(0, first * PAGE_SIZE - lead) // memmap.size
@@ -140,7 +139,5 @@ def read_section(
 
 def section_buffer(kernel: KernelLayout) -> npt.NDArray[np.uint8]:
     """Room for the memmap of one section, whatever its alignment."""
-    length = (
-        1 << (kernel.layout.section_bits - kernel.architecture.page_tables.page_shift)
-    ) * kernel.layout.page.size
+    length = (1 << (kernel.layout.section_bits - kernel.tables.page_shift)) * kernel.layout.page.size
     return np.empty((length // PAGE_SIZE + 2, PAGE_SIZE), dtype=np.uint8)

@@ -46,9 +46,17 @@ class AddressSpace:
         levels: int,
         encryption_mask: int = 0,
         tables: PageTables = GUEST.page_tables,
+        address_bits: int | None = None,
     ) -> None:
+        """``address_bits``: how many the kernel was built for, where the topmost table may be shorter."""
         if levels not in tables.levels:
             raise ValueError(f"page tables of {levels} levels")
+        # The topmost table has an entry for each value of the bits that are left for it, of those that
+        # the kernel was built for. What stands above them in an address is all ones.
+        left = tables.index_bits
+        if address_bits is not None:
+            left = address_bits - tables.page_shift - tables.index_bits * (levels - 1)
+        self._topmost = min(left, tables.index_bits)
         self.memory = memory
         self.levels = levels
         self._root = root
@@ -127,23 +135,23 @@ class AddressSpace:
         if virtual < 0 or virtual >> 64 or not self.canonical(virtual):
             raise WalkError("address", "the guest's kernel", f"{virtual:#x} is no address of its memory")
         table, level, layout = self._root, self.levels, self._layout
-        most = (1 << layout.index_bits) - 1
+        bits = self._topmost
         while True:
             shift = layout.page_shift + layout.index_bits * (level - 1)
             left = (1 << shift) - (virtual & ((1 << shift) - 1))
-            entry = self._table(table, virtual)[virtual >> shift & most]
+            entry = self._table(table, bits, virtual)[virtual >> shift & (1 << bits) - 1]
             if not entry & layout.present:
                 return _Run(virtual, None, left)
             if layout.maps_memory(entry, level):
                 # Bit 12 of a large page's entry is an attribute, not address.
                 base = entry & self._address & ~((1 << shift) - 1)
                 return _Run(virtual, base | (virtual & ((1 << shift) - 1)), left)
-            table, level = entry & self._address, level - 1
+            table, level, bits = entry & self._address, level - 1, layout.index_bits
 
-    def _table(self, physical: int, virtual: int) -> list[int]:
+    def _table(self, physical: int, bits: int, virtual: int) -> list[int]:
         table = self._tables.get(physical)
         if table is None:
-            size = 8 << self._layout.index_bits
+            size = 8 << bits
             if not self.memory.holds(physical, size):
                 raise WalkError(
                     "page-table",

@@ -26,7 +26,6 @@ from harness.memory.walk.zones import FreeLists
 #: Lists 0 to 11: orders 0 to 3, three migrate types each. The others hold huge pages.
 _TYPES = 3
 _LOW_ORDERS = 4
-_HUGE_ORDER = 9
 _64_BITS = (1 << 64) - 1
 _MOST_ZONES_AND_CPUS = 1 << 16
 
@@ -71,7 +70,9 @@ def read_per_cpu(
         return PerCpu(none, none)
     try:
         sets = list(_sets(space, layout, lists))
-        return _members(space, layout, sets, places, loose) if sets else PerCpu(none, none)
+        # As large as what one entry above the lowest level maps.
+        huge = kernel.tables.index_bits
+        return _members(space, layout, sets, places, loose, huge) if sets else PerCpu(none, none)
     except WalkError as error:
         return PerCpu(none, none, (f"per-cpu lists could not be read: {error}",))
 
@@ -96,7 +97,12 @@ def _sets(space: AddressSpace, layout: PerCpuLayout, lists: FreeLists) -> Iterat
 
 
 def _members(
-    space: AddressSpace, layout: PerCpuLayout, sets: list[_Set], places: AddressMap, loose: FreeBlocks
+    space: AddressSpace,
+    layout: PerCpuLayout,
+    sets: list[_Set],
+    places: AddressMap,
+    loose: FreeBlocks,
+    huge: int,
 ) -> PerCpu:
     starts = np.array([one.address + layout.lists for one in sets], dtype=np.uint64)
     each = np.arange(layout.how_many, dtype=np.uint64) * np.uint64(16)
@@ -106,7 +112,7 @@ def _members(
     graph = Graph.of(loose, heads, places.with_heads(heads))
     owner = _owners(graph)
     orders = np.minimum(np.arange(layout.how_many) // _TYPES, _LOW_ORDERS)
-    orders[orders == _LOW_ORDERS] = _HUGE_ORDER
+    orders[orders == _LOW_ORDERS] = huge
     on_list = np.flatnonzero(owner != NOBODY)
     which, order = owner[on_list] // layout.how_many, orders[owner[on_list] % layout.how_many]
     pages = np.bincount(which, weights=np.int64(1) << order, minlength=len(sets)).astype(np.int64)

@@ -99,12 +99,13 @@ class GuestMemory:
         """From images by RAMBlock, and what the device's record says about each block."""
         return cls.of((image, blocks[name].gpa) for name, image in images.items() if name in blocks)
 
-    def present(self) -> Flags:
-        """For each frame, whether there is memory behind it."""
-        flags = np.zeros(self.frames, dtype=np.bool_)
+    def present(self, together: int = 1) -> Flags:
+        """For each frame, or each so many of them together, whether there is memory behind all of it."""
+        flags = np.zeros(-(-self.frames // together) * together, dtype=np.bool_)
         for stretch in self.stretches:
             flags[stretch.first : stretch.end] = True
-        return flags
+        whole: Flags = np.logical_and.reduce(flags.reshape(-1, together), axis=1)
+        return whole
 
     def holds(self, address: int, length: int) -> bool:
         """Whether all of this lies in known memory."""

@@ -64,6 +64,8 @@ class FreeWalk:
     migrate_type: npt.NDArray[np.uint8]
     blocks: Counts
     """How many free blocks there are, by zone, order and migrate type."""
+    frames_per_page: int = 1
+    """How many frames a page of the kernel's is: orders count those pages."""
     in_transit: tuple[int, ...] = ()
     """Blocks that a processor had in its hands; not counted as free."""
     notes: tuple[str, ...] = ()
@@ -77,6 +79,20 @@ class FreeWalk:
             order=on_disk(self.order, folder),
             zone=on_disk(self.zone, folder),
             migrate_type=on_disk(self.migrate_type, folder),
+        )
+
+    def in_frames(self, each: int, frames: int) -> FreeWalk:
+        """This walk of pages by guest frame: each page is so many of them, and there are ``frames``."""
+        if each == 1:
+            return self
+        return replace(
+            self,
+            frames_per_page=each,
+            kind=np.repeat(self.kind, each)[:frames],
+            order=np.repeat(self.order, each)[:frames],
+            zone=np.repeat(self.zone, each)[:frames],
+            migrate_type=np.repeat(self.migrate_type, each)[:frames],
+            in_transit=tuple(first * each for first in self.in_transit),
         )
 
     @property
@@ -111,8 +127,8 @@ class FreeWalk:
 
     @property
     def free_pages(self) -> Mapping[str, int]:
-        """Free pages by zone."""
-        sizes = np.int64(1) << np.arange(self.orders, dtype=np.int64)
+        """Free frames by zone."""
+        sizes = np.int64(self.frames_per_page) << np.arange(self.orders, dtype=np.int64)
         pages = (self.blocks.sum(axis=2) * sizes).sum(axis=1)
         return {str(zone): int(count) for zone, count in zip(self.zones, pages, strict=True)}
 

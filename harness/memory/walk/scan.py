@@ -16,7 +16,6 @@ from harness.memory.walk.layout import PageLayout
 from harness.memory.walk.memmap import MemMap, read_section, section_buffer
 from harness.memory.walk.pages import PageViews, Words
 from harness.memory.walk.pagetables import AddressSpace
-from harness.memory.walk.physical import GuestMemory
 
 #: A mask, where a tail's word could be an address: those of the memmap are never that high.
 _MASKS = 0xFFFF_FFFF
@@ -33,10 +32,9 @@ class Scan:
     """Pages that nobody holds, with their links: those on per-cpu lists are among them."""
 
 
-def scan(memory: GuestMemory, space: AddressSpace, kernel: KernelLayout, memmap: MemMap) -> Scan:
-    """Read every section that is online."""
-    present = memory.present()
-    kinds = np.full(memory.frames, Kind.UNKNOWN, dtype=np.uint8)
+def scan(space: AddressSpace, kernel: KernelLayout, memmap: MemMap, present: Flags) -> Scan:
+    """Read every section that is online.  ``present``: by page of the kernel's, whether it has memory."""
+    kinds = np.full(len(present), Kind.UNKNOWN, dtype=np.uint8)
     marks, layout = kernel.marks, kernel.layout.page
     buffer = section_buffer(kernel)
     blocks, loose, tails = _Collector(layout), _Collector(layout), _Tails()

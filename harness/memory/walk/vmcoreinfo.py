@@ -28,8 +28,8 @@ from harness.units import PAGE_SIZE
 _HEAD = struct.Struct("<III12s")
 _NAME = b"VMCOREINFO\0\0"
 _NEEDLE = _NAME + b"OSRELEASE="
-#: The kernel has one page for the text, and a crash adds a line or two.
-_LONGEST = 2 * PAGE_SIZE
+#: The kernel has one page for the text, of 64 KiB at most, and a crash adds a line or two.
+_LONGEST = 1 << 17
 _LINE = re.compile(r"(?P<kind>[A-Z][A-Z0-9_-]*)(?:\((?P<name>[A-Za-z0-9_.]+)\))?=(?P<value>[ -~]*)")
 _BASES = {"SYMBOL": 16, "KERNELOFFSET": 16}
 _KINDS = ("SYMBOL", "OFFSET", "SIZE", "LENGTH", "NUMBER")
@@ -44,6 +44,7 @@ class VmcoreInfo:
     release: str
     build_id: str
     kernel_offset: int
+    page_size: int
     values: Mapping[str, Mapping[str, int]]
     text: str
 
@@ -110,10 +111,9 @@ def parse_vmcoreinfo(text: str, where: str = "VMCOREINFO") -> VmcoreInfo:
             values[kind].setdefault(name, _number(kind, value, f"{where}, line {number}"))
     if not plain.get("OSRELEASE"):
         raise WalkError("vmcoreinfo", where, "does not say which kernel it is of")
-    if plain.get("PAGESIZE", str(PAGE_SIZE)) != str(PAGE_SIZE):
-        raise WalkError("vmcoreinfo", where, f"is of a kernel with pages of {plain['PAGESIZE']} bytes")
+    page_size = _number("PAGESIZE", plain.get("PAGESIZE", str(PAGE_SIZE)), where)
     offset = _number("KERNELOFFSET", plain.get("KERNELOFFSET", "0"), where)
-    return VmcoreInfo(plain["OSRELEASE"], plain.get("BUILD-ID", ""), offset, values, text)
+    return VmcoreInfo(plain["OSRELEASE"], plain.get("BUILD-ID", ""), offset, page_size, values, text)
 
 
 def _number(kind: str, text: str, where: str) -> int:

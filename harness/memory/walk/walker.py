@@ -5,6 +5,9 @@
 
 The memmap is read once, a section at a time, and only what the proof needs of it
 is kept: 40 bytes a free block, and what names the frames that are not free.
+
+All of it counts the kernel's own pages.  Only the result is by guest frame: of 4 KiB,
+as everywhere else, of which a page may be several.
 """
 
 from __future__ import annotations
@@ -41,14 +44,16 @@ def walk_memory(memory: GuestMemory, kernel: KernelLayout | None = None) -> Free
     known = kernel or find_kernel(memory)
     space = known.space(memory)
     lists = read_zones(space, known)
-    memmap = find_memmap(space, known, memory.frames)
-    scanned = scan(memory, space, known, memmap)
-    places = AddressMap.of(memmap, known.layout, lists.heads, memory.frames)
+    present = memory.present(known.frames_per_page)
+    memmap = find_memmap(space, known, len(present))
+    scanned = scan(space, known, memmap, present)
+    places = AddressMap.of(memmap, known.layout, lists.heads, len(present))
     graph = Graph.of(scanned.blocks, lists.heads, places)
     locked = locked_zones(space, known, lists)
-    proof = prove(graph, lists, ZoneBits.of(known.layout), memory.present(), locked)
+    proof = prove(graph, lists, ZoneBits.of(known.layout), present, locked)
     per_cpu = read_per_cpu(space, known, lists, places, scanned.loose)
-    return walk_result(known, lists, scanned.kinds, proof, per_cpu)
+    found = walk_result(known, lists, scanned.kinds, proof, per_cpu)
+    return found.in_frames(known.frames_per_page, memory.frames)
 
 
 def prove(graph: Graph, lists: FreeLists, bits: ZoneBits, present: Flags, locked: frozenset[int]) -> Proof:
