@@ -11,6 +11,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 from harness.hunt import episodes, language
@@ -42,7 +43,17 @@ def _features(value: Any, key: str) -> Iterator[str]:
 
 def feature_keys(found: Iterable[str]) -> frozenset[str]:
     """The keys of features; what chooses among kinds keeps its word: ``guest.vcpus``, ``action=stop``."""
-    return frozenset(one if _chooses(one.partition("=")[0]) else one.partition("=")[0] for one in found)
+    keys = {one if _chooses(one.partition("=")[0]) else one.partition("=")[0] for one in found}
+    # A key with several names below it is drawn whole.
+    whole = {name for name in _mappings() for key in keys if key.startswith(f"{name}.")}
+    return frozenset(keys | whole)
+
+
+@cache
+def _mappings() -> tuple[str, ...]:
+    """Keys whose values have names of their own: migration.parameters, guest.topology."""
+    keys = language.setting_keys()
+    return tuple(key.key for key in keys if any(isinstance(value, Mapping) for value in key.values))
 
 
 def _chooses(key: str) -> bool:

@@ -16,6 +16,7 @@ import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 from unittest import SkipTest
 
@@ -27,6 +28,7 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 from pydantic import ValidationError
 
 from harness.hunt import episodes, language
+from harness.hunt.company import Companions
 from harness.hunt.episodes import Episode, Leg, ScenarioTree
 from harness.hunt.language import DrawnKey, DrawnKind
 from harness.scenario.actions.base import ACTIONS
@@ -115,8 +117,12 @@ def _scenarios(draw: DrawFn, space: DrawSpace) -> Drawn:
     keys = space.settings
     if keys:
         chosen = st.lists(_setting(keys), max_size=MOST_SETTINGS, unique_by=lambda one: one[0])
-        for key, value in draw(chosen):
+        for key, value in (settings := dict(draw(chosen))).items():
             put(tree, key, value)
+            if company := companions().of(key, value):
+                for other, its_value in draw(st.sampled_from(company)).items():
+                    if other not in settings:
+                        put(tree, other, its_value)
     if space.allows("guest.devices") and language.devices():
         kinds = _kinds(language.devices(), "device")
         found = draw(st.lists(kinds, max_size=MOST_DRAWN_DEVICES, unique_by=lambda one: one["device"]))
@@ -134,6 +140,19 @@ def _scenarios(draw: DrawFn, space: DrawSpace) -> Drawn:
     if not valid(tree):
         reject()
     return Drawn(tree)
+
+
+@cache
+def companions() -> Companions:
+    """What keys need of each other."""
+
+    def stands(settings: Mapping[str, Any]) -> bool:
+        tree: ScenarioTree = {"arm": "off", "guest": {"memory": DRAWN_MEMORY}}
+        for key, value in settings.items():
+            put(tree, key, value)
+        return valid(tree)
+
+    return Companions([key for key in language.setting_keys() if key.key != "arm"], stands)
 
 
 def put(tree: ScenarioTree, key: str, value: Any) -> None:
@@ -298,7 +317,9 @@ def _postcopy(draw: DrawFn) -> Episode:
         entries.append({"at": "postcopy-paused", "do": [{"action": "postcopy-recover"}]})
     elif meanwhile:
         entries.append({"at": "postcopy-active", "do": meanwhile})
+    preempt = {} if by_libvirt or not draw(st.booleans()) else {"migration.postcopy_preempt": True}
     needs = {
+        **preempt,
         "migration.postcopy": "libvirt" if by_libvirt else True,
         # So slow that precopy cannot come to an end by itself.
         "migration.bandwidth": "48MiB/s",

@@ -84,6 +84,8 @@ MOMENT_ORDER: Final = (
 #: Those of which a script alone can say when they come.
 PLAIN_MOMENTS: Final = ("start", "active", "pass", "pre-switchover")
 INFO_MOMENTS: Final = ("request", "answer", "applied")
+#: Moments that come more than once in a migration of a guest that writes.
+COMES_AGAIN: Final = ("pass", "request", "answer", "applied", "before-walk", "mid-walk", "after-walk")
 #: Moments at which a migration is ended before its time.
 #: Not at pre-switchover: libvirt hangs then (docs/found.md).
 END_MOMENTS: Final = ("active", "pass", "request", "answer", "applied")
@@ -169,8 +171,20 @@ def script_of(legs: Sequence[Leg]) -> list[ScenarioTree]:
             ]
             entries.append({"at": leg.ended_at, "do": [{"action": word}]})
         entries.sort(key=lambda one: MOMENT_ORDER.index(one["at"]))
+        entries = _once(entries)
         script += [one if number == 1 else {**one, "move": number} for one in entries]
     return script
+
+
+def _once(entries: Sequence[ScenarioTree]) -> list[ScenarioTree]:
+    """The same, with one entry for each moment that comes once: a second one would wait for ever."""
+    found: list[ScenarioTree] = []
+    for entry in entries:
+        if found and found[-1]["at"] == entry["at"] and entry["at"] not in COMES_AGAIN:
+            found[-1] = {**found[-1], "do": [*found[-1]["do"], *entry["do"]]}
+        else:
+            found.append(entry)
+    return found
 
 
 def _is_over(episode: Episode, moment: str) -> bool:

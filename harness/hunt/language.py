@@ -136,6 +136,7 @@ LEFT_OUT: Final[Mapping[str, str]] = {
     "migration.timeout_s": _LIMIT,
     "migration.stuck_s": _LIMIT,
     "migration.postcopy": "drawn with the switch to it: see harness.hunt.episodes",
+    "migration.postcopy_preempt": "drawn with the switch to postcopy: see harness.hunt.episodes",
     "migration.file.keep": _OURS,
     "migration.file.cut_to": _WRONG,
     "migration.file.instead": _WRONG,

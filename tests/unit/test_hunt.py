@@ -87,6 +87,48 @@ def test_a_leg_that_is_ended_has_what_is_over_by_then() -> None:
     assert episodes.script_of([late]) == [*hold.entries, {"at": "answer", "do": [cancel]}]
 
 
+def test_a_moment_that_comes_once_has_one_entry() -> None:
+    """A second one would wait for ever, and the run would be inconclusive."""
+    twice = [Episode((episodes.entry(at, [{"action": "qmp-answers"}]),)) for at in ("start", "start", "pass")]
+    more = Episode((episodes.entry("pass", [{"action": "bandwidth", "limit": "16MiB/s"}]),))
+    script = episodes.script_of([Leg("cancelled", (*twice, more), "pass")])
+    assert [one["at"] for one in script] == ["start", "pass", "pass", "pass"]
+    assert [action["action"] for action in script[0]["do"]] == ["qmp-answers", "qmp-answers"]
+    ended = episodes.script_of([Leg("cancelled", (), "active"), Leg("completed", tuple(twice))])
+    assert [one.get("move", 1) for one in ended] == [1, 2, 2]
+
+
+def test_a_key_that_cannot_be_alone_comes_in_company() -> None:
+    companions = drawing.companions()
+    assert companions.of("migration.multifd", 2) == ()
+    assert companions.of("migration.mapped_ram", True) == ({"migration.to": "file"},)
+    assert companions.of("migration.file.compression", "xz") == ({"migration.to": "save"},)
+    assert {"migration.to": "savevm"} in companions.of("migration.file.used_memory", True)
+    assert companions.of("guest.nodes", 3) == ({"guest.vcpus": 3},)
+    assert companions.of("migration.parameters", {"multifd-compression": "zstd"}) == (
+        {"migration.multifd": 2},
+    )
+    assert companions.of("migration.parameters", {"announce-rounds": 1}) == ()
+
+
+def test_every_key_can_be_drawn() -> None:
+    """With its company at least one value of each key makes a scenario."""
+    companions = drawing.companions()
+    alone = {"arm": "off", "guest": {"memory": drawing.DRAWN_MEMORY}}
+    never = []
+    for key in language.setting_keys():
+        trees = []
+        for value in key.values:
+            for company in companions.of(key.key, value) or ({},):
+                tree = json.loads(json.dumps(alone))
+                for other, its_value in {**company, key.key: value}.items():
+                    drawing.put(tree, other, its_value)
+                trees.append(tree)
+        if not any(drawing.valid(tree) for tree in trees):
+            never.append(key.key)
+    assert never == []
+
+
 def test_moments_are_in_their_order() -> None:
     assert episodes.moments_for("qmp-answers", "info") == (
         *("start", "active", "request", "answer", "applied", "pass", "pre-switchover"),
@@ -161,6 +203,14 @@ def test_the_report_counts_pairs_of_keys() -> None:
     # Two arms are never in one run.
     assert (report.keys, report.keys_met, report.pairs, report.pairs_met) == (5, 3, 9, 3)
     assert report.never == ("arm=hint", "guest.dimm")
+
+
+def test_a_key_with_names_below_it_is_met_whole() -> None:
+    coverage = Coverage()
+    coverage.add({"migration": {"parameters": {"announce-rounds": 1}}, "guest": {"topology": {"cores": 2}}})
+    keys = ("migration.parameters", "guest.topology", "migration.capabilities")
+    report = coverage.report(keys)
+    assert (report.never, report.pairs_met) == (("migration.capabilities",), 1)
 
 
 def test_kinds_are_keys_of_their_own() -> None:
