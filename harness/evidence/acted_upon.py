@@ -19,15 +19,17 @@ def acted_upon(history: Sequence[Event], *, since: int) -> ActedUpon:
     """Commands that may have changed a machine.  ``since``: the first event of this migration.
 
     Of the source those after its devices had begun to leave, or after it had stopped for the last time where
-    its QEMU has no status for that.  Of the destination all of them: its devices wait to be loaded.
+    its QEMU has no status for that; and whatever lingers, as it has its effect when QEMU takes notice.
+    Of the destination all of them: its devices wait to be loaded.
     """
     told = [event for event in history if event.seq >= since]
     source = [event for event in told if event.source == "source.qmp"]
     begin = next((event.seq for event in source if _status(event) == _DEVICES_LEAVE), None)
     if begin is None:
         begin = max((event.seq for event in source if event.kind == "STOP"), default=since)
+    late = (event for event in source if event.seq > begin or event.data.get("lingers"))
     return ActedUpon(
-        tuple(_command(event) for event in source if event.kind == ACTED and event.seq > begin),
+        tuple(_command(event) for event in late if event.kind == ACTED),
         tuple(_command(event) for event in told if event.kind == ACTED and event.source == "destination.qmp"),
     )
 

@@ -302,8 +302,7 @@ def _free(case: JudgeInput, switch_over: SwitchOver) -> Free | None:
 
 def _block(name: str, pages: int, switch_over: SwitchOver) -> Block:
     """A block of which no record tells where the guest sees it: by the source's own map."""
-    ranges = switch_over.outside.ranges(name) if switch_over.outside is not None else ()
-    return Block(name, pages, tuple(ranges))
+    return Block(name, pages, tuple(switch_over.places.get(name, ())))
 
 
 def _read_record(path: Path) -> MigrationRecord:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from harness.evidence.device_state import SavedState
 from harness.evidence.host_writes import HostWritten
 from harness.memory.access import Image
 from harness.migration.hold import HoldKeeper
+from harness.migration.memory_map import Range
 from harness.migration.outside import OutsideWalk
 from harness.migration.postcopy import PageCounters, SourceAtSwitch
 from harness.migration.qmp import Monitor
@@ -65,6 +66,8 @@ class SwitchOver:
     monitor: Monitor
     source: Side
     destination: Side
+    #: Where the guest sees each block, by the source's map: guest address, offset, length.
+    places: Mapping[str, Sequence[Range]]
     holds: HoldKeeper
     #: Where the hypervisor may write, and the generation id of either side.
     host_written: HostWritten

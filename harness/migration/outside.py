@@ -98,10 +98,6 @@ class OutsideWalk:
         except WalkError:
             return None
 
-    def ranges(self, block: str) -> Sequence[Range]:
-        """Where the guest sees a block."""
-        return self._ranges.get(block, ())
-
     def pages(self, frames: Flags, block: str, pages: int) -> Flags:
         """Flags by guest frame as flags by page of a RAMBlock."""
         return to_pages(frames, self._ranges.get(block, ()), pages)

@@ -49,7 +49,8 @@ _T = TypeVar("_T")
 
 #: The event that a listener gets when the monitor's other end is gone.
 CLOSED = "MONITOR_CLOSED"
-#: The event of a command that a QEMU has carried out, and that may have changed its machine.
+#: The event of a command that a QEMU has carried out, and that may have changed its machine.  ``lingers``: it
+#: was no command of QMP, and QEMU may come to know of it later.
 ACTED = "qmp-acted"
 
 

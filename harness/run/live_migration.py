@@ -38,7 +38,7 @@ from harness.migration.direct import ARGUMENTS, DirectJob
 from harness.migration.hold import HoldKeeper
 from harness.migration.inbox import Inbox
 from harness.migration.job import Job, MigrationJob
-from harness.migration.memory_map import query_map
+from harness.migration.memory_map import Range, query_map
 from harness.migration.modes import Modes
 from harness.migration.outside import OutsideWalk
 from harness.migration.postcopy_job import PostcopyJob
@@ -161,7 +161,8 @@ class LiveMigration:
         # Opened while QEMU has them: the files' names go with it, their contents stay with us.
         ramblocks = source.ramblocks()
         images = source.open(ramblocks)
-        outside = self._outside(source.monitor, images, ramblocks)
+        places = query_map(source.monitor, [block.name for block in ramblocks])
+        outside = self._outside(images, places)
         generation = generation_id(source.monitor)
         if self._ask_registers(domain) and paused:
             domain.suspend()
@@ -199,7 +200,7 @@ class LiveMigration:
         if isinstance(job, DirectJob) or modes.lets_guest_run:
             self._destination_has_all(there, deadline)
         written = self._host_written(generation, outside)
-        return self._switch_over(there, images, holds, outside, written, follower)
+        return self._switch_over(there, images, places, holds, outside, written, follower)
 
     def _credentials(self, kind: Tls) -> Credentials:
         """What encrypts a migration past libvirt."""
@@ -580,15 +581,14 @@ class LiveMigration:
         return self._stage.pages.verify(deadline)
 
     def _outside(
-        self, source: Monitor, images: Mapping[str, Image], ramblocks: Sequence[RamBlock]
+        self, images: Mapping[str, Image], places: Mapping[str, Sequence[Range]]
     ) -> OutsideWalk | None:
         """The second witness, unless the scenario does without."""
         scenario = self._guest.plan.resolved.scenario
         # A guest that writes on is walked at no moment that anything else is compared at.
         if not scenario.walk or scenario.migration_of(self._move).to == "background-snapshot":
             return None
-        names = [block.name for block in ramblocks]
-        return self._stack.enter_context(OutsideWalk.begin(images, query_map(source, names)))
+        return self._stack.enter_context(OutsideWalk.begin(images, places))
 
     def _look_first(self, domain: libvirt.virDomain, holds: HoldKeeper) -> None:
         """Without holds, what is free is looked at before the migration begins."""
@@ -614,6 +614,7 @@ class LiveMigration:
         self,
         domain: libvirt.virDomain,
         images: Mapping[str, Image],
+        places: Mapping[str, Sequence[Range]],
         holds: HoldKeeper,
         outside: OutsideWalk | None,
         written: HostWritten,
@@ -632,6 +633,7 @@ class LiveMigration:
             monitor=destination.monitor,
             source=Side(images, seen.others or {}),
             destination=Side(there, destination.copy(_others(ramblocks, there))),
+            places=places,
             holds=holds,
             host_written=written,
             outside=outside,

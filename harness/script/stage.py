@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from harness.errors import DeadlineExceeded, InputError, MachineryError
 from harness.migration.modes import NO_LIMIT
 from harness.migration.postcopy import await_paused
-from harness.migration.qmp import CommandError, Monitor
+from harness.migration.qmp import ACTED, CommandError, Monitor
 from harness.migration.vcpus import count_vcpus
 from harness.migration.virtio_mem import await_virtio_mem, resize_virtio_mem
 from harness.scenario.actions.stage import QmpAnswer, RunFacts
@@ -159,6 +159,8 @@ class RunStage:
         if self.backends is None:
             raise MachineryError(f"nothing is known of who serves {device}")
         self.backends(device, side)
+        # The QEMU takes notice when it gets to it.
+        self._events.emit(ACTED, source=f"{side}.qmp", command="backend-kill", lingers=True)
 
     def note_command(self, end: CommandEnd) -> None:
         """A command in the guest has ended."""

@@ -128,6 +128,13 @@ def test_a_qemu_that_does_not_say_when_its_devices_leave() -> None:
     assert acted_upon(events.history(), since=0).source == ("set_link",)
 
 
+def test_what_qemu_takes_notice_of_in_its_own_time() -> None:
+    events = EventStream()
+    events.emit("qmp-acted", source="source.qmp", command="backend-kill", lingers=True)
+    events.emit("MIGRATION", source="source.qmp", data={"status": "device"})
+    assert acted_upon(events.history(), since=0).source == ("backend-kill",)
+
+
 @pytest.mark.parametrize(
     ("command", "arguments", "may"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import struct
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -137,6 +138,7 @@ def moved(
         destination=SimpleNamespace(images=target, others=others.get("there", {})),
         holds=HoldKeeper(Monitor(), {}, EventStream()),  # type: ignore[arg-type]
         outside=None,
+        places={},
         host_written=HostWritten(),
         traces=None,
         stream=None,
@@ -229,14 +231,28 @@ def test_without_a_record_the_source_says_what_the_guest_sees() -> None:
     one, two = ram([content(1)] * 4), ram([content(1)] * 4)
     case = moved({"pc.ram": one}, {"pc.ram": two}, here={"far": OSError("no file")}, there={"far": two})
     seen = {"far": [(1 << 32, 0, 64 * PAGE)]}
-    nothing = WalkError("no-vmcoreinfo", "the guest's memory", "no VMCOREINFO note was found in it")
-    case.outside = SimpleNamespace(ranges=lambda name: seen.get(name, ()), look=lambda: nothing)
+    case.places = seen
     with pytest.raises(MachineryError, match="sees memory in 'far', which cannot be compared"):
         gather(case, resolved("idle", "arm=off"), EventStream())  # type: ignore[arg-type]
     # What both QEMUs map stays where it is, and is nobody's concern.
     shared = ram([content(2)] * 64, "shared")
     both = moved({"pc.ram": one, "far": shared}, {"pc.ram": two, "far": shared.again()})
-    both.outside = case.outside
+    both.places = seen
     assert "far" in gather(both, resolved("idle", "arm=off"), EventStream()).not_compared  # type: ignore[arg-type]
     seen.clear()
     assert "far" in gather(case, resolved("idle", "arm=off"), EventStream()).not_compared  # type: ignore[arg-type]
+
+
+def test_a_page_of_the_hosts_has_its_name_though_nobody_walks() -> None:
+    """A scenario with ``walk: false``, and a device that keeps no record: QEMU's map says where a page is."""
+    here, there = uuid.UUID(int=1).bytes_le, uuid.UUID(int=2).bytes_le
+
+    def page(guid: bytes) -> bytes:
+        return bytes(40) + guid + bytes(PAGE - 40 - len(guid))
+
+    one, two = ram([content(1), page(here)]), ram([content(1), page(there)])
+    case = moved({"pc.ram": one}, {"pc.ram": two})
+    case.places = {"pc.ram": [(0, 0, 2 * PAGE)]}
+    case.host_written = HostWritten(guids=(here, there))
+    evidence = gather(case, resolved("idle", "arm=off", "walk=false"), EventStream())  # type: ignore[arg-type]
+    assert evidence.case.blocks[0].named == {1: "vm-generation-id"}
