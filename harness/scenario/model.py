@@ -265,8 +265,9 @@ class Guest(Section):
 
     @property
     def nic(self) -> ListedNic:
-        """The NIC that it has."""
-        return self.nics[0] if self.nics else ListedNic()
+        """The NIC that it has, from whichever of the two lists."""
+        listed = (device for device in self.all_devices if isinstance(device, ListedNic))
+        return next(listed, ListedNic())
 
     @property
     def work_disk(self) -> int | None:
@@ -601,7 +602,9 @@ class Scenario(Section):
                 {"path": ("guest", "topology"), "wanted": self.guest.vcpus + plugged, "most": most},
             )
         if self.guest.vcpus < self.guest.nic.queues:
-            where = {"path": ("guest", "nics", 0, "queues")}
+            devices = [device.device for device in self.guest.devices]
+            listed = ("nics", 0) if self.guest.nics else ("devices", devices.index("nic"))
+            where = {"path": ("guest", *listed, "queues")}
             raise PydanticCustomError("at", "expected at most as many queues as vcpus", where)
         noise, margin = noise_bytes(self), self.guest.kept_by_kernel or NOISE_MARGIN
         if noise + margin > self.guest.memory:

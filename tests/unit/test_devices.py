@@ -339,3 +339,13 @@ def test_a_generation_id_by_its_short_key(wanted: str, same: bool) -> None:
     assert device == GenerationId(at_destination=wanted)
     assert (device.arguments(CONTEXT) == device.arguments(THERE)) == same
     assert load_scenario("idle").guest.all_devices == ()
+
+
+@pytest.mark.parametrize("key", ["nics", "devices"])
+def test_a_nic_is_the_guests_from_whichever_list(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(f"name: s\nguest:\n  {key}: [{{device: nic, backend: vhost-user}}]\n")
+    assert load_scenario(str(path)).guest.nic.backend == "vhost-user"
+    path.write_text(f"name: s\nguest:\n  {key}: [{{device: nic, queues: 3}}]\n")
+    with pytest.raises(InputError, match=rf"3:\d+: guest.{key}\[0\].queues: expected at most as many"):
+        load_scenario(str(path))
