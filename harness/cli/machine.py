@@ -87,7 +87,7 @@ def build(
 ) -> None:
     """Build what a run needs, or find it in the cache, and say where it is.
 
-    --kernel all: for the kernels of all suites.
+    --kernel all: for all that have a name, and the earliest and latest of each series in Debian's suites.
     """
     from harness.events import EventStream
     from harness.terminal import TerminalProgress
@@ -102,7 +102,12 @@ def build(
         parts = PARTS if not what or what == ["all"] else what
         built = build_all(toolchain, parts, kernel=chosen)
     for part in built:
-        typer.echo(f"{part.part:16} {part.detail:24} {part.path}")
+        why = "" if part.failure is None else part.failure.message.splitlines()[0]
+        typer.echo(f"{part.part:16} {part.detail:42} {part.path or f'FAILED: {why}'}")
+    failed = [part.failure for part in built if part.failure is not None]
+    if failed:
+        typer.echo(f"{len(built) - len(failed)} built, {len(failed)} failed; the first of them:", err=True)
+        raise failed[0]
 
 
 def _kernel_to_build(kernel: str | None, flavour: str | None) -> str:

@@ -180,6 +180,12 @@ class Apt:
                 known = self._look_up("binary", names)
         return [_package(name, known[name]) for name in names]
 
+    def names(self, prefix: str) -> list[str]:
+        """The names of all packages that begin so, as the suite's lists have them."""
+        with self.cache.lock(f"apt-{self._name}", f"packages of Debian {self.suite}"):
+            self._update()
+            return sorted(self._apt("apt-cache", "pkgnames", prefix, what="list packages").split())
+
     def closure(self, names: Sequence[str]) -> list[Package]:
         """These packages and all that they need, as apt would install them on an empty machine."""
         wanted = " ".join(sorted(names))

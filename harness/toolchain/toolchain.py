@@ -6,13 +6,14 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from harness.arch import GUEST
-from harness.errors import InputError
+from harness.errors import FreepageError, InputError, MachineryError
 from harness.events import EventStream
 from harness.toolchain.apt import Apt
+from harness.toolchain.archived_kernels import archived_kernels
 from harness.toolchain.cache import Cache
 from harness.toolchain.compiling import build_compile_archive, read_compile_recipe
 from harness.toolchain.debian_kernel import debian_kernel
@@ -217,11 +218,12 @@ class Toolchain:
 
 @dataclasses.dataclass(frozen=True)
 class Built:
-    """One thing that ``freepage build`` has made or found."""
+    """One thing that ``freepage build`` has made or found; or what it could not make, and why."""
 
     part: str
-    path: Path
+    path: Path | None
     detail: str
+    failure: FreepageError | None = None
 
 
 def build_all(
@@ -229,7 +231,8 @@ def build_all(
 ) -> list[Built]:
     """Make these parts (both flavours of QEMU), with progress on the toolchain's event stream.
 
-    ``kernel`` may be ``all``: that of every suite.
+    ``kernel`` may be ``all``: those that have a name, and of each suite and series of Debian's the earliest
+    and the latest; then one for which something cannot be built keeps none of the others.
     """
     known = (*PARTS, FUZZER, FAULTY)
     unknown = [part for part in parts if part not in known]
@@ -240,8 +243,10 @@ def build_all(
     built: list[Built] = []
     # The image first: it is quick, and what is wrong with it shows before a long build.
     if {"kernel", "module", "image"} & set(parts):
-        for name in toolchain.kernel_names() if kernel == ALL else (kernel,):
-            built += _build_guest(toolchain, parts, toolchain.kernel(name))
+        if kernel == ALL:
+            built += _build_for_all(toolchain, parts)
+        else:
+            built += _build_guest(toolchain, parts, toolchain.kernel(kernel))
     if "qemu" in parts:
         # Stock first: what the patches touch is then compiled again, and little else.
         for flavour in toolchain.flavours():
@@ -252,10 +257,30 @@ def build_all(
     if FUZZER in parts:
         built.append(Built(FUZZER, toolchain.fuzzer().folder, "with sanitizers"))
     if FAULTY in parts:
-        image = toolchain.image(toolchain.kernel(kernel), TEST)
+        image = toolchain.image(toolchain.kernel(DEFAULT_KERNEL if kernel == ALL else kernel), TEST)
         built.append(Built("image (faults)", image.initrd, f"{image.size} bytes"))
         qemu = toolchain.qemu(FAULTS)
         built.append(Built("qemu (faults)", qemu.path, qemu.version))
+    return built
+
+
+def _build_for_all(toolchain: Toolchain, parts: Sequence[str]) -> list[Built]:
+    """For every kernel that there is, each once."""
+    named = [(name, partial(toolchain.kernel, name)) for name in toolchain.kernel_names()]
+    archived = [
+        (f"{one.suite} {one.release}", partial(one.get, toolchain.cache))
+        for one in archived_kernels(toolchain.cache)
+    ]
+    built, seen = list[Built](), set[str]()
+    for name, get in (*named, *archived):
+        try:
+            kernel = get()
+            if kernel.release not in seen:
+                seen.add(kernel.release)
+                built += _build_guest(toolchain, parts, kernel)
+        except MachineryError as error:
+            # What is wrong with one says nothing of the others.
+            built.append(Built(parts[0] if len(parts) == 1 else "kernel", None, f"for {name}", error))
     return built
 
 
