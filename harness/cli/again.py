@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli.hand import KeepOption, PauseAt, wanted_by_hand
 from harness.cli.options import Json, app
 from harness.errors import InputError
 
@@ -78,14 +79,17 @@ def replay_command_line(
         Path | None, typer.Option(metavar="DIR", help="The new run folder; must not exist yet.")
     ] = None,
     json: Json = False,
+    keep: KeepOption = None,
+    pause_at: PauseAt = None,
 ) -> None:
     """Make a run again: with its scenario, seed, QEMUs and kernel; and compare the verdicts."""
     from harness.run.replay import load_recorded, replay_run
 
     recorded = load_recorded(run)
+    hand = wanted_by_hand([str(recorded.scenario)], keep, pause_at or (), nested=recorded.nested)
     if recorded.nested:
         from harness.suite.several import NamedRuns, run_single
 
         again = NamedRuns([str(recorded.scenario)], [], recorded.tools, nested=True)
         raise typer.Exit(run_single(again, out=out, as_json=json))
-    raise typer.Exit(replay_run(run, recorded, out=out, as_json=json))
+    raise typer.Exit(replay_run(run, recorded, out=out, as_json=json, hand=hand))

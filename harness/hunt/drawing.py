@@ -115,6 +115,8 @@ def _scenarios(draw: DrawFn, space: DrawSpace) -> Drawn:
     if space.allows("workload"):
         tree["workload"] = draw(_kinds(language.workloads(), "kind"))
     keys = space.settings
+    # How the guest is moved is what is under test: these keys come twice as often.
+    keys = (*keys, *(key for key in keys if key.key.startswith("migration.")))
     if keys:
         chosen = st.lists(_setting(keys), max_size=MOST_SETTINGS, unique_by=lambda one: one[0])
         for key, value in (settings := dict(draw(chosen))).items():

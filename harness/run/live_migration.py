@@ -382,8 +382,10 @@ class LiveMigration:
         if self._stand is None:
             return
         self._stand.judged(memory, self._move, self._standing(), last=last)
-        if self._keeps_source and self._running is not None:
-            self._running[1].end_source()
+        job = self._running[1] if self._running is not None else None
+        # Of a guest that went through a file the source has ended as it was restored.
+        if self._keeps_source and job is not None and not isinstance(job, SavedJob):
+            job.end_source()
             self._wait_for_last_words(self._sides.source)
 
     def _standing(self) -> list[Standing]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from harness.errors import InputError
+from harness.plan.by_hand import NOT_BY_HAND, ByHand
 from harness.plan.prepare import load_with_tools
 from harness.report.folder import LARGEST_RESULT, RUN_RESULT, demand_new, demand_run_folder
 from harness.report.result import Result
@@ -39,12 +40,17 @@ def load_recorded(run: Path) -> RecordedRun:
     return recorded_run(run)
 
 
-def replay_run(run: Path, recorded: RecordedRun, *, out: Path | None, as_json: bool) -> int:
-    """Make a run again, on this machine; returns the new run's exit status."""
+def replay_run(
+    run: Path, recorded: RecordedRun, *, out: Path | None, as_json: bool, hand: ByHand = NOT_BY_HAND
+) -> int:
+    """Make a run again, on this machine; returns the new run's exit status.
+
+    ``hand``: where a person wants the new run to stand still.
+    """
     demand_new(out)
     scenario, tools = load_with_tools(str(recorded.scenario), [], recorded.tools)
     (folder,) = run_folders([scenario], out)
-    status = run_scenario(str(recorded.scenario), [], tools, out=folder, as_json=as_json)
+    status = run_scenario(str(recorded.scenario), [], tools, out=folder, as_json=as_json, hand=hand)
     for line in compared(result_of(run), result_of(folder), run):
         print_error(line)
     return status
