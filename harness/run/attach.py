@@ -55,16 +55,17 @@ class LabAtHand:
 
     @property
     def enter(self) -> str:
-        """What puts a command into the lab's network."""
+        """What puts a command into the lab's mounts and network."""
         users = " -U --preserve-credentials" if self.own_users else ""
-        return f"nsenter -t {self.pid}{users} -n"
+        return f"nsenter -t {self.pid}{users} -m -n"
 
 
 def lines_of(lab: LabAtHand) -> Iterator[str]:
     """How to attach, a line each."""
     for qemu in lab.qemus:
         yield f"{qemu.side}: QEMU is process {qemu.pid}; {qemu.state}"
-        yield f"  gdb       gdb {shlex.quote(str(qemu.program))} -p {qemu.pid}"
+        # Of the libraries the same files are here: gdb need not enter the lab's mounts, which takes root.
+        yield f"  gdb       gdb -iex 'set sysroot /' {shlex.quote(str(qemu.program))} -p {qemu.pid}"
         yield f"  HMP       socat - UNIX-CONNECT:{lab.outside(qemu.folder / HMP_SOCKET)}"
         qmp = lab.outside(qemu.folder / QMP_SOCKET)
         if lab.qmp_shell is not None:
@@ -77,8 +78,7 @@ def lines_of(lab: LabAtHand) -> Iterator[str]:
         uri = f"qemu+unix:///{lab.realm}?socket={lab.outside(socket)}"
         yield f"libvirt of the {name} (the guest is {lab.guest_name!r} there): virsh -c {shlex.quote(uri)}"
     if lab.keys is not None:
-        keys = lab.outside(lab.keys)
         yield (
-            f"a shell in the guest, where it runs (cont): {lab.enter} ssh -F /dev/null -i {keys}/client "
-            f"-o UserKnownHostsFile={keys}/known_hosts root@{lab.guest_address}"
+            f"a shell in the guest, where it runs (cont): {lab.enter} ssh -F /dev/null -i {lab.keys}/client "
+            f"-o UserKnownHostsFile={lab.keys}/known_hosts root@{lab.guest_address}"
         )

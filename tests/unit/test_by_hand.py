@@ -70,11 +70,11 @@ def test_the_lines() -> None:
     stands = QemuAtHand("source", 12, Path("/a b/qemu"), "its guest is 'paused'", Path("/run/q"))
     text = "\n".join(lines_of(lab(stands, keys=Path("/run/ssh"))))
     assert "source: QEMU is process 12; its guest is 'paused'" in text
-    assert "gdb '/a b/qemu' -p 12" in text
+    assert "gdb -iex 'set sysroot /' '/a b/qemu' -p 12" in text
     assert "UNIX-CONNECT:/proc/9/root/run/q/hmp.sock" in text
     assert "UNIX-CONNECT:/proc/9/root/run/q/qmp.sock" in text
     assert "qemu+unix:///system?socket=/proc/9/root/run/freepage/lab/source/libvirt/libvirt.sock" in text
-    assert "nsenter -t 9 -n ssh -F /dev/null -i /proc/9/root/run/ssh/client" in text
+    assert "nsenter -t 9 -m -n ssh -F /dev/null -i /run/ssh/client" in text
     assert "kill -CONT" not in text
 
 
@@ -82,7 +82,7 @@ def test_the_lines_of_processes_that_are_stopped_in_an_ordinary_user_s_lab() -> 
     stopped = QemuAtHand("destination", 13, Path("/qemu"), "stopped", Path("/run/q"), stopped=True)
     text = "\n".join(lines_of(lab(stopped, own_users=True, keys=Path("/run/ssh"))))
     assert "kill -CONT 13" in text
-    assert "nsenter -t 9 -U --preserve-credentials -n ssh" in text
+    assert "nsenter -t 9 -U --preserve-credentials -m -n ssh" in text
     assert "ssh" not in "\n".join(lines_of(lab(stopped)))
 
 

@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,8 @@ import pytest
 
 from harness import invoke
 
+#: An ordinary user.
+NOBODY = 65534
 _GOES_ON = "freepage: the run goes on"
 _PROCESS = re.compile(r"^(source|destination): QEMU is process (\d+); (.*)$")
 _SOCKET = re.compile(r"^  (HMP|QMP) .*?(/proc/\S+)$")
@@ -76,6 +79,55 @@ def qmp(path: Path, command: str) -> dict[str, object]:
                     assert "event" in answer, answer
             found: dict[str, object] = answer["return"]
             return found
+
+
+#: A lab with a process and a socket in it; the numbers that both processes have outside are said first.
+_LAB = """
+import os, socket, subprocess, sys
+from harness.hosts.enter import enter
+from harness.hosts.outside import outside_pid
+
+def work():
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("/run/freepage/here.sock")
+        listener.listen(1)
+        with subprocess.Popen(["sleep", "600"]) as child:
+            print(outside_pid(os.getpid()), outside_pid(child.pid), flush=True)
+            sys.stdin.read()
+            child.kill()
+    return 0
+
+sys.exit(enter(work))
+"""
+
+
+@pytest.mark.parametrize("user", [0, NOBODY])
+def test_a_lab_is_reached_from_outside(user: int, repository: Path) -> None:
+    """As the lines say: by /proc/PID/root, by nsenter, and by the number of a process."""
+    if os.geteuid() != 0:
+        pytest.skip("as root it is shown for both")
+    as_user = ["setpriv", "--reuid", str(user), "--regid", str(user), "--clear-groups", "--"]
+    python = [sys.executable, "-P", "-c"]
+    env = {**os.environ, "PYTHONPATH": str(repository), "HOME": "/"}
+    if subprocess.run([*as_user, *python, "import harness.hosts.enter"], env=env, check=False).returncode:
+        pytest.skip(f"what {sys.executable} depends on is not for other users")
+    with subprocess.Popen(
+        [*as_user, *python, _LAB], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as lab:
+        assert lab.stdin is not None
+        assert lab.stdout is not None
+        pid, child = (int(word) for word in lab.stdout.readline().split())
+        assert Path(f"/proc/{child}/comm").read_text() == "sleep\n"
+        own = ["-U", "--preserve-credentials"] if user else []
+        enter = ["nsenter", "-t", str(pid), *own, "-m", "-n"]
+        listing = subprocess.run([*as_user, *enter, "ls", "/run/freepage"], capture_output=True, check=True)
+        assert b"here.sock" in listing.stdout
+        connect = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
+        place = f"/proc/{pid}/root/run/freepage/here.sock"
+        subprocess.run([*as_user, sys.executable, "-c", connect, place], check=True)
+        lab.stdin.close()
+        assert lab.wait(60) == 0
+    assert not Path(f"/proc/{child}").exists()
 
 
 def test_a_failed_run_is_kept_with_both_qemus(folder: Path) -> None:
