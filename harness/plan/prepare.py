@@ -27,6 +27,7 @@ from harness.scenario.load import Override, Scenario, load_scenario
 from harness.toolchain import GuestImage, Kernel, QemuBinary, Toolchain
 from harness.toolchain.cache import file_digest
 from harness.toolchain.own_image import OwnImage, read_own_image
+from harness.toolchain.user_program import demand_static_program
 
 #: From this version on an emulating QEMU's dirty log is complete in the first RAMBlock; see docs/found.md.
 _DIRTY_LOG_RIGHT: Final = (9, 0)
@@ -58,6 +59,7 @@ def prepare(
     demand_architecture(scenario)
     demand_firmware(scenario)
     own_image = _look_at_own_image(scenario, tools)
+    _look_at_own_program(scenario)
     toolchain = Toolchain(events=events, qemu_source=tools.qemu_source)
     with events.step("prepare") as step:
         injection = injection_of(tools.fault)
@@ -92,7 +94,7 @@ def prepare(
             demand_modes(resolved, binaries.qemus)
         resolved = decide_tap(resolved, source, local=machines.local)
         programs_for_guest = toolchain.guest_programs() if scenario.guest.own_image else None
-        archive = toolchain.compile_archive() if scenario.workload.needs_compiler else None
+        archive = _archive(toolchain, scenario)
         if scenario.workload.reads_disk and disk is None:
             disk = GuestDisk(toolchain.formula_disk(resolved.noise_bytes), private=False)
         if scenario.workload.writes_disk and disk is None and scenario.guest.work_disk is None:
@@ -160,6 +162,25 @@ def _look_at_own_image(scenario: Scenario, tools: Tools) -> OwnImage | None:
         return read_own_image(Path(scenario.guest.image))
     except InputError as error:
         raise scenario.wrong("guest.image", error.message, hint=error.hint) from error
+
+
+def _look_at_own_program(scenario: Scenario) -> None:
+    """Before anything is built: what the guest could not start."""
+    program = scenario.workload.own_program
+    if program is None:
+        return
+    try:
+        demand_static_program(program)
+    except InputError as error:
+        raise scenario.wrong("workload.program", error.message, hint=error.hint) from error
+
+
+def _archive(toolchain: Toolchain, scenario: Scenario) -> Path | None:
+    """What the workload needs beside the guest's image."""
+    if scenario.workload.needs_compiler:
+        return toolchain.compile_archive()
+    program = scenario.workload.own_program
+    return None if program is None else toolchain.program_archive(program)
 
 
 def _preload(toolchain: Toolchain, scenario: Scenario) -> Path | None:

@@ -74,6 +74,8 @@ class Course:
     looks: list[DeviceLook] = field(default_factory=list)
     #: How each migration ended, by both QEMUs.
     outcomes: list[MigrationOutcome] = field(default_factory=list)
+    #: Bytes that the source's QEMU has of its own, after each migration that was given up.
+    qemu_memory: list[int] = field(default_factory=list)
     #: The last file through which the guest went.
     file: FileFacts | None = None
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from harness.verdict.judge import Finding, GuestChecks, MemoryJudgement
     from harness.verdict.outcome import MigrationOutcome
     from harness.verdict.rules.expected_outcome import Convergence, FreeMemory
+    from harness.verdict.rules.growth import QemuMemory
     from harness.verdict.throttle import Throttling
 
 
@@ -54,6 +55,8 @@ class Findings:
     passes: int = 0
     #: The guest's free memory, before the first migration and in the end.
     free_memory: FreeMemory | None = None
+    #: What the source's QEMU had of its own after migrations that were given up.
+    qemu_memory: QemuMemory | None = None
     #: The run's commands, and what they brought.
     commands: CommandLog = field(default_factory=CommandLog)
     cost: Cost | None = None

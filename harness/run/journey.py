@@ -18,6 +18,7 @@ from harness.events import Deadline, EventStream
 from harness.evidence.gather import Evidence, gather
 from harness.evidence.guest_checks import CHECK_SECONDS, WRONG_GUEST_SECONDS, check, check_guest, resume
 from harness.evidence.keep import keep_pages
+from harness.evidence.qemu_memory import own_memory
 from harness.evidence.switch_over import Abort, SwitchOver
 from harness.evidence.wire_witness import forget_stream
 from harness.evidence.work_meter import WorkMeter
@@ -38,6 +39,7 @@ from harness.verdict.locks import lock_findings
 from harness.verdict.outcome import KIND as OUTCOME
 from harness.verdict.outcome import MigrationOutcome, outcome_findings
 from harness.verdict.rules.expected_outcome import Convergence, FreeMemory
+from harness.verdict.rules.growth import QemuMemory
 from harness.verdict.throttle import Throttling, most_percent, not_slowed, throttle_findings
 
 if TYPE_CHECKING:
@@ -180,6 +182,7 @@ class Journey:
             convergence=course.convergence,
             throttling=course.throttling,
             free_memory=self._free_memory(review),
+            qemu_memory=QemuMemory(tuple(course.qemu_memory)),
             commands=course.commands,
             free_blocks=course.meter.free_blocks,
             file=course.file,
@@ -207,6 +210,7 @@ class Journey:
             convergence=course.convergence,
             throttling=course.throttling,
             free_memory=self._free_memory(review),
+            qemu_memory=QemuMemory(tuple(course.qemu_memory)),
             commands=course.commands,
             cost=switch_over.cost,
             postcopy=switch_over.postcopy,
@@ -316,6 +320,10 @@ class Journey:
         except GuestLost as error:
             self._note_death(turn, error)
             return False
+        memory = own_memory(self._events.history())
+        if memory is not None:
+            self._course.qemu_memory.append(memory)
+            self._events.emit("qemu-memory", move=turn.number, own=memory)
         return True
 
     def _note_file(self, turn: Turn, migration: LiveMigration) -> None:

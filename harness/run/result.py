@@ -91,6 +91,8 @@ def build_result(
         facts.append(found.throttling)
     if found.free_memory is not None:
         facts.append(found.free_memory)
+    if found.qemu_memory is not None:
+        facts.append(found.qemu_memory)
     if found.guest.checks is not None:
         facts.append(found.guest.checks)
     recorded = evidence.record.statistics if evidence is not None else None

@@ -440,6 +440,9 @@ class Expect(Section):
     """The last word of the source's QEMU on the last migration."""
     runs_on: Literal["source", "destination"] | None = None
     """Where the guest runs in the end, of the last migration's two sides."""
+    qemu_growth_max: Size | None = None
+    """The source's QEMU may have so much more memory of its own after each migration that was given up, from
+    the third on. With less than six of them the verdict is inconclusive."""
     guest_free_min: Share | None = None
     """So much free memory the guest must have in the end: a size, or a share of what was free before the
     first migration."""

@@ -31,6 +31,7 @@ def refuse_with_own_image(scenario: Any) -> None:
     lacks = {
         workload.image != "small": "its programs are in the image debian only",
         workload.needs_compiler: "its compiler and sources are in the image small only",
+        workload.own_program is not None: "it is put into the image small only",
         workload.reads_disk: "it has a disk of its own",
         workload.writes_disk and guest.work_disk is None: "expected a blank disk for it in guest.disks",
     }

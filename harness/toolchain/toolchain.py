@@ -51,6 +51,7 @@ from harness.toolchain.qtests import QemuTests, build_fuzzer, build_qtests
 from harness.toolchain.recipe import Recipe, read_recipe
 from harness.toolchain.source import SUITE, find_source
 from harness.toolchain.sources import sources
+from harness.toolchain.user_program import build_program_archive
 
 SOURCE_VARIABLE = "FREEPAGE_QEMU_SOURCE"
 PARTS = ("qemu", "qtests", "kernel", "module", "image")
@@ -180,6 +181,10 @@ class Toolchain:
         """A compiler and sources, to be unpacked over the image: for guests that compile."""
         recipe = read_compile_recipe(sources() / "vm-images" / "compile.yaml")
         return build_compile_archive(self.cache, recipe)
+
+    def program_archive(self, path: Path) -> Path:
+        """A program of the user's, to be unpacked over the image, unless no guest could start it."""
+        return build_program_archive(self.cache, path)
 
     def device_modules(self, kernel: Kernel, names: Sequence[str]) -> Path | None:
         """These modules of the kernel's, to be unpacked over the image; None: none is needed."""

@@ -74,6 +74,10 @@ SHIPPED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "deltas": (("patterns", "xbzrle-patterns", "cpr-reboot"), ()),
     "tried again": (("retried-whole", "fewer-channels", "paused-retried", "cancelled-in-setup"), ()),
+    "busy": (
+        ("hot-off", "rewrite-once", "churn-init-on-free", "multifd-init-on-free", "sent-then-freed"),
+        (),
+    ),
     "machines": (("vcpus-plugged", "virtio-mem", "ballooned-offset"), ()),
     "devices": (("every-device", "interrupts", "vhost-user", "backend-killed"), ()),
 }

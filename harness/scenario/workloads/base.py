@@ -12,6 +12,7 @@ from harness.units import PAGE_SIZE, Percent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
     from typing import Self
 
     import numpy as np
@@ -76,6 +77,11 @@ class Workload(Section):
             "It writes to a disk of its own, which the image debian has not.": cls.writes_disk,
         }
         return tuple(note for note, holds in notes.items() if holds)
+
+    @property
+    def own_program(self) -> Path | None:
+        """A program of the user's, which the guest is given; None: it needs none."""
+        return None
 
     @property
     def disk_bytes(self) -> int:

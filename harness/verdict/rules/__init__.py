@@ -23,6 +23,7 @@ from harness.verdict.rules import interrupts
 from harness.verdict.rules import expectations
 from harness.verdict.rules import expected_outcome
 from harness.verdict.rules import throttle
+from harness.verdict.rules import growth
 from harness.verdict.rules import course
 from harness.verdict.rules import doubts
 # isort: on
@@ -37,6 +38,7 @@ __all__ = [
     "doubts",
     "expectations",
     "expected_outcome",
+    "growth",
     "guest",
     "interrupts",
     "log",

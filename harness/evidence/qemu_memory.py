@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How much memory a QEMU has of its own: what is left of a migration there shows only when there are many."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from harness.events import Event
+
+_ANONYMOUS: Final = re.compile(r"^RssAnon:\s+(\d+) kB$", re.MULTILINE)
+
+
+def own_memory(history: Sequence[Event], side: str = "source", proc: Path = Path("/proc")) -> int | None:
+    """Bytes of the QEMU that was attached last on ``side``; None: it is gone, or on another machine.
+
+    Anonymous pages alone (proc(5)): a lab's guest has its memory in a file.
+    """
+    attached = [one for one in history if one.kind == "qemu-attached" and one.source == f"{side}.qmp"]
+    pid = attached[-1].data.get("pid") if attached else None
+    try:
+        found = _ANONYMOUS.search((proc / str(pid) / "status").read_text("ascii", "replace"))
+    except OSError:
+        return None
+    return int(found[1]) << 10 if found is not None else None
