@@ -75,17 +75,25 @@ class FakeKernel:
     """See the module.  What is poked after :meth:`free` is what the image holds."""
 
     levels: int = 4
+    """Of its page tables; three of them with larger pages."""
     nodes: int = 1
     types: int = 5
     numbered: bool = True
+    page_size: int = PAGE_SIZE
+    """Of a page of the kernel's; frames here are its pages."""
     say: dict[str, str] = field(default_factory=dict)
     """Lines of VMCOREINFO to replace, by what stands before the equals sign; empty: left out."""
 
     def __post_init__(self) -> None:
         self.memory = np.zeros(LOW + HIGH, dtype=np.uint8)
         self.gpa = [(0, 0, LOW), (HOLE_END, LOW, HIGH)]
-        self.direct = 0xFFFF_9ABC_0000_0000 if self.levels == 4 else 0xFF12_9ABC_0000_0000
-        self.vmemmap = 0xFFFF_EB40_0000_0000 if self.levels == 4 else 0xFFD4_EB40_0000_0000
+        self.direct = {
+            3: 0xFFFF_D000_0000_0000,
+            4: 0xFFFF_9ABC_0000_0000,
+            5: 0xFF12_9ABC_0000_0000,
+        }[self.levels]
+        self.vmemmap = 0xFFD4_EB40_0000_0000 if self.levels == 5 else 0xFFFF_EB40_0000_0000
+        self.first_high = HOLE_END // self.page_size
         self.buddy = 0xF000_0000 if self.numbered else 0xFFFF_FF7F
         self._next_table = TABLES_AT
         self.lists: dict[tuple[int, int, int], list[int]] = {}
@@ -129,23 +137,33 @@ class FakeKernel:
         return IMAGE + KASLR + OFFSETS[name]
 
     def _table(self) -> int:
-        self._next_table += PAGE_SIZE
+        self._next_table += self.page_size
         return self._next_table
 
     def map(self, virtual: int, physical: int, level: int = 1) -> None:
-        """One entry at ``level`` (1: 4 KiB, 2: 2 MiB, 3: 1 GiB)."""
+        """One entry at ``level`` (with pages of 4 KiB 1: 4 KiB, 2: 2 MiB, 3: 1 GiB)."""
+        shift = self.page_size.bit_length() - 1
+        bits = shift - 3  # a table is one page
+
+        def place(table: int, step: int) -> int:
+            return table + 8 * (virtual >> (shift + bits * (step - 1)) & (1 << bits) - 1)
+
         table = IMAGE_AT + OFFSETS["top"]
         for step in range(self.levels, level, -1):
-            entry = table + 8 * (virtual >> (12 + 9 * (step - 1)) & 511)
+            entry = place(table, step)
             if not self.read(entry):
                 self.word(entry, self._table() | 0x63)
-            table = self.read(entry) & ~0xFFF
+            table = self.read(entry) & ~(self.page_size - 1)
         flags = 0x63 | (0x80 if level > 1 else 0)
         # No execution, and for large pages an attribute in bit 12: neither is part of the address.
-        self.word(table + 8 * (virtual >> (12 + 9 * (level - 1)) & 511), physical | flags | 1 << 63)
+        self.word(place(table, level), physical | flags | 1 << 63)
 
     def _page_tables(self) -> None:
-        self.map(IMAGE + KASLR, IMAGE_AT, level=2)
+        if self.page_size == PAGE_SIZE:
+            self.map(IMAGE + KASLR, IMAGE_AT, level=2)
+        else:
+            for offset in range(0, 2 * MIB, self.page_size):
+                self.map(IMAGE + KASLR + offset, IMAGE_AT + offset)
         self.map(self.direct, 0, level=3)
 
     # Structures
@@ -153,38 +171,40 @@ class FakeKernel:
     def _fixed(self) -> None:
         uts = b"".join(name.ljust(65, b"\0") for name in (b"Linux", b"fake", RELEASE.encode()))
         self.write(IMAGE_AT + OFFSETS["uts"] + 8, uts)
-        self.word(ROOTS_AT, self.direct + ROOTS_AT + PAGE_SIZE)
+        self.word(ROOTS_AT, self.direct + ROOTS_AT + self.page_size)
         for number in range((HOLE_END + HIGH) >> SECTION_BITS):
             start = number << SECTION_BITS
             if start < LOW or start >= HOLE_END:
-                self.word(ROOTS_AT + PAGE_SIZE + 16 * number, self.vmemmap | 0xF)
+                self.word(ROOTS_AT + self.page_size + 16 * number, self.vmemmap | 0xF)
         self.word(IMAGE_AT + OFFSETS["node_data"], self.direct + PGDAT_AT)
         if self.nodes == 2:
             self.word(IMAGE_AT + OFFSETS["node_data"] + 16, self.direct + PGDAT_AT + 0x40000)
 
     def memmap(self, frame: int) -> int:
         """Where the page of a frame is in physical memory."""
-        low = LOW // PAGE_SIZE
-        return MEMMAP_AT + PAGE * (frame if frame < low else frame - FIRST_HIGH + low)
+        low = LOW // self.page_size
+        return MEMMAP_AT + PAGE * (frame if frame < low else frame - self.first_high + low)
 
     def zone_of(self, frame: int) -> tuple[int, int]:
         """(node, index) of a frame; nodes are 0 and 2."""
-        if frame < FIRST_HIGH:
-            return 0, 0 if frame < 0x400 else 1
+        if frame < self.first_high:
+            return 0, 0 if frame < 4 * MIB // self.page_size else 1
         return (2, 1) if self.nodes == 2 else (0, 2)
 
     def _pages(self) -> None:
         """A struct page for every frame, and the mappings of them all."""
-        for first, end in ((0, LOW // PAGE_SIZE), (FIRST_HIGH, FIRST_HIGH + HIGH // PAGE_SIZE)):
+        high = self.first_high
+        each = 4 * MIB // self.page_size  # zones begin and end at such frames
+        for first, end in ((0, LOW // self.page_size), (high, high + HIGH // self.page_size)):
             start, count = self.memmap(first), end - first
             pages = np.zeros((count, PAGE), dtype=np.uint8)
             pages.view("<u4")[:, TYPE // 4] = 0xFFFF_FFFF
             pages.view("<u4")[:, REFCOUNT // 4] = 1
-            for offset in range(0, count * PAGE, PAGE_SIZE):
+            for offset in range(0, count * PAGE, self.page_size):
                 self.map(self.vmemmap + first * PAGE + offset, start + offset)
-            for number in range(0, count, 0x400):  # zones begin and end at such frames
+            for number in range(0, count, each):
                 node, zone = self.zone_of(first + number)
-                pages.view("<u8")[number : number + 0x400, FLAGS // 8] = node << 62 | zone << 60
+                pages.view("<u8")[number : number + each, FLAGS // 8] = node << 62 | zone << 60
             self.memory[start : start + count * PAGE] = pages.reshape(-1)
 
     def page(self, frame: int, refcount: int = 1, kind: int = 0xFFFF_FFFF, flags: int = 0) -> None:
@@ -210,8 +230,8 @@ class FakeKernel:
 
     def _zones(self) -> None:
         fields = ROOM * ZONE_SIZE + 2 * 16 * (NODES * ROOM + 1)
-        spans = {(0, 0): 0x400, (0, 1): 0xC00}
-        spans |= {(2, 1): HIGH // PAGE_SIZE} if self.nodes == 2 else {(0, 2): HIGH // PAGE_SIZE}
+        spans = {(0, 0): 4 * MIB // self.page_size, (0, 1): 12 * MIB // self.page_size}
+        spans |= {(2, 1) if self.nodes == 2 else (0, 2): HIGH // self.page_size}
         for node in {node for node, _ in spans}:
             start = self.zone_at(node, 0) + fields
             self.word(start, ROOM, 4)
@@ -263,7 +283,7 @@ class FakeKernel:
         lines = {
             "OSRELEASE": RELEASE,
             "BUILD-ID": "00ff",
-            "PAGESIZE": "4096",
+            "PAGESIZE": f"{self.page_size}",
             "SYMBOL(init_uts_ns)": f"{self.symbol('uts'):x}",
             "OFFSET(uts_namespace.name)": "8",
             "SYMBOL(mem_section)": f"{self.direct + ROOTS_AT:x}",
@@ -307,6 +327,8 @@ class FakeKernel:
             "LENGTH(node_data)": f"{NODES}",
             "KERNELOFFSET": f"{KASLR:x}",
         }
+        if self.levels == 3:
+            lines["NUMBER(VA_BITS)"] = "47"
         if not self.numbered:
             lines["NUMBER(PG_slab)"] = f"{SLAB_FLAG}"
         lines = {key: value for key, value in (lines | self.say).items() if value}

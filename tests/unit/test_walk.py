@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.arch import X86_64
 from harness.errors import ExitCode, MachineryError
 from harness.memory.image import RamImage
 from harness.memory.record import Block
@@ -25,6 +26,8 @@ from harness.memory.walk import (
     walk_memory,
     walk_source,
 )
+from harness.memory.walk.kernel import learn
+from harness.memory.walk.vmcoreinfo import note_at
 from harness.units import PAGE_SIZE
 from tests.unit.fake_kernel import (
     FIRST_FREE,
@@ -90,6 +93,44 @@ def test_what_is_on_a_list_is_found(kernel: dict[str, int]) -> None:
     nothing = ~found.free
     assert (found.order[nothing] == NONE).all() and (found.zone[nothing] == NONE).all()
     assert (found.node[nothing] == -1).all()
+
+
+def test_pages_of_16_kib_are_found_by_frame() -> None:
+    """The kernel counts its own pages, everywhere; what is told of them is told of each frame of 4 KiB."""
+    fake = FakeKernel(page_size=4 * PAGE_SIZE, levels=3)
+    tables = replace(X86_64.page_tables, page_shifts=(12, 14), levels=(3,))
+    high = fake.first_high
+    blocks = {0x200: (3, 1), 0x210: (0, 0), 0x300: (6, 1), 0xC0: (2, 2), high + 0x100: (5, 3)}
+    for page, (order, kind) in blocks.items():
+        fake.free(page, order, kind)
+    memory = fake.guest()
+    kernel = learn(memory, note_at(memory, NOTE_AT), replace(X86_64, page_tables=tables))
+    assert (kernel.page_size, kernel.frames_per_page) == (16384, 4)
+    found = walk_memory(memory, kernel)
+    expected = {
+        frame: (order, kind)
+        for page, (order, kind) in blocks.items()
+        for frame in range(4 * page, 4 * (page + (1 << order)))
+    }
+    assert found.frames == memory.frames
+    assert np.flatnonzero(found.free).tolist() == sorted(expected)
+    for frame, said in expected.items():
+        assert (found.order[frame], found.migrate_type[frame]) == said
+    assert found.kinds["absent"] == (HOLE_END - LOW) // PAGE_SIZE
+    assert sum(found.free_pages.values()) == len(expected)
+    assert {order: count for order, count in found.histogram.items() if count} == dict.fromkeys(
+        (0, 2, 3, 5, 6), 1
+    )
+    assert str(found.describe(4 * 0x207 + 3)) == "frame 0x81f: free, node 0, zone 1, order 3, Movable"
+    # Memory that ends inside of a page: what is not all there is not the kernel's to give away.
+    shorter = GuestMemory.of([(fake.image(), [(0, 0, LOW), (HOLE_END, LOW, HIGH - PAGE_SIZE)])])
+    assert walk_memory(shorter, kernel).frames == memory.frames - 1
+
+
+def test_pages_that_the_architecture_does_not_have() -> None:
+    error = failing(FakeKernel(say={"PAGESIZE": "16384"}))
+    assert error.rule == "vmcoreinfo"
+    assert "the kernel has pages of 16384 bytes, which x86_64 does not have" in str(error)
 
 
 @settings(max_examples=30)
