@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import HistoryName, Json, app, print_json
+from harness.cli.options import HistoryName, Json, WarmUnlessTold, app, print_json
 
 faults = typer.Typer(no_args_is_help=True, help="Deliberate faults, and how many of them are caught.")
 app.add_typer(faults, name="faults")
@@ -48,6 +48,7 @@ def faults_run(
         Path, typer.Option(metavar="DIR", help="State and run folders; a campaign there is resumed.")
     ] = Path("campaign"),
     history: HistoryName = None,
+    warm: WarmUnlessTold = None,
     json: Json = False,
 ) -> None:
     """Run each fault against the scenario that must catch it, and each scenario without any.
@@ -65,7 +66,14 @@ def faults_run(
     began, started = datetime.now(UTC), time.monotonic()
     with open_for_writing(history) as store:
         status, report = conduct(
-            only or [], build_for_campaign, sample=sample, clean=clean, nested=nested, jobs=jobs, out=out
+            only or [],
+            build_for_campaign,
+            sample=sample,
+            clean=clean,
+            nested=nested,
+            warm=warm is not False,
+            jobs=jobs,
+            out=out,
         )
         if store is not None:
             command = shlex.join(["freepage", *sys.argv[1:]])

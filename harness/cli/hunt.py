@@ -22,6 +22,7 @@ from harness.cli.options import (
     QemuOption,
     QemuSourceOption,
     SourceQemu,
+    WarmUnlessTold,
     app,
     print_json,
     tools_of,
@@ -55,6 +56,7 @@ def hunt(
     kernel: KernelName = None,
     fault: FaultOption = None,
     history: HistoryName = None,
+    warm: WarmUnlessTold = None,
     json: Json = False,
 ) -> None:
     """Draw scenarios at random, run them, and keep what fails as small as it can be.
@@ -79,6 +81,8 @@ def hunt(
         "fault": fault,
     }
     options = [word for name, value in given.items() if value for word in (f"--{name}", str(value))]
+    if warm is not False:
+        options.append("--warm")
     from harness.history.hunt import hunt_batch
     from harness.history.record import keep_batch
     from harness.history.store import open_for_writing

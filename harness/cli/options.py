@@ -229,6 +229,13 @@ Warm = Annotated[
         help="Go on from a guest that was booted before, where the scenario allows it; or boot each.",
     ),
 ]
+WarmUnlessTold = Annotated[
+    bool | None,
+    typer.Option(
+        "--warm/--cold",
+        help="Go on from guests that were booted before, where a scenario allows it; or boot each.",
+    ),
+]
 Strict = Annotated[
     bool | None,
     typer.Option(

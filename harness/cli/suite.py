@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.complete import suite_names
-from harness.cli.options import HistoryName, Json, QemuOption, app, print_json
+from harness.cli.options import HistoryName, Json, QemuOption, WarmUnlessTold, app, print_json
 from harness.cli.report import Html, Jobs, Junit, report_sinks, show_report
 from harness.errors import InputError
 
@@ -122,6 +122,7 @@ def suite_run(
     junit: Junit = None,
     html: Html = None,
     history: HistoryName = None,
+    warm: WarmUnlessTold = None,
     json: Json = False,
 ) -> None:
     """Build what a suite needs, run as many at a time as fit, and say in one table what came of it.
@@ -151,6 +152,7 @@ def suite_run(
         seed=seed,
         out=out,
         qemu=qemu,
+        warm=warm,
     )
     with open_for_writing(history) as store:
         sinks = report_sinks(junit, html) + ([HistorySink(store)] if store is not None else [])

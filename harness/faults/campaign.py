@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
@@ -27,7 +27,7 @@ from typing import Final
 from harness.errors import MachineryError
 from harness.faults.catalogue import Fault
 from harness.faults.outcome import RunEnd, judge_control, judge_fault
-from harness.invoke import start
+from harness.run_process import RunProcess, start_run
 
 OUTCOMES: Final = "outcomes.jsonl"
 #: No run takes longer, on a slow machine under emulation; one that does is hung.
@@ -149,7 +149,7 @@ class Campaign:
         self._say = say
         self._options = tuple(options)
         self._lock = threading.Lock()
-        self._running: set[subprocess.Popen[str]] = set()
+        self._running: set[RunProcess] = set()
 
     def run(self, wanted: Sequence[CampaignRun], *, jobs: int, not_run: Iterable[str] = ()) -> CampaignReport:
         """Run what has not been run yet; Ctrl-C ends what runs, and keeps what is done."""
@@ -211,19 +211,27 @@ class Campaign:
         words += self._options
         if job.fault is not None:
             words += ["--fault", job.fault.id]
-        process = start(words)
-        with self._lock:
-            self._running.add(process)
-        try:
-            stdout, stderr = process.communicate(timeout=LONGEST_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            stdout, stderr = process.communicate()
-            stderr += f"\nfreepage: the run took over {LONGEST_SECONDS} s, and was ended"
-        finally:
+        with tempfile.TemporaryDirectory(prefix="freepage-") as aside:
+            stdout, stderr = Path(aside, "stdout"), Path(aside, "stderr")
+            process = start_run(words, stdout=stdout, stderr=stderr)
             with self._lock:
-                self._running.discard(process)
-        return ended_of(process.returncode, stdout, stderr)
+                self._running.add(process)
+            late = ""
+            try:
+                status = process.wait(LONGEST_SECONDS)
+                if status is None:
+                    process.kill()
+                    status = process.wait()
+                    late = f"\nfreepage: the run took over {LONGEST_SECONDS} s, and was ended"
+            finally:
+                with self._lock:
+                    self._running.discard(process)
+            assert status is not None
+            said = [
+                path.read_text("utf-8", errors="replace") if path.exists() else ""
+                for path in (stdout, stderr)
+            ]
+        return ended_of(status, said[0], said[1] + late)
 
     def _end_all(self) -> None:
         with self._lock:

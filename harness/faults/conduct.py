@@ -39,13 +39,22 @@ BuildRuns: TypeAlias = Callable[[Sequence[CampaignRun], Sequence[str], EventStre
 
 
 def conduct(
-    only: Sequence[str], build: BuildRuns, *, sample: bool, clean: bool, nested: bool, jobs: int, out: Path
+    only: Sequence[str],
+    build: BuildRuns,
+    *,
+    sample: bool,
+    clean: bool,
+    nested: bool,
+    warm: bool,
+    jobs: int,
+    out: Path,
 ) -> tuple[int, CampaignReport]:
     """Build and run; the exit status, and what came of each.
 
     ``build`` is called once, before the first run: no run's time has a build in it.
     With ``clean`` no fault is run: each one's scenario is, as often as there are faults.
     With ``nested`` those are run that only KVM can show, under KVM inside of an emulated machine.
+    With ``warm`` guests go on from a file where they may (harness/plan/warming.py).
     """
     chosen = choose(catalogue(), only, sample=sample)
     if not chosen:
@@ -56,7 +65,7 @@ def conduct(
         where = "need no KVM" if nested else "only KVM can show: --nested runs them"
         raise InputError(f"all faults that were chosen {where}")
     wanted = clean_jobs_for(runnable) if clean else jobs_for(runnable)
-    accelerator, options = ("kvm", ["--nested"]) if nested else ("tcg", [])
+    accelerator, options = ("kvm", ["--nested"]) if nested else ("tcg", ["--warm"] if warm else [])
     events = EventStream()
     with TerminalProgress(events):
         key = _build(Toolchain(events=events), chosen)

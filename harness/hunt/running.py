@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -19,8 +20,8 @@ from harness.errors import InputError
 from harness.hunt.drawing import Drawn
 from harness.hunt.ending import FRAMES, RunEnding, judge_ending
 from harness.hunt.folder import HuntFolder, replayable
-from harness.invoke import start
 from harness.report.result import Result
+from harness.run_process import RunProcess, start_run
 
 #: No run of a small guest takes longer, emulated on a busy machine; one that does is hung.
 HUNG_SECONDS: Final = 420.0
@@ -62,7 +63,7 @@ class Runner:
         self._options = tuple(options)
         self._deadline = deadline
         self._lock = threading.Lock()
-        self._running: set[subprocess.Popen[str]] = set()
+        self._running: set[RunProcess] = set()
         self._over = False
 
     @property
@@ -82,34 +83,36 @@ class Runner:
         file.write_text(replayable("hunt", drawn, seed, RunEnding("right"), {}), encoding="utf-8")
         began = time.monotonic()
         words = ["run", str(file), "--json", "--out", str(out / "run"), *self._options]
-        status, said = self._freepage(words)
+        status, said = self._freepage(words, out / "said")
         return self._done(status, said, time.monotonic() - began, out)
 
-    def _freepage(self, words: Sequence[str]) -> tuple[int | None, str]:
-        """Exit status and stderr; None: it hung, and was killed."""
+    def _freepage(self, words: Sequence[str], log: Path) -> tuple[int | None, str]:
+        """Exit status and stderr; None: it hung, and was killed.  ``log`` is gone in the end."""
         limit = min(HUNG_SECONDS, self.left)
         with self._lock:
             if self._over:
                 raise TimeIsUp
-            process = start(words)
+            # What it prints is in its run folder as well.
+            process = start_run(words, stdout=Path(os.devnull), stderr=log)
             self._running.add(process)
         try:
-            _, said = process.communicate(timeout=max(0.1, limit))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            _, said = process.communicate()
-            if limit < HUNG_SECONDS:
-                raise TimeIsUp from None
-            return None, said
+            status = process.wait(max(0.1, limit))
+            if status is None:
+                process.kill()
+                process.wait()
+                if limit < HUNG_SECONDS:
+                    raise TimeIsUp
         except BaseException:
             process.kill()
             raise
         finally:
             with self._lock:
                 self._running.discard(process)
-        if self._over or process.returncode == INTERRUPTED:
+        if self._over or status == INTERRUPTED:
             raise TimeIsUp
-        return process.returncode, said
+        said = log.read_text("utf-8", errors="replace") if log.exists() else ""
+        log.unlink(missing_ok=True)
+        return status, said
 
     def _done(self, status: int | None, said: str, seconds: float, out: Path) -> RunDone:
         run = out / "run"

@@ -38,7 +38,7 @@ class SuiteOrder:
     ``jobs``: the most runs at a time; None: as many as fit.  ``repeat``: in place of what the file says.
     ``shard``: (I, N).  ``timeout``: seconds, in place of what the file says.  ``last``: the folder whose
     failed runs are made again; None with ``rerun_failed``: the newest one of the suite.  ``qemu``: for all
-    runs that name none.
+    runs that name none.  ``warm``: whether guests go on from a file where they may; None: as the file says.
     """
 
     suite: str
@@ -53,6 +53,7 @@ class SuiteOrder:
     seed: int | None = None
     out: Path | None = None
     qemu: str | None = None
+    warm: bool | None = None
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -89,6 +90,8 @@ def run_suite(order: SuiteOrder, sinks: Sequence[RunSink] = ()) -> SuiteReport:
             raise InputError(f"the suite {loaded.suite.name} has fewer runs than shards: this one is empty")
     if order.timeout is not None:
         runs = [_with_timeout(run, order.timeout) for run in runs]
+    if loaded.suite.warm if order.warm is None else order.warm:
+        runs = [run if run.nested else replace(run, tools=replace(run.tools, warm=True)) for run in runs]
     events = EventStream()
     with polite_signals(), TerminalProgress(events):
         if expansion.left_out:
@@ -184,6 +187,7 @@ def suite_command(order: SuiteOrder, seed: int) -> str:
     words += ["--shard", "/".join(map(str, order.shard))] if order.shard is not None else []
     words += ["--timeout", f"{order.timeout:g}"] if order.timeout is not None else []
     words += ["--qemu", order.qemu] if order.qemu is not None else []
+    words += [] if order.warm is None else ["--warm" if order.warm else "--cold"]
     return shlex.join(words)
 
 

@@ -71,5 +71,8 @@ class Suite(Section):
     """How often each run is made."""
     timeout: Annotated[int, Field(ge=1)] | None = None
     """Seconds after which a run is ended; null: 900, and 3600 in a nested machine."""
+    warm: bool = True
+    """Whether guests go on from a file where a scenario allows it, instead of being booted for each run. See
+    docs/warm.md."""
     runs: Annotated[tuple[SuiteEntry, ...], BeforeValidator(_mappings), Field(min_length=1)]
     """What is run, in this order as far as there is room."""

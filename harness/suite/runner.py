@@ -8,12 +8,9 @@ has the death signal of this process, so that none outlives it, however it ends.
 from __future__ import annotations
 
 import contextlib
-import os
 import select
 import shlex
-import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,14 +20,13 @@ from typing import Final
 
 from harness.errors import ExitCode, InputError, MachineryError
 from harness.events import patience
-from harness.invoke import child_environment, command_line
 from harness.report.finished import FinishedRun, RunOutcome, RunSink, outcome_of
 from harness.report.gravity import INTERRUPTED
 from harness.report.result import Result
 from harness.run.matrix import said_last
+from harness.run_process import RunProcess, start_run
 from harness.suite.expand import SuiteRun
 from harness.suite.schedule import Schedule
-from harness.toolchain.run import search_path
 
 #: A run that is asked to end has so many seconds for it.
 ENDING_SECONDS: Final = 30.0
@@ -54,7 +50,7 @@ class _Running:
 
     run: SuiteRun
     place: RunPlace
-    process: subprocess.Popen[bytes]
+    process: RunProcess
     descriptor: int
     began: datetime
     started: float
@@ -87,7 +83,6 @@ class SuiteRunner:
         self._poll = select.poll()
         self._stopped = False
         self.interrupted = False
-        self._setpriv = shutil.which("setpriv", path=search_path())
 
     def run(self, more: Iterator[Sequence[SuiteRun]] | None = None) -> list[FinishedRun]:
         """Make the runs of the schedule; whenever it has none left, those that ``more`` gives.
@@ -126,21 +121,11 @@ class SuiteRunner:
         words: list[str | Path] = ["run", place.scenario, "--out", place.folder, *run.tools.options()]
         if run.nested:
             words.append("--nested")
-        line = command_line(words)
-        if self._setpriv is not None:
-            line = [self._setpriv, "--pdeathsig", "TERM", "--", *line]
         began, started = datetime.now(UTC), time.monotonic()
-        with place.log.open("wb") as log:
-            process = subprocess.Popen(
-                line,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=child_environment(),
-                # Ctrl-C comes to us, and each run is told once.
-                start_new_session=True,
-            )
-        descriptor = os.pidfd_open(process.pid)
+        place.log.unlink(missing_ok=True)
+        # In a session of its own: Ctrl-C comes to us, and each run is told once.
+        process = start_run(words, stdout=place.log, stderr=place.log)
+        descriptor = process.sentinel
         ends = started + patience(run.timeout)
         self._running[descriptor] = _Running(run, place, process, descriptor, began, started, ends)
         self._poll.register(descriptor, select.POLLIN)
@@ -186,9 +171,9 @@ class SuiteRunner:
 
     def _finish(self, one: _Running) -> FinishedRun:
         seconds = time.monotonic() - one.started
-        status = one.process.wait()
         self._poll.unregister(one.descriptor)
-        os.close(one.descriptor)
+        status = one.process.wait()
+        assert status is not None
         del self._running[one.descriptor]
         self._schedule.done(one.run)
         finished = finished_run(one.run, one.place, status, one.told, one.began, seconds)

@@ -23,7 +23,7 @@ WARM_KIND: Final = "warm"
 #: All of them together, in bytes; the longest unused go first.
 LIMIT: Final = 4 * GIB
 #: For so long it is remembered that a guest was wanted, in seconds.
-_REMEMBERED: Final = 7 * 24 * 3600.0
+_REMEMBERED: Final = 6 * 3600.0
 
 
 class WarmStore:

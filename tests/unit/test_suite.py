@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from harness import run_process
 from harness.cli import app
 from harness.errors import ExitCode, InputError, MachineryError
 from harness.report.finished import FinishedRun, RunSink, SuiteReport, outcome_of
@@ -323,7 +324,9 @@ def standin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def line(words: Sequence[str | Path]) -> list[str]:
         return [sys.executable, str(place), *map(str, words)]
 
-    monkeypatch.setattr(runner_module, "command_line", line)
+    monkeypatch.setattr(run_process, "command_line", line)
+    # A fork is of ourselves, and runs no program.
+    monkeypatch.setattr(run_process, "_Forked", run_process._Command)
 
 
 def run_of(name: str, timeout: float = 60.0) -> SuiteRun:
