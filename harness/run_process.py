@@ -17,11 +17,12 @@ commands.
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import fcntl
 import importlib
 import multiprocessing
 import os
 import random
+import select
 import shutil
 import signal
 import subprocess
@@ -46,8 +47,6 @@ _LOADED: Final = (
     "libvirt",
     "numpy",
 )
-#: prctl(2)
-_SET_DEATH_SIGNAL: Final = 1
 
 
 class RunProcess(Protocol):
@@ -155,11 +154,27 @@ class _Command:
 _SERVER: Final[ForkServerContext] = multiprocessing.get_context("forkserver")
 
 
+def _end_with_starter() -> None:
+    """Get SIGTERM when whoever has started this run is gone.
+
+    The server outlives that, as long as there are runs, so that the death signal of a parent would not come.
+    """
+    starter = multiprocessing.parent_process()
+    assert starter is not None
+    pipe = starter.sentinel
+    fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGTERM)
+    fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
+    if select.select([pipe], [], [], 0)[0]:
+        # It was quicker than us.
+        sys.exit(128 + signal.SIGTERM)
+
+
 def _be_the_command(
     words: list[str], environment: Mapping[str, str], stdout: str, stderr: str, folder: str
 ) -> None:
     """In the fork: be what ``freepage`` with these words would be."""
-    ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGTERM)
+    _end_with_starter()
     os.setsid()
     os.chdir(folder)
     os.environ.clear()

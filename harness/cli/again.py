@@ -40,6 +40,8 @@ def in_place_of_a_run(
     until_failure: bool,
     most: int | None,
     print_command: bool,
+    nested: bool,
+    jobs: int | None,
     beside: Sequence[str],
     out: Path | None,
     as_json: bool,
@@ -60,6 +62,8 @@ def in_place_of_a_run(
     if beside:
         raise InputError(f"{beside[0]} has nothing to say beside {option}")
     if print_command:
+        if nested or jobs is not None:
+            raise InputError(f"{'--nested' if nested else '--jobs'} has nothing to say beside {option}")
         if out is not None:
             raise InputError("--print-command makes no run folder: --out has nothing to name")
         from harness.run.print_command import print_commands
@@ -67,9 +71,11 @@ def in_place_of_a_run(
         return print_commands(scenarios[0], changes, tools, as_json=as_json)
     if most is None:
         raise InputError("--until-failure needs a bound: --max N")
-    from harness.run.until_failure import run_until_failure
+    from harness.suite.several import NamedRuns
+    from harness.suite.until_failure import run_until_failure
 
-    return run_until_failure(scenarios[0], changes, tools, most, out=out, as_json=as_json)
+    named = NamedRuns(scenarios, changes, tools, nested)
+    return run_until_failure(named, most, jobs=jobs, out=out, as_json=as_json)
 
 
 @app.command("replay")

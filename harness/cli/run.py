@@ -125,8 +125,12 @@ def run(
     tools = replace(
         tools_of(qemu, source_qemu, destination_qemu, kernel, qemu_source, fault), warm=warm and not nested
     )
-    beside_one = {"--nested": nested, "--jobs": jobs, "--junit": junit, "--html": html}
-    beside_one |= {"--keep": keep is not None, "--pause-at": bool(pause_at)}
+    beside_one = {
+        "--junit": junit is not None,
+        "--html": html is not None,
+        "--keep": keep is not None,
+        "--pause-at": bool(pause_at),
+    }
     instead = in_place_of_a_run(
         scenarios,
         changes,
@@ -134,6 +138,8 @@ def run(
         until_failure=until_failure,
         most=most,
         print_command=print_command,
+        nested=nested,
+        jobs=jobs,
         beside=[name for name, value in beside_one.items() if value],
         out=out,
         as_json=json,

@@ -34,7 +34,7 @@ OneRun = Annotated[
 @run_folders_commands.command("list")
 def runs_list(folder: RunsFolder = Path("runs"), json: Json = False) -> None:
     """List the runs, the newest last: when, how each ended, and why."""
-    from harness.report.runs import known_runs
+    from harness.report.runs import known_runs, run_name
     from harness.units import human_size
 
     found = known_runs(folder)
@@ -56,7 +56,8 @@ def runs_list(folder: RunsFolder = Path("runs"), json: Json = False) -> None:
         return
     for run in found:
         when = f"{datetime.fromtimestamp(run.ended):%Y-%m-%d %H:%M}"
-        typer.echo(f"{run.verdict:12}  {when}  {human_size(run.size):>10}  {run.path.name}  {run.reason}")
+        size, name = human_size(run.size), run_name(run.path, folder)
+        typer.echo(f"{run.verdict:12}  {when}  {size:>10}  {name}  {run.reason}")
     typer.echo(f"{len(found)} runs in {folder}")
 
 
@@ -111,7 +112,7 @@ def runs_prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
 ) -> None:
     """Take away old run folders.  One that may be going on stays."""
-    from harness.report.runs import known_runs, prune_runs
+    from harness.report.runs import known_runs, prune_runs, run_name
     from harness.units import human_size
 
     wrong = next((one for one in verdict or () if one not in _VERDICTS), None)
@@ -122,7 +123,7 @@ def runs_prune(
         known_runs(folder), days=days, keep=keep, verdicts=verdict or _VERDICTS, dry_run=dry_run
     ):
         gone.append(run)
-        typer.echo(f"{run.verdict:12}  {human_size(run.size):>10}  {run.path.name}")
+        typer.echo(f"{run.verdict:12}  {human_size(run.size):>10}  {run_name(run.path, folder)}")
     total = human_size(sum(run.size for run in gone))
     typer.echo(f"{len(gone)} runs, {total}: {'these would go' if dry_run else 'gone'}")
     raise typer.Exit(ExitCode.PASS)

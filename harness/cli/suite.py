@@ -24,7 +24,7 @@ def suite_list(json: Json = False) -> None:
     from harness.suite.expand import Expansion
     from harness.suite.load import list_suites
 
-    found = [(one.suite, sum(repeat for _, repeat in Expansion(one).runs())) for one in list_suites()]
+    found = [(one.suite, Expansion(one).count()) for one in list_suites()]
     if json:
         print_json([{"name": one.name, "summary": one.summary, "runs": runs} for one, runs in found])
         return

@@ -13,8 +13,9 @@ A sink is told in the main thread, one thing after the other.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
@@ -182,28 +183,55 @@ class RunSink:
         """No further run will be made."""
 
 
-class Sinks(RunSink):
-    """Several sinks as one, told in this order."""
+class LastWords(RunSink):
+    """A sink after an error, its own maybe: it is told what is left to tell, and may not fail again."""
 
-    def __init__(self, sinks: Iterable[RunSink]) -> None:
-        self._sinks = tuple(sinks)
-
-    def begin(self, suite: str, total: int) -> None:
-        """Hand it on."""
-        for sink in self._sinks:
-            sink.begin(suite, total)
-
-    def started(self, name: str, folder: Path) -> None:
-        """Hand it on."""
-        for sink in self._sinks:
-            sink.started(name, folder)
+    def __init__(self, sink: RunSink) -> None:
+        self._sink = sink
 
     def finished(self, run: FinishedRun) -> None:
         """Hand it on."""
-        for sink in self._sinks:
-            sink.finished(run)
+        with contextlib.suppress(Exception):
+            self._sink.finished(run)
 
     def ended(self, report: SuiteReport) -> None:
         """Hand it on."""
-        for sink in self._sinks:
-            sink.ended(report)
+        with contextlib.suppress(Exception):
+            self._sink.ended(report)
+
+
+class Sinks(RunSink):
+    """Several sinks as one, told in this order.
+
+    One that fails is told nothing more; the others are told all the same, before its error is raised.
+    """
+
+    def __init__(self, sinks: Iterable[RunSink]) -> None:
+        self._sinks = list(sinks)
+
+    def begin(self, suite: str, total: int) -> None:
+        """Hand it on."""
+        self._tell(lambda sink: sink.begin(suite, total))
+
+    def started(self, name: str, folder: Path) -> None:
+        """Hand it on."""
+        self._tell(lambda sink: sink.started(name, folder))
+
+    def finished(self, run: FinishedRun) -> None:
+        """Hand it on."""
+        self._tell(lambda sink: sink.finished(run))
+
+    def ended(self, report: SuiteReport) -> None:
+        """Hand it on."""
+        self._tell(lambda sink: sink.ended(report))
+
+    def _tell(self, what: Callable[[RunSink], None]) -> None:
+        errors: list[Exception] = []
+        for sink in tuple(self._sinks):
+            try:
+                what(sink)
+            except Exception as error:
+                self._sinks.remove(sink)
+                errors.append(error)
+        if errors:
+            raise errors[0]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -45,12 +46,25 @@ class KnownRun:
 def known_runs(parent: Path) -> list[KnownRun]:
     """All run folders in a folder, the oldest first.  :class:`InputError` if there is no such folder."""
     try:
-        places = [path for path in parent.iterdir() if path.is_dir() and is_run_folder(path)]
+        places = list(_run_folders(parent))
     except FileNotFoundError as error:
         raise InputError(f"there is no folder {parent}", hint="freepage run makes it") from error
     except OSError as error:
         raise InputError(f"cannot look into {parent}: {error.strerror}") from error
     return sorted((_known(path) for path in places), key=lambda run: (run.ended, run.path.name))
+
+
+def _run_folders(parent: Path) -> Iterator[Path]:
+    """Those of single runs, and of suites and the like, whose folders hold their runs' folders."""
+    for path in parent.iterdir():
+        if not path.is_dir() or path.is_symlink():
+            continue
+        if is_run_folder(path):
+            yield path
+            continue
+        # Of another user's, say: then it is no folder of ours.
+        with contextlib.suppress(OSError):
+            yield from (one for one in path.iterdir() if one.is_dir() and is_run_folder(one))
 
 
 def _known(path: Path) -> KnownRun:
@@ -93,14 +107,21 @@ def find_run(name: str, parent: Path = RUNS_FOLDER) -> Path:
         if name and path.is_dir() and is_run_folder(path):
             return path
     near = (
-        [run.path for run in known_runs(parent) if run.path.name.startswith(name)] if parent.is_dir() else []
+        [run.path for run in known_runs(parent) if run_name(run.path, parent).startswith(name)]
+        if parent.is_dir()
+        else []
     )
     if name and len(near) == 1:
         return near[0]
     if name and len(near) > 1:
-        some = ", ".join(path.name for path in near[:4])
+        some = ", ".join(run_name(path, parent) for path in near[:4])
         raise InputError(f"{name!r} may be any of {len(near)} runs: {some}")
     raise InputError(f"there is no run {name!r}", hint=f"freepage runs list names those of {parent}")
+
+
+def run_name(run: Path, parent: Path) -> str:
+    """What a run is called in a folder of runs: one of a suite by the suite's folder and its own."""
+    return str(run.relative_to(parent))
 
 
 def files_of(run: Path) -> Iterator[tuple[str, int]]:

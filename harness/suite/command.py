@@ -12,17 +12,17 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness.errors import InputError
+from harness.errors import ExitCode, InputError
 from harness.events import EventStream
 from harness.hosts.signals import polite_signals
-from harness.report.finished import FinishedRun, RunSink, Sinks, SuiteReport
+from harness.report.finished import FinishedRun, LastWords, RunSink, Sinks, SuiteReport
 from harness.report.gravity import INTERRUPTED, worst
 from harness.suite.build import Prepared, build_all_for
-from harness.suite.expand import Expansion, GivenQemu, SuiteRun, repeated, seed_of, shard_of
+from harness.suite.expand import Expansion, GivenQemu, SuiteRun, further_rounds, repeated, shard_of
 from harness.suite.folder import SuiteFolder, SuitePlan, last_folder, read_plan, right_in
 from harness.suite.load import load_suite
 from harness.suite.needs import machine_resources
-from harness.suite.runner import RunPlace, SuiteRunner, unmade_run
+from harness.suite.runner import RunPlace, SuiteRunner, fails, is_wrong, never, unmade_run
 from harness.suite.schedule import Schedule
 from harness.suite.show import TerminalSink
 from harness.terminal import TerminalProgress
@@ -108,9 +108,9 @@ def run_suite(order: SuiteOrder, sinks: Sequence[RunSink] = ()) -> SuiteReport:
         facts = SuiteFacts(
             loaded.suite.name, suite_command(order, seed), seed, "/".join(map(str, order.shard or ()))
         )
-        more = _again(prepared.runs, seed) if order.until_failure and prepared.runs else None
-        stop = order.stop_at_first or order.until_failure
-        return make_runs(prepared, folder.place, sink, facts, jobs=order.jobs, stop_at_first=stop, more=more)
+        more = further_rounds(prepared.runs, seed) if order.until_failure and prepared.runs else None
+        stops = fails if order.until_failure else is_wrong if order.stop_at_first else never
+        return make_runs(prepared, folder.place, sink, facts, jobs=order.jobs, stops=stops, more=more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,35 +130,50 @@ def make_runs(
     facts: SuiteFacts,
     *,
     jobs: int | None,
-    stop_at_first: bool = False,
+    stops: Callable[[FinishedRun], bool] = never,
     more: Iterator[Sequence[SuiteRun]] | None = None,
 ) -> SuiteReport:
-    """Make runs for which all is built, and tell the sinks; the report of all."""
+    """Make runs for which all is built, and tell the sinks; the report of all.
+
+    ``stops``, ``more``: see :class:`SuiteRunner`.
+    """
     schedule: Schedule[SuiteRun] = Schedule(machine_resources(), jobs)
     schedule.add((run, run.needs) for run in prepared.runs)
     began, started = datetime.now(UTC), time.monotonic()
-    sink.begin(facts.suite, sum(map(len, (prepared.runs, prepared.skipped, prepared.failed))))
+    total = sum(map(len, (prepared.runs, prepared.skipped, prepared.failed)))
+    sink.begin(facts.suite, total if more is None else 0)
     unmade = [unmade_run(run, "skipped", why) for run, why in prepared.skipped.items()]
     unmade += [unmade_run(run, "error", why) for run, why in prepared.failed.items()]
     for run in unmade:
         sink.finished(run)
-    runner = SuiteRunner(schedule, places, sink, stop_at_first=stop_at_first)
-    done = [*unmade, *runner.run(more)]
-    report = SuiteReport(
-        suite=facts.suite,
-        command=facts.command,
-        seed=facts.seed,
-        shard=facts.shard or None,
-        began=began,
-        seconds=round(time.monotonic() - started, 3),
-        exit_status=INTERRUPTED if runner.interrupted else exit_status_of(done),
-        interrupted=runner.interrupted,
-        host=describe_machine(),
-        runs=done,
-        not_run=[run.name for run in schedule.waiting],
-    )
-    sink.ended(report)
-    return report
+    runner = SuiteRunner(schedule, places, sink, stops=stops)
+
+    def report(failed: bool) -> SuiteReport:
+        done = [*unmade, *runner.done]
+        status = ExitCode.ERROR if failed else exit_status_of(done)
+        return SuiteReport(
+            suite=facts.suite,
+            command=facts.command,
+            seed=facts.seed,
+            shard=facts.shard or None,
+            began=began,
+            seconds=round(time.monotonic() - started, 3),
+            exit_status=INTERRUPTED if runner.interrupted else status,
+            interrupted=runner.interrupted,
+            host=describe_machine(),
+            runs=done,
+            not_run=[run.name for run in schedule.waiting],
+        )
+
+    try:
+        runner.run(more)
+    except BaseException:
+        # What has run has run, though somebody could not be told of it.
+        LastWords(sink).ended(report(failed=True))
+        raise
+    whole = report(failed=False)
+    sink.ended(whole)
+    return whole
 
 
 def exit_status_of(runs: Sequence[FinishedRun]) -> int:
@@ -197,14 +212,6 @@ def _given_qemu(name: str | None) -> GivenQemu | None:
     known = canonical(name)
     qemu = Toolchain().named_qemu(known)
     return GivenQemu(known, plain=not (qemu.has_free_page_info and qemu.has_record))
-
-
-def _again(runs: Sequence[SuiteRun], seed: int) -> Iterator[Sequence[SuiteRun]]:
-    """The runs again and again, each time with other seeds."""
-    number = max(run.repeat for run in runs)
-    while True:
-        number += 1
-        yield [run.again(number, seed_of(seed, run.scenario.name, number)) for run in runs if run.repeat == 1]
 
 
 def _with_timeout(run: SuiteRun, timeout: float) -> SuiteRun:

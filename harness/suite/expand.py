@@ -51,14 +51,16 @@ class SuiteRun:
     timeout: float = LONGEST_RUN
     optional: bool = False
     place: str = ""
+    #: Its seed is the suite's choice, and not the scenario's.
+    drawn: bool = field(default=False, compare=False, hash=False)
 
     def again(self, repeat: int, seed: int | None) -> SuiteRun:
         """The same as its ``repeat``th repeat; ``seed``: unless the scenario has its own."""
-        scenario = self.scenario
-        if scenario.seed is None and seed is not None:
-            scenario = scenario.model_copy(update={"seed": seed})
+        scenario, drawn = self.scenario, self.drawn
+        if seed is not None and (drawn or scenario.seed is None):
+            scenario, drawn = scenario.model_copy(update={"seed": seed}), True
         name = self.name if repeat == 1 else f"{self.name}#{repeat}"
-        return replace(self, name=name, scenario=scenario, repeat=repeat)
+        return replace(self, name=name, scenario=scenario, repeat=repeat, drawn=drawn)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +135,29 @@ class Expansion:
     def _wrong(self, path: TreePath, text: str) -> None:
         self._problems.append(str(Problem(self._loaded.tree.place(path), dotted(path), text)))
 
+    def count(self) -> int:
+        """How many runs there are, with repeats.  No scenario is read, so nothing that is wrong is found."""
+        return sum(
+            sum(1 for _ in self._chosen(number, entry))
+            * (entry.repeat if entry.repeat is not None else self._loaded.suite.repeat)
+            for number, entry in enumerate(self._loaded.suite.runs)
+        )
+
     def _of_entry(self, number: int, entry: SuiteEntry) -> Iterator[SuiteRun]:
+        fixed = [_Value(name, value, ("runs", number, "set", name)) for name, value in entry.set.items()]
+        for scenario, chosen in self._chosen(number, entry):
+            run = self._run(entry, scenario, fixed, chosen)
+            if run is not None:
+                yield run
+
+    def _chosen(self, number: int, entry: SuiteEntry) -> Iterator[tuple[_Value, Sequence[_Value]]]:
+        """Each scenario of an entry in each combination that is not excluded."""
         path: TreePath = ("runs", number)
         axes = [
             [_Value(name, value, (*path, "matrix", name, at)) for at, value in enumerate(values)]
             for name, values in entry.matrix.items()
             if self._known(name, (*path, "matrix", name))
         ]
-        fixed = [_Value(name, value, (*path, "set", name)) for name, value in entry.set.items()]
         scenarios = self._scenarios(entry, path)
         unused = {
             at for at in range(len(entry.exclude)) if self._excludable(entry, at, (*path, "exclude", at))
@@ -150,9 +167,7 @@ class Expansion:
             out = {at for at, words in enumerate(entry.exclude) if _matches(words, texts)}
             unused -= out
             if not out:
-                run = self._run(entry, scenario, fixed, chosen)
-                if run is not None:
-                    yield run
+                yield scenario, chosen
         for at in sorted(unused):
             self._wrong((*path, "exclude", at), "nothing in this entry is so")
 
@@ -289,6 +304,23 @@ def repeated(runs: Sequence[tuple[SuiteRun, int]], seed: int, times: int | None 
         for run, repeat in runs
         if number <= (times or repeat)
     ]
+
+
+def further_rounds(
+    runs: Sequence[SuiteRun], seed: int | None, most: int | None = None
+) -> Iterator[list[SuiteRun]]:
+    """The runs again and again, after each was made once, with other seeds each time.
+
+    ``seed``: of the suite; None: each run draws its own.  ``most``: rounds in all, with the first.
+    """
+    number = max((run.repeat for run in runs), default=0)
+    while most is None or number < most:
+        number += 1
+        yield [
+            run.again(number, None if seed is None else seed_of(seed, run.scenario.name, number))
+            for run in runs
+            if run.repeat == 1
+        ]
 
 
 def shard_of(items: Sequence[_Item], number: int, of: int) -> list[_Item]:

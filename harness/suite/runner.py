@@ -20,7 +20,7 @@ from typing import Final
 
 from harness.errors import ExitCode, InputError, MachineryError
 from harness.events import patience
-from harness.report.finished import FinishedRun, RunOutcome, RunSink, outcome_of
+from harness.report.finished import FinishedRun, LastWords, RunOutcome, RunSink, outcome_of
 from harness.report.gravity import INTERRUPTED
 from harness.report.result import Result
 from harness.run.matrix import said_last
@@ -60,11 +60,25 @@ class _Running:
     killed: bool = field(default=False)
 
 
+def never(run: FinishedRun) -> bool:  # noqa: ARG001 - of any
+    """All are run."""
+    return False
+
+
+def is_wrong(run: FinishedRun) -> bool:
+    """It is not as it should be."""
+    return not run.right
+
+
+def fails(run: FinishedRun) -> bool:
+    """It is not as it should be, and says something: an inconclusive run does not."""
+    return not run.right and run.outcome != "inconclusive"
+
+
 class SuiteRunner:
     """Use :meth:`run` once.
 
-    ``places``: where the files of a run are.  ``stop_at_first``: begin no further run after one that
-    is not as it should be.
+    ``places``: where the files of a run are.  ``stops``: begin no further run after one of which it says so.
     """
 
     def __init__(
@@ -73,36 +87,37 @@ class SuiteRunner:
         places: Callable[[SuiteRun], RunPlace],
         sink: RunSink,
         *,
-        stop_at_first: bool = False,
+        stops: Callable[[FinishedRun], bool] = never,
     ) -> None:
         self._schedule = schedule
         self._places = places
         self._sink = sink
-        self._stop_at_first = stop_at_first
+        self._stops = stops
         self._running: dict[int, _Running] = {}
         self._poll = select.poll()
         self._stopped = False
         self.interrupted = False
+        #: The runs that have ended, in that order; also where :meth:`run` raises.
+        self.done: list[FinishedRun] = []
 
     def run(self, more: Iterator[Sequence[SuiteRun]] | None = None) -> list[FinishedRun]:
         """Make the runs of the schedule; whenever it has none left, those that ``more`` gives.
 
         An interruption ends what runs, and is told by :attr:`interrupted`.
         """
-        done: list[FinishedRun] = []
         try:
             while True:
                 self._start_what_fits(more)
                 if not self._running:
-                    return done
-                done += self._wait()
+                    return self.done
+                self._wait()
         except KeyboardInterrupt:
             self.interrupted = True
-            done += self._end_all()
-            return done
+            self._end_all()
+            return self.done
         except BaseException:
-            # A sink may be what has failed: it is told nothing more.
-            self._sink = RunSink()
+            # A sink may be what has failed.
+            self._sink = LastWords(self._sink)
             self._end_all()
             raise
 
@@ -131,14 +146,15 @@ class SuiteRunner:
         self._poll.register(descriptor, select.POLLIN)
         self._sink.started(run.name, place.folder)
 
-    def _wait(self) -> list[FinishedRun]:
-        """Until a run has ended, or one has to be ended; those that have ended."""
+    def _wait(self) -> None:
+        """Until a run has ended, or one has to be ended."""
         next_end = min(one.ends for one in self._running.values())
         left = min(max(0.0, next_end - time.monotonic()), _LONGEST_WAIT)
         ended = self._poll.poll(left * _MS)
         if not ended:
             self._end_late_ones()
-        return [self._finish(self._running[descriptor]) for descriptor, _ in ended]
+        for descriptor, _ in ended:
+            self._finish(self._running[descriptor])
 
     def _end_late_ones(self) -> None:
         for one in self._running.values():
@@ -156,20 +172,18 @@ class SuiteRunner:
         one.ends = time.monotonic() + patience(ENDING_SECONDS)
         one.process.terminate()
 
-    def _end_all(self) -> list[FinishedRun]:
+    def _end_all(self) -> None:
         """Ask all runs to end, and wait until they have."""
         self._stopped = True
         for one in self._running.values():
             if not one.told:
                 self._tell(one, "interrupted")
-        done: list[FinishedRun] = []
         while self._running:
             # A second Ctrl-C must not leave anything behind either.
             with contextlib.suppress(KeyboardInterrupt):
-                done += self._wait()
-        return done
+                self._wait()
 
-    def _finish(self, one: _Running) -> FinishedRun:
+    def _finish(self, one: _Running) -> None:
         seconds = time.monotonic() - one.started
         self._poll.unregister(one.descriptor)
         status = one.process.wait()
@@ -177,10 +191,10 @@ class SuiteRunner:
         del self._running[one.descriptor]
         self._schedule.done(one.run)
         finished = finished_run(one.run, one.place, status, one.told, one.began, seconds)
-        self._sink.finished(finished)
-        if not finished.right and self._stop_at_first:
+        self.done.append(finished)
+        if self._stops(finished):
             self._stopped = True
-        return finished
+        self._sink.finished(finished)
 
 
 def finished_run(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,17 +13,34 @@ from hypothesis import strategies as st
 
 from harness.errors import ExitCode, InputError
 from harness.plan.plan import Tools
+from harness.report.finished import FinishedRun, outcome_of
 from harness.run.odds import at_least, least_rate, missed, most_rate, runs_to_tell
-from harness.run.one_run import MadeRun, one_run
+from harness.run.one_run import one_run
 from harness.run.print_command import StartOfGuest, as_document, as_text
 from harness.run.replay import other_programs
 from harness.run.replay_command import parse_options, recorded_run
-from harness.run.until_failure import Repeated, repeat
+from harness.suite.until_failure import Repeated
+from tests.unit.test_result import passing, result
 
 
-def ends(*statuses: int) -> Repeated:
-    made = iter(statuses)
-    return repeat("some", 9, lambda number: MadeRun(Path(f"run-{number}"), next(made), "words", number))
+def ended(number: int, status: int) -> FinishedRun:
+    return FinishedRun(
+        name="some",
+        scenario="some",
+        repeat=number,
+        # One that has a verdict left a result, which is not looked into here.
+        outcome=outcome_of(status, result(passing()) if status in (0, 1, 4) else None),
+        exit_status=status,
+        reason="words",
+        seed=number,
+        began=datetime.now(UTC),
+        seconds=1.0,
+        folder=f"run-{number}",
+    )
+
+
+def ends(*statuses: int, interrupted: bool = False) -> Repeated:
+    return Repeated("some", 9, tuple(ended(*one) for one in enumerate(statuses, 1)), interrupted)
 
 
 # --- the arithmetic
@@ -73,8 +91,7 @@ def test_numbers_that_cannot_be_are_refused() -> None:
 
 
 def test_it_ends_with_the_first_failure_and_its_status() -> None:
-    repeated = ends(0, 4, 0, 1, 0)
-    assert [end.exit_status for end in repeated.runs] == [0, 4, 0, 1]
+    repeated = ends(0, 4, 0, 1)
     assert repeated.exit_status == ExitCode.FAIL
     text = "\n".join(repeated.lines())
     assert "run 4 of at most 9: fail: words" in text
@@ -83,9 +100,7 @@ def test_it_ends_with_the_first_failure_and_its_status() -> None:
 
 
 def test_an_error_ends_it_as_well_and_is_no_verdict() -> None:
-    repeated = ends(0, 3, 1)
-    assert repeated.exit_status == ExitCode.ERROR
-    assert len(repeated.runs) == 2
+    assert ends(0, 3).exit_status == ExitCode.ERROR
 
 
 def test_none_that_fails_says_how_much_that_tells() -> None:
@@ -103,13 +118,7 @@ def test_runs_that_say_nothing_are_no_pass() -> None:
 
 
 def test_an_interruption_keeps_what_there_is() -> None:
-    def make(number: int) -> MadeRun:
-        if number == 2:
-            raise KeyboardInterrupt
-        return MadeRun(Path("run"), 0, "")
-
-    repeated = repeat("some", 3, make)
-    assert (len(repeated.runs), repeated.exit_status) == (1, 130)
+    assert ends(0, interrupted=True).exit_status == 130
 
 
 def test_a_pass_without_a_result_is_an_error(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from harness.errors import InputError
 from harness.report.folder import RunFolder
-from harness.report.runs import find_run, known_runs, log_of, prune_runs
+from harness.report.runs import find_run, known_runs, log_of, prune_runs, run_name
 
 RESULT = {"verdict": "pass", "scenario": "idle", "arm": "off", "reason": "all right"}
 
@@ -73,6 +73,19 @@ def test_a_run_is_found_by_what_people_write(parent: Path) -> None:
     (parent / "something" / "else").mkdir()
     with pytest.raises(InputError, match="there is no run in"):
         find_run("last", parent / "something")
+
+
+def test_runs_of_a_suite_are_seen_by_both_names(parent: Path) -> None:
+    place = run(parent, "20260105-000000-suite-smoke/001-idle", 0.5)
+    run(parent, "20260105-000000-suite-smoke/002-churn", 0.4)
+    assert [run_name(one.path, parent) for one in known_runs(parent)][-2:] == [
+        "20260105-000000-suite-smoke/001-idle",
+        "20260105-000000-suite-smoke/002-churn",
+    ]
+    for name in ("20260105-000000-suite-smoke/001-idle", "20260105-000000-suite-smoke/001"):
+        assert find_run(name, parent) == place
+    with pytest.raises(InputError, match="any of 2 runs: 20260105-000000-suite-smoke/001-idle"):
+        find_run("20260105", parent)
 
 
 def test_only_files_of_the_run_are_read(parent: Path) -> None:

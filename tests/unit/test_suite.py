@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -15,16 +16,25 @@ import pytest
 from harness import run_process
 from harness.cli import app
 from harness.errors import ExitCode, InputError, MachineryError
-from harness.report.finished import FinishedRun, RunSink, SuiteReport, outcome_of
+from harness.report.finished import (
+    SUITE_RUNS,
+    FinishedRun,
+    RunSink,
+    Sinks,
+    SuiteReport,
+    outcome_of,
+    read_finished,
+)
 from harness.report.gravity import INTERRUPTED
 from harness.scenario.load import load_scenario
 from harness.suite import runner as runner_module
-from harness.suite.command import parse_shard
-from harness.suite.expand import Expansion, GivenQemu, SuiteRun, repeated, seed_of, shard_of
+from harness.suite.build import Prepared
+from harness.suite.command import SuiteFacts, make_runs, parse_shard
+from harness.suite.expand import Expansion, GivenQemu, SuiteRun, further_rounds, repeated, seed_of, shard_of
 from harness.suite.folder import SuiteFolder, SuitePlan, last_folder, read_plan, right_in
 from harness.suite.load import list_suites, load_suite
 from harness.suite.needs import Resources, needs_of
-from harness.suite.runner import SuiteRunner
+from harness.suite.runner import SuiteRunner, is_wrong, never
 from harness.suite.schedule import MOST_OVERTAKEN, Schedule
 from harness.suite.show import sum_line, table_lines
 from tests.unit.test_result import failing, passing, result
@@ -342,7 +352,21 @@ def made(
     place = SuiteFolder.create("mine", "", folder / "suite")
     schedule: Schedule[SuiteRun] = Schedule(Resources(100, 100), jobs)
     schedule.add((run, run.needs) for run in runs)
-    return SuiteRunner(schedule, place.place, heard, stop_at_first=stop).run()
+    return SuiteRunner(schedule, place.place, heard, stops=is_wrong if stop else never).run()
+
+
+def test_until_a_failure_each_round_has_seeds_of_its_own() -> None:
+    """A suite's are its own choice; one that the scenario names stays; a run alone draws its own."""
+    drawn, named = run_of("drawn").again(1, 5), run_of("named")
+    named = replace(named, scenario=named.scenario.model_copy(update={"seed": 3})).again(1, 5)
+    more = further_rounds([drawn, named], 7)
+    later = [next(more), next(more)]
+    assert [run.name for round_ in later for run in round_] == ["drawn#2", "named#2", "drawn#3", "named#3"]
+    seeds = [run.scenario.seed for run in (drawn, *(round_[0] for round_ in later))]
+    assert len({*seeds}) == 3
+    assert {round_[1].scenario.seed for round_ in later} == {3}
+    alone = list(further_rounds([run_of("alone")], None, most=3))
+    assert [run.scenario.seed for round_ in alone for run in round_] == [None, None]
 
 
 @pytest.mark.usefixtures("standin")
@@ -404,7 +428,7 @@ def test_an_interruption_ends_all_and_leaves_nothing(tmp_path: Path) -> None:
     runner = SuiteRunner(schedule, place.place, heard)
     done = runner.run()
     assert runner.interrupted
-    assert [(run.name, run.exit_status) for run in done] == [("waits", INTERRUPTED)]
+    assert [(run.name, run.exit_status) for run in done] == [("pass-0", 0), ("waits", INTERRUPTED)]
     assert [run.name for run in schedule.waiting] == ["pass-never"]
 
 
@@ -416,10 +440,39 @@ def test_a_sink_that_fails_leaves_nothing_running(tmp_path: Path) -> None:
             raise MachineryError("no space left on device")
 
     heard = Failing()
+    # Another test's, and of no run.
+    before = psutil.Process().children()
     with pytest.raises(MachineryError, match="no space"):
         made(tmp_path, [run_of("waits"), run_of("waits-too"), run_of("pass-0")], heard, jobs=3)
-    assert [run.name for run in heard.ends] == ["pass-0"]
-    assert psutil.Process().children() == []
+    # The others were ended for it, which is told to whom it can be told.
+    assert heard.ends[0].name == "pass-0"
+    assert {run.name for run in heard.ends} == {"pass-0", "waits", "waits-too"}
+    assert psutil.Process().children() == before
+
+
+@pytest.mark.usefixtures("standin")
+def test_the_report_is_written_where_another_sink_fails(tmp_path: Path) -> None:
+    """What has run has run: the suite's folder says all of it, and that it was no good end."""
+
+    class Failing(RunSink):
+        def finished(self, run: FinishedRun) -> None:  # noqa: ARG002 - of any
+            raise MachineryError("the database is gone")
+
+    folder = SuiteFolder.create("mine", "", tmp_path / "suite")
+    sink = Sinks([Failing(), folder])
+    runs = Prepared((run_of("pass-0"), run_of("waits")))
+    with pytest.raises(MachineryError, match="database"):
+        make_runs(runs, folder.place, sink, SuiteFacts("mine", "freepage suite run mine"), jobs=2)
+    report = SuiteReport.read(folder.path / "suite.json")
+    assert {run.name: run.outcome for run in report.runs} == {"pass-0": "pass", "waits": "error"}
+    assert report.exit_status == 3
+    assert len(read_finished(folder.path / SUITE_RUNS)) == 2
+
+
+def test_runs_are_counted_as_they_are_made() -> None:
+    """Of each suite that ships, without reading one scenario."""
+    for one in list_suites():
+        assert Expansion(one).count() == len(repeated(Expansion(one).runs(), 1))
 
 
 # --- what is kept, and shown
