@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from harness.errors import MachineryError
+from harness.errors import InputError, MachineryError
 from harness.events import EventStream
 from harness.guest.domain import destination_xml, domain_xml
 from harness.guest.xml_edits import EditError
 from harness.hosts.interface import Host, Pair
+from harness.hosts.netns import can_open_tun
 from harness.hosts.signals import polite_signals
 from harness.hosts.this_machine import command_start
 from harness.plan.kinds import kind_of
@@ -61,6 +62,13 @@ def print_commands(name: str, changes: Sequence[str | Override], tools: Tools, *
     began = command_start()
     scenario, tools = load_with_tools(name, changes, tools)
     kind = kind_of(scenario)
+    if scenario.remote is None and not can_open_tun():
+        # qemuConnectDomainXMLToNative() makes every NIC one of the type ethernet, and opens its tap.
+        raise InputError(
+            "--print-command: libvirt opens a tap to tell a command line, whatever the NIC, and /dev/net/tun "
+            "does not open for this user",
+            hint="a run has a file source.command with it",
+        )
     events = EventStream()
     with contextlib.ExitStack() as stack:
         with TerminalProgress(events):
