@@ -46,6 +46,8 @@ STATUSES: Final = (
     "cancelled",
     "failed",
 )
+#: Before libvirt starts the destination's QEMU.
+_BEFORE_ALL: Final = "start"
 #: The guest stands still on the source then, for the moment or for good.
 _STANDS_STILL: Final = (
     "request",
@@ -81,6 +83,12 @@ class Entry(Section):
                     "in-entry",
                     "{word} needs a running guest, which stands still here; put {{action: cont}} before it",
                     {"path": ("do", index, "action"), "word": action.action},
+                )
+            if action.needs_destination and self.at == _BEFORE_ALL:
+                raise PydanticCustomError(
+                    "in-entry",
+                    "there is no QEMU on the destination yet at {at}; put {word} at setup or later",
+                    {"path": ("do", index, "action"), "at": self.at, "word": action.action},
                 )
             if action.only_at and self.at not in action.only_at:
                 raise PydanticCustomError(

@@ -192,7 +192,7 @@ def test_a_backend_is_killed_on_the_side_that_is_named() -> None:
 def test_a_backend_that_is_not_there_cannot_be_killed(tmp_path: Path, guest: str, served: str) -> None:
     path = tmp_path / "kill.yaml"
     path.write_text(
-        f"name: kill\nguest: {guest}\nscript: [{{at: start, do: [{{action: backend-kill, device: tpm}}]}}]\n"
+        f"name: kill\nguest: {guest}\nscript: [{{at: setup, do: [{{action: backend-kill, device: tpm}}]}}]\n"
     )
     words = rf"kill\.yaml:3:.*no program beside QEMU serves a device tpm of this guest, but {served}"
     with pytest.raises(InputError, match=words):

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from pydantic import ValidationError
 
 from harness.errors import DeadlineExceeded, InputError, MachineryError
 from harness.events import Deadline, EventStream
@@ -376,3 +377,20 @@ def test_a_thread_that_waits_for_good_is_told_from_one_with_a_time_limit() -> No
     for thread in threads.values():
         thread.join()
     ends[0].close()
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        {"action": "kill-destination"},
+        {"action": "qmp", "command": "query-status", "side": "destination"},
+        {"action": "virtio-mem-resize", "plugged": "128MiB", "side": "destination"},
+        {"action": "backend-kill", "device": "tpm"},
+    ],
+)
+def test_at_start_there_is_no_destination_yet(action: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="no QEMU on the destination yet at start"):
+        Entry.model_validate({"at": "start", "do": [action]})
+    Entry.model_validate({"at": "setup", "do": [action]})
+    if "side" in action:
+        Entry.model_validate({"at": "start", "do": [{**action, "side": "source"}]})

@@ -27,6 +27,11 @@ class BackendKill(Action):
     """Whose: the QEMU's that the guest leaves, or the one's that it goes to."""
 
     @property
+    def needs_destination(self) -> bool:
+        """On that side."""
+        return self.side == "destination"
+
+    @property
     def needs_backend(self) -> str | None:
         """The device that somebody has to serve."""
         return self.device

@@ -82,6 +82,11 @@ class Action(Section):
         return None
 
     @property
+    def needs_destination(self) -> bool:
+        """Whether it is done to the destination's QEMU, or to what serves that."""
+        return False
+
+    @property
     def changes_limit(self) -> bool:
         """Whether it changes what may be sent in a second, or how long the guest may pause."""
         return False

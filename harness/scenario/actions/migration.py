@@ -176,6 +176,11 @@ class KillDestination(Action):
 
     action: Literal["kill-destination"] = "kill-destination"
 
+    @property
+    def needs_destination(self) -> bool:
+        """It is what it ends."""
+        return True
+
     def carry_out(self, stage: Stage, deadline: Deadline) -> None:
         """SIGKILL."""
         stage.will_kill_destination()

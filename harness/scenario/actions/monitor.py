@@ -44,6 +44,11 @@ class Qmp(Action):
     seconds: ClassVar[float] = 60.0
 
     @property
+    def needs_destination(self) -> bool:
+        """On that side."""
+        return self.side == "destination"
+
+    @property
     def changes_limit(self) -> bool:
         """If that is the command."""
         return self.command == "migrate-set-parameters" and not _LIMITS.isdisjoint(self.arguments)

@@ -31,6 +31,11 @@ class VirtioMemResize(Action):
     needs_virtio_mem: ClassVar[bool] = True
     waits: ClassVar[bool] = True
 
+    @property
+    def needs_destination(self) -> bool:
+        """On that side."""
+        return self.side == "destination"
+
     def carry_out(self, stage: Stage, deadline: Deadline) -> None:
         """By QMP: libvirt changes nothing while it migrates."""
         stage.resize_virtio_mem(self.side, self.plugged)
