@@ -45,7 +45,12 @@ from harness.migration.postcopy_job import PostcopyJob
 from harness.migration.qmp import CLOSED, Monitor
 from harness.migration.request import MigrationRequest
 from harness.migration.settle import QemuSettings
-from harness.migration.statistics import MigrationStatistics, RamBlock, from_job_stats
+from harness.migration.statistics import (
+    MigrationStatistics,
+    OutOfTimeError,
+    RamBlock,
+    from_job_stats,
+)
 from harness.migration.vcpus import count_vcpus
 from harness.migration.virtio_mem import await_virtio_mem
 from harness.report.folder import RunFolder
@@ -153,7 +158,7 @@ class LiveMigration:
         # What it plugs in is a part of the machine from here on.
         self._script.begin()
         self._script.happened("start")
-        self._script.settle(self._inbox.get, deadline)
+        self._settle_start(deadline)
         self._vcpus = count_vcpus(source.monitor)
         if self._guest.plan.resolved.scenario.guest.virtio_mem is not None:
             # The guest plugs it in as soon as it has the driver; what is looked at next is what there is.
@@ -201,6 +206,16 @@ class LiveMigration:
             self._destination_has_all(there, deadline)
         written = self._host_written(generation, outside)
         return self._switch_over(there, images, places, holds, outside, written, follower)
+
+    def _settle_start(self, deadline: Deadline) -> None:
+        """Wait for what the script does before the migration."""
+        try:
+            self._script.settle(self._inbox.get, deadline)
+        except DeadlineExceeded as error:
+            raise OutOfTimeError(
+                f"what the script does at start was not done within {deadline.seconds:g} s",
+                hint="raise migration.timeout_s; a balloon, however, gets no memory that is in use",
+            ) from error
 
     def _credentials(self, kind: Tls) -> Credentials:
         """What encrypts a migration past libvirt."""
