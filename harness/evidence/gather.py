@@ -16,6 +16,7 @@ from harness.errors import MachineryError
 from harness.events import EventStream
 from harness.evidence.after_switch import SinceSwitch, WorkloadSteps, last_step, since_switch
 from harness.evidence.check_times import timed
+from harness.evidence.copied_disks import compare_copies
 from harness.evidence.device_state import compare_states
 from harness.evidence.host_writes import names_of
 from harness.evidence.switch_over import PostcopyMove, SwitchOver
@@ -37,6 +38,7 @@ from harness.scenario.resolve import ResolvedScenario
 from harness.units import PAGE_SIZE
 from harness.verdict.judge import BlockState, JudgeInput
 from harness.verdict.log import NEVER, replay_record
+from harness.verdict.rules.copied_disks import CopiedDisks
 from harness.verdict.wire import WireFacts
 
 _NO_RECORD: Final = MigrationRecord()
@@ -78,6 +80,8 @@ class Evidence:
     stream: Path | None = None
     #: Which page came in which round, by the stream.
     sendings: Mapping[str, Sendings] = field(default_factory=dict)
+    #: The disks that were copied with the guest; None: none was.
+    disks: CopiedDisks | None = None
 
 
 def gather(switch_over: SwitchOver, resolved: ResolvedScenario, events: EventStream) -> Evidence:
@@ -165,6 +169,7 @@ def _gather(
         _wire(heard, switch_over, record, states, scenario.arm, events),
         switch_over.stream,
         heard.sendings() if heard is not None else {},
+        compare_copies(switch_over.copied, events),
     )
 
 

@@ -23,6 +23,7 @@ from harness.migration.statistics import MigrationStatistics
 from harness.verdict.outcome import Ending
 
 if TYPE_CHECKING:
+    from harness.evidence.copied_disks import CopiedImages
     from harness.report.costs import Cost
     from harness.verdict.wire import WirePace
 
@@ -94,3 +95,5 @@ class SwitchOver:
     postcopy: PostcopyMove | None = None
     #: How fast the source sent; None: nobody listened, or there was no limit.
     pace: WirePace | None = None
+    #: Reads the disks that were copied, on both hosts.
+    copied: Sequence[CopiedImages] = ()

@@ -76,12 +76,14 @@ class MemoryShape:
     backing: HostBacking = MAPPABLE
     at_offset: FileWithOffset | None = None
     device: VirtioMemory | None = None
+    #: Sizes of NVDIMMs, which are devices of the scenario's.
+    nvdimms: tuple[int, ...] = ()
 
     @property
     def numa(self) -> bool:
         """Whether the guest is told of nodes; libvirt plugs a DIMM only into one."""
         plugged = (self.dimm, self.shared, self.device)
-        return self.nodes > 1 or any(one is not None for one in plugged)
+        return self.nodes > 1 or bool(self.nvdimms) or any(one is not None for one in plugged)
 
     @property
     def nameless(self) -> bool:
@@ -117,9 +119,11 @@ def add_maximum(root: ET.Element, shape: MemoryShape, memory: int) -> None:
         shape.dimm or 0,
         shape.shared.size if shape.shared else 0,
         shape.device.size if shape.device else 0,
+        *shape.nvdimms,
     )
     if plugged := sum(sizes):
-        maximum = ET.SubElement(root, "maxMemory", {"slots": "1", "unit": "b"})
+        slots = sum(size > 0 for size in sizes)
+        maximum = ET.SubElement(root, "maxMemory", {"slots": str(slots), "unit": "b"})
         maximum.text = str(memory + plugged)
 
 

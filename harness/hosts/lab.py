@@ -332,6 +332,7 @@ class Lab:
         tls: bool = False,
         hugepages: bool = False,
         room: int | None = None,
+        disk_room: int | None = None,
         compressor: str | None = None,
         relayed: bool = False,
         queues: int = 1,
@@ -341,6 +342,7 @@ class Lab:
         self._compressor = compressor
         self._events = events
         self._room = room
+        self._disk_room = disk_room
         self._relayed = relayed
         self._queues = queues
         self._wire = wire
@@ -400,6 +402,7 @@ class Lab:
             stack.callback(self._remove_folder)
             self._mount_memory(stack)
             self._mount_room(stack)
+            self._mount_disk_rooms(stack)
             self._hosts = tuple(
                 self._make_host(name, address, program, stack)
                 for name, address in zip(netns.NAMES, netns.WIRE, strict=True)
@@ -471,6 +474,16 @@ class Lab:
         options = f"mode=0700,size={self._room}"
         kernel.mount("room", self.file_room, "tmpfs", Mount.NOSUID | Mount.NODEV, options)
         stack.callback(kernel.unmount, self.file_room)
+
+    def _mount_disk_rooms(self, stack: contextlib.ExitStack) -> None:
+        if self._disk_room is None:
+            return
+        for name in netns.NAMES:
+            place = self.runtime_dir / "rooms" / name
+            place.mkdir(parents=True)
+            options = f"mode=0700,size={self._disk_room}"
+            kernel.mount("disks", place, "tmpfs", Mount.NOSUID | Mount.NODEV, options)
+            stack.callback(kernel.unmount, place)
 
     def _make_host(self, name: str, address: str, program: Program, stack: contextlib.ExitStack) -> LabHost:
         folders = _Folders(self.runtime_dir / name, self.memory_dir / name, self._logs / name)

@@ -26,6 +26,11 @@ class MigrationRequest:
     own_disk: bool = False
     #: Where the destination listens, if ``uri`` leads to a tap in between.
     listen: str | None = None
+    #: The disks that are copied, by libvirt's names; where to, past any tap.
+    copied: tuple[str, ...] = ()
+    copied_to: str = ""
+    #: Of images that lie on others only the upper one.
+    only_top: bool = False
 
     def flags(self) -> int:
         """Live, and the destination stays paused: both sides stand still at switch-over.
@@ -37,6 +42,10 @@ class MigrationRequest:
             flags |= libvirt.VIR_MIGRATE_PAUSED
         if self.own_disk:
             flags |= libvirt.VIR_MIGRATE_UNSAFE
+        if self.copied:
+            flags |= (
+                libvirt.VIR_MIGRATE_NON_SHARED_INC if self.only_top else libvirt.VIR_MIGRATE_NON_SHARED_DISK
+            )
         return flags | self.modes.flags()
 
     def parameters(self) -> dict[str, object]:
@@ -51,6 +60,9 @@ class MigrationRequest:
             if self.modes.tls is not None:
                 # The name in its certificate, which is not the tap's.
                 parameters[libvirt.VIR_MIGRATE_PARAM_TLS_DESTINATION] = self.listen
+        if self.copied:
+            parameters[libvirt.VIR_MIGRATE_PARAM_MIGRATE_DISKS] = list(self.copied)
+            parameters[libvirt.VIR_MIGRATE_PARAM_DISKS_URI] = f"tcp://{self.copied_to}"
         if self.bandwidth is not None:
             # Rounded up: 0 would mean "no limit".
             parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = -(-self.bandwidth // MIB)

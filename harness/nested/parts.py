@@ -42,6 +42,7 @@ MODULES: Final = (
     "overlay",
     "tun",
     "vhost_net",
+    "vhost_vsock",
     "bridge",
     "veth",
     "sch_tbf",

@@ -97,7 +97,8 @@ def demand_modules(devices: Sequence[Device], kernel: Kernel, place: Place = lam
         if lacking is not None:
             error = InputError(
                 f"guest.devices: {device.device}: {kernel_name} has no module {lacking}",
-                hint="guest.kernel: generic, Debian's kernel for real machines, has drivers for all devices",
+                hint="guest.kernel: generic, Debian's kernel for real machines, has drivers for most; "
+                "trixie and newest have those that are newer, such as virtio_iommu",
             )
             raise place(number, error)
 

@@ -134,6 +134,7 @@ class LabMachines(Machines):
             wire=scenario.bad_wire,
             seed=scenario.seed or 0,
             room=max((file.room for file in files if file.room is not None), default=None),
+            disk_room=sum(disk.room or 0 for disk in scenario.guest.all_disks) or None,
             compressor=next((file.compression for file in files if file.compression is not None), None),
         ) as lab:
             yield lab

@@ -24,6 +24,7 @@ from harness.plan.mode_facts import demand_modes
 from harness.plan.plan import GuestDisk, RunPlan, Tools
 from harness.plan.tapped import decide_tap
 from harness.scenario.load import Override, Scenario, load_scenario
+from harness.scenario.paths import with_whole_paths
 from harness.toolchain import GuestImage, Kernel, QemuBinary, Toolchain
 from harness.toolchain.cache import file_digest
 from harness.toolchain.own_image import OwnImage, read_own_image
@@ -39,7 +40,7 @@ _LOSES_WRITES: Final = (
 
 def load_with_tools(name: str, changes: Sequence[str | Override], tools: Tools) -> tuple[Scenario, Tools]:
     """The scenario with the command's changes; a kernel named on the command line wins."""
-    scenario = load_scenario(name, changes)
+    scenario = with_whole_paths(load_scenario(name, changes))
     if tools.kernel is None and scenario.guest.kernel != "default":
         tools = replace(tools, kernel=scenario.guest.kernel)
     elif tools.kernel is not None:

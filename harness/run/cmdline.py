@@ -35,6 +35,7 @@ def kernel_cmdline(plan: RunPlan, *, network: bool) -> str:
         # Memory that is there from the beginning, or comes by itself, is used without anybody's doing.
         "memhp_default_state=online_movable" if guest.shared is not None or guest.virtio_mem else "",
         "freepage.modules=virtio_mem" if guest.virtio_mem is not None else "",
+        *(word for device in guest.all_devices for word in device.kernel_words),
         guest.cmdline,
         plan.injection.cmdline,
     ]

@@ -44,7 +44,12 @@ class Turn:
     @property
     def paused(self) -> bool:
         """Whether the guest stands still through it."""
-        return self.move.guest == "paused"
+        return self.move.guest != "running"
+
+    @property
+    def stays(self) -> bool:
+        """Whether it moves on without having run on its new host."""
+        return self.move.guest == "stays-paused"
 
     def named(self, text: str) -> str:
         """With the move's number in front, where there are several."""

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID, uuid4
 
+from harness.errors import MachineryError
 from harness.explain import trace
-from harness.guest.devices import BalloonDevice, Disk, ScenarioDevice, SharedMemory
+from harness.guest.devices import BalloonDevice, Disk, Interface, ScenarioDevice, SharedMemory
 from harness.guest.devices.base import option
 from harness.guest.devices.dimm import VirtioMemory
 from harness.guest.dirty_log import DirtyLog
@@ -22,6 +23,7 @@ from harness.run.channels import QemuFiles
 from harness.run.cmdline import kernel_cmdline
 from harness.scenario.devices import DeviceContext
 from harness.scenario.devices.nic import ListedNic
+from harness.scenario.devices.pmem import Pmem
 from harness.scenario.raw import words_for
 from harness.scenario.script import DEVICE_HOLDS, holds_needed, restarts
 from harness.toolchain import QemuBinary
@@ -40,6 +42,8 @@ class Definition:
     #: The run's copy of a disk that the guest writes to.
     own_disk: Path
     uuid: UUID = field(default_factory=uuid4)
+    #: The scenario's devices that are not plugged in at present, by number.
+    absent: set[int] = field(default_factory=set)
 
     @property
     def seed(self) -> Path:
@@ -71,6 +75,7 @@ class Definition:
             HostBacking(_BACKED[backend.type], backend.shared, backend.prealloc, backend.page)
             if told and backend is not None
             else MAPPABLE,
+            nvdimms=tuple(one.size for one in guest.devices if isinstance(one, Pmem)),
             device=VirtioMemory(memory.size, memory.block, memory.plugged) if memory is not None else None,
         )
 
@@ -109,7 +114,7 @@ class Definition:
                 arm=scenario.arm, hold=self._holds(), record=self._record(host, qemu, files)
             ),
             sockets=files.sockets.qemu,
-            nic=host.nic,
+            nic=host.nic if self.has_nic else None,
             vhost=scenario.guest.vhost,
             nic_model=scenario.guest.nic.model,
             nic_queues=scenario.guest.nic.queues,
@@ -125,11 +130,18 @@ class Definition:
             log=DirtyLog(scenario.guest.kvm_dirty, scenario.migration.clear_bitmap_shift, plan.preload),
         )
 
+    def nic_of(self, host: Host) -> Interface:
+        """The guest's NIC, as it is on a tap of ``host``."""
+        guest = self.plan.resolved.scenario.guest
+        if host.nic is None:
+            raise MachineryError(f"the {host.name} has no NIC for the guest")
+        return Interface(host.nic, guest.vhost, guest.nic.model, guest.nic.queues)
+
     def _boot(self, host: Host) -> Boot | None:
         plan = self.plan
         if plan.own_image:
             return None
-        cmdline = kernel_cmdline(plan, network=self.pair.source.nic is not None)
+        cmdline = kernel_cmdline(plan, network=self.pair.source.nic is not None and self.has_nic)
         return Boot(host.path_of(plan.kernel.vmlinuz), host.path_of(self.initrd), cmdline)
 
     def _holds(self) -> tuple[str, ...]:
@@ -188,7 +200,17 @@ class Definition:
                 return added.device.bridge_socket(added.context)
         return None
 
+    @property
+    def has_nic(self) -> bool:
+        """Whether the guest has its NIC at present."""
+        devices = self.plan.resolved.scenario.guest.all_devices
+        return not any(isinstance(devices[number], ListedNic) for number in self.absent)
+
     def added(self, host: Host, files: QemuFiles) -> tuple[ScenarioDevice, ...]:
+        """Those of the scenario's devices that are plugged in."""
+        return tuple(one for one in self.every(host, files) if one.number not in self.absent)
+
+    def every(self, host: Host, files: QemuFiles) -> tuple[ScenarioDevice, ...]:
         """The scenario's devices, with what each may know of its QEMU on ``host``."""
         resolved = self.plan.resolved
         context = DeviceContext(
@@ -199,8 +221,10 @@ class Definition:
             resolved.accelerator,
             files.sockets.qemu.monitor.parent,
             self.pair.runtime_dir / "devices" / str(self.uuid),
-            self.own_disk.parent,
-            self.plan.programs,
+            kept=self.own_disk.parent,
+            programs=self.plan.programs,
+            rooms=self.pair.runtime_dir / "rooms",
+            memory=(self.pair.memory_dir or Path()) / host.name,
         )
         work = resolved.scenario.guest.work_disk if resolved.scenario.workload.writes_disk else None
         return tuple(

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from harness.errors import GuestLost, MachineryError
 from harness.events import Deadline, EventStream
+from harness.evidence.copied_disks import CopiedImages
 from harness.guest.control import GuestControl
 from harness.guest.devices import ScenarioDevice
 from harness.guest.domain import DomainSpec
@@ -30,11 +33,20 @@ from harness.run.last_words import explained
 from harness.run.seed import demand_driver, silence_explained
 from harness.run.start import plug_dimm, start_guest
 from harness.run.warm import KeptGuest, key_of_guest, restore_guest, wake_guest, write_guest
+from harness.scenario.devices import DeviceContext
 from harness.scenario.devices.disk import ListedDisk
 from harness.toolchain.preload import HIDDEN
 
 if TYPE_CHECKING:
     import libvirt
+
+
+@dataclass(frozen=True, slots=True)
+class CopiedTargets:
+    """What libvirt is to copy: its names of the disks; of images that lie on others only the upper one."""
+
+    targets: tuple[str, ...]
+    only_top: bool
 
 
 class Guest:
@@ -50,6 +62,8 @@ class Guest:
         self._definition = Definition(
             plan, pair, pair.runtime_dir / f"{label}initrd", folder.file("disk.raw")
         )
+        devices = plan.resolved.scenario.guest.all_devices
+        self._definition.absent.update(n for n, device in enumerate(devices) if device.comes_later)
         self._channels = Channels(folder, events, label)
         self._pair = pair
         self._folder = folder
@@ -62,6 +76,8 @@ class Guest:
         self.baselines = Baselines()
         #: Whether it has gone on from a file, and was not booted.
         self.warm = False
+        #: Where it runs.
+        self._host = pair.source
         #: Where it has its hypervisor write, as it said last.
         self.registers: SourceFinding | None = None
 
@@ -79,7 +95,7 @@ class Guest:
         # As large as a guest's disk, and of no use without its memory; unless it was judged, and is wrong.
         if not self._disk_is_evidence:
             self._definition.own_disk.unlink(missing_ok=True)
-            for added in self._devices_on(self._pair.source):
+            for added in self._definition.every(self._pair.source, self._channels.of(self._pair.source)):
                 added.device.leave(added.context)
 
     @property
@@ -94,7 +110,7 @@ class Guest:
 
     def disk(self) -> Path | None:
         """The run's own disk, which the guest writes to, as a raw image; nobody may write to it meanwhile."""
-        for added in self._devices_on(self._pair.source):
+        for added in self._devices_on(self._host):
             if added.context.at_work and isinstance(added.device, ListedDisk):
                 return added.device.raw_image(added.context)
         disk = self.plan.disk
@@ -113,7 +129,68 @@ class Guest:
     def arrive(self, host: Host) -> None:
         """A new QEMU is about to start on ``host``: sockets and files for it, and what serves its devices."""
         self._channels.arrive(host)
-        self._helpers.arrive(host, self._devices_on(host))
+        self._helpers.arrive(host, self._definition.every(host, self._channels.of(host)))
+
+    def plug_xml(self, device: str, which: int, host: Host) -> tuple[int, str]:
+        """One of the scenario's disks or NICs, as libvirt plugs it in and out: its number, and its XML."""
+        guest = self.plan.resolved.scenario.guest
+        wanted = (guest.nics if device == "nic" else guest.disks)[which]
+        every = self._definition.every(host, self._channels.of(host))
+        added = next(one for one in every if one.device is wanted)
+        shape = self._definition.nic_of(host) if device == "nic" else added
+        return added.number, ET.tostring(next(shape.elements()), encoding="unicode")
+
+    def plugged(self, number: int, host: Host, events: EventStream) -> None:
+        """It has been plugged in: the guest uses it for the first time, and on each host from now on."""
+        self._definition.absent.discard(number)
+        there = [one for one in self._devices_on(host) if one.number == number]
+        board_devices(there, self.control, events, self._notes)
+
+    def unplugged(self, number: int) -> None:
+        """The guest has let go of it."""
+        self._definition.absent.add(number)
+
+    def is_on(self, host: Host) -> None:
+        """It has arrived on ``host``, and is about to go on there."""
+        self._host = host
+
+    @property
+    def libvirt_has_disks(self) -> bool:
+        """Whether libvirt knows of a disk of the scenario's that is written to."""
+        return any(one.by_libvirt for one in self.plan.resolved.scenario.guest.all_disks)
+
+    def copied_disks(self, host: Host) -> CopiedTargets:
+        """The disks that libvirt is to copy to ``host``."""
+        found = [(added.device, added.context) for added in self._devices_on(host)]
+        disks = [(one, context) for one, context in found if isinstance(one, ListedDisk)]
+        names = [one.copied_target(context) for one, context in disks]
+        only_top = any(one.storage == "copied-top" for one, _ in disks)
+        return CopiedTargets(tuple(name for name in names if name is not None), only_top)
+
+    def copied_images(self, origin: Host, target: Host) -> Mapping[str, str]:
+        """The images of those: on ``origin``, and on ``target``."""
+        return {str(here.image(one)): str(here.image(two)) for here, one, two in self._copied(origin, target)}
+
+    def disk_images(self, origin: Host, target: Host) -> tuple[CopiedImages, ...]:
+        """How to read them, on both hosts."""
+        return tuple(
+            CopiedImages(
+                f"{one.name} ({here.format})", partial(here.raw_image, one), partial(here.raw_image, two)
+            )
+            for here, one, two in self._copied(origin, target)
+        )
+
+    def _copied(self, *hosts: Host) -> Iterator[tuple[ListedDisk, DeviceContext, DeviceContext]]:
+        for here, there in zip(*(self._devices_on(host) for host in hosts), strict=True):
+            if isinstance(here.device, ListedDisk) and here.device.is_copied:
+                yield here.device, here.context, there.context
+
+    def disk_room(self, host: Host) -> Path:
+        """The small file system that disks of its QEMU on ``host`` are in."""
+        for added in self._definition.every(host, self._channels.of(host)):
+            if isinstance(added.device, ListedDisk) and (room := added.device.room_of(added.context)):
+                return room
+        raise MachineryError("no disk of the guest's is in a file system of its own")
 
     def kill_backend(self, device: str, host: Host) -> None:
         """Kill what serves a device of its newest QEMU on ``host``."""

@@ -60,6 +60,7 @@ class DeviceHelpers(PortOwner):
             if self._arrivals == 1:
                 context.shared.mkdir(mode=0o700, parents=True, exist_ok=True)
                 device.provide(context)
+            device.make_ready(context, first=self._arrivals == 1)
             for path in device.echoes(context):
                 self._ports.listen(path, self._echo)
             for helper in device.helpers(context):

@@ -141,8 +141,8 @@ class Journey:
         """A guest that stood still over the last move, which was given up, goes on for this one."""
         moves = self._ready.plan.resolved.scenario.moves
         before = moves[number - 2] if number > 1 else None
-        stands = before is not None and before.guest == "paused" and before.ends != "completed"
-        if stands and moves[number - 1].guest != "paused":
+        stands = before is not None and before.guest != "running" and before.ends != "completed"
+        if stands and moves[number - 1].guest == "running":
             domain.resume()
 
     def _wake(self, turn: Turn, domain: libvirt.virDomain) -> None:
@@ -356,7 +356,8 @@ class Journey:
         if outcome.switched and outcome.moved and outcome.source.switched is None:
             self._course.unexercised.append(turn.named(NOT_SWITCHED))
         self._course.moves[-1] = self._course.moves[-1].with_outcome(outcome)
-        found = [*outcome_findings(outcome), *lock_findings(migration.locks(), outcome)]
+        locks = lock_findings(migration.locks(), outcome, migration.copies)
+        found = [*outcome_findings(outcome), *locks]
         self._course.found += [replace(finding, text=turn.named(finding.text)) for finding in found]
 
     def _note_death(self, turn: Turn, error: GuestLost) -> None:
@@ -368,7 +369,8 @@ class Journey:
     ) -> Arrival:
         with self._events.step("judge"):
             evidence = gather(switch_over, self._ready.plan.resolved, self._events)
-            known = [one for one in (evidence.devices, evidence.wire) if not isinstance(one, str | None)]
+            facts = evidence.devices, evidence.wire, evidence.disks
+            known = [one for one in facts if not isinstance(one, str | None)]
             memory = judge_memory(evidence.case, *known)
             # The guest that goes on writes to its pages.
             keep_pages(memory.judgement, switch_over, place)
@@ -422,6 +424,11 @@ class Journey:
         if arrival.memory.verdict == "inconclusive":
             course.unexercised.append(turn.named(arrival.memory.judgement.reason))
         control = self._ready.guest.control
+        if turn.stays:
+            self._ready.guest.is_on(turn.hosts[1])
+            self._note_outcome(turn, migration, migration.outcome(moved=True, stands_still=True))
+            course.note_unreached(turn, migration)
+            return
         self._resume(arrival)
         migration.resumed(Deadline(SCRIPT_SECONDS, "the rest of the script"))
         self._take_news(turn, migration)
@@ -476,6 +483,7 @@ class Journey:
         """The guest goes on; who of the two QEMUs runs it is looked at, whatever comes of that."""
         turn, control = arrival.turn, self._ready.guest.control
         try:
+            self._ready.guest.is_on(turn.hosts[1])
             resume(arrival.switch_over.domain, control, turn.hosts[1].name, self._events)
         finally:
             self._note_outcome(turn, arrival.migration, arrival.migration.outcome(moved=True))

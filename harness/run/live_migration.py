@@ -59,6 +59,7 @@ from harness.run.follow import LastLook, RunFollower
 from harness.run.guest import Guest
 from harness.run.last_words import NAME
 from harness.run.pausing import Standing
+from harness.run.plugging import Plugging
 from harness.run.saved import Crossing, SavedJob, job_for, waits_for_a_stream
 from harness.run.saved.state_file import FileFacts, StateFile
 from harness.run.sides import Endpoint, Sides
@@ -124,6 +125,8 @@ class LiveMigration:
         self._stage = RunStage(guest.plan.resolved, how, guest.control, guest.load, self._target, events)
         ends = {"source": self._origin, "destination": self._target}
         self._stage.backends = lambda device, side: guest.kill_backend(device, ends[side])
+        self._stage.rooms = lambda side: guest.disk_room(ends[side])
+        self._stage.plugs = Plugging(guest, self._origin, self._stage.domain, events)
         self._script = ScriptRunner(script, self._stage, events, self._inbox.put, self._moment)
         self._running: tuple[RunFollower, Job] | None = None
         self._file: StateFile | None = None
@@ -152,13 +155,14 @@ class LiveMigration:
         deadline = Deadline(how.timeout_s, "the migration")
         source = self._sides.connect_source(deadline)
         self._stage.qemus.connected("source", source.monitor)
-        with timed(self._events, "locks"):
-            self._sides.look_at_locks("begun")
         self._stage.domain.is_here(domain)
         # What it plugs in is a part of the machine from here on.
         self._script.begin()
         self._script.happened("start")
         self._settle_start(deadline)
+        with timed(self._events, "locks"):
+            # With the disks that have been plugged in or out.
+            self._sides.look_at_locks("begun")
         self._vcpus = count_vcpus(source.monitor)
         if self._guest.plan.resolved.scenario.guest.virtio_mem is not None:
             # The guest plugs it in as soon as it has the driver; what is looked at next is what there is.
@@ -264,7 +268,11 @@ class LiveMigration:
             return self._start_direct(domain, xml, settings, follower)
         own_disk = spec.disk is not None and not spec.disk.readonly
         uri, listen = self._way()
-        request = MigrationRequest(uri, xml, modes.bandwidth, modes, own_disk, listen)
+        own_disk = own_disk or self._guest.libvirt_has_disks
+        copied = self._guest.copied_disks(self._target)
+        request = MigrationRequest(
+            uri, xml, modes.bandwidth, modes, own_disk, listen, copied.targets, self._address, copied.only_top
+        )
         gate = self._stack.enter_context(ConfirmGate(self._guest.gate_socket(self._origin)))
         own, there = self._origin.open(through=gate.attach), self._target.connect()
         if modes.lets_guest_run:
@@ -467,6 +475,11 @@ class LiveMigration:
         """Who held the disks' images for writing, whenever that was looked at."""
         return locks_of(self._events.history(), since=self._since)
 
+    @property
+    def copies(self) -> Mapping[str, str]:
+        """The images of disks that are copied with the guest: the source's, and the destination's."""
+        return self._guest.copied_images(self._origin, self._target)
+
     def killed_from_outside(self, *sides: str) -> bool:
         """Whether the QEMU of one of these sides was killed (SIGKILL), by nobody of ours.
 
@@ -666,6 +679,7 @@ class LiveMigration:
             traces=self._traces(),
             postcopy=self._postcopy(seen),
             pace=self._pace() if seen.at_switch is None else None,
+            copied=self._guest.disk_images(self._origin, self._target),
         )
 
     def _pace(self) -> WirePace | None:

@@ -64,7 +64,8 @@ class MemoryBackend(Section):
         return self
 
 
-def _blocks(size: int) -> int:
+def memory_blocks(size: int) -> int:
+    """Raise ValueError unless a size is whole memory blocks of the guest's."""
     if size % MEMORY_BLOCK:
         raise ValueError(f"expected whole 128MiB, the guest's memory block, got {format_size(size)!r}")
     return size
@@ -73,7 +74,7 @@ def _blocks(size: int) -> int:
 class VirtioMem(Section):
     """Memory beside `memory` that a virtio-mem device gives to the guest and takes back, block by block."""
 
-    size: Annotated[Size, AfterValidator(_blocks)]
+    size: Annotated[Size, AfterValidator(memory_blocks)]
     """The most that it can be: whole 128MiB."""
     block: Annotated[Size, AfterValidator(_power)] = 2 * MIB
     """The blocks in which it comes and goes: a power of two from 2MiB on."""

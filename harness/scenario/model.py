@@ -25,10 +25,12 @@ from pydantic_core import PydanticCustomError
 from harness.arch import GUEST
 from harness.errors import InputError
 from harness.scenario.command import Commands
+from harness.scenario.copied_disks import refuse_with_copied_disks
 from harness.scenario.devices import AnyDevice, Device
 from harness.scenario.devices.disk import ListedDisk
 from harness.scenario.devices.generation_id import GenerationId
 from harness.scenario.devices.nic import ListedNic
+from harness.scenario.devices.pmem import Pmem
 from harness.scenario.memory import MemoryBackend, VirtioMem
 from harness.scenario.mode import (
     Exclusion,
@@ -39,6 +41,7 @@ from harness.scenario.mode import (
     settings_of,
 )
 from harness.scenario.own_image import refuse_with_own_image
+from harness.scenario.plugging import refuse_wrong_plugging
 from harness.scenario.raw import Globals, QemuWords, XmlEdits
 from harness.scenario.remote import Remote
 from harness.scenario.saved_file import SavedFile, Way, demand_way
@@ -244,7 +247,8 @@ class Guest(Section):
     def all_memory(self) -> int:
         """What it has in the end, in bytes: with what is plugged in."""
         device = self.virtio_mem.size if self.virtio_mem is not None else 0
-        return self.memory + (self.dimm or 0) + (self.shared or 0) + device
+        nvdimms = sum(one.size for one in self.devices if isinstance(one, Pmem))
+        return self.memory + (self.dimm or 0) + (self.shared or 0) + device + nvdimms
 
     @property
     def copied_memory(self) -> int:
@@ -262,6 +266,11 @@ class Guest(Section):
         """Those of the list, after what other keys are short for."""
         short = () if self.generation_id == "none" else (GenerationId(at_destination=self.generation_id),)
         return (*short, *self.devices, *self.disks, *self.nics)
+
+    @property
+    def all_disks(self) -> tuple[ListedDisk, ...]:
+        """Its disks, wherever the scenario lists them."""
+        return tuple(one for one in self.all_devices if isinstance(one, ListedDisk))
 
     @property
     def nic(self) -> ListedNic:
@@ -457,9 +466,10 @@ class Move(Section):
     """failed: words that must be in the reason which the user is given."""
     check: bool = True
     """Whether the guest is asked for its pages before the next one begins; after the last it always is."""
-    guest: Literal["running", "paused"] = "running"
+    guest: Literal["running", "paused", "stays-paused"] = "running"
     """paused: the guest stands still from before this one, and through it; over one that does not complete
-    into the next, if that says so as well. On its new host it goes on."""
+    into the next, if that says so as well. On its new host it goes on. stays-paused: it does not, but moves
+    on without having run there; nobody asks it anything before that."""
     migration: Migration | None = None
     """How this one is made: what is said here counts, in place of what the scenario's `migration` says, and
     for this one alone."""
@@ -572,7 +582,7 @@ class Scenario(Section):
         for how in self.migrations:
             demand_way(self, how)
         for index, move in enumerate(self.moves):
-            if move.guest == "paused" and self.migration_of(index + 1).to == "background-snapshot":
+            if move.guest != "running" and self.migration_of(index + 1).to == "background-snapshot":
                 words = "expected running: a background snapshot is of a guest that writes on"
                 raise PydanticCustomError("at", words, {"path": ("moves", index, "guest")})
         if len({how.file.compression for how in self.migrations if how.to == "save"}) > 1:
@@ -630,6 +640,8 @@ class Scenario(Section):
     @model_validator(mode="after")
     def _of_an_own_image(self) -> Scenario:
         refuse_with_own_image(self)
+        refuse_with_copied_disks(self)
+        refuse_wrong_plugging(self)
         return self
 
     @model_validator(mode="after")
@@ -678,6 +690,14 @@ class Scenario(Section):
 
     @model_validator(mode="after")
     def _backends_are_there(self) -> Scenario:
+        if not any(disk.room for disk in self.guest.all_disks):
+            for index, entry in enumerate(self.script):
+                for place, action in enumerate(entry.do):
+                    if action.needs_room:
+                        where = {"path": ("script", index, "do", place, "action"), "word": action.action}
+                        raise PydanticCustomError(
+                            "at", "{word} needs a disk of guest.disks with a room", where
+                        )
         served = {device.device for device in self.guest.all_devices if device.served_apart}
         for index, entry in enumerate(self.script):
             for place, action in enumerate(entry.do):
@@ -763,6 +783,12 @@ class Scenario(Section):
                 "at", "expected the last one to be completed: it is what is judged", path
             )
         for index, move in enumerate(self.moves):
+            if move.guest == "stays-paused":
+                follows = self.moves[index + 1] if index + 1 < len(self.moves) else None
+                if move.ends != "completed" or follows is None or follows.guest == "running":
+                    path = {"path": ("moves", index, "guest")}
+                    words = "expected only before a move of a guest that is paused as well, and completed"
+                    raise PydanticCustomError("at", words, path)
             if move.reason is not None and move.ends != "failed":
                 path = {"path": ("moves", index, "reason")}
                 raise PydanticCustomError("at", "expected only with ends: failed", path)

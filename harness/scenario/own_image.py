@@ -25,6 +25,11 @@ def refuse_with_own_image(scenario: Any) -> None:
         "virtio_mem": (guest.virtio_mem is not None, "the image's kernel is not told to use it"),
         "shared": (guest.shared is not None, "the image's kernel is not told to use it"),
     }
+    for device in guest.devices:
+        words = " ".join(device.kernel_words)
+        of_guest["devices"] = (bool(words), f"{device.device} needs {words!r}, which its boot loader says")
+        if words:
+            break
     for key, (given, why) in of_guest.items():
         if given:
             _refuse(("guest", key), f"does not go together with the path of an image: {why}")

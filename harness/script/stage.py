@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from harness.errors import DeadlineExceeded, InputError, MachineryError
@@ -40,6 +41,16 @@ class Recoverable(Protocol):
         """Connect both sides anew, once both are paused in postcopy."""
 
 
+class Plugs(Protocol):
+    """Who plugs the guest's own devices in and out; :class:`harness.run.plugging.Plugging` in a run."""
+
+    def plug(self, device: str, which: int) -> None:
+        """Plug one in."""
+
+    def unplug(self, device: str, which: int, stage: RunStage, deadline: Deadline) -> bool:
+        """Unplug one; whether the guest has let go of it."""
+
+
 class RunStage:
     """The stage of one migration.
 
@@ -71,6 +82,10 @@ class RunStage:
         #: Kills what serves a device: by the device's word, and the side.
         self.backends: Callable[[str, str], None] | None = None
         self._by_libvirt = how.postcopy == "libvirt"
+        #: The small file system of the disks of a side.
+        self.rooms: Callable[[str], Path] | None = None
+        #: Plugs the guest's own devices in and out.
+        self.plugs: Plugs | None = None
         self._events = events
         self._since = len(events.history()) - 1
 
@@ -161,6 +176,25 @@ class RunStage:
         self.backends(device, side)
         # The QEMU takes notice when it gets to it.
         self._events.emit(ACTED, source=f"{side}.qmp", command="backend-kill", lingers=True)
+
+    def disk_room(self, side: str) -> Path:
+        """The small file system of a side's disks."""
+        if self.rooms is None:
+            raise MachineryError("nothing is known of the disks' file systems")
+        return self.rooms(side)
+
+    def plug(self, device: str, which: int) -> None:
+        """Plug in one of the guest's own devices."""
+        self._plugs().plug(device, which)
+
+    def unplug(self, device: str, which: int, deadline: Deadline) -> bool:
+        """Unplug one; whether the guest has let go of it."""
+        return self._plugs().unplug(device, which, self, deadline)
+
+    def _plugs(self) -> Plugs:
+        if self.plugs is None:
+            raise MachineryError("nothing is known of the guest's own devices")
+        return self.plugs
 
     def note_command(self, end: CommandEnd) -> None:
         """A command in the guest has ended."""

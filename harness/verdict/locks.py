@@ -12,10 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from types import MappingProxyType
+from typing import Final, Literal
 
 from harness.verdict.finding import Finding
 from harness.verdict.outcome import KIND, MigrationOutcome
+
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
 #: ``begun``: before the source's QEMU migrates.  ``completed``: it says so, and is still there.
 #: ``resumed``: the guest runs on the destination.  ``given-up``: the guest is to stay.
@@ -34,16 +37,23 @@ class LockLook:
     destination: Mapping[str, str] | None = None
 
 
-def lock_findings(looks: Sequence[LockLook], outcome: MigrationOutcome) -> list[Finding]:
-    """Every look at which the locks are not where the guest is; none if the source held no lock at all."""
+def lock_findings(
+    looks: Sequence[LockLook], outcome: MigrationOutcome, copies: Mapping[str, str] = _NONE
+) -> list[Finding]:
+    """Every look at which the locks are not where the guest is; none if the source held no lock at all.
+
+    ``copies``: images that the destination has copies of, and those, by name.
+    """
     disks = next((look.source for look in looks if look.moment == "begun"), None)
     if not disks:
         return []
-    texts = {text: None for look in looks for text in _wrong(look, disks, outcome)}
+    texts = {text: None for look in looks for text in _wrong(look, disks, outcome, copies)}
     return [Finding("locks-disagree", KIND, text) for text in texts]
 
 
-def _wrong(look: LockLook, disks: Mapping[str, str], outcome: MigrationOutcome) -> Iterator[str]:
+def _wrong(
+    look: LockLook, disks: Mapping[str, str], outcome: MigrationOutcome, copies: Mapping[str, str]
+) -> Iterator[str]:
     source, destination = look.source or {}, look.destination or {}
     for disk, name in disks.items():
         if disk in source and disk in destination:
@@ -59,4 +69,5 @@ def _wrong(look: LockLook, disks: Mapping[str, str], outcome: MigrationOutcome) 
         held = look.source if side == "source" else look.destination
         if goes_on and runs and held is not None:
             for disk in disks.keys() - held.keys():
-                yield f"the {side}'s QEMU runs the guest without the lock for writing on {disks[disk]}"
+                if side == "source" or copies.get(disks[disk]) not in held.values():
+                    yield f"the {side}'s QEMU runs the guest without the lock for writing on {disks[disk]}"

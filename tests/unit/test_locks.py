@@ -124,3 +124,10 @@ def test_looks_from_events() -> None:
     since = len(events.history())
     events.emit("image-locks", moment="completed", held={"source": {}, "destination": DISK})
     assert locks_of(events.history(), since=since) == (LockLook("completed", {}, DISK),)
+
+
+def test_a_copy_is_held_in_place_of_the_image_that_it_is_of() -> None:
+    looks = [LockLook("begun", DISK), LockLook("resumed", None, {"fe:00:8": "/there/disk.raw"})]
+    assert lock_findings(looks, MOVED, {"/run/disk.raw": "/there/disk.raw"}) == []
+    assert len(lock_findings(looks, MOVED)) == 1
+    assert len(lock_findings(looks, MOVED, {"/run/disk.raw": "/elsewhere"})) == 1

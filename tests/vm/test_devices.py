@@ -13,7 +13,7 @@ from harness.testing import Freepage
 from harness.testing.outcome import Run, WrongInput
 
 #: Nothing in a guest asks it for anything; or it has a key and tests of its own.
-ELSEWHERE = {"generation-id", "disk", "nic"}
+ELSEWHERE = {"generation-id", "disk", "nic", "iommu", "pmem", "vsock"}
 
 
 def scenario(
@@ -221,3 +221,34 @@ def test_a_destination_that_is_told_to_change_is_no_loss(freepage: Freepage, fol
     assert run.result.devices is not None
     # It may have been told before it had loaded: then it is as the source sent it.
     assert {one.changed for one in run.result.devices.differences if one.changed} <= {"destination"}
+
+
+@pytest.mark.slow
+def test_a_guest_behind_an_iommu_takes_it_along(freepage: Freepage, folder: Path) -> None:
+    run = freepage.run(scenario(folder, "[{device: iommu}, {device: rng}]", machine="q35"))
+    assert run.verdict == "pass", run
+    iommu = next(one for one in run.result.liveness if one.device == "iommu")
+    assert iommu.answers and any("the NIC is behind it (DMA" in did for did in iommu.did)
+
+
+@pytest.mark.slow
+def test_a_guest_behind_virtios_iommu(freepage: Freepage, folder: Path) -> None:
+    run = freepage.run(scenario(folder, "[{device: iommu, model: virtio}]", machine="q35", kernel="trixie"))
+    assert run.verdict == "pass", run
+    assert [one.answers for one in run.result.liveness] == [True]
+
+
+@pytest.mark.slow
+def test_persistent_memory_is_compared_whole(freepage: Freepage) -> None:
+    run = freepage.run("pmem")
+    assert run.verdict == "pass", run
+    assert run.result.pages.total > (256 + 128) * 256
+    (pmem,) = run.result.liveness
+    assert pmem.answers and "32768 pages hold what was written last" in " ".join(pmem.did)
+
+
+def test_a_machine_without_vsock_says_so(freepage: Freepage, folder: Path) -> None:
+    if Path("/dev/vhost-vsock").exists():
+        pytest.skip("this machine has vhost-vsock")
+    with pytest.raises(WrongInput, match=r"/dev/vhost-vsock cannot be opened[\s\S]*vhost_vsock"):
+        freepage.run(scenario(folder, "[{device: vsock}]"))

@@ -73,13 +73,17 @@ SHIPPED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         (),
     ),
     "deltas": (("patterns", "xbzrle-patterns", "cpr-reboot"), ()),
-    "tried again": (("retried-whole", "fewer-channels", "paused-retried", "cancelled-in-setup"), ()),
+    "tried again": (
+        ("retried-whole", "fewer-channels", "paused-retried", "paused-twice", "cancelled-in-setup"),
+        (),
+    ),
     "busy": (
         ("hot-off", "rewrite-once", "churn-init-on-free", "multifd-init-on-free", "sent-then-freed"),
         (),
     ),
     "machines": (("vcpus-plugged", "virtio-mem", "ballooned-offset"), ()),
     "devices": (("every-device", "interrupts", "vhost-user", "backend-killed"), ()),
+    "disks": (("disk-copied", "disk-full", "hot-plugged", "pmem"), ()),
 }
 
 pytestmark = pytest.mark.timeout(LONGEST)

@@ -127,3 +127,17 @@ def test_a_qemu_that_dies_at_its_start(freepage: Freepage, folder: Path) -> None
     assert "boom: no guest here" in ending.stderr
     assert re.search(rf"^command line: {re.escape(str(wrapper))} -name guest=", ending.stderr, re.MULTILINE)
     assert not [one for one in psutil.process_iter() if str(wrapper) in words_of(one)]
+
+
+@pytest.mark.slow
+def test_a_property_that_one_version_of_a_machine_has_otherwise(freepage: Freepage, folder: Path) -> None:
+    """A compatibility property in the wrong machine version: what the guest has negotiated is not there.
+
+    VIRTIO_F_RING_RESET came with QEMU 7.2, and older machines are to be without it (hw_compat_7_1).
+    """
+    wrapper = folder / "other-compat"
+    wrapper.write_text('#!/bin/sh\nexec qemu-system-x86_64 -global virtio-net-device.queue_reset=off "$@"\n')
+    wrapper.chmod(0o755)
+    run = freepage.run("idle", source_qemu="qemu-system-x86_64", destination_qemu=wrapper)
+    assert [finding.rule for finding in run.result.findings] == ["migration-ended"], run
+    assert "qemu unexpectedly closed the monitor" in run.result.moves[0].reason

@@ -97,6 +97,16 @@ class Action(Section):
         return None
 
     @property
+    def needs_room(self) -> bool:
+        """Whether a disk has to be in a small file system of its own."""
+        return False
+
+    @property
+    def plugs(self) -> tuple[str, int, bool] | None:
+        """Which of the guest's own devices it plugs in (True) or out: its list and its place there."""
+        return None
+
+    @property
     def plugs_vcpus(self) -> int:
         """How many more vCPUs the guest has after it."""
         return 0

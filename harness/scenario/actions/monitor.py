@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from harness.errors import DeadlineExceeded
 from harness.events import Deadline
@@ -128,34 +129,73 @@ class NicUp(Action):
         _set_link(stage, self.nic, up=True)
 
 
-class DeviceAdd(Action):
+_XmlText: TypeAlias = Annotated[Text, Field(min_length=1, max_length=16384)]
+
+
+class _Plugs(Action):
+    """What both of them say: an element, or one of the guest's own devices."""
+
+    only_at: ClassVar[tuple[str, ...]] = ("start",)
+    waits: ClassVar[bool] = True
+
+    xml: _XmlText | None = None
+    """The device's element in libvirt's language, as `<rng model='virtio'>...</rng>`; of one that is
+    unplugged, as much as tells it from others. Nobody looks at such a device afterwards."""
+    device: Literal["disk", "nic"] | None = None
+    """In place of it: one of guest.disks or guest.nics, which says when it is there (plugged). From when
+    it is plugged in on, the guest uses it on each host."""
+    which: Annotated[int, Field(ge=0, le=15)] = 0
+    """Which of that list, from 0."""
+
+    @model_validator(mode="after")
+    def _says_one(self) -> Self:
+        if (self.xml is None) == (self.device is None):
+            raise PydanticCustomError("in-entry", "expected xml or device", {"path": ("xml",)})
+        return self
+
+
+class DeviceAdd(_Plugs):
     """Plug a device in, by libvirt, so that the destination gets it as well.
 
-    During a migration QEMU refuses; at `start` it is in time.
+    During a migration QEMU refuses; before the first one, or between two, it is in time.
     """
 
     action: Literal["device-add"] = "device-add"
-    xml: Annotated[Text, Field(min_length=1, max_length=16384)]
-    """The device's element in libvirt's language, as `<rng model='virtio'>...</rng>`."""
+
+    @property
+    def plugs(self) -> tuple[str, int, bool] | None:
+        """The guest's own device."""
+        return None if self.device is None else (self.device, self.which, True)
 
     def carry_out(self, stage: Stage, deadline: Deadline) -> None:
         """What libvirt refuses is the scenario's mistake."""
-        stage.domain.attach(self.xml)
+        if self.device is not None:
+            stage.plug(self.device, self.which)
+        elif self.xml is not None:
+            stage.domain.attach(self.xml)
 
 
-class DeviceDel(Action):
+class DeviceDel(_Plugs):
     """Unplug a device by libvirt, and wait until the guest has let go of it."""
 
     action: Literal["device-del"] = "device-del"
-    xml: Annotated[Text, Field(min_length=1, max_length=16384)]
-    """The device's element, with as much as tells it from others."""
 
-    waits: ClassVar[bool] = True
+    @property
+    def plugs(self) -> tuple[str, int, bool] | None:
+        """The guest's own device."""
+        return None if self.device is None else (self.device, self.which, False)
 
     def carry_out(self, stage: Stage, deadline: Deadline) -> None:
         """QEMU says when the guest has let go (DEVICE_DELETED)."""
-        stage.domain.detach(self.xml)
-        try:
-            stage.await_event("source", lambda name, _: name == "DEVICE_DELETED", deadline)
-        except DeadlineExceeded:
+        if self.device is not None:
+            gone = stage.unplug(self.device, self.which, deadline)
+        else:
+            assert self.xml is not None
+            stage.domain.detach(self.xml)
+            try:
+                stage.await_event("source", lambda name, _: name == "DEVICE_DELETED", deadline)
+                gone = True
+            except DeadlineExceeded:
+                gone = False
+        if not gone:
             stage.find("event-missing", "the guest did not let go of the device that was unplugged")

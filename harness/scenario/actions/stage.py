@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from harness.events import Deadline
@@ -179,6 +180,15 @@ class Stage(Protocol):
 
     def kill_backend(self, device: str, side: str) -> None:
         """Kill the programs that serve a device of the QEMU on that side; returns when they are gone."""
+
+    def disk_room(self, side: str) -> Path:
+        """The small file system that disks of the QEMU on that side are in."""
+
+    def plug(self, device: str, which: int) -> None:
+        """Plug in one of the guest's own devices, and have the guest use it."""
+
+    def unplug(self, device: str, which: int, deadline: Deadline) -> bool:
+        """Unplug one; whether the guest has let go of it by the deadline."""
 
     def note_command(self, end: CommandEnd) -> None:
         """A command of the script's in the guest has ended, for the result."""

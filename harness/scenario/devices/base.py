@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequenc
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, ClassVar, Final, Protocol, TypeAlias
+from typing import Annotated, ClassVar, Final, Literal, Protocol, TypeAlias
 from uuid import UUID, uuid5
 
 from harness.errors import InputError
@@ -65,6 +65,10 @@ class DeviceContext:
     #: Of the run: a folder for the sockets of this QEMU, and one that both hosts see.
     folder: Path = Path()
     shared: Path = Path()
+    #: The host's folder in the file system that its guests' memory is in.
+    memory: Path = Path()
+    #: For each host a folder that is a small file system, where the scenario wants one.
+    rooms: Path = Path()
     #: The run's own folder, for files that are too large for memory.
     kept: Path = Path()
     #: The words that start each of the programs that devices need.
@@ -225,6 +229,11 @@ class Device(Section):
     def __pydantic_init_subclass__(cls, **_: object) -> None:
         DEVICES.add(cls)
 
+    @property
+    def comes_later(self) -> bool:
+        """Whether it is not there when the guest boots: a script plugs it in."""
+        return False
+
     def xml(self, context: DeviceContext) -> ET.Element | None:  # noqa: ARG002 - for those that have some
         """The device for libvirt, a child of ``<devices>``; None where it has no words for it.
 
@@ -255,6 +264,11 @@ class Device(Section):
         return ()
 
     @property
+    def kernel_words(self) -> tuple[str, ...]:
+        """Words of the guest's kernel's command line, without which it does not use the device."""
+        return ()
+
+    @property
     def host_programs(self) -> tuple[str, ...]:
         """Those of :attr:`programs` that this one needs."""
         return self.programs
@@ -269,6 +283,12 @@ class Device(Section):
 
     def provide(self, context: DeviceContext) -> None:
         """Make what has to be there before the first QEMU starts: files that both hosts see."""
+
+    def make_ready(self, context: DeviceContext, *, first: bool) -> None:
+        """Make what one QEMU alone needs, before it starts; what its predecessor on that host had may go.
+
+        ``first``: it is the one on which the guest boots.
+        """
 
     def helpers(self, context: DeviceContext) -> Iterable[HelperProgram]:  # noqa: ARG002
         """Programs that serve it, started before each QEMU."""
@@ -310,6 +330,20 @@ class Device(Section):
     def arrived(self, guest: ArrivedGuest) -> Iterable[str]:  # noqa: ARG002
         """What is wrong with it once the guest runs on its new host, each in words: the run fails."""
         return ()
+
+
+#: When a device is there that a script can plug in and out.
+Plugged: TypeAlias = Literal["always", "at-boot", "later"]
+
+
+def demand_slot(device: Device, plugged: Plugged, facts: DeviceFacts) -> None:
+    """Raise :class:`harness.errors.InputError` for a machine of which libvirt plugs nothing into the bus."""
+    if plugged != "always" and "q35" in facts.machine:
+        raise InputError(
+            f"guest.devices: {device.device}: plugged: {plugged}: on {facts.machine} nothing is plugged into "
+            "the root bus",
+            hint="guest.machine: pc",
+        )
 
 
 DEVICES: Final[Registry[Device]] = Registry(Device, key="device", noun="device")

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+import xml.etree.ElementTree as ET
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -19,7 +21,10 @@ from harness.scenario.devices.base import (
     DeviceFacts,
     DeviceUser,
     HelperProgram,
+    Plugged,
+    demand_slot,
 )
+from harness.scenario.devices.libvirt_disk import disk_element, target_of
 from harness.scenario.values import MIB, Size, Text
 
 _IMG, _DAEMON = "qemu-img", "qemu-storage-daemon"
@@ -69,6 +74,17 @@ class ListedDisk(Device):
     """What the guest discards is given back to the host."""
     iothread: bool = False
     """It is served in a thread of its own; for virtio."""
+    storage: Literal["shared", "copied", "copied-top"] = "shared"
+    """shared: both hosts see one image. copied: each has an image of its own, and libvirt copies the disk
+    with the guest, over NBD (VIR_MIGRATE_NON_SHARED_DISK); both are compared, whole. copied-top: of a qcow2
+    image that lies on one which both hosts see, only the upper one (VIR_MIGRATE_NON_SHARED_INC)."""
+    room: Annotated[Size, Field(ge=MIB, le=1 << 40)] | None = None
+    """Its image is in a file system in memory that has so much room and no more, and which a script can
+    fill up (disk-fill). Several such disks of a host share one, which has the sum of their rooms. null: in
+    the run folder."""
+    plugged: Plugged = "always"
+    """When it is there. always: all the time. at-boot: until a script unplugs it (device-del). later: from
+    when a script plugs it in (device-add). For machine type pc."""
 
     @property
     def qemu_devices(self) -> tuple[str, ...]:
@@ -84,7 +100,7 @@ class ListedDisk(Device):
     @property
     def host_programs(self) -> tuple[str, ...]:
         """What makes images in other formats, and what serves vhost-user."""
-        image = (_IMG,) if self.format != "raw" else ()
+        image = (_IMG,) if self.format != "raw" or self.is_copied else ()
         return (*image, _DAEMON) if self.bus == "vhost-user-blk" else image
 
     @property
@@ -92,9 +108,27 @@ class ListedDisk(Device):
         """Whether another process than QEMU serves it."""
         return self.bus == "vhost-user-blk"
 
+    @property
+    def is_copied(self) -> bool:
+        """Whether each host has an image of its own."""
+        return self.storage != "shared"
+
+    @property
+    def by_libvirt(self) -> str | None:
+        """The key for which libvirt has to know the disk; None: QEMU alone is told of it."""
+        if self.is_copied:
+            return "storage"
+        return None if self.plugged == "always" else "plugged"
+
+    @property
+    def comes_later(self) -> bool:
+        """Whether a script plugs it in."""
+        return self.plugged == "later"
+
     def demand(self, facts: DeviceFacts) -> None:
         """Refuse what QEMU does not migrate, and a file that is not there."""
         super().demand(facts)
+        demand_slot(self, self.plugged, facts)
         if self.bus == "nvme":
             raise InputError(
                 "guest.devices: disk: QEMU does not migrate an nvme: "
@@ -106,21 +140,77 @@ class ListedDisk(Device):
                 f"guest.devices: disk: QEMU serves a disk on {self.bus} in no thread of its own",
                 hint=f"iothread: for {' and '.join(_THREADS)}",
             )
+        if (key := self.by_libvirt) is not None and (self.bus != "virtio-blk" or self.iothread):
+            raise InputError(
+                f"guest.devices: disk: {key}: libvirt has to know the disk, and is told of those on "
+                "virtio-blk without a thread of their own",
+                hint="bus: virtio-blk, iothread: false; or leave out what needs libvirt",
+            )
+        if self.room is not None and self.cache in ("none", "directsync"):
+            raise InputError(
+                f"guest.devices: disk: room: not each kernel opens a file in memory past the page cache, "
+                f"as cache: {self.cache} wants",
+                hint="cache: writeback",
+            )
+        if self.storage == "copied-top" and self.format != "qcow2":
+            raise InputError(
+                f"guest.devices: disk: storage: copied-top: an image in {self.format} lies on no other",
+                hint="format: qcow2, or storage: copied",
+            )
         if "/" in self.contents and not Path(self.contents).is_file():
             raise InputError(f"guest.devices: disk: there is no file {self.contents}")
 
     # The image
 
     def image(self, context: DeviceContext) -> Path:
-        """Its image, which both hosts see."""
-        return context.kept / f"{context.name}.{self.format}"
+        """Its image, which both hosts see, or the host's own."""
+        own = f"-{context.host}" if self.is_copied else ""
+        return self._folder(context) / f"{context.name}{own}.{self.format}"
+
+    def _folder(self, context: DeviceContext) -> Path:
+        if self.room is None:
+            return context.kept
+        return context.rooms / (context.host if self.is_copied else context.first_host)
+
+    def _below(self, context: DeviceContext) -> Path:
+        """What the image lies on, if that is not copied."""
+        return context.kept / f"{context.name}-below.{self.format}"
 
     def provide(self, context: DeviceContext) -> None:
         """Make the image."""
-        image, raw = self.image(context), context.kept / f"{context.name}.raw"
+        image, raw = self.image(context), context.kept / f"{context.name}-made.raw"
+        if self.storage == "copied-top":
+            image = self._below(context)
         if "/" in self.contents:
             _copy(Path(self.contents), image)
+        else:
+            self._make(context, raw, image)
+        if self.storage == "copied-top":
+            self._lay_on(context)
+
+    def make_ready(self, context: DeviceContext, *, first: bool) -> None:
+        """On its way to another host the disk is copied to an image in which nothing is."""
+        if first or not self.is_copied:
             return
+        image = self.image(context)
+        image.unlink(missing_ok=True)
+        if self.storage == "copied-top":
+            self._lay_on(context)
+            return
+        _image(context, "create", "-q", "-f", self.format, str(image), str(self._virtual_size(context)))
+
+    def _virtual_size(self, context: DeviceContext) -> int:
+        if "/" not in self.contents:
+            return self.size
+        said = _image(context, "info", "-U", "-f", self.format, "--output=json", self.contents)
+        return int(json.loads(said)["virtual-size"])
+
+    def _lay_on(self, context: DeviceContext) -> None:
+        below = str(self._below(context))
+        words = ("-q", "-f", self.format, "-b", below, "-F", self.format, str(self.image(context)))
+        _image(context, "create", *words)
+
+    def _make(self, context: DeviceContext, raw: Path, image: Path) -> None:
         with raw.open("xb") as file:
             if self.contents == "formula":
                 from harness.memory import formula
@@ -133,20 +223,27 @@ class ListedDisk(Device):
         if self.format != "raw":
             _convert(context, raw, image, ("-f", "raw", "-O", self.format))
             raw.unlink()
+        else:
+            _move_sparse(raw, image)
 
     def raw_image(self, context: DeviceContext) -> Path:
         """What is on it now, as the raw image of a disk that nobody writes to at the moment."""
         if self.format == "raw":
             return self.image(context)
-        raw = context.kept / f"{context.name}.read"
+        raw = self._read_place(context)
         raw.unlink(missing_ok=True)
         _convert(context, self.image(context), raw, ("-U", "-f", self.format, "-O", "raw"))
         return raw
 
+    def _read_place(self, context: DeviceContext) -> Path:
+        return context.kept / f"{context.name}-{context.host}.read"
+
     def leave(self, context: DeviceContext) -> None:
-        """Remove the images."""
-        for path in (self.image(context), context.kept / f"{context.name}.read"):
-            path.unlink(missing_ok=True)
+        """Remove the images, of both hosts."""
+        # What is in a room goes with that.
+        for path in context.kept.glob(f"{context.name}[-.]*"):
+            if path.suffix in (".raw", ".qcow2", ".read"):
+                path.unlink(missing_ok=True)
 
     # QEMU
 
@@ -172,8 +269,30 @@ class ListedDisk(Device):
         words = ("--blockdev", file, "--blockdev", disk, "--export", export + ",addr.type=fd,addr.str={fd}")
         yield HelperProgram(_DAEMON, words, context.socket("blk.sock"))
 
+    def xml(self, context: DeviceContext) -> ET.Element | None:
+        """The disk, where libvirt has to know it."""
+        if self.by_libvirt is None:
+            return None
+        image = self.image(context)
+        return disk_element(context, image, self.format, cache=self.cache, discard=self.discard)
+
+    def reattach(self, element: ET.Element, context: DeviceContext) -> None:
+        """Its image on this host."""
+        for source in element.findall("source"):
+            source.set("file", str(self.image(context)))
+
+    def room_of(self, context: DeviceContext) -> Path | None:
+        """The file system that its image is in on this host, if that has little room."""
+        return None if self.room is None else self._folder(context)
+
+    def copied_target(self, context: DeviceContext) -> str | None:
+        """What libvirt calls the disk, if it copies it."""
+        return target_of(context) if self.is_copied else None
+
     def arguments(self, context: DeviceContext) -> tuple[str, ...]:
-        """The image, the controller, and the disk."""
+        """The image, the controller, and the disk; nothing if libvirt tells QEMU of it."""
+        if self.by_libvirt is not None:
+            return ()
         name = context.name
         controller, disk, _ = _BUSES[self.bus]
         if self.bus == "vhost-user-blk":
@@ -223,10 +342,24 @@ class ListedDisk(Device):
 
 
 def _convert(context: DeviceContext, source: Path, target: Path, options: tuple[str, ...]) -> None:
-    command = [*context.programs[_IMG], "convert", *options, str(source), str(target)]
-    done = subprocess.run(command, capture_output=True, check=False)
+    _image(context, "convert", *options, str(source), str(target))
+
+
+def _image(context: DeviceContext, *words: str) -> bytes:
+    done = subprocess.run([*context.programs[_IMG], *words], capture_output=True, check=False)
     if done.returncode:
-        raise MachineryError(f"qemu-img cannot make {target}: {done.stderr.decode(errors='replace').strip()}")
+        text = done.stderr.decode(errors="replace").strip()
+        raise MachineryError(f"qemu-img {words[0]} failed: {text}")
+    return done.stdout
+
+
+def _move_sparse(source: Path, target: Path) -> None:
+    """What is a hole stays one, on another file system as well."""
+    if source.parent == target.parent:
+        source.rename(target)
+        return
+    subprocess.run(["cp", "--sparse=always", "--", str(source), str(target)], check=True)
+    source.unlink()
 
 
 def _copy(source: Path, target: Path) -> None:

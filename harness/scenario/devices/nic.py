@@ -3,10 +3,7 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 from collections.abc import Iterable
-from types import TracebackType
 from typing import Annotated, Final, Literal
 
 from pydantic import Field
@@ -19,7 +16,10 @@ from harness.scenario.devices.base import (
     DeviceFacts,
     DeviceUser,
     HelperProgram,
+    Plugged,
+    demand_slot,
 )
+from harness.scenario.devices.mirror import Mirror
 
 _BRIDGE: Final = "vhost-user-bridge"
 _SOCKET: Final = "nic.sock"
@@ -33,8 +33,8 @@ _MODELS: Final = {
 }
 #: The ports of the lab's relay, and of who is in QEMU's place (harness/hosts/netns.py).
 _RELAY_PORT, _OWN_PORT = 7001, 7002
-#: The lab's end of the guest's segment.
-_LAB: Final = "10.77.0.1"
+#: The guest's own address there.
+_GUEST, _PREFIX = "10.77.0.10", 24
 
 
 class ListedNic(Device):
@@ -51,6 +51,9 @@ class ListedNic(Device):
     backend: Literal["tap", "vhost-user"] = "tap"
     """Who serves it. tap: QEMU, or with guest.vhost the host's kernel. vhost-user: QEMU's vhost-user-bridge,
     a process that reads and writes the guest's memory; for virtio with one pair of queues."""
+    plugged: Plugged = "always"
+    """When it is there. always: all the time. at-boot: until a script unplugs it (device-del). later: from
+    when a script plugs it in (device-add). For machine type pc."""
 
     @property
     def qemu_devices(self) -> tuple[str, ...]:
@@ -68,6 +71,11 @@ class ListedNic(Device):
         return (_BRIDGE,) if self.backend == "vhost-user" else ()
 
     @property
+    def comes_later(self) -> bool:
+        """Whether a script plugs it in; then the guest has no network before."""
+        return self.plugged == "later"
+
+    @property
     def served_apart(self) -> bool:
         """Whether another process than QEMU serves it, and gets its frames as datagrams."""
         return self.backend == "vhost-user"
@@ -75,6 +83,9 @@ class ListedNic(Device):
     def demand(self, facts: DeviceFacts) -> None:
         """Refuse what does not go together."""
         super().demand(facts)
+        demand_slot(self, self.plugged, facts)
+        if self.served_apart and self.plugged != "always":
+            raise InputError(f"guest.devices: nic: plugged: {self.plugged} is for a NIC on a tap")
         if self.queues > 1 and (self.model != "virtio" or self.served_apart):
             raise InputError(f"guest.devices: nic: queues: {self.queues} are for virtio on a tap")
         if self.served_apart and self.model != "virtio":
@@ -91,11 +102,13 @@ class ListedNic(Device):
             yield HelperProgram(_BRIDGE, (*ports, "-c", "-u", str(path)), path, connects=True, talks=True)
 
     def _exchange(self, guest: DeviceUser) -> None:
-        with _Mirror() as port:
-            guest.use("nic", "echo", _LAB, port, self.queues)
+        with Mirror() as (address, port):
+            guest.use("nic", "echo", address, port, self.queues)
 
     def boarding(self, guest: DeviceUser) -> None:
-        """All queues carry datagrams."""
+        """All queues carry datagrams; one that came later has no address yet."""
+        if self.comes_later:
+            guest.use("nic", "join", _GUEST, _PREFIX)
         self._exchange(guest)
 
     def arrived(self, guest: ArrivedGuest) -> Iterable[str]:
@@ -106,33 +119,3 @@ class ListedNic(Device):
     def bridge_socket(self, context: DeviceContext) -> str | None:
         """Where QEMU finds who serves it; None: QEMU serves it itself."""
         return str(context.socket(_SOCKET)) if self.served_apart else None
-
-
-class _Mirror:
-    """Context manager: sends datagrams back to whoever sent them; it gives its port."""
-
-    def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._thread = threading.Thread(target=self._reflect, name="mirror", daemon=True)
-
-    def __enter__(self) -> int:
-        self._socket.bind((_LAB, 0))
-        self._thread.start()
-        port: int = self._socket.getsockname()[1]
-        return port
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        # An empty datagram of our own ends the thread.
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:
-            last.sendto(b"", self._socket.getsockname())
-        self._thread.join()
-        self._socket.close()
-
-    def _reflect(self) -> None:
-        while True:
-            data, sender = self._socket.recvfrom(2048)
-            if not data:
-                return
-            self._socket.sendto(data, sender)

@@ -17,6 +17,7 @@ from harness.verdict.rules import counters
 from harness.verdict.rules import guest
 from harness.verdict.rules import vcpus
 from harness.verdict.rules import disk
+from harness.verdict.rules import copied_disks
 from harness.verdict.rules import clocks
 from harness.verdict.rules import stream
 from harness.verdict.rules import interrupts
@@ -31,6 +32,7 @@ from harness.verdict.rules import doubts
 __all__ = [
     "blocks",
     "clocks",
+    "copied_disks",
     "counters",
     "course",
     "devices",

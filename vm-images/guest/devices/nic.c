@@ -4,6 +4,7 @@
  *
  *   nic echo ADDRESS PORT QUEUES    from as many processors as there are queues: each queue
  *                                   has to carry datagrams both ways
+ *   nic join ADDRESS BITS           one that was plugged in gets its address, and comes up
  *
  * A processor sends by the queue of its number.  What comes back of a flow comes by the
  * queue that has sent it, once the host has seen that; until then by any.  Datagrams may
@@ -109,6 +110,33 @@ static void stay_on(unsigned int processor)
 		unable("there is no processor %u", processor);
 }
 
+static void join(struct in_addr address, unsigned int bits)
+{
+	struct ifreq request = { 0 };
+	struct sockaddr_in *in = (struct sockaddr_in *)&request.ifr_addr;
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0 || !bits || bits > 32)
+		unable("no network: %s", strerror(errno));
+	strcpy(request.ifr_name, INTERFACE);
+	in->sin_family = AF_INET;
+	in->sin_addr = address;
+	/* It is there once the guest has seen what was plugged in. */
+	while (ioctl(fd, SIOCSIFADDR, &request)) {
+		if (errno != ENODEV)
+			wrong("address of " INTERFACE ": %s", strerror(errno));
+		breathe();
+	}
+	in->sin_addr.s_addr = htonl(~0U << (32 - bits));
+	if (ioctl(fd, SIOCSIFNETMASK, &request))
+		wrong("netmask of " INTERFACE ": %s", strerror(errno));
+	request.ifr_flags = IFF_UP | IFF_RUNNING;
+	if (ioctl(fd, SIOCSIFFLAGS, &request))
+		wrong(INTERFACE " does not come up: %s", strerror(errno));
+	close(fd);
+	did("it has come up");
+}
+
 static void run_nic(int argc, char **argv)
 {
 	struct sockaddr_in there = { .sin_family = AF_INET };
@@ -116,8 +144,12 @@ static void run_nic(int argc, char **argv)
 	unsigned int queues, queue;
 	uint64_t number = 1;
 
+	if (argc == 3 && !strcmp(argv[0], "join") && inet_aton(argv[1], &there.sin_addr)) {
+		join(there.sin_addr, number_word(argv[2]));
+		return;
+	}
 	if (argc != 4 || !inet_aton(argv[1], &there.sin_addr))
-		unable("expected: nic echo ADDRESS PORT QUEUES");
+		unable("expected: nic echo ADDRESS PORT QUEUES, or nic join ADDRESS BITS");
 	there.sin_port = htons(number_word(argv[2]));
 	queues = number_word(argv[3]);
 	if (!queues || queues > MOST_QUEUES)

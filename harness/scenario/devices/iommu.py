@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""An IOMMU, through which the guest's NIC reaches the guest's memory."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Iterable
+from typing import Final, Literal
+
+from harness.scenario.devices.base import ArrivedGuest, Device, DeviceContext, DeviceUser
+from harness.scenario.devices.mirror import Mirror
+
+#: Devices of virtio's that go through it. The balloon does not: its driver knows addresses of the guest only.
+_BEHIND: Final = (
+    "virtio-net-pci",
+    "virtio-blk-pci",
+    "virtio-scsi-pci",
+    "virtio-rng-pci",
+    "virtio-serial-pci",
+)
+
+
+class Iommu(Device):
+    """An IOMMU. NIC, disks and other virtio devices reach the guest's memory through it, but for the balloon.
+
+    The guest's NIC has to be behind it, and to carry datagrams.
+    """
+
+    needs_pcie = True
+    needs_lab = True
+
+    device: Literal["iommu"] = "iommu"
+    """Which device."""
+    model: Literal["intel", "virtio"] = "intel"
+    """intel: VT-d. virtio: virtio-iommu, whose driver Debian's kernels have from trixie on
+    (guest.kernel: trixie)."""
+
+    @property
+    def qemu_devices(self) -> tuple[str, ...]:
+        """QEMU's name of the model."""
+        return ("intel-iommu" if self.model == "intel" else "virtio-iommu-pci",)
+
+    @property
+    def guest_modules(self) -> tuple[str, ...]:
+        """Intel's driver is a part of the kernel."""
+        return () if self.model == "intel" else ("virtio_iommu",)
+
+    @property
+    def kernel_words(self) -> tuple[str, ...]:
+        """Debian's kernels use Intel's when they are told to."""
+        return ("intel_iommu=on",) if self.model == "intel" else ()
+
+    def xml(self, context: DeviceContext) -> ET.Element:  # noqa: ARG002
+        """Libvirt puts it before all devices, as QEMU needs it."""
+        return ET.Element("iommu", {"model": self.model})
+
+    def arguments(self, context: DeviceContext) -> tuple[str, ...]:  # noqa: ARG002
+        """What makes virtio devices go through it."""
+        properties = ("iommu_platform=on", "disable-legacy=on")
+        return tuple(
+            word for one in _BEHIND for value in properties for word in ("-global", f"{one}.{value}")
+        )
+
+    def _use(self, guest: DeviceUser) -> None:
+        with Mirror() as (address, port):
+            guest.use("iommu", "check")
+            guest.use("nic", "echo", address, port, 1)
+
+    def boarding(self, guest: DeviceUser) -> None:
+        """The NIC is behind it, and carries datagrams."""
+        self._use(guest)
+
+    def arrived(self, guest: ArrivedGuest) -> Iterable[str]:
+        """The NIC still carries datagrams through it."""
+        self._use(guest)
+        return ()

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Disks that are copied with the guest, plugged in and out, and full."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.testing import Freepage
+
+pytestmark = pytest.mark.slow
+
+_DISK = "{storage: copied, contents: formula, format: qcow2}"
+#: A guest whose disk has an image of its own on each host.
+COPIED = f"name: copied\nguest: {{memory: 256MiB, disks: [{_DISK}]}}\n"
+
+
+def test_disks_are_copied_with_the_guest(freepage: Freepage) -> None:
+    run = freepage.run("disk-copied")
+    assert run.verdict == "pass", run
+    assert run.result.observed["disk-pages-copied"] == 2 * 4096
+    assert run.result.observed["disk-requests"] > 100
+
+
+@pytest.mark.parametrize("words", ["write -P 0xee 1M 4k", "write -z 1M 4k"], ids=["other", "lost"])
+def test_a_copy_that_holds_something_else_is_told(freepage: Freepage, folder: Path, words: str) -> None:
+    """Once the copy is complete, the destination's QEMU changes one block of it, or has it lost."""
+    path = folder / "copied.yaml"
+    write = f'{{command-line: "qemu-io libvirt-1-format \\"{words}\\""}}'
+    path.write_text(
+        COPIED + "script:\n- at: pre-switchover\n  do:\n"
+        f"  - {{action: qmp, side: destination, command: human-monitor-command, arguments: {write}}}\n"
+    )
+    run = freepage.run(path)
+    assert run.verdict == "fail", run
+    assert [finding.rule for finding in run.result.findings] == ["disk-copy-differs"], run
+    assert "the first is page 256" in run.result.findings[0].text
+
+
+@pytest.mark.parametrize("tap", ["true", "false"])
+def test_a_tap_does_not_carry_the_disk(freepage: Freepage, folder: Path, tap: str) -> None:
+    path = folder / "copied.yaml"
+    path.write_text(COPIED + f"tap: {tap}\n")
+    run = freepage.run(path)
+    assert run.verdict == "pass", run
+
+
+def test_no_room_on_the_destination_fails_the_migration_and_nothing_else(freepage: Freepage) -> None:
+    run = freepage.run("disk-full")
+    assert run.verdict == "pass", run
+    assert [move.ended for move in run.result.moves] == ["failed", "completed"]
+
+
+def test_disks_and_nic_are_plugged_in_and_out(freepage: Freepage) -> None:
+    run = freepage.run("hot-plugged")
+    assert run.verdict == "pass", run
+    assert [(one.device, one.answers) for one in run.result.liveness] == [("disk", True), ("nic", True)]
