@@ -28,6 +28,8 @@ from harness.scenario.raw import words_for
 from harness.scenario.script import DEVICE_HOLDS, holds_needed, restarts
 from harness.toolchain import QemuBinary
 
+#: Below a lab's folder: the small file systems of disks, one for each host.
+ROOMS: Final = "rooms"
 #: What libvirt calls the kinds of backends.
 _BACKED: Final = {"file": "file", "memfd": "memfd", "ram": "anonymous"}
 
@@ -223,7 +225,7 @@ class Definition:
             self.pair.runtime_dir / "devices" / str(self.uuid),
             kept=self.own_disk.parent,
             programs=self.plan.programs,
-            rooms=self.pair.runtime_dir / "rooms",
+            rooms=self.pair.runtime_dir / ROOMS,
             memory=(self.pair.memory_dir or Path()) / host.name,
         )
         work = resolved.scenario.guest.work_disk if resolved.scenario.workload.writes_disk else None

@@ -27,7 +27,7 @@ from harness.plan.plan import RunPlan
 from harness.report.folder import RunFolder
 from harness.run.arrival import DeviceLook, board_devices, look_at_devices
 from harness.run.channels import Channels
-from harness.run.definition import Definition
+from harness.run.definition import ROOMS, Definition
 from harness.run.helpers import DeviceHelpers
 from harness.run.last_words import explained
 from harness.run.seed import demand_driver, silence_explained
@@ -186,10 +186,11 @@ class Guest:
                 yield here.device, here.context, there.context
 
     def disk_room(self, host: Host) -> Path:
-        """The small file system that disks of its QEMU on ``host`` are in."""
-        for added in self._definition.every(host, self._channels.of(host)):
-            if isinstance(added.device, ListedDisk) and (room := added.device.room_of(added.context)):
-                return room
+        """The small file system that disks of a QEMU on ``host`` are in, whether there is one yet or not."""
+        rooms, first = self._pair.runtime_dir / ROOMS, self._pair.source.name
+        for disk in self.plan.resolved.scenario.guest.all_disks:
+            if disk.room is not None:
+                return disk.room_in(rooms, host.name, first)
         raise MachineryError("no disk of the guest's is in a file system of its own")
 
     def kill_backend(self, device: str, host: Host) -> None:

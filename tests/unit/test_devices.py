@@ -354,3 +354,28 @@ def test_a_nic_is_the_guests_from_whichever_list(tmp_path: Path, key: str) -> No
     path.write_text(f"name: s\nguest:\n  {key}: [{{device: nic, queues: 3}}]\n")
     with pytest.raises(InputError, match=rf"3:\d+: guest.{key}\[0\].queues: expected at most as many"):
         load_scenario(str(path))
+
+
+def test_an_nvdimm_has_a_file_of_each_qemus_own(tmp_path: Path) -> None:
+    with DEVICES.temporary():
+        device = DEVICES["pmem"]()
+    context = dataclasses.replace(CONTEXT, folder=Path("/qemu-1"), memory=tmp_path)
+    element = device.xml(context)
+    assert element is not None
+    assert element.findtext("source/path") == str(tmp_path / "qemu-1-freepage0.pmem")
+    later = dataclasses.replace(context, folder=Path("/qemu-3"))
+    device.reattach(element, later)
+    assert element.findtext("source/path") == str(tmp_path / "qemu-3-freepage0.pmem")
+    # That of a QEMU which has gone from this host takes memory.
+    (tmp_path / "qemu-1-freepage0.pmem").write_bytes(b"")
+    device.make_ready(later, first=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_virtio_goes_through_an_iommu_but_for_the_balloon() -> None:
+    with DEVICES.temporary():
+        device = DEVICES["iommu"]()
+    words = " ".join(device.arguments(CONTEXT))
+    assert "virtio-net-pci.iommu_platform=on" in words
+    assert "balloon" not in words
+    assert device.kernel_words == ("intel_iommu=on",)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import cast
 
 import libvirt
@@ -217,6 +218,18 @@ def test_multifd_is_libvirts_parallel_migration() -> None:
     assert parallel.flags() & libvirt.VIR_MIGRATE_PARALLEL
     assert parallel.parameters()[libvirt.VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS] == 4
     assert plain.flags() & libvirt.VIR_MIGRATE_PAUSED
+
+
+def test_libvirt_copies_the_disks_that_are_named_and_no_others() -> None:
+    """What both hosts see would be copied onto itself."""
+    plain = MigrationRequest("tcp://127.0.0.1:7", "<domain/>", own_disk=True)
+    copies = libvirt.VIR_MIGRATE_NON_SHARED_DISK | libvirt.VIR_MIGRATE_NON_SHARED_INC
+    assert not plain.flags() & copies
+    whole = MigrationRequest("tcp://127.0.0.1:7", "<domain/>", copied=("vdc",), copied_to="192.0.2.1")
+    assert whole.flags() & copies == libvirt.VIR_MIGRATE_NON_SHARED_DISK
+    assert whole.parameters()[libvirt.VIR_MIGRATE_PARAM_MIGRATE_DISKS] == ["vdc"]
+    assert whole.parameters()[libvirt.VIR_MIGRATE_PARAM_DISKS_URI] == "tcp://192.0.2.1"
+    assert replace(whole, only_top=True).flags() & copies == libvirt.VIR_MIGRATE_NON_SHARED_INC
 
 
 @pytest.mark.parametrize("side", ["source", "destination"])

@@ -170,7 +170,7 @@ class ListedDisk(Device):
     def _folder(self, context: DeviceContext) -> Path:
         if self.room is None:
             return context.kept
-        return context.rooms / (context.host if self.is_copied else context.first_host)
+        return self.room_in(context.rooms, context.host, context.first_host)
 
     def _below(self, context: DeviceContext) -> Path:
         """What the image lies on, if that is not copied."""
@@ -281,9 +281,9 @@ class ListedDisk(Device):
         for source in element.findall("source"):
             source.set("file", str(self.image(context)))
 
-    def room_of(self, context: DeviceContext) -> Path | None:
-        """The file system that its image is in on this host, if that has little room."""
-        return None if self.room is None else self._folder(context)
+    def room_in(self, rooms: Path, host: str, first_host: str) -> Path:
+        """The small file system of a host that its image is in."""
+        return rooms / (host if self.is_copied else first_host)
 
     def copied_target(self, context: DeviceContext) -> str | None:
         """What libvirt calls the disk, if it copies it."""
