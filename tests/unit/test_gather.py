@@ -146,6 +146,7 @@ def moved(
         acted=ActedUpon(),
         describe=dict,
         postcopy=None,
+        copied=(),
     )
 
 
