@@ -568,7 +568,15 @@ class LiveMigration:
     def begun(self) -> bool:
         """Whether QEMU has begun to migrate: what goes wrong before is not the migration's."""
         begun = self._running is not None and self._running[0].seen.begun
-        return begun or self._sides.destination is not None or self._file is not None
+        return begun or self._sides.destination is not None or self._file is not None or self._has_copied()
+
+    def _has_copied(self) -> bool:
+        """Whether QEMU has begun to copy a disk, which comes before it begins to migrate."""
+        return any(
+            event.kind.startswith("BLOCK_JOB_") and event.source == "source.qmp"
+            for event in self._events.history()
+            if event.seq > self._since
+        )
 
     def vcpus(self, deadline: Deadline) -> tuple[VcpuCount, ...]:
         """How many vCPUs there are on both sides, and in the guest, which runs on its new host.

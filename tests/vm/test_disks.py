@@ -56,3 +56,24 @@ def test_disks_and_nic_are_plugged_in_and_out(freepage: Freepage) -> None:
     run = freepage.run("hot-plugged")
     assert run.verdict == "pass", run
     assert [(one.device, one.answers) for one in run.result.liveness] == [("disk", True), ("nic", True)]
+
+
+def test_a_dirty_bitmap_goes_along(freepage: Freepage, folder: Path) -> None:
+    """Libvirt has QEMU migrate it: what the guest has written since is in it on either side."""
+    path = folder / "bitmap.yaml"
+    sha = "command: x-debug-block-dirty-bitmap-sha256"
+    bitmap = "arguments: {node: libvirt-1-format, name: b0}"
+    made = "arguments: {node: libvirt-1-format, name: b0, persistent: true}"
+    path.write_text(
+        COPIED + "script:\n"
+        f"- {{at: start, do: [{{action: qmp, command: block-dirty-bitmap-add, {made}}}]}}\n"
+        "- at: active\n  do:\n"
+        f"  - {{action: qmp, {sha}, {bitmap}}}\n"
+        "  - {action: guest-run, run: [dd, if=/dev/zero, of=/dev/vda, bs=64k, seek=200, count=3]}\n"
+        f"  - {{action: qmp, {sha}, {bitmap}}}\n"
+        f"- {{at: resumed, do: [{{action: qmp, side: destination, {sha}, {bitmap}}}]}}\n"
+    )
+    run = freepage.run(path)
+    assert run.verdict == "pass", run
+    empty, left, arrived = (one.answer for one in run.result.qmp[1:])
+    assert empty != left == arrived
