@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from harness import arch
 from harness.arch import GUEST
 from harness.plan.common_machine import newest_common
 from harness.toolchain.questions import (
@@ -102,6 +103,14 @@ def _demand_type(scenario: Scenario, qemus: Sequence[QemuBinary], *, between: bo
     if wanted not in known[0]:
         # Of another architecture's boards, or such without a PCI bus, none can be offered.
         usable = [name for name, machine in known[0].items() if board.family(machine.name) is not None]
+        if not wanted.startswith(board.types):
+            others = [f"--arch {name}" for name in arch.known() if name != GUEST.name]
+            raise scenario.wrong(
+                "guest.machine",
+                f"{_named(qemus[0])} has no machine {wanted!r}; for guests of {GUEST.name} there are "
+                f"{', '.join(board.types)} and their versions",
+                hint=f"of the other architectures there are guests by {', '.join(others)}",
+            )
         raise scenario.wrong(
             "guest.machine", f"{_named(qemus[0])} has no machine {wanted!r}; {_offer(wanted, usable)}"
         )

@@ -58,6 +58,10 @@ def test_a_machine_from_before_virtio_1_0(freepage: Freepage) -> None:
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
+        (
+            {"machine": "malta"},
+            "has no machine 'malta'; for guests of x86_64 there are pc, q35 and their versions",
+        ),
         ({"machine": "pc-q35-7.3"}, "has no machine 'pc-q35-7.3'; the nearest are pc-q35-7.2"),
         ({"machine": "microvm"}, "microvm is none of pc, q35 and their versions"),
         ({"machine": "pc-i440fx-2.6"}, "know nothing of virtio 1.0"),
