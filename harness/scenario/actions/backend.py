@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
+from harness.errors import MachineryError
 from harness.events import Deadline
 from harness.scenario.actions.base import Action
 from harness.scenario.actions.monitor import MigrationSide
@@ -55,7 +56,11 @@ class DiskDrain(_RoomAction):
     def carry_out(self, stage: Stage, deadline: Deadline) -> None:
         """QEMU tries the requests again that had found no room."""
         (stage.disk_room(self.side) / FILLER).unlink(missing_ok=True)
-        qemu = stage.source if self.side == "source" else stage.destination
+        try:
+            qemu = stage.source if self.side == "source" else stage.destination
+        except MachineryError:
+            # Before the migration there is none there that could wait for room.
+            return
         status = qemu.execute("query-status")
         if isinstance(status, dict) and status.get("status") == "io-error":
             qemu.execute("cont")
