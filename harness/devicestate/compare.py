@@ -10,6 +10,7 @@ from typing import Final
 from harness.devicestate.expected import SavedMachine, reason_for
 from harness.devicestate.fields import FieldPlace, fields_of
 from harness.devicestate.parts import StatePart, split_at_subsections
+from harness.devicestate.requests import TURNED_AROUND, are_turned_around
 from harness.devicestate.sections import Section
 
 #: Of a field that is longer, the bytes around the first difference are shown.
@@ -122,6 +123,8 @@ def _fields(
     def changed(place: FieldPlace, here: bytes, there: bytes) -> Difference:
         numbers = (_number(place, here), _number(place, there)) if _is_number(place) else None
         reason = reason_for(device, place.name, machine, numbers)
+        if device.endswith("/virtio-blk") and place.name == "device" and are_turned_around(here, there):
+            reason = TURNED_AROUND
         return Difference(device, instance, place.name, *_values(place, here, there), reason)
 
     if source.version != destination.version:

@@ -77,3 +77,20 @@ def test_a_dirty_bitmap_goes_along(freepage: Freepage, folder: Path) -> None:
     assert run.verdict == "pass", run
     empty, left, arrived = (one.answer for one in run.result.qmp[1:])
     assert empty != left == arrived
+
+
+def test_a_guest_whose_disk_is_full_goes_on_where_there_is_room_again(freepage: Freepage) -> None:
+    run = freepage.run("disk-filled")
+    assert run.verdict == "pass", run
+    assert run.result.observed["disk-requests"] > 100
+
+
+def test_a_guest_whose_disk_stays_full_runs_nowhere(freepage: Freepage, folder: Path) -> None:
+    path = folder / "full.yaml"
+    path.write_text(
+        "name: full\nguest: {memory: 256MiB, disks: [{room: 24MiB, cache: writeback}]}\n"
+        "workload: {kind: journal}\nmigration: {bandwidth: 32MiB/s}\n"
+        "script: [{at: active, do: [{action: disk-fill}]}]\n"
+    )
+    run = freepage.run(path)
+    assert [finding.rule for finding in run.result.findings] == ["none-runs"], run

@@ -83,7 +83,7 @@ SHIPPED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "machines": (("vcpus-plugged", "virtio-mem", "ballooned-offset"), ()),
     "devices": (("every-device", "interrupts", "vhost-user", "backend-killed"), ()),
-    "disks": (("disk-copied", "disk-full", "hot-plugged", "pmem"), ()),
+    "disks": (("disk-copied", "disk-full", "disk-filled", "hot-plugged", "pmem"), ()),
 }
 
 pytestmark = pytest.mark.timeout(LONGEST)
