@@ -88,7 +88,7 @@ def test_a_guest_whose_disk_is_full_goes_on_where_there_is_room_again(freepage: 
 def test_a_guest_whose_disk_stays_full_runs_nowhere(freepage: Freepage, folder: Path) -> None:
     path = folder / "full.yaml"
     path.write_text(
-        "name: full\nguest: {memory: 256MiB, disks: [{room: 24MiB, cache: writeback}]}\n"
+        "name: full\narm: off\nguest: {memory: 256MiB, disks: [{room: 24MiB, cache: writeback}]}\n"
         "workload: {kind: journal}\nmigration: {bandwidth: 32MiB/s}\n"
         "script: [{at: active, do: [{action: disk-fill}]}]\n"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import psutil
@@ -136,7 +137,8 @@ def test_a_property_that_one_version_of_a_machine_has_otherwise(freepage: Freepa
     VIRTIO_F_RING_RESET came with QEMU 7.2, and older machines are to be without it (hw_compat_7_1).
     """
     wrapper = folder / "other-compat"
-    wrapper.write_text('#!/bin/sh\nexec qemu-system-x86_64 -global virtio-net-device.queue_reset=off "$@"\n')
+    binary = shutil.which("qemu-system-x86_64")
+    wrapper.write_text(f'#!/bin/sh\nexec {binary} -global virtio-net-device.queue_reset=off "$@"\n')
     wrapper.chmod(0o755)
     run = freepage.run("idle", source_qemu="qemu-system-x86_64", destination_qemu=wrapper)
     assert [finding.rule for finding in run.result.findings] == ["migration-ended"], run
