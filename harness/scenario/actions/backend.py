@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import mmap
 import os
@@ -11,7 +12,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from harness.errors import MachineryError
+from harness.errors import FreepageError
 from harness.events import Deadline
 from harness.scenario.actions.base import Action
 from harness.scenario.actions.monitor import MigrationSide
@@ -56,14 +57,12 @@ class DiskDrain(_RoomAction):
     def carry_out(self, stage: Stage, deadline: Deadline) -> None:
         """QEMU tries the requests again that had found no room."""
         (stage.disk_room(self.side) / FILLER).unlink(missing_ok=True)
-        try:
+        # Before a migration, and after one, there may be none there that could wait for room.
+        with contextlib.suppress(FreepageError):
             qemu = stage.source if self.side == "source" else stage.destination
-        except MachineryError:
-            # Before the migration there is none there that could wait for room.
-            return
-        status = qemu.execute("query-status")
-        if isinstance(status, dict) and status.get("status") == "io-error":
-            qemu.execute("cont")
+            status = qemu.execute("query-status")
+            if isinstance(status, dict) and status.get("status") == "io-error":
+                qemu.execute("cont")
 
 
 def fill_up(folder: Path) -> None:
