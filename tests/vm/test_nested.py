@@ -81,7 +81,7 @@ SHIPPED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("hot-off", "rewrite-once", "churn-init-on-free", "multifd-init-on-free", "sent-then-freed"),
         (),
     ),
-    "machines": (("vcpus-plugged", "virtio-mem", "ballooned-offset"), ()),
+    "machines": (("vcpus-plugged", "virtio-mem", "virtio-mem-unplugged", "ballooned-offset"), ()),
     "devices": (("every-device", "interrupts", "vhost-user", "backend-killed"), ()),
     "disks": (("disk-copied", "disk-full", "disk-filled", "hot-plugged", "pmem"), ()),
 }
