@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import time
@@ -30,6 +31,16 @@ def _run(folder: Path, name: str, scenario: str, *options: str) -> Result:
     ended = invoke([*words, "--set", f"guest.commands.before={json.dumps(SAYS)}", *options])
     assert ended.exit_code in (0, 1), str(ended)
     return Result.from_json(ended.stdout)
+
+
+def _kept_with(mark: str) -> list[Path]:
+    """The kept guests with these words on their kernel's command line; others come and go meanwhile."""
+    found = []
+    for place in (Cache(None, EventStream()).root / "store" / WARM_KIND).iterdir():
+        with contextlib.suppress(OSError):
+            if not place.name.startswith(".") and mark in (place / "console.log").read_text(errors="replace"):
+                found.append(place)
+    return found
 
 
 def _clock_is_right(result: Result, before: float) -> bool:
@@ -76,20 +87,14 @@ def test_the_verdict_does_not_depend_on_how_the_guest_came_to_be(
     assert max(sent) < 1.2 * min(sent)
     assert _clock_is_right(cold, began) and _clock_is_right(warm, again)
     assert len({run.commands[0].output for run in (cold, kept, warm)}) == 3
-    kept_guests = Cache(None, EventStream()).root / "store" / WARM_KIND
-    made = [
-        place
-        for place in kept_guests.iterdir()
-        if mark in (place / "console.log").read_text(errors="replace")
-    ]
-    assert len(made) == 1
-    shutil.rmtree(made[0])
+    (made,) = _kept_with(mark)
+    shutil.rmtree(made)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["sync-drops-bit", "sync-assigns"])
 def test_a_fault_is_caught_in_a_guest_that_goes_on(folder: Path, fault: str) -> None:
-    """The same rule as in one that boots; and the file has no fault in it."""
+    """By the same rules as in one that boots."""
     from harness.faults.catalogue import catalogue
 
     found = catalogue().find(fault)
@@ -100,14 +105,6 @@ def test_a_fault_is_caught_in_a_guest_that_goes_on(folder: Path, fault: str) -> 
     for run in runs:
         assert run.verdict == "fail"
         assert {rule.rule for rule in run.findings} & {*found.rules}
-    sound = _run(folder, "sound", found.scenario_file, "--qemu", _faults_qemu(runs[0]), "--warm")
-    assert (sound.warm, sound.verdict) == (True, "pass")
-
-
-def _faults_qemu(run: Result) -> str:
-    path = run.versions["source_qemu"]["path"]
-    assert isinstance(path, str)
-    return path
 
 
 @pytest.mark.slow
@@ -122,12 +119,11 @@ def test_a_guest_that_cannot_go_on_is_booted_and_the_run_says_why(folder: Path) 
 @pytest.mark.slow
 def test_a_file_that_was_cut_is_noticed_and_made_anew(folder: Path) -> None:
     """A guest is never given half of its memory."""
-    options = ("--memory", "192MiB", "--set", f"guest.cmdline=test={time.time_ns()}", "--warm")
+    mark = f"test={time.time_ns()}"
+    options = ("--memory", "192MiB", "--set", f"guest.cmdline={mark}", "--warm")
     for number in range(2):
         assert _run(folder, f"make-{number}", "idle", *options).verdict == "pass"
-    place = max(
-        (Cache(None, EventStream()).root / "store" / WARM_KIND).iterdir(), key=lambda one: one.stat().st_mtime
-    )
+    (place,) = _kept_with(mark)
     with (place / "memory-0").open("r+b") as file:
         file.truncate(1 << 20)
     result = _run(folder, "after", "idle", *options)
