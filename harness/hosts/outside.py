@@ -16,13 +16,20 @@ from pathlib import Path
 from typing import Final
 
 _open: list[int] = []
+_command: list[int] = []
 _OWN_NAMESPACE: Final = Path("/proc/self/ns/pid")
 
 
 def remember_outside() -> None:
     """Keep this process's /proc at hand, for itself and its forks."""
     if not _open:
+        _command.append(os.getpid())
         _open.append(os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+
+
+def command_pid() -> int:
+    """The number of the process that has entered the lab, as its user sees it: who signals it, signals us."""
+    return _command[0] if _command else os.getpid()
 
 
 def outside_pid(pid: int) -> int:

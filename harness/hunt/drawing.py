@@ -114,6 +114,9 @@ def _scenarios(draw: DrawFn, space: DrawSpace) -> Drawn:
     tree: ScenarioTree = {"arm": arm, "guest": {"memory": DRAWN_MEMORY}}
     if space.allows("workload"):
         tree["workload"] = draw(_kinds(language.workloads(), "kind"))
+        if space.allows("guest.cmdline") and draw(st.sampled_from((False,) * 5 + (True,))):
+            # What the workload gives back becomes zero, which pages hardly ever do without.
+            put(tree, "guest.cmdline", "init_on_free=1")
     keys = space.settings
     # How the guest is moved is what is under test: these keys come twice as often.
     keys = (*keys, *(key for key in keys if key.key.startswith("migration.")))
@@ -203,8 +206,8 @@ def _leg(draw: DrawFn, arm: str, ends: str, *, scripted: bool, moves: bool) -> L
         kinds = [_plain(arm), _plain(arm), _pair(arm), _pages(arm)]
         if arm == "info":
             kinds += [_held_walk(), _held_walk()]
-        if ends == "completed" and arm == "off":
-            kinds.append(_postcopy())
+        if ends == "completed":
+            kinds.append(_postcopy(arm))
         found = draw(st.lists(st.one_of(kinds), max_size=MOST_EPISODES))
         if sum("migration.postcopy" in one.settings for one in found) > 1:
             reject()
@@ -299,14 +302,18 @@ def _held_walk(draw: DrawFn) -> Episode:
 
 
 @st.composite
-def _postcopy(draw: DrawFn) -> Episode:
+def _postcopy(draw: DrawFn, arm: str) -> Episode:
     """A switch to postcopy, and what may come of it."""
     by_libvirt = draw(st.sampled_from((False, False, False, True)))
     start: ScenarioTree = {"action": "postcopy-start", "bandwidth": "32MiB/s"}
     if by_libvirt or draw(st.booleans()):
         start["guest"] = "runs"
     number = draw(st.sampled_from((2, 1)))
-    entries = [{"at": "pass", "number": number, "do": [start]}]
+    when: ScenarioTree = {"at": "pass", "number": number}
+    if arm == "info" and draw(st.booleans()):
+        # Free pages have been left out, and no sync has come since.
+        when = {"at": "applied"}
+    entries = [{**when, "do": [start]}]
     meanwhile: list[ScenarioTree] = []
     if draw(st.booleans()):
         meanwhile.append(draw(_of_kind(language.drawn_actions()["postcopy-touch"], "action")))

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from harness.errors import FreepageError
 from harness.events import Deadline, EventStream, time_stands_still
 from harness.hosts.netns import GUEST_ADDRESS
-from harness.hosts.outside import outside_pid
+from harness.hosts.outside import command_pid, outside_pid
 from harness.migration.qmp import Monitor, MonitorLoop
 from harness.migration.transcript import Transcript
 from harness.report.by_hand import StoppedByHand
@@ -137,7 +137,7 @@ class StandStill:
         still = paused(there, self._is_held, stopped=stopped)
         with time_stands_still(), still as states, self._terminal.suspended():
             lab = self._at_hand(there, states, stopped=stopped)
-            for line in (f"freepage: {why}", *lines_of(lab), f"freepage: {what_goes_on()}"):
+            for line in (f"freepage: {why}", *lines_of(lab), f"freepage: {what_goes_on(command_pid())}"):
                 tell(line)
             word = await_word()
         seconds = time.monotonic() - began

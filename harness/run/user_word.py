@@ -15,13 +15,13 @@ GoAhead: TypeAlias = Literal["Enter", "a line", "the end of the input", "a signa
 _STDIN: Final = 0
 
 
-def what_goes_on() -> str:
-    """What a person has to do for the run to go on, in words."""
+def what_goes_on(command: int) -> str:
+    """What a person has to do for the run to go on, in words; ``command``: the process to be signalled."""
     if _is_terminal():
         return "press Enter, and the run goes on (so does Ctrl-C; a second one ends the run)"
     if _is_nothing():
         return "the standard input is at its end, so nothing is waited for: give it a terminal or a pipe"
-    return "the run goes on with a line of the standard input, with its end, or with SIGTERM"
+    return f"the run goes on with a line of the standard input, with its end, or with: kill {command}"
 
 
 def await_word() -> GoAhead:

@@ -11,7 +11,7 @@ import pytest
 
 from harness.errors import DeadlineExceeded, InputError
 from harness.events import Deadline, time_stands_still, working_time
-from harness.hosts.outside import inner_number, outside_pid
+from harness.hosts.outside import command_pid, inner_number, outside_pid
 from harness.plan.by_hand import PausePoint, by_hand, demand_reachable
 from harness.report.by_hand import StoppedByHand, stops_in_words
 from harness.run.attach import LabAtHand, QemuAtHand, lines_of
@@ -90,7 +90,7 @@ def test_what_a_process_is_called_inside() -> None:
     assert inner_number("Name:\tqemu\nNSpid:\t4321\t17\t3\n") == 3
     assert inner_number("Name:\tqemu\n") is None
     # Outside of a lab nothing was remembered.
-    assert outside_pid(os.getpid()) == os.getpid()
+    assert outside_pid(os.getpid()) == command_pid() == os.getpid()
 
 
 def test_no_deadline_comes_nearer_while_a_person_looks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,13 +141,13 @@ def test_a_signal_ends_the_waiting_alone(stdin: socket.socket, monkeypatch: pyte
 
 def test_what_a_person_has_to_do(stdin: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     assert stdin
-    assert "with a line of the standard input" in what_goes_on()
+    assert "with a line of the standard input, with its end, or with: kill 77" in what_goes_on(77)
     with Path(os.devnull).open() as nothing:
         monkeypatch.setattr("harness.run.user_word._STDIN", nothing.fileno())
-        assert "is at its end" in what_goes_on()
+        assert "is at its end" in what_goes_on(77)
     controller, terminal = os.openpty()
     monkeypatch.setattr("harness.run.user_word._STDIN", terminal)
-    assert "press Enter" in what_goes_on()
+    assert "press Enter" in what_goes_on(77)
     os.write(controller, b"\n")
     assert await_word() == "Enter"
     for one in (controller, terminal):

@@ -98,6 +98,15 @@ def test_a_moment_that_comes_once_has_one_entry() -> None:
     assert [one.get("move", 1) for one in ended] == [1, 2, 2]
 
 
+@pytest.mark.parametrize("arm", ["off", "hint", "info"])
+def test_postcopy_is_drawn_in_every_arm(arm: str) -> None:
+    space = DrawSpace(arms=(arm,), only=("script", "workload"))
+    found = [one.tree for one in drawing.draw(space, 5, 60) if "postcopy-start" in one.identity]
+    assert found
+    moments = {one["at"] for tree in found for one in tree["script"] if "postcopy-start" in str(one["do"])}
+    assert moments <= ({"pass", "applied"} if arm == "info" else {"pass"})
+
+
 def test_a_key_that_cannot_be_alone_comes_in_company() -> None:
     companions = drawing.companions()
     assert companions.of("migration.multifd", 2) == ()

@@ -85,14 +85,14 @@ def qmp(path: Path, command: str) -> dict[str, object]:
 _LAB = """
 import os, socket, subprocess, sys
 from harness.hosts.enter import enter
-from harness.hosts.outside import outside_pid
+from harness.hosts.outside import command_pid, outside_pid
 
 def work():
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind("/run/freepage/here.sock")
         listener.listen(1)
         with subprocess.Popen(["sleep", "600"]) as child:
-            print(outside_pid(os.getpid()), outside_pid(child.pid), flush=True)
+            print(outside_pid(os.getpid()), outside_pid(child.pid), command_pid(), flush=True)
             sys.stdin.read()
             child.kill()
     return 0
@@ -116,7 +116,8 @@ def test_a_lab_is_reached_from_outside(user: int, repository: Path) -> None:
     ) as lab:
         assert lab.stdin is not None
         assert lab.stdout is not None
-        pid, child = (int(word) for word in lab.stdout.readline().split())
+        pid, child, command = (int(word) for word in lab.stdout.readline().split())
+        assert command == lab.pid
         assert Path(f"/proc/{child}/comm").read_text() == "sleep\n"
         own = ["-U", "--preserve-credentials"] if user else []
         enter = ["nsenter", "-t", str(pid), *own, "-m", "-n"]
