@@ -105,7 +105,8 @@ def _gather(
     held, now = bool(switch_over.holds.holds), dict[str, PageDigests]()
     moved = switch_over.postcopy
     again = _SinceSwitch.of(switch_over, resolved)
-    staying = _left_where_it_is(switch_over)
+    # What is handed over has to have come through it as it was.
+    staying = {} if switch_over.handed_over else _left_where_it_is(switch_over)
     for name, source, destination in _pairs(switch_over, staying, not_compared):
         with events.step("compare", block=name, bytes=source.size) as step:
             wanted = held or moved is not None

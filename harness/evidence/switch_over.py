@@ -91,8 +91,10 @@ class SwitchOver:
     stream: Path | None
     #: The traces of both QEMUs, where the scenario asks for them.
     traces: tuple[Path, Path] | None
-    #: None: the migration was not switched to postcopy.
+    #: None: the migration was not switched to postcopy, and has handed no memory over.
     postcopy: PostcopyMove | None = None
+    #: No page was sent: the destination's QEMU was handed the source's memory.
+    handed_over: bool = False
     #: How fast the source sent; None: nobody listened, or there was no limit.
     pace: WirePace | None = None
     #: Reads the disks that were copied, on both hosts.

@@ -41,7 +41,9 @@ class LabQemu:
         found: dict[str, Image] = {}
         for backing in backings(self.pid, blocks, self.memory):
             block = backing.block
-            found[block.name] = RamImage.open(backing.path, block.used, block.name, backing.base)
+            # QEMU makes a file as large as a block may become, rounded up as it rounds that.
+            room = max(block.used, block.total)
+            found[block.name] = RamImage.open(backing.path, block.used, block.name, backing.base, room)
         for block in blocks:
             if block.name not in found and block.used >= LARGE and block.address is not None:
                 found[block.name] = LiveImage(self.pid, block.address, block.used, block.name)

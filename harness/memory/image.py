@@ -57,16 +57,18 @@ def block_runs(wanted: Flags) -> Iterator[tuple[int, int]]:
 class RamImage:
     """One RAMBlock's file, open for reading.  Page numbers count from the block's start."""
 
-    def __init__(self, fd: int, size: int, name: str, base: int = 0) -> None:
+    def __init__(self, fd: int, size: int, name: str, base: int = 0, room: int | None = None) -> None:
         """Takes over ``fd``; ``size`` is the block's used length, with which the file must end.
 
-        ``base`` is where in the file the block begins, in bytes.
+        ``base`` is where in the file the block begins, in bytes; ``room`` what the file has for a block that
+        may still grow (a ROM), in bytes; None: no more than ``size``.
         """
         self.name = name
         self._fd = fd
         self._base = base
+        self._room = room if room is not None else size
         actual = self._length(fd)
-        if size <= 0 or size % PAGE_SIZE or base % PAGE_SIZE or actual != size:
+        if size <= 0 or size % PAGE_SIZE or base % PAGE_SIZE or actual != self._room:
             self.close()
             raise MachineryError(
                 f"{name}: expected a memory image of {size} bytes in whole pages, found {actual} bytes"
@@ -80,13 +82,20 @@ class RamImage:
         return os.fstat(fd).st_size - self._base
 
     @classmethod
-    def open(cls, path: Path | str, size: int, name: str | None = None, base: int = 0) -> RamImage:
+    def open(
+        cls,
+        path: Path | str,
+        size: int,
+        name: str | None = None,
+        base: int = 0,
+        room: int | None = None,
+    ) -> RamImage:
         """Open a file, or ``/proc/PID/fd/N`` for one that has no name any more."""
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise MachineryError(f"cannot open the memory image {path}: {error.strerror}") from error
-        return cls(fd, size, name or str(path), base)
+        return cls(fd, size, name or str(path), base, room)
 
     @classmethod
     def from_bytes(cls, content: bytes, name: str) -> RamImage:
@@ -99,7 +108,7 @@ class RamImage:
 
     def again(self) -> RamImage:
         """Another object for this file, with a buffer of its own, for another thread."""
-        return RamImage(os.dup(self._fd), self.size, self.name, self._base)
+        return RamImage(os.dup(self._fd), self.size, self.name, self._base, self._room)
 
     def same_file(self, other: RamImage) -> bool:
         """Whether both are one and the same memory."""
@@ -141,6 +150,8 @@ class RamImage:
             end = os.lseek(self._fd, self._base + start, os.SEEK_HOLE) - self._base
             # Outwards to whole pages (a file system may have smaller blocks) or whole blocks.
             first = start // PAGE_SIZE // step * step
+            if first >= self.pages:  # of a file with room behind the block
+                return
             position = min(-(-end // (PAGE_SIZE * step)) * step, self.pages)
             if position <= first:
                 raise MachineryError(f"{self.name}: changed its size while it was read")

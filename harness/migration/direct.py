@@ -117,6 +117,11 @@ class DirectJob:
         """It keeps its memory, stopped, until somebody ends it: now."""
         self._domain.destroy()
 
+    @property
+    def over(self) -> bool:
+        """Whether it has ended, and has said so."""
+        return self._over
+
     def gone(self) -> None:
         """A QEMU is gone: nobody else says so, as libvirt has no job that could fail."""
         self._give_up("a QEMU has ended")

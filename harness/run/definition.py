@@ -17,6 +17,7 @@ from harness.guest.dirty_log import DirtyLog
 from harness.guest.domain import Boot, DomainSpec, FirmwareImage
 from harness.guest.memory_shape import MAPPABLE, FileWithOffset, HostBacking, MemoryShape
 from harness.hosts.interface import Host, Pair
+from harness.migration.hand_over import AUXILIARY_SHARED
 from harness.plan.plan import RunPlan
 from harness.run.attach import HMP_SOCKET, QMP_SOCKET
 from harness.run.channels import QemuFiles
@@ -121,7 +122,12 @@ class Definition:
             nic_model=scenario.guest.nic.model,
             nic_queues=scenario.guest.nic.queues,
             nic_served_at=self._nic_socket(host, files),
-            extra=(*plan.injection.qemu_arguments, *self._tracing(host, files), *self._for_hand(files)),
+            extra=(
+                *plan.injection.qemu_arguments,
+                *self._tracing(host, files),
+                *self._handing_over(),
+                *self._for_hand(files),
+            ),
             added=self.added(host, files),
             edits=scenario.guest.xml,
             words=self._words(host),
@@ -138,6 +144,11 @@ class Definition:
         if host.nic is None:
             raise MachineryError(f"the {host.name} has no NIC for the guest")
         return Interface(host.nic, guest.vhost, guest.nic.model, guest.nic.queues)
+
+    def _handing_over(self) -> tuple[str, ...]:
+        """What a QEMU needs whose memory is handed over to another one, or that is that other one."""
+        migrations = self.plan.resolved.scenario.migrations
+        return AUXILIARY_SHARED if any(how.hands_over for how in migrations) else ()
 
     def _boot(self, host: Host) -> Boot | None:
         plan = self.plan

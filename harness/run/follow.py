@@ -116,6 +116,8 @@ class RunFollower(Follower):
         self._deadline = deadline
         self._watch = ProgressWatch(patience(stuck_seconds), working_time())
         self._by_file = self._source_ends = False
+        #: Both QEMUs have the guest's memory, from before it leaves the source.
+        self.hands_over = False
         stage.qemus.connect = self._destination
 
     def by_file(self, *, source_ends: bool) -> None:
@@ -212,7 +214,7 @@ class RunFollower(Follower):
         self.cost.look()
         source = self._sides.source
         self.seen.others = self._copy()
-        if self._stage.outcome.switched or self._stage.outcome.guest_runs:
+        if self._stage.outcome.switched or self._stage.outcome.guest_runs or self.hands_over:
             with self._events.step("switch"):
                 counters = PageCounters.of(source.monitor.execute("query-migrate"))
                 digests = {name: look(image) for name, image in self._images.items()}

@@ -35,6 +35,7 @@ from harness.memory.live_image import LiveImage
 from harness.migration.confirm import ConfirmGate
 from harness.migration.credentials import Credentials, Tls
 from harness.migration.direct import ARGUMENTS, DirectJob
+from harness.migration.hand_over import HandOver, HandOverRoute
 from harness.migration.hold import HoldKeeper
 from harness.migration.inbox import Inbox
 from harness.migration.job import Job, MigrationJob
@@ -258,14 +259,18 @@ class LiveMigration:
     ) -> Job:
         """Begin: by libvirt, past it, or by a file."""
         spec = self._guest.spec(self._target)
-        if waits_for_a_stream(how.to) if how.to != "host" else modes.direct:
+        route = self._hand_over_route(deadline) if how.hands_over else None
+        if route is not None:
+            spec = replace(spec, extra=(*spec.extra, *route.arguments))
+        elif waits_for_a_stream(how.to) if how.to != "host" else modes.direct:
             spec = replace(spec, extra=(*spec.extra, *ARGUMENTS))
         xml = destination_xml(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE), spec)
         self._folder.write_text("destination.xml", xml)
         if how.to != "host":
             return self._start_saved(domain, xml, how, modes, follower, deadline, images)
         if modes.direct:
-            return self._start_direct(domain, xml, settings, follower)
+            follower.hands_over = route is not None
+            return self._start_direct(domain, xml, settings, follower, route)
         own_disk = spec.disk is not None and not spec.disk.readonly
         uri, listen = self._way()
         own_disk = own_disk or self._guest.libvirt_has_disks
@@ -341,13 +346,29 @@ class LiveMigration:
             # libvirt has to know it as well, to be asked to resume it.
             there.suspend()
 
+    def _hand_over_route(self, deadline: Deadline) -> HandOverRoute:
+        """Sockets beside the destination's monitor, in a folder that both QEMUs see."""
+        monitor = self._guest.monitor_socket(self._target)
+        sockets = monitor.with_name("cpr.sock"), monitor.with_name("devices-in.sock")
+        return HandOverRoute(self._sides.source.monitor, *sockets, deadline)
+
     def _start_direct(
-        self, domain: libvirt.virDomain, xml: str, settings: QemuSettings, follower: RunFollower
+        self,
+        domain: libvirt.virDomain,
+        xml: str,
+        settings: QemuSettings,
+        follower: RunFollower,
+        route: HandOverRoute | None,
     ) -> DirectJob:
-        keeps = self._keeps_source
-        job = DirectJob(domain, self._target, settings, self._inbox.put, keeps_source=keeps)
+        put, keeps = self._inbox.put, self._keeps_source
+        if route is not None:
+            job: DirectJob = HandOver(domain, self._target, settings, put, route, keeps_source=keeps)
+        else:
+            job = DirectJob(domain, self._target, settings, put, keeps_source=keeps)
         self._stage.recoverable = job
         job.begin(xml)
+        if job.over:
+            return job
         follower.begun()
         destination = self._sides.destination
         assert destination is not None
@@ -686,6 +707,7 @@ class LiveMigration:
             stream=self._stream,
             traces=self._traces(),
             postcopy=self._postcopy(seen),
+            handed_over=self._hands_over,
             pace=self._pace() if seen.at_switch is None else None,
             copied=self._guest.disk_images(self._origin, self._target),
         )
@@ -719,9 +741,14 @@ class LiveMigration:
 
     def _postcopy(self, seen: LastLook) -> PostcopyMove | None:
         """None: the script has not asked for it, or QEMU had completed by then, with a guest that waits."""
-        if seen.at_switch is None or not (self._switched() or self._stage.outcome.guest_runs):
+        left = self._switched() or self._stage.outcome.guest_runs or self._hands_over
+        if seen.at_switch is None or not left:
             return None
         return PostcopyMove(seen.at_switch, seen.page_counters, guest_ran=self._stage.outcome.guest_runs)
+
+    @property
+    def _hands_over(self) -> bool:
+        return self._guest.plan.resolved.scenario.migration_of(self._move).hands_over
 
     def _switched(self) -> bool:
         history = self._events.history()

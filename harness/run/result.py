@@ -64,11 +64,7 @@ def build_result(
     # The last that was made.
     how = scenario.migration_of(max(1, len(found.moves)))
     # What a page costs in a file with a place for each is not what it costs in a stream.
-    if (
-        evidence is not None
-        and numbers is not None
-        and not scenario.migration_of(len(found.moves)).mapped_ram
-    ):
+    if evidence is not None and numbers is not None and not how.mapped_ram and not how.hands_over:
         account = account_of(
             evidence.case,
             evidence.record,

@@ -105,8 +105,6 @@ NOT_ALONE: Final[Mapping[str, str]] = {
 
 #: The same of values of parameters.
 NOT_OVER_TCP: Final[Mapping[tuple[str, object], str]] = {
-    ("mode", "cpr-transfer"): "hands the guest's memory to a QEMU on the same host, by a channel that it has "
-    "to be started with; the testbed's destination is another host",
     ("mode", "cpr-exec"): "starts the new QEMU in place of the old one, and there is no destination",
 }
 

@@ -382,6 +382,11 @@ class Migration(Section):
         """Whether one of QEMU's capabilities is asked for, by a key of its own or by QEMU's name."""
         return any(setting.mode.capability == capability for _, setting in settings_of(self))
 
+    @property
+    def hands_over(self) -> bool:
+        """Whether no memory is sent, but the files that it is in are handed to the other QEMU."""
+        return self.parameters.get("mode") == "cpr-transfer"
+
     @model_validator(mode="after")
     def _says_one_thing(self) -> Migration:
         refuse_contradictions(self)
@@ -689,6 +694,31 @@ class Scenario(Section):
         return self
 
     @model_validator(mode="after")
+    def _memory_can_be_handed_over(self) -> Scenario:
+        """QEMU's mode cpr-transfer, on one kernel, of memory that has a descriptor to be handed over."""
+        if not any(how.hands_over for how in self.migrations):
+            return self
+        words, guest = "mode: cpr-transfer in the migration's parameters", self.guest
+        backend = guest.memory_backend
+        if backend is None or backend.type != "memfd" or not backend.shared:
+            path = {"path": ("guest", "memory_backend"), "words": words}
+            text = "expected type: memfd, shared: {words} hands memory over by its descriptor"
+            raise PydanticCustomError("at", text, path)
+        others: dict[tuple[str, ...], object] = {
+            ("guest", "dimm"): guest.dimm,
+            ("guest", "virtio_mem"): guest.virtio_mem,
+            ("remote",): self.remote,
+            ("trace",): self.trace,
+        }
+        for way in self.migrations:
+            others["migration", "to"] = way.hands_over and way.to != "host"
+            for path_of, value in others.items():
+                if value:
+                    where = {"path": path_of, "words": words}
+                    raise PydanticCustomError("at", "does not go together with {words}", where)
+        return self
+
+    @model_validator(mode="after")
     def _backends_are_there(self) -> Scenario:
         if not any(disk.room for disk in self.guest.all_disks):
             for index, entry in enumerate(self.script):
@@ -717,6 +747,7 @@ class Scenario(Section):
         others = {
             f"migration.to: {self.migration.to}": any(how.to != "host" for how in self.migrations),
             "guest.shared": self.guest.shared,
+            "mode: cpr-transfer": any(how.hands_over for how in self.migrations),
             "script: postcopy-recover": any(one.connects_anew for one in actions(self.script)),
             "remote": self.remote,
         }

@@ -193,3 +193,17 @@ def test_what_is_put_on_disk_is_the_same_and_in_a_mapping_of_ones_own(tmp_path: 
     assert maps
     assert all(words[1].endswith("p") for words in maps)
     assert on_disk(again, tmp_path) is again
+
+
+def test_a_block_that_may_still_grow_has_room_behind_it() -> None:
+    """What is there is no part of it; a file of another size than it may have is refused."""
+    fd = os.memfd_create("room")
+    os.pwrite(fd, b"\1" * PAGE_SIZE, 0)
+    os.pwrite(fd, b"\2" * PAGE_SIZE, 5 * PAGE_SIZE)
+    os.ftruncate(fd, 8 * PAGE_SIZE)
+    with RamImage(os.dup(fd), 2 * PAGE_SIZE, "rom", room=8 * PAGE_SIZE) as image:
+        assert image.holes().tolist() == [False, True]
+        with image.again() as again:
+            assert again.page(0) == b"\1" * PAGE_SIZE
+    with pytest.raises(MachineryError, match="found 32768 bytes"):
+        RamImage(fd, 2 * PAGE_SIZE, "rom")

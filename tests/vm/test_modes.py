@@ -237,6 +237,20 @@ def test_tls_past_libvirt(freepage: Freepage, tls: object, name: str) -> None:
 
 
 @slow
+def test_cpr_transfer(freepage: Freepage) -> None:
+    """No page is sent: the destination has been handed the source's memory."""
+    run = freepage.run("cpr-transfer")
+    result = passed(run, skipping=False)
+    assert result.moves[-1].modes["source"].parameters["mode"] == "cpr-transfer"
+    assert result.pages.total > 60_000
+    assert result.postcopy is None
+    said = (run.folder / "qmp.jsonl").read_text("utf-8")
+    assert '"channel-type": "cpr"' in said
+    answer = last_answer(run.folder)
+    assert (answer["ram"]["normal"], answer["ram"]["duplicate"]) == (0, 0)
+
+
+@slow
 def test_cpr_reboot(freepage: Freepage) -> None:
     run = freepage.run("cpr-reboot", set={"expect.skipped_percent_min": None})
     result = passed(run, skipping=False)

@@ -72,7 +72,7 @@ SHIPPED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("multifd-zlib", "multifd-zstd", "zero-copy", "tls-psk", "no-return-path", "switchover-bandwidth"),
         (),
     ),
-    "deltas": (("patterns", "xbzrle-patterns", "cpr-reboot"), ()),
+    "deltas": (("patterns", "xbzrle-patterns", "cpr-reboot", "cpr-transfer"), ()),
     "tried again": (
         ("retried-whole", "fewer-channels", "paused-retried", "paused-twice", "cancelled-in-setup"),
         (),

@@ -27,8 +27,8 @@ def lost_since_switch(view: BlockView) -> Flags:
 @block_rule(
     "memory",
     {
-        "source-changed-since-switch": "pages of the source changed after the switch to postcopy, when the "
-        "guest had left it: what was sent from then on is not what the guest had"
+        "source-changed-since-switch": "pages of the source changed when the guest had left it (switched to "
+        "postcopy, or with its memory handed over): they are not what the guest had"
     },
 )
 def source_changed_since_switch(view: BlockView) -> Iterator[Finding]:
@@ -37,6 +37,6 @@ def source_changed_since_switch(view: BlockView) -> Iterator[Finding]:
     pages = np.flatnonzero(changed) if changed is not None else np.empty(0, dtype=np.int64)
     if pages.size:
         name = view.state.block.name
-        words = f"{len(pages)} pages of {name!r} changed on the source after the switch to postcopy"
+        words = f"{len(pages)} pages of {name!r} changed on the source when the guest had left it"
         first = tuple(pages[:10].tolist())
         yield Finding("source-changed-since-switch", "memory", words, len(pages), name, first)
