@@ -147,6 +147,7 @@ def moved(
         describe=dict,
         postcopy=None,
         copied=(),
+        handed_over=False,
     )
 
 
