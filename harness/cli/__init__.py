@@ -32,6 +32,7 @@ from harness.cli import (  # noqa: F401 - they register
     bench,
     bisect,
     cache,
+    cluster,
     config,
     explain,
     faults,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.core import TyperGroup
 
+from harness.cli.cluster import ClusterTls, Workers, worker_options
 from harness.cli.options import (
     Accel,
     DestinationQemu,
@@ -116,6 +117,8 @@ def bench_run(
     kernel: KernelName = None,
     qemu_source: QemuSourceOption = None,
     history: HistoryName = None,
+    workers: Workers = None,
+    tls: ClusterTls = None,
 ) -> None:
     """Migrate in every arm, several times, interleaved; judge each run, and say what it saves and costs.
 
@@ -133,6 +136,9 @@ def bench_run(
     options = tools.options()
     options += ["--accel", accel] if accel is not None else []
     options += [word for setting in settings or () for word in ("--set", setting)]
+    if workers is not None and (overhead or nested):
+        raise InputError("--workers goes together with neither --overhead nor --nested")
+    options += worker_options(workers, tls)
     wanted = BenchOrder(
         scenarios=tuple(dict.fromkeys(scenarios or _DEFAULT)),
         arms=_arms(arms),

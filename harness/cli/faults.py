@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from harness.cli.cluster import ClusterTls, Workers, worker_options
 from harness.cli.options import HistoryName, Json, WarmUnlessTold, app, print_json
 
 faults = typer.Typer(no_args_is_help=True, help="Deliberate faults, and how many of them are caught.")
@@ -43,12 +44,16 @@ def faults_run(
     nested: Annotated[
         bool, typer.Option("--nested", help="Run those that only KVM can show, inside an emulated machine.")
     ] = False,
-    jobs: Annotated[int, typer.Option(min=1, max=64, metavar="N", help="So many runs at a time.")] = 1,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=1, max=64, metavar="N", help="So many runs at a time.")
+    ] = 1,
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="State and run folders; a campaign there is resumed.")
     ] = Path("campaign"),
     history: HistoryName = None,
     warm: WarmUnlessTold = None,
+    workers: Workers = None,
+    tls: ClusterTls = None,
     json: Json = False,
 ) -> None:
     """Run each fault against the scenario that must catch it, and each scenario without any.
@@ -63,6 +68,7 @@ def faults_run(
     from harness.history.store import open_for_writing
     from harness.suite.build import build_for_campaign
 
+    elsewhere = worker_options(workers, tls)
     began, started = datetime.now(UTC), time.monotonic()
     with open_for_writing(history) as store:
         status, report = conduct(
@@ -74,6 +80,7 @@ def faults_run(
             warm=warm is not False,
             jobs=jobs,
             out=out,
+            options=elsewhere,
         )
         if store is not None:
             command = shlex.join(["freepage", *sys.argv[1:]])

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from harness.cli.cluster import ClusterTls, Workers, worker_options
 from harness.cli.options import (
     DestinationQemu,
     FaultOption,
@@ -57,6 +58,8 @@ def hunt(
     fault: FaultOption = None,
     history: HistoryName = None,
     warm: WarmUnlessTold = None,
+    workers: Workers = None,
+    tls: ClusterTls = None,
     json: Json = False,
 ) -> None:
     """Draw scenarios at random, run them, and keep what fails as small as it can be.
@@ -83,6 +86,7 @@ def hunt(
     options = [word for name, value in given.items() if value for word in (f"--{name}", str(value))]
     if warm is not False:
         options.append("--warm")
+    options += worker_options(workers, tls)
     from harness.history.hunt import hunt_batch
     from harness.history.record import keep_batch
     from harness.history.store import open_for_writing

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.again import MostRuns, PrintCommand, UntilFailure, in_place_of_a_run
+from harness.cli.cluster import ARTEFACTS, Artefacts, ClusterTls, Workers, cluster_engine
 from harness.cli.complete import scenario_names
 from harness.cli.hand import KeepOption, PauseAt, wanted_by_hand
 from harness.cli.matrix import QemuMatrix, run_matrix_command
@@ -80,6 +81,9 @@ def run(
     warm: Warm = False,
     keep: KeepOption = None,
     pause_at: PauseAt = None,
+    workers: Workers = None,
+    tls: ClusterTls = None,
+    artefacts: Artefacts = ARTEFACTS,
 ) -> None:
     """Migrate a guest between two hosts, and prove or disprove that its memory is right.
 
@@ -103,6 +107,7 @@ def run(
             "--warm": warm or None,
             "--keep": keep,
             "--pause-at": pause_at or None,
+            "--workers": workers,
         }
         beside = [name for name, value in refused.items() if value is not None]
         if beside:
@@ -152,7 +157,17 @@ def run(
         raise InputError("--jobs has nothing to say beside --nested: its machine makes one run at a time")
     hand = wanted_by_hand(scenarios, keep, pause_at or (), nested=nested)
     named = NamedRuns(scenarios, changes, tools, nested, hand)
+    if workers is not None and (keep is not None or pause_at):
+        raise InputError("--keep and --pause-at stop a run on this machine, and not on --workers")
     sinks = report_sinks(junit, html)
+    with cluster_engine(workers, tls, artefacts) as engine:
+        if engine is not None and len(scenarios) == 1:
+            from harness.cluster.single import run_one_elsewhere
+
+            raise typer.Exit(run_one_elsewhere(named, engine, out=out, as_json=json, sinks=sinks))
+        if engine is not None:
+            report = run_named(named, out=out, jobs=jobs, sinks=sinks, engine=engine)
+            show_report(report, as_json=json)
     if len(scenarios) == 1:
         raise typer.Exit(run_single(named, out=out, as_json=json, sinks=sinks))
     show_report(run_named(named, out=out, jobs=jobs or 1, sinks=sinks), as_json=json)

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from harness.cli.cluster import ARTEFACTS, Artefacts, ClusterTls, Workers, cluster_engine
 from harness.cli.complete import suite_names
 from harness.cli.options import HistoryName, Json, QemuOption, WarmUnlessTold, app, print_json
 from harness.cli.report import Html, Jobs, Junit, report_sinks, show_report
@@ -123,6 +124,9 @@ def suite_run(
     html: Html = None,
     history: HistoryName = None,
     warm: WarmUnlessTold = None,
+    workers: Workers = None,
+    tls: ClusterTls = None,
+    artefacts: Artefacts = ARTEFACTS,
     json: Json = False,
 ) -> None:
     """Build what a suite needs, run as many at a time as fit, and say in one table what came of it.
@@ -154,7 +158,7 @@ def suite_run(
         qemu=qemu,
         warm=warm,
     )
-    with open_for_writing(history) as store:
+    with open_for_writing(history) as store, cluster_engine(workers, tls, artefacts) as engine:
         sinks = report_sinks(junit, html) + ([HistorySink(store)] if store is not None else [])
-        report = run_suite(order, sinks)
+        report = run_suite(order, sinks, engine)
     show_report(report, as_json=json)

@@ -48,6 +48,7 @@ def conduct(
     warm: bool,
     jobs: int,
     out: Path,
+    options: Sequence[str] = (),
 ) -> tuple[int, CampaignReport]:
     """Build and run; the exit status, and what came of each.
 
@@ -55,6 +56,7 @@ def conduct(
     With ``clean`` no fault is run: each one's scenario is, as often as there are faults.
     With ``nested`` those are run that only KVM can show, under KVM inside of an emulated machine.
     With ``warm`` guests go on from a file where they may (harness/plan/warming.py).
+    ``options`` go to each ``freepage run``.
     """
     chosen = choose(catalogue(), only, sample=sample)
     if not chosen:
@@ -65,7 +67,8 @@ def conduct(
         where = "need no KVM" if nested else "only KVM can show: --nested runs them"
         raise InputError(f"all faults that were chosen {where}")
     wanted = clean_jobs_for(runnable) if clean else jobs_for(runnable)
-    accelerator, options = ("kvm", ["--nested"]) if nested else ("tcg", ["--warm"] if warm else [])
+    accelerator = "kvm" if nested else "tcg"
+    options = [*options, *(["--nested"] if nested else ["--warm"] if warm else [])]
     events = EventStream()
     with TerminalProgress(events):
         key = _build(Toolchain(events=events), chosen)

@@ -67,6 +67,8 @@ class FinishedRun(Part):
     """The run folder, absolute; null: none was made."""
     replay: str = ""
     """The command that makes the run again."""
+    worker: str = ""
+    """The worker of a cluster that has made it; empty: this machine."""
     result: Result | None = None
     """Its result.json; null: it reached none."""
 

@@ -65,7 +65,7 @@ def carry_out(
             folder.write_whole("guest.json", json.dumps(jsonable(findings.guest.answers), indent=2) + "\n")
     put_down(result, folder, events, as_json=as_json)
     with terminal.suspended():
-        _print(result, as_json=as_json)
+        print_result(result, as_json=as_json)
     return exit_status(result)
 
 
@@ -104,7 +104,7 @@ def put_down(result: Result, folder: RunFolder, events: EventStream, *, as_json:
             folder.file(PAGES_FILE).unlink(missing_ok=True)
             folder.write_whole(RUN_RESULT, result.to_json())
     except OSError as error:
-        _print(result, as_json=as_json)
+        print_result(result, as_json=as_json)
         text = f"the verdict is {result.verdict!r} ({result.reason}), and {RUN_RESULT} cannot be written"
         raise MachineryError(f"{text}: {error.strerror or error}") from error
     events.emit("verdict", verdict=result.verdict, reason=result.reason)
@@ -123,7 +123,8 @@ def _import_rest() -> None:
     importlib.import_module("harness.run.journey")
 
 
-def _print(result: Result, *, as_json: bool) -> None:
+def print_result(result: Result, *, as_json: bool) -> None:
+    """The command's output: the summary, or the document."""
     if as_json:
         # A reader that is gone, or a full device, is noticed here and not when nobody can say so any more.
         print(result.to_json(), end="", flush=True)  # noqa: T201 - this is the command's output

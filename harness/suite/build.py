@@ -67,9 +67,12 @@ class Prepared:
     failed: Mapping[SuiteRun, str] = field(default_factory=dict)
 
 
-def build_all_for(runs: Sequence[SuiteRun], events: EventStream, place: Path) -> Prepared:
+def build_all_for(
+    runs: Sequence[SuiteRun], events: EventStream, place: Path, *, elsewhere: bool = False
+) -> Prepared:
     """Build what the runs need, each thing once; ``place``: where their folders will be.
 
+    ``elsewhere``: other machines will make them; what this one cannot build, or run, they may.
     Raises :class:`InputError` with all that is wrong, where a run that is not optional cannot be made.
     """
     skipped: dict[SuiteRun, str] = {}
@@ -81,7 +84,7 @@ def build_all_for(runs: Sequence[SuiteRun], events: EventStream, place: Path) ->
             what = _same(run)
             if what not in answers:
                 answers[what] = _problem(run, events, place)
-            problem = answers[what]
+            problem = None if elsewhere else answers[what]
             words = "" if problem is None else problem.render()
             if isinstance(problem, InputError) and run.optional:
                 skipped[run] = words

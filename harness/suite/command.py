@@ -18,12 +18,12 @@ from harness.hosts.signals import polite_signals
 from harness.report.finished import FinishedRun, LastWords, RunSink, Sinks, SuiteReport
 from harness.report.gravity import INTERRUPTED, worst
 from harness.suite.build import Prepared, build_all_for
+from harness.suite.engine import Engine, ThisMachine
 from harness.suite.expand import Expansion, GivenQemu, SuiteRun, further_rounds, repeated, shard_of
 from harness.suite.folder import SuiteFolder, SuitePlan, last_folder, read_plan, right_in
 from harness.suite.load import load_suite
 from harness.suite.needs import machine_resources
-from harness.suite.runner import RunPlace, SuiteRunner, fails, is_wrong, never, unmade_run
-from harness.suite.schedule import Schedule
+from harness.suite.runner import RunPlace, fails, is_wrong, never, unmade_run
 from harness.suite.show import TerminalSink
 from harness.terminal import TerminalProgress
 from harness.toolchain import Toolchain
@@ -66,9 +66,10 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(number), int(of)
 
 
-def run_suite(order: SuiteOrder, sinks: Sequence[RunSink] = ()) -> SuiteReport:
+def run_suite(order: SuiteOrder, sinks: Sequence[RunSink] = (), engine: Engine | None = None) -> SuiteReport:
     """Expand, build, run, and report to the sinks, beside the terminal and the suite's folder.
 
+    ``engine``: where; None is this machine.
     Raises :class:`InputError` for all that is wrong with the suite, before anything is built or run.
     """
     loaded = load_suite(order.suite)
@@ -98,7 +99,9 @@ def run_suite(order: SuiteOrder, sinks: Sequence[RunSink] = ()) -> SuiteReport:
             names = ", ".join(expansion.left_out)
             events.emit("message", text=f"{names}: they need free page info, which {order.qemu} has not")
         parent = (order.out or Path("runs", "suite")).absolute().parent
-        prepared = build_all_for(runs, events, parent)
+        engine = engine or ThisMachine()
+        before = time.time()
+        prepared = build_all_for(runs, events, parent, elsewhere=engine.elsewhere)
         if not prepared.runs and not prepared.failed:
             reasons = "\n".join(dict.fromkeys(prepared.skipped.values()))
             raise InputError(f"no run of the suite {loaded.suite.name} can be made here:\n{reasons}")
@@ -110,7 +113,8 @@ def run_suite(order: SuiteOrder, sinks: Sequence[RunSink] = ()) -> SuiteReport:
         )
         more = further_rounds(prepared.runs, seed) if order.until_failure and prepared.runs else None
         stops = fails if order.until_failure else is_wrong if order.stop_at_first else never
-        return make_runs(prepared, folder.place, sink, facts, jobs=order.jobs, stops=stops, more=more)
+        engine.hand_out(before, events)
+        return make_runs(prepared, folder.place, sink, facts, engine, jobs=order.jobs, stops=stops, more=more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +132,7 @@ def make_runs(
     places: Callable[[SuiteRun], RunPlace],
     sink: RunSink,
     facts: SuiteFacts,
+    engine: Engine,
     *,
     jobs: int | None,
     stops: Callable[[FinishedRun], bool] = never,
@@ -135,10 +140,9 @@ def make_runs(
 ) -> SuiteReport:
     """Make runs for which all is built, and tell the sinks; the report of all.
 
-    ``stops``, ``more``: see :class:`SuiteRunner`.
+    ``engine``: where.  ``stops``, ``more``: see :class:`harness.suite.runner.SuiteRunner`.
     """
-    schedule: Schedule[SuiteRun] = Schedule(machine_resources(), jobs)
-    schedule.add((run, run.needs) for run in prepared.runs)
+    runner = engine.runner(prepared.runs, places, sink, jobs=jobs, stops=stops)
     began, started = datetime.now(UTC), time.monotonic()
     total = sum(map(len, (prepared.runs, prepared.skipped, prepared.failed)))
     sink.begin(facts.suite, total if more is None else 0)
@@ -146,7 +150,6 @@ def make_runs(
     unmade += [unmade_run(run, "error", why) for run, why in prepared.failed.items()]
     for run in unmade:
         sink.finished(run)
-    runner = SuiteRunner(schedule, places, sink, stops=stops)
 
     def report(failed: bool) -> SuiteReport:
         done = [*unmade, *runner.done]
@@ -162,7 +165,7 @@ def make_runs(
             interrupted=runner.interrupted,
             host=describe_machine(),
             runs=done,
-            not_run=[run.name for run in schedule.waiting],
+            not_run=[run.name for run in runner.waiting],
         )
 
     try:

@@ -100,6 +100,11 @@ class SuiteRunner:
         #: The runs that have ended, in that order; also where :meth:`run` raises.
         self.done: list[FinishedRun] = []
 
+    @property
+    def waiting(self) -> list[SuiteRun]:
+        """What has not been begun."""
+        return self._schedule.waiting
+
     def run(self, more: Iterator[Sequence[SuiteRun]] | None = None) -> list[FinishedRun]:
         """Make the runs of the schedule; whenever it has none left, those that ``more`` gives.
 
@@ -235,7 +240,7 @@ def finished_run(
         began=began,
         seconds=round(seconds, 3),
         folder=str(place.folder) if place.folder.exists() else None,
-        replay=result.replay if result is not None else _replay(run, place),
+        replay=result.replay if result is not None else replay_words(run, place),
         result=result,
     )
 
@@ -276,7 +281,8 @@ def _rule(result: Result | None) -> str | None:
     return result.expected_rule if result.expected_rule in rules else rules[0]
 
 
-def _replay(run: SuiteRun, place: RunPlace) -> str:
+def replay_words(run: SuiteRun, place: RunPlace) -> str:
+    """The command that makes a run again, from what it has kept or was given."""
     kept = place.folder / "scenario.yaml"
     words = ["freepage", "run", str(kept if kept.exists() else place.scenario), *run.tools.options()]
     return shlex.join([*words, "--nested"] if run.nested else words)

@@ -24,6 +24,7 @@ from harness.run.several import run_folders
 from harness.scenario.load import Override
 from harness.suite.build import build_all_for
 from harness.suite.command import SuiteFacts, describe_machine, exit_status_of, make_runs
+from harness.suite.engine import Engine, ThisMachine
 from harness.suite.expand import SuiteRun
 from harness.suite.needs import needs_of
 from harness.suite.runner import RunPlace, finished_run
@@ -74,7 +75,12 @@ class NamedRuns:
 
 
 def run_named(
-    named: NamedRuns, *, out: Path | None, jobs: int | None, sinks: Sequence[RunSink] = ()
+    named: NamedRuns,
+    *,
+    out: Path | None,
+    jobs: int | None,
+    sinks: Sequence[RunSink] = (),
+    engine: Engine | None = None,
 ) -> SuiteReport:
     """Run scenarios of the command line; the report of all.
 
@@ -89,13 +95,18 @@ def run_named(
             stem = f"{runs.index(run) + 1:03d}"
             return RunPlace(folders[run], Path(aside, f"{stem}.yaml"), Path(aside, f"{stem}.log"))
 
-        if named.nested:
+        if named.nested and engine is None:
             return _nested(named, runs, folders, Sinks(sinks))
         events = EventStream()
         with polite_signals(), TerminalProgress(events):
-            prepared = build_all_for(runs, events, next(iter(folders.values())).parent)
+            engine = engine or ThisMachine()
+            before = time.time()
+            parent = next(iter(folders.values())).parent
+            prepared = build_all_for(runs, events, parent, elsewhere=engine.elsewhere)
+            engine.hand_out(before, events)
             facts = SuiteFacts("", named.command())
-            return make_runs(prepared, place, Sinks([TerminalSink(events), *sinks]), facts, jobs=jobs)
+            sink = Sinks([TerminalSink(events), *sinks])
+            return make_runs(prepared, place, sink, facts, engine, jobs=jobs)
 
 
 def _nested(

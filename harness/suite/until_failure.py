@@ -22,6 +22,7 @@ from harness.report.gravity import INTERRUPTED
 from harness.run.odds import CONFIDENCE, most_rate
 from harness.suite.build import build_all_for
 from harness.suite.command import SuiteFacts, make_runs
+from harness.suite.engine import ThisMachine
 from harness.suite.expand import SuiteRun, further_rounds
 from harness.suite.runner import RunPlace, fails
 from harness.suite.several import NamedRuns
@@ -137,6 +138,7 @@ def run_until_failure(
             place,
             TerminalSink(events),
             SuiteFacts("", named.command()),
+            ThisMachine(),
             jobs=jobs or 1,
             stops=fails,
             more=further_rounds(prepared.runs, None, most=most),

@@ -41,6 +41,11 @@ def pack_parcel(cache: Cache, file: Path, kinds: Sequence[str] = ()) -> Iterator
         raise InputError(f"the cache has nothing of the kind {unknown[0]!r}", hint="freepage cache list")
     if not there:
         raise InputError(f"the cache {cache.root} is empty", hint="freepage build")
+    yield from pack_entries(cache, file, there)
+
+
+def pack_entries(cache: Cache, file: Path, there: Sequence[CacheEntry]) -> Iterator[CacheEntry]:
+    """Write a new file with these entries; yields each when it is in."""
     try:
         writing = file.open("xb")
     except FileExistsError as error:

@@ -142,7 +142,7 @@ def test_a_result_that_nobody_can_read_is_no_verdict(
     def work(*_: object) -> int:
         monkeypatch.setattr(sys, "stdout", full)
         try:
-            carry_out._print(SimpleNamespace(to_json=lambda: "{}\n"), as_json=True)  # type: ignore[arg-type]
+            carry_out.print_result(SimpleNamespace(to_json=lambda: "{}\n"), as_json=True)  # type: ignore[arg-type]
         finally:
             monkeypatch.undo()
         return ExitCode.FAIL

@@ -572,7 +572,9 @@ def test_bad_input_is_said_before_anything_runs(
     words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("harness.suite.command.build_all_for", lambda *_: pytest.fail("something was built"))
+    monkeypatch.setattr(
+        "harness.suite.command.build_all_for", lambda *_, **__: pytest.fail("something was built")
+    )
     with pytest.raises(InputError) as caught:
         app(words, standalone_mode=False)
     assert caught.value.exit_code == ExitCode.INPUT
