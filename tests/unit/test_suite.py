@@ -30,6 +30,7 @@ from harness.scenario.load import load_scenario
 from harness.suite import runner as runner_module
 from harness.suite.build import Prepared
 from harness.suite.command import SuiteFacts, make_runs, parse_shard
+from harness.suite.engine import ThisMachine
 from harness.suite.expand import Expansion, GivenQemu, SuiteRun, further_rounds, repeated, seed_of, shard_of
 from harness.suite.folder import SuiteFolder, SuitePlan, last_folder, read_plan, right_in
 from harness.suite.load import list_suites, load_suite
@@ -462,7 +463,9 @@ def test_the_report_is_written_where_another_sink_fails(tmp_path: Path) -> None:
     sink = Sinks([Failing(), folder])
     runs = Prepared((run_of("pass-0"), run_of("waits")))
     with pytest.raises(MachineryError, match="database"):
-        make_runs(runs, folder.place, sink, SuiteFacts("mine", "freepage suite run mine"), jobs=2)
+        make_runs(
+            runs, folder.place, sink, SuiteFacts("mine", "freepage suite run mine"), ThisMachine(), jobs=2
+        )
     report = SuiteReport.read(folder.path / "suite.json")
     assert {run.name: run.outcome for run in report.runs} == {"pass-0": "pass", "waits": "error"}
     assert report.exit_status == 3
