@@ -98,7 +98,7 @@ def demand_modules(devices: Sequence[Device], kernel: Kernel, place: Place = lam
             error = InputError(
                 f"guest.devices: {device.device}: {kernel_name} has no module {lacking}",
                 hint="guest.kernel: generic, Debian's kernel for real machines, has drivers for most; "
-                "trixie and newest have those that are newer, such as virtio_iommu",
+                "trixie and newest have those that are newer",
             )
             raise place(number, error)
 

@@ -232,13 +232,6 @@ def test_a_guest_behind_an_iommu_takes_it_along(freepage: Freepage, folder: Path
 
 
 @pytest.mark.slow
-def test_a_guest_behind_virtios_iommu(freepage: Freepage, folder: Path) -> None:
-    run = freepage.run(scenario(folder, "[{device: iommu, model: virtio}]", machine="q35", kernel="trixie"))
-    assert run.verdict == "pass", run
-    assert [one.answers for one in run.result.liveness] == [True]
-
-
-@pytest.mark.slow
 def test_persistent_memory_is_compared_whole(freepage: Freepage) -> None:
     run = freepage.run("pmem")
     assert run.verdict == "pass", run
