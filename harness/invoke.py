@@ -54,6 +54,16 @@ def command_line(words: Sequence[str | Path]) -> list[str]:
     return [sys.executable, "-P", "-m", "harness", *map(str, words)]
 
 
+def bound_to_us(argv: Sequence[str]) -> list[str]:
+    """The same command, which the kernel ends when the thread that has started it is gone, even by SIGKILL.
+
+    setpriv rather than a preexec_fn: whoever starts it has threads, and Python code between fork and exec
+    in a threaded process may deadlock.
+    """
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "TERM", "--", *argv] if setpriv else list(argv)
+
+
 def typed(words: Sequence[str | Path]) -> str:
     """The command with these words as a user types it here, quoted for a shell.
 

@@ -23,7 +23,6 @@ import multiprocessing
 import os
 import random
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -32,7 +31,7 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Final, Protocol
 
-from harness.invoke import child_environment, command_line
+from harness.invoke import bound_to_us, child_environment, command_line
 
 #: What a run uses, loaded once.  By name: this module is below all of them.
 _LOADED: Final = (
@@ -116,13 +115,9 @@ class _Command:
     """A process with a Python of its own."""
 
     def __init__(self, words: Sequence[str | Path], stdout: Path, stderr: Path) -> None:
-        line = command_line(words)
-        setpriv = shutil.which("setpriv")
-        if setpriv is not None:
-            line = [setpriv, "--pdeathsig", "TERM", "--", *line]
         with stdout.open("ab") as out, stderr.open("ab") as err:
             self._process = subprocess.Popen(
-                line,
+                bound_to_us(command_line(words)),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,

@@ -8,7 +8,6 @@ import math
 import os
 import platform
 import select
-import shutil
 import subprocess
 import tempfile
 import threading
@@ -27,14 +26,13 @@ from harness.cluster.artefacts import pack_run
 from harness.cluster.order import RunAnswer, RunOrder, WorkerFacts
 from harness.errors import ExitCode, FreepageError
 from harness.events import EventStream, patience
-from harness.invoke import child_environment, command_line
+from harness.invoke import bound_to_us, child_environment, command_line
 from harness.plan.prepare import load_with_tools
 from harness.report.gravity import INTERRUPTED
 from harness.suite.build import build_for
 from harness.suite.runner import ENDING_SECONDS
 from harness.toolchain.cache import Cache, tree_digest
 from harness.toolchain.parcel import unpack_parcel
-from harness.toolchain.run import search_path
 from harness.toolchain.sources import package_folder, python_files
 
 #: The topic of Dask's under which a worker says that it begins a run.
@@ -152,11 +150,8 @@ def _build(scenario: Path, order: RunOrder) -> None:
 def _run(key: str, order: RunOrder, scenario: Path, folder: Path, log: Path) -> tuple[int, str]:
     """The exit status of the run's command, and why it was told to end."""
     words: list[str | Path] = ["run", scenario, "--out", folder, *order.tools.options()]
-    line = command_line([*words, "--nested"] if order.nested else words)
-    setpriv = shutil.which("setpriv", path=search_path())
-    if setpriv is not None:
-        # A run does not outlive its worker.
-        line = [setpriv, "--pdeathsig", "TERM", "--", *line]
+    # A run does not outlive its worker.
+    line = bound_to_us(command_line([*words, "--nested"] if order.nested else words))
     with log.open("wb") as output:
         process = subprocess.Popen(
             line,

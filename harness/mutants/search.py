@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from harness.errors import ExitCode
-from harness.invoke import child_environment, command_line
+from harness.invoke import bound_to_us, child_environment, command_line
 from harness.mutants.build import DoesNotCompile, MutantBuilder, SameProgram
 from harness.mutants.draw import Mutant
 from harness.mutants.judged import ENOUGH_ERRORS, JudgedMutant, judge_mutant, run_word
@@ -31,7 +31,6 @@ from harness.run.one_run import MadeRun, one_run
 from harness.suite.expand import SuiteRun
 from harness.toolchain.cache import key_of
 from harness.toolchain.qemu import TARGET
-from harness.toolchain.run import search_path
 
 _ENDING_SECONDS: Final = 30.0
 _PROGRAMS: Final = "programs"
@@ -190,14 +189,10 @@ class MutantSearch:
 
     def _command(self, words: Sequence[str | Path], place: Path) -> tuple[MadeRun, bool]:
         """Make one run; whether it had to be ended."""
-        line = command_line(words)
-        setpriv = shutil.which("setpriv", path=search_path())
-        if setpriv is not None:
-            line = [setpriv, "--pdeathsig", "TERM", "--", *line]
         log = place.with_name(f"{place.name}.log")
         with log.open("wb") as output:
             process = subprocess.Popen(
-                line,
+                bound_to_us(command_line(words)),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

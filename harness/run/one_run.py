@@ -9,7 +9,6 @@ A process each: what one run leaves in memory does not reach the next.
 from __future__ import annotations
 
 import contextlib
-import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,12 +17,11 @@ from typing import Final
 
 from harness.errors import ExitCode, InputError
 from harness.hosts.signals import polite_signals
-from harness.invoke import command_line
+from harness.invoke import bound_to_us, command_line
 from harness.report.folder import RUN_RESULT
 from harness.report.gravity import INTERRUPTED
 from harness.report.result import Result
 from harness.run.matrix import said_last
-from harness.toolchain.run import search_path
 
 #: What each exit status of a run is called.
 _WORDS: Final = {
@@ -58,11 +56,8 @@ def run_as_command(scenario: Path, folder: Path, options: Sequence[str], *, quie
     ``quiet``: what the run says goes to ``folder`` with ``.log`` behind its name, and not to the terminal.
     Raises :class:`KeyboardInterrupt` once the run has ended, where somebody has interrupted it.
     """
-    line = command_line(["run", scenario, "--out", folder, *options])
-    setpriv = shutil.which("setpriv", path=search_path())
-    if setpriv is not None:
-        # A run does not outlive whoever waits for it.
-        line = [setpriv, "--pdeathsig", "TERM", "--", *line]
+    # A run does not outlive whoever waits for it.
+    line = bound_to_us(command_line(["run", scenario, "--out", folder, *options]))
     log = folder.with_name(f"{folder.name}.log")
     with contextlib.ExitStack() as stack:
         stack.enter_context(polite_signals())

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from harness.errors import DeadlineExceeded, MachineryError
+from harness.invoke import bound_to_us
 from harness.toolchain.cache import no_space
 from harness.toolchain.sources import how_to_install
 
@@ -84,16 +85,6 @@ def build_environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PATH": search_path(), "LC_ALL": "C.UTF-8", "LANGUAGE": ""} | more
 
 
-def _bound_to_us(argv: Sequence[str]) -> list[str]:
-    """Prefix that makes the kernel end the program when this process dies, even by SIGKILL.
-
-    setpriv rather than a preexec_fn: the harness has threads, and Python code
-    between fork and exec in a threaded process may deadlock.
-    """
-    setpriv = shutil.which("setpriv", path=search_path())
-    return [setpriv, "--pdeathsig", "TERM", "--", *argv] if setpriv else list(argv)
-
-
 class ProgramFailed(MachineryError):  # noqa: N818 - the name says what happened
     """A program has ended badly; ``status`` is below 0 for a signal, ``lines`` the last that it printed."""
 
@@ -126,7 +117,7 @@ def run_program(
     assert (seconds is None and stdin is None) or (log is None and on_line is None)
     command = [str(find_program(str(argv[0]))), *(str(word) for word in argv[1:])]
     process = subprocess.Popen(
-        _bound_to_us(command),
+        bound_to_us(command),
         cwd=cwd,
         env=dict(env) if env is not None else build_environment(),
         stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
