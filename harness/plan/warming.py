@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: Faults of code that restoring a guest does not run, or not on what is kept; all others would be at work
 #: before the migration that they are about.
-SLEEPING_KINDS: Final = frozenset({"dirty-log", "bitmap", "harmless", "translation", "protocol", "lifecycle"})
+SLEEPING_KINDS: Final = frozenset({"dirty-log", "bitmap", "harmless", "translation", "protocol"})
 
 
 def why_cold(plan: RunPlan) -> str | None:
@@ -47,6 +47,9 @@ def _reasons(plan: RunPlan) -> Iterator[str]:
         yield "guest.virtio_mem: its memory comes and goes"
     if guest.as_written:
         yield f"{next(iter(guest.as_written))} is a word for QEMU or libvirt that nobody has looked at"
+    if plan.tools.qemu_files or plan.tools.qemu_source is not None:
+        # What it does wrong has to come to a verdict, and not keep a guest from being there.
+        yield "a QEMU of the user's may restore it wrongly"
     if plan.injection.faulty_module:
         yield "the fault is chosen when the guest boots"
     if plan.tools.fault is not None and not plan.injection.faulty_module:

@@ -63,6 +63,13 @@ def test_other_accelerators_hosts_and_disks_are_booted() -> None:
     assert "disk" in str(why_cold(disk))
 
 
+def test_a_qemu_of_the_users_boots_its_guest() -> None:
+    own = replace(_plan(), tools=Tools(destination_qemu="/opt/qemu-system-x86_64"))
+    assert "of the user's" in str(why_cold(own))
+    assert "of the user's" in str(why_cold(replace(_plan(), tools=Tools(qemu_source=Path("/src/qemu")))))
+    assert why_cold(replace(_plan(), tools=Tools(source_qemu="debian:trixie"))) is None
+
+
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
@@ -72,6 +79,7 @@ def test_other_accelerators_hosts_and_disks_are_booted() -> None:
         ("hpet-stopped", "kind: clock"),
         ("page-tail-lost", "kind: load"),
         ("reset-on-arrival", "kind: outcome"),
+        ("destination-not-zero", "kind: lifecycle"),
     ],
 )
 def test_a_fault_that_a_restored_guest_would_meet_too_early_is_met_by_one_that_boots(

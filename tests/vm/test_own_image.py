@@ -55,5 +55,5 @@ def test_a_kernel_without_the_module_is_said(freepage: Freepage, image: Path) ->
 
 
 def test_an_image_that_is_not_there_is_said_before_anything_boots(freepage: Freepage) -> None:
-    with pytest.raises(WrongInput, match=r"guest\.image: the file image\.qcow2 cannot be read"):
+    with pytest.raises(WrongInput, match=r"guest\.image: the file /.*/image\.qcow2 cannot be read"):
         freepage.without_defaults().run("own-image")
