@@ -20,6 +20,9 @@ from harness.plan.plan import Tools
 from harness.run.one_run import MadeRun, run_as_command
 from harness.scenario.load import Scenario
 from harness.toolchain.cache import Cache, key_of
+from harness.toolchain.kernel import named_kernel
+from harness.toolchain.kernel_tree import tree_kernel
+from harness.toolchain.module import build_module
 from harness.toolchain.qemu import PATCHED, STOCK, QemuBuilder
 from harness.toolchain.run import ProgramFailed
 from harness.toolchain.source import checked_out
@@ -101,6 +104,33 @@ class QemuCommits:
             target = self._clone.path / _SUBPROJECTS / folder.name
             if folder.is_dir() and not folder.is_symlink() and not target.exists():
                 shutil.copytree(folder, target, symlinks=True, ignore=shutil.ignore_patterns(".git"))
+
+
+class KernelCommits:
+    """Builds a kernel of each commit, for the guest, with its modules and ours."""
+
+    def __init__(self, clone: Git, cache: Cache, scenario: Scenario, tools: Tools, runs: Runs) -> None:
+        self._clone = clone
+        self._cache = cache
+        self._configuration = scenario.guest.kernel_config
+        self._tools = tools
+        self._runs = runs
+
+    def build(self, commit: str) -> Callable[[int], MadeRun]:
+        """Raises :class:`DoesNotBuild` for what does not compile, or for which our module does not."""
+        self._clone.check_out(commit)
+        try:
+            kernel = tree_kernel(self._cache, self._clone.path, self._configuration)
+            # The cache's own copy: the clone is another commit's by the time that somebody replays the run.
+            folder = kernel.vmlinuz.parents[1]
+            build_module(self._cache, named_kernel(folder), sources() / "guest-module")
+        except ProgramFailed as error:
+            if error.status < 0:
+                raise
+            raise DoesNotBuild(_first_complaint(error)) from error
+        except InputError as error:
+            raise DoesNotBuild(error.message) from error
+        return self._runs.of(commit, replace(self._tools, kernel=str(folder)))
 
 
 def _first_complaint(error: ProgramFailed) -> str:

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.bisect.build import SHORT, QemuCommits, Runs, clone_of, work_name
+from harness.bisect.build import SHORT, KernelCommits, QemuCommits, Runs, clone_of, work_name
 from harness.bisect.git import Commit
 from harness.bisect.judged import JudgedCommit
-from harness.bisect.search import FoundChange, Search
+from harness.bisect.search import CommitBuilder, FoundChange, Search
 from harness.bisect.span import CommitSpan
 from harness.errors import ExitCode, InputError
 from harness.events import EventStream
@@ -47,7 +47,7 @@ def find_change(span: CommitSpan, options: BisectOptions, *, out: Path | None, a
     """
     scenario, tools = load_with_tools(options.scenario, options.changes, options.tools)
     if not kind_of(scenario).local:
-        raise InputError("bisect: the commits' QEMUs run in a lab, and not on machines of yours")
+        raise InputError("bisect: what is built of the commits runs in a lab, and not on machines of yours")
     demand_new(out)
     folder = _folder(scenario, out)
     runs = Runs(folder, tuple(_scenarios(scenario, options.repeat, folder)))
@@ -63,7 +63,11 @@ def find_change(span: CommitSpan, options: BisectOptions, *, out: Path | None, a
         def say(text: str) -> None:
             events.emit("message", text=f"bisect: {text}")
 
-        builder = QemuCommits(span, clone, cache, scenario, tools, runs)
+        builder: CommitBuilder = (
+            QemuCommits(span, clone, cache, scenario, tools, runs)
+            if span.kind == "qemu"
+            else KernelCommits(clone, cache, scenario, tools, runs)
+        )
         with TerminalProgress(events):
             between = f"between {span.good[:SHORT]} and {span.bad[:SHORT]}"
             say(f"{span.commits} commits {between}; run folders below {folder}")

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import Json, KernelName, QemuSourceOption, app, kernel_named, print_json
+from harness.cli.options import (
+    Json,
+    KernelConfig,
+    KernelName,
+    QemuSourceOption,
+    app,
+    configuration_named,
+    kernel_named,
+    print_json,
+)
 from harness.cli.remote import Destination, SourceOption, SshConfig, named_machines
 from harness.errors import InputError
 
@@ -77,6 +86,7 @@ def build(
         ),
     ] = None,
     kernel: KernelName = None,
+    kernel_config: KernelConfig = None,
     flavour: Annotated[
         str | None, typer.Option(metavar="default|debug", help="The kernel's: debug is --kernel debug.")
     ] = None,
@@ -100,7 +110,8 @@ def build(
         if update:
             toolchain.update()
         parts = PARTS if not what or what == ["all"] else what
-        built = build_all(toolchain, parts, kernel=chosen)
+        configuration = configuration_named(kernel_config or "defconfig")
+        built = build_all(toolchain, parts, kernel=chosen, configuration=configuration)
     for part in built:
         why = "" if part.failure is None else part.failure.message.splitlines()[0]
         typer.echo(f"{part.part:16} {part.detail:42} {part.path or f'FAILED: {why}'}")

@@ -205,6 +205,13 @@ KernelName = Annotated[
         help="Another guest kernel: trixie, newest, generic, rt, 16k, debug, path.",
     ),
 ]
+KernelConfig = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|PATH",
+        help="What --kernel TREE is built with: defconfig, tinyconfig, a .config file.",
+    ),
+]
 QemuSourceOption = Annotated[
     Path | None,
     typer.Option(metavar="PATH", help="A QEMU source tree or tarball to build, instead of Debian's."),
@@ -260,6 +267,7 @@ def overrides(
     strict: bool | None = None,
     settings: list[str] | None = None,
     trace: str | None = None,
+    kernel_config: str | None = None,
 ) -> list[str | Override]:
     """The options as changes of the scenario; ``--set`` comes last and wins."""
     from harness.scenario.load import Override
@@ -270,6 +278,7 @@ def overrides(
         ("guest.memory", "--memory", memory),
         ("seed", "--seed", seed),
         ("trace", "--trace", trace),
+        ("guest.kernel_config", "--kernel-config", kernel_config and configuration_named(kernel_config)),
     )
     # As the user wrote it, so that an error can quote it.
     changes: list[str | Override] = [
@@ -320,6 +329,20 @@ def kernel_named(text: str) -> str:
     if "/" not in text and not Path(text).exists():
         raise InputError(
             f"no such kernel: {text!r}", hint=f"there are {', '.join(KERNELS)}; or name a file or build tree"
+        )
+    return str(Path(text).absolute())
+
+
+def configuration_named(text: str) -> str:
+    """What ``--kernel-config`` means: a name that kernel sources know, or an absolute path."""
+    from harness.scenario.values import KERNEL_CONFIGURATIONS
+
+    if text in KERNEL_CONFIGURATIONS:
+        return text
+    if not Path(text).is_file():
+        raise InputError(
+            f"no such kernel configuration: {text!r}",
+            hint=f"there are {', '.join(KERNEL_CONFIGURATIONS)}; or name a .config file",
         )
     return str(Path(text).absolute())
 

@@ -20,6 +20,7 @@ from harness.cli.options import (
     DestinationQemu,
     FaultOption,
     Json,
+    KernelConfig,
     KernelName,
     MemoryOption,
     Nested,
@@ -64,6 +65,7 @@ def run(
     destination_qemu: DestinationQemu = None,
     qemu_matrix: QemuMatrix = None,
     kernel: KernelName = None,
+    kernel_config: KernelConfig = None,
     qemu_source: QemuSourceOption = None,
     strict: Strict = None,
     fault: FaultOption = None,
@@ -108,6 +110,7 @@ def run(
             "--keep": keep,
             "--pause-at": pause_at or None,
             "--workers": workers,
+            "--kernel-config": kernel_config,
         }
         beside = [name for name, value in refused.items() if value is not None]
         if beside:
@@ -125,7 +128,7 @@ def run(
         raise typer.Exit(status)
     changes = [
         *remote_overrides(source, destination, ssh_config),
-        *overrides(arm, accel, memory, seed, strict, settings, trace),
+        *overrides(arm, accel, memory, seed, strict, settings, trace, kernel_config),
     ]
     tools = replace(
         tools_of(qemu, source_qemu, destination_qemu, kernel, qemu_source, fault), warm=warm and not nested
@@ -193,6 +196,7 @@ def shell(
     ] = None,
     qemu: QemuOption = None,
     kernel: KernelName = None,
+    kernel_config: KernelConfig = None,
     qemu_source: QemuSourceOption = None,
     nested: Nested = False,
 ) -> None:
@@ -200,7 +204,7 @@ def shell(
 
     On a terminal the shell is interactive; otherwise it reads commands from stdin.
     """
-    changes = overrides(arm, accel, memory, seed, None, settings)
+    changes = overrides(arm, accel, memory, seed, None, settings, None, kernel_config)
     tools = tools_of(qemu, None, None, kernel, qemu_source)
     if nested:
         from harness.nested.shell import open_shell_nested

@@ -66,10 +66,10 @@ def prepare(
         injection = injection_of(tools.fault)
         if tools.kernel is not None and "/" in tools.kernel:
             # What the user names is looked at before anything of ours is built.
-            toolchain.kernel(tools.kernel)
+            toolchain.kernel(tools.kernel, scenario.guest.kernel_config)
         own = machines.own_qemus(toolchain)
         source, destination = _qemus(toolchain, tools, scenario.arm, injection, own)
-        kernel = toolchain.kernel(tools.kernel or "default")
+        kernel = toolchain.kernel(tools.kernel or "default", scenario.guest.kernel_config)
         image, disk = _image(scenario, toolchain, kernel, injection, own_image)
         binaries = Binaries(source, destination, kernel)
         resolved, reason = machines.resolve(scenario, binaries, toolchain.cache, events)

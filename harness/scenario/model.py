@@ -56,6 +56,7 @@ from harness.scenario.values import (
     as_tuple,
     firmware_name,
     image_name,
+    kernel_configuration,
     kernel_name,
 )
 from harness.scenario.wire import WireConditions
@@ -204,8 +205,12 @@ class Guest(Section):
     kernel: Annotated[Text, Field(min_length=1), AfterValidator(kernel_name)] = "default"
     """default, trixie, newest: Debian's cloud kernel of the image's suite, and of newer ones. generic: its
     kernel for real machines, with drivers for USB, sound, SATA and so on. rt: with PREEMPT_RT. 16k: with
-    pages of 16 KiB, for --arch aarch64. debug: with lockdep, KASAN and their like. Or the path of a
-    vmlinuz, with a slash in it."""
+    pages of 16 KiB, for --arch aarch64. debug: with lockdep, KASAN and their like. Or a path, with a
+    slash in it: of a vmlinuz, a build tree, or a source tree, which is built (docs/kernel.md)."""
+    kernel_config: Annotated[Text, Field(min_length=1), AfterValidator(kernel_configuration)] = "defconfig"
+    """Where the kernel is a source tree, what it is built with: defconfig or tinyconfig, which the tree
+    has, or the path of a .config, with a slash in it. What a guest of the testbed needs comes on top.
+    See docs/kernel.md."""
     module: Literal["shipped", "test"] = "shipped"
     """The balloon driver as it ships; or test: the build with controls for tests, for holds and
     misbehaviour. See docs/module.md."""

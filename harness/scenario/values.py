@@ -55,6 +55,17 @@ def kernel_name(text: str) -> str:
     raise ValueError(f"expected {', '.join(KERNELS)}, or a path (with a slash), got {text!r}")
 
 
+#: Configurations that a kernel's source has; all else is the path of one.
+KERNEL_CONFIGURATIONS = ("defconfig", "tinyconfig")
+
+
+def kernel_configuration(text: str) -> str:
+    """A name out of :data:`KERNEL_CONFIGURATIONS`, or the path of a ``.config``."""
+    if text in KERNEL_CONFIGURATIONS or "/" in text:
+        return text
+    raise ValueError(f"expected {' or '.join(KERNEL_CONFIGURATIONS)}, or a path (with a slash), got {text!r}")
+
+
 def _written(value: object) -> object:
     """The text of a number where text is wanted: ``kernel: 6.10`` stays 6.10."""
     return value.text if isinstance(value, WrittenInt | WrittenFloat) else value

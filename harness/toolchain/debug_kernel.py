@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +20,7 @@ from harness.toolchain.apt import Apt
 from harness.toolchain.cache import GIB, Cache, file_digest, key_of
 from harness.toolchain.compiler import version_of
 from harness.toolchain.kernel import Kernel
+from harness.toolchain.kernel_files import keep_for_modules, lost_options
 from harness.toolchain.run import find_program, run_program
 
 _SOURCE: Final = "linux-source"
@@ -29,16 +29,7 @@ _BUILD: Final = 1  # changes when what is done below changes
 #: Source, objects with debugging information, and packages.
 _SPACE: Final = 8 * GIB
 
-_OPTION: Final = re.compile(r"^(CONFIG_\w+)=(.*)$")
 _COMPILING: Final = re.compile(r"^  (?:CC|AS|AR|LD|HOSTCC) ")
-
-#: Of the tree, what a module is built with.
-_KEPT_FILES: Final = (".config", "Module.symvers", "tools/objtool/objtool")
-_KEPT_FOLDERS: Final = (
-    *("include", "scripts"),
-    *(f"arch/{GUEST.kernel.source}/{name}" for name in ("include", "scripts")),
-)
-_DROPPED: Final = (".o", ".a", ".cmd", ".d")
 
 
 def debug_kernel(cache: Cache, suite: str, fragment: Path) -> Kernel:
@@ -97,7 +88,13 @@ class _Tree:
         words: list[str | Path] = [merge, "-m", "-O", self._source, self._source / ".config", fragment]
         run_program(words, what="merge the configuration", cwd=self._source, log=self._log)
         self._make("olddefconfig")
-        _check_configuration(fragment, self._source / ".config")
+        lost = lost_options(
+            fragment.read_text("utf-8").splitlines(), (self._source / ".config").read_text("utf-8")
+        )
+        if lost:
+            raise MachineryError(
+                f"this kernel source does not take {', '.join(lost)}", hint=f"{fragment} says what is wanted"
+            )
         with self._cache.events.step("compile"):
             self._make(GUEST.kernel.target, "modules")
         release = (self._source / "include" / "config" / "kernel.release").read_text("utf-8").strip()
@@ -107,7 +104,7 @@ class _Tree:
         (into / "boot").mkdir()
         image = self._source / "arch" / GUEST.kernel.source / "boot" / GUEST.kernel.target
         shutil.copy(image, into / "boot" / GUEST.image_name(release))
-        _keep(self._source, into / "usr" / "src" / f"linux-headers-{release}")
+        keep_for_modules([self._source], into / "usr" / "src" / f"linux-headers-{release}")
         (into / "release").write_text(f"{release}\n", encoding="utf-8")
 
     def _make(self, *targets: str) -> None:
@@ -119,37 +116,3 @@ class _Tree:
         if _COMPILING.match(line):
             self._compiled += 1
             self._cache.events.emit("progress", step="compile", done=self._compiled, unit="files")
-
-
-def _check_configuration(fragment: Path, made: Path) -> None:
-    """Kconfig drops without a word what depends on something that is off."""
-    has = set(made.read_text("utf-8").splitlines())
-    lost = []
-    for line in fragment.read_text("utf-8").splitlines():
-        match = _OPTION.match(line)
-        if match and (f"# {match[1]} is not set" if match[2] == "n" else line) not in has:
-            off = match[2] == "n" and not any(other.startswith(f"{match[1]}=") for other in has)
-            if not off:
-                lost.append(line)
-    if lost:
-        raise MachineryError(
-            f"this kernel source does not take {', '.join(lost)}", hint=f"{fragment} says what is wanted"
-        )
-
-
-def _keep(source: Path, into: Path) -> None:
-    """Copy what a module is built with, as distributions package it."""
-    for path in _kept(source):
-        target = into / path.relative_to(source)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(path, target, follow_symlinks=False)
-
-
-def _kept(source: Path) -> Iterator[Path]:
-    yield from (source / name for name in _KEPT_FILES)
-    for place in (source, source / "arch" / GUEST.kernel.source):
-        yield from (path for path in place.iterdir() if path.name.startswith(("Makefile", "Kbuild")))
-    for name in _KEPT_FOLDERS:
-        for path in (source / name).rglob("*"):
-            if (path.is_file() or path.is_symlink()) and path.suffix not in _DROPPED:
-                yield path

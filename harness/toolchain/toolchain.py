@@ -31,6 +31,7 @@ from harness.toolchain.external import emulator_of, external_qemu
 from harness.toolchain.host_programs import host_program
 from harness.toolchain.image import GuestImage, build_image
 from harness.toolchain.kernel import Kernel, named_kernel
+from harness.toolchain.kernel_tree import DEFCONFIG, is_source_tree, tree_kernel
 from harness.toolchain.module import SHIPPED, TEST, build_module
 from harness.toolchain.ovmf import GuestFirmware, ovmf
 from harness.toolchain.own_image import build_guest_programs
@@ -81,6 +82,7 @@ class Toolchain:
         self.events = events or EventStream()
         self.cache = Cache(cache_dir, self.events)
         named = os.environ.get(SOURCE_VARIABLE)
+        self._trees: dict[tuple[Path, str], Kernel] = {}
         self._qemu_source = qemu_source or (Path(named) if named else None)
 
     @cached_property
@@ -143,8 +145,11 @@ class Toolchain:
             return GuestFirmware(Path(name).absolute())
         return ovmf(self.cache, smm=name == "ovmf-smm")
 
-    def kernel(self, name: str | Path = DEFAULT_KERNEL) -> Kernel:
-        """Debian's cloud kernel, of the image's suite or a newer one; the debug kernel; one at a path."""
+    def kernel(self, name: str | Path = DEFAULT_KERNEL, configuration: str = DEFCONFIG) -> Kernel:
+        """Debian's cloud kernel, of the image's suite or a newer one; the debug kernel; one at a path.
+
+        ``configuration``: of a source tree at that path (harness/toolchain/kernel_tree.py).
+        """
         recipe = self.recipe
         if name == DEFAULT_KERNEL:
             return debian_kernel(self.cache, recipe.suite, recipe.kernel)
@@ -158,7 +163,13 @@ class Toolchain:
                     hint=f"there is one with --arch {' or '.join(other.architectures)}",
                 )
             return debian_kernel(self.cache, other.suite, other.package or recipe.kernel, other.tools)
-        return named_kernel(Path(name))
+        path = Path(name)
+        if not is_source_tree(path):
+            return named_kernel(path)
+        # Built once in a process, however often it is asked for: somebody may go on editing the tree.
+        if (path, configuration) not in self._trees:
+            self._trees[path, configuration] = tree_kernel(self.cache, path, configuration)
+        return self._trees[path, configuration]
 
     def kernel_names(self) -> tuple[str, ...]:
         """Debian's kernels, by the names that :meth:`kernel` knows; the debug kernel is not one of them."""
@@ -232,7 +243,11 @@ class Built:
 
 
 def build_all(
-    toolchain: Toolchain, parts: Sequence[str] = PARTS, *, kernel: str | Path = DEFAULT_KERNEL
+    toolchain: Toolchain,
+    parts: Sequence[str] = PARTS,
+    *,
+    kernel: str | Path = DEFAULT_KERNEL,
+    configuration: str = DEFCONFIG,
 ) -> list[Built]:
     """Make these parts (both flavours of QEMU), with progress on the toolchain's event stream.
 
@@ -251,7 +266,7 @@ def build_all(
         if kernel == ALL:
             built += _build_for_all(toolchain, parts)
         else:
-            built += _build_guest(toolchain, parts, toolchain.kernel(kernel))
+            built += _build_guest(toolchain, parts, toolchain.kernel(kernel, configuration))
     if "qemu" in parts:
         # Stock first: what the patches touch is then compiled again, and little else.
         for flavour in toolchain.flavours():
@@ -262,7 +277,8 @@ def build_all(
     if FUZZER in parts:
         built.append(Built(FUZZER, toolchain.fuzzer().folder, "with sanitizers"))
     if FAULTY in parts:
-        image = toolchain.image(toolchain.kernel(DEFAULT_KERNEL if kernel == ALL else kernel), TEST)
+        name = DEFAULT_KERNEL if kernel == ALL else kernel
+        image = toolchain.image(toolchain.kernel(name, configuration), TEST)
         built.append(Built("image (faults)", image.initrd, f"{image.size} bytes"))
         qemu = toolchain.qemu(FAULTS)
         built.append(Built("qemu (faults)", qemu.path, qemu.version))
