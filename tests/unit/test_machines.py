@@ -102,7 +102,7 @@ class Toolchain:
     def guest_firmware(self, name: str) -> None:
         assert name == "seabios"
 
-    def kernel(self, name: str) -> Kernel:
+    def kernel(self, name: str, config: str | None = None) -> Kernel:
         return Kernel(Path("/built/vmlinuz"), "6.1", None, None, "03")
 
     def image(self, kernel: Kernel, variant: str) -> GuestImage:
