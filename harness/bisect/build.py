@@ -6,8 +6,9 @@ What was built is kept in the cache under the commit's name: its runs can be rep
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -60,7 +61,7 @@ class Runs:
 
         def make(number: int) -> MadeRun:
             scenario = self._scenarios[number - 1]
-            return run_as_command(scenario, place / f"run-{number}", tools.options(), quiet=True)
+            return run_as_command(scenario, place / f"run-{number}", tools.options())
 
         return make
 
@@ -82,18 +83,11 @@ class QemuCommits:
         """Raises :class:`DoesNotBuild` for what neither configures nor compiles."""
         self._clone.check_out(commit)
         self._add_subprojects()
-        try:
+        with _failing_means_does_not_build():
             source = checked_out(self._clone.path, commit, work_name(self._span.tree))
             # The series is for what needs it: upstream's commits are searched as they are.
             flavour = PATCHED if source.has_feature or self._arm == "info" else STOCK
             qemu = QemuBuilder(self._cache, source, sources() / "qemu-patches").get(flavour)
-        except ProgramFailed as error:
-            if error.status < 0:
-                # Somebody has ended the compiler: that says nothing of the commit.
-                raise
-            raise DoesNotBuild(_first_complaint(error)) from error
-        except InputError as error:
-            raise DoesNotBuild(error.message) from error
         program = str(qemu.path)
         return self._runs.of(commit, replace(self._tools, source_qemu=program, destination_qemu=program))
 
@@ -119,18 +113,25 @@ class KernelCommits:
     def build(self, commit: str) -> Callable[[int], MadeRun]:
         """Raises :class:`DoesNotBuild` for what does not compile, or for which our module does not."""
         self._clone.check_out(commit)
-        try:
+        with _failing_means_does_not_build():
             kernel = tree_kernel(self._cache, self._clone.path, self._configuration)
             # The cache's own copy: the clone is another commit's by the time that somebody replays the run.
             folder = kernel.vmlinuz.parents[1]
             build_module(self._cache, named_kernel(folder), sources() / "guest-module")
-        except ProgramFailed as error:
-            if error.status < 0:
-                raise
-            raise DoesNotBuild(_first_complaint(error)) from error
-        except InputError as error:
-            raise DoesNotBuild(error.message) from error
         return self._runs.of(commit, replace(self._tools, kernel=str(folder)))
+
+
+@contextlib.contextmanager
+def _failing_means_does_not_build() -> Iterator[None]:
+    """What neither configures nor compiles is the commit's; an end that somebody has made is not."""
+    try:
+        yield
+    except ProgramFailed as error:
+        if error.status < 0:
+            raise
+        raise DoesNotBuild(_first_complaint(error)) from error
+    except InputError as error:
+        raise DoesNotBuild(error.message) from error
 
 
 def _first_complaint(error: ProgramFailed) -> str:

@@ -8,7 +8,7 @@ there is one, whatever became of the workers before.
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,9 +19,10 @@ from harness.cluster.client import Cluster
 from harness.cluster.order import RunAnswer, RunOrder
 from harness.errors import ExitCode, FreepageError, InputError
 from harness.events import EventStream
-from harness.report.finished import FinishedRun, RunSink
+from harness.report.finished import FinishedRun
+from harness.suite.engine import RunsWanted
 from harness.suite.expand import SuiteRun
-from harness.suite.runner import RunPlace, finished_run, replay_words, unmade_run
+from harness.suite.runner import finished_run, replay_words, unmade_run
 from harness.toolchain.cache import Cache
 from harness.toolchain.care import entries
 
@@ -43,52 +44,35 @@ class ClusterEngine:
     def hand_out(self, since: float, events: EventStream) -> None:
         """Give the workers what was built, or used, here since then (seconds since 1970)."""
         cache = Cache(None, events)
-        self.cluster.hand_out([one for one in entries(cache) if one.used >= since], cache, events)
+        self.cluster.hand_out(entries(cache, since), cache, events)
 
-    def runner(
-        self,
-        runs: Sequence[SuiteRun],
-        places: Callable[[SuiteRun], RunPlace],
-        sink: RunSink,
-        *,
-        jobs: int | None,
-        stops: Callable[[FinishedRun], bool],
-    ) -> ClusterRunner:
+    def runner(self, wanted: RunsWanted) -> ClusterRunner:
         """Who makes these runs.
 
         Raises :class:`InputError` if no worker can hold one of them, and it is not optional.
         """
-        return ClusterRunner(self, runs, places, sink, jobs=jobs, stops=stops)
+        return ClusterRunner(self, wanted)
 
 
 class ClusterRunner:
     """Use :meth:`run` once; as :class:`harness.suite.runner.SuiteRunner`."""
 
-    def __init__(
-        self,
-        engine: ClusterEngine,
-        runs: Sequence[SuiteRun],
-        places: Callable[[SuiteRun], RunPlace],
-        sink: RunSink,
-        *,
-        jobs: int | None,
-        stops: Callable[[FinishedRun], bool],
-    ) -> None:
+    def __init__(self, engine: ClusterEngine, wanted: RunsWanted) -> None:
         self._cluster = engine.cluster
         self._most = engine.most
-        self._places = places
-        self._sink = sink
-        self._stops = stops
-        self._left = list(runs)
+        self._places = wanted.places
+        self._sink = wanted.sink
+        self._stops = wanted.stops
+        self._left = list(wanted.runs)
         self._out: dict[Future[RunAnswer], SuiteRun] = {}
         self._told: queue.SimpleQueue[str | Future[RunAnswer]] = queue.SimpleQueue()
         # More than can be held: a worker that has room must not wait for us.
         cpus = sum(int(worker.resources.get("cpus", 1)) for worker in self._cluster.workers)
-        self._window = jobs if jobs is not None else 2 * cpus + len(self._cluster.workers)
+        self._window = wanted.jobs if wanted.jobs is not None else 2 * cpus + len(self._cluster.workers)
         self._stopped = False
         self.interrupted = False
         self.done: list[FinishedRun] = []
-        self._too_large = [run for run in runs if not self._cluster.fitting(self._demands(run))]
+        self._too_large = [run for run in wanted.runs if not self._cluster.fitting(self._demands(run))]
         hard = [run for run in self._too_large if not run.optional]
         if hard:
             lines = (f"{run.name}: no worker has room for it: it takes {_words(run)}" for run in hard)

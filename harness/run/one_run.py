@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One run as a command of its own, for whoever makes several of the same scenario.
 
-    end = run_as_command(scenario_file, folder, tools.options(), quiet=True)
+    end = run_as_command(scenario_file, folder, tools.options())
 
 A process each: what one run leaves in memory does not reach the next.
 """
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,20 +49,17 @@ class MadeRun:
         return _WORDS.get(self.exit_status, f"exit status {self.exit_status}")
 
 
-def run_as_command(scenario: Path, folder: Path, options: Sequence[str], *, quiet: bool) -> MadeRun:
+def run_as_command(scenario: Path, folder: Path, options: Sequence[str]) -> MadeRun:
     """Make one run of a scenario's file; ``folder`` is to be its run folder, and must not exist.
 
-    ``quiet``: what the run says goes to ``folder`` with ``.log`` behind its name, and not to the terminal.
+    What the run says goes to ``folder`` with ``.log`` behind its name.
     Raises :class:`KeyboardInterrupt` once the run has ended, where somebody has interrupted it.
     """
     # A run does not outlive whoever waits for it.
     line = bound_to_us(command_line(["run", scenario, "--out", folder, *options]))
     log = folder.with_name(f"{folder.name}.log")
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(polite_signals())
-        output = stack.enter_context(log.open("wb")) if quiet else None
-        error = subprocess.STDOUT if quiet else None
-        process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=output, stderr=error)
+    with polite_signals(), log.open("wb") as output:
+        process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
         try:
             status = process.wait()
         except BaseException:

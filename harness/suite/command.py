@@ -18,7 +18,7 @@ from harness.hosts.signals import polite_signals
 from harness.report.finished import FinishedRun, LastWords, RunSink, Sinks, SuiteReport
 from harness.report.gravity import INTERRUPTED, worst
 from harness.suite.build import Prepared, build_all_for
-from harness.suite.engine import Engine, ThisMachine
+from harness.suite.engine import Engine, RunsWanted, ThisMachine
 from harness.suite.expand import Expansion, GivenQemu, SuiteRun, further_rounds, repeated, shard_of
 from harness.suite.folder import SuiteFolder, SuitePlan, last_folder, read_plan, right_in
 from harness.suite.load import load_suite
@@ -142,7 +142,7 @@ def make_runs(
 
     ``engine``: where.  ``stops``, ``more``: see :class:`harness.suite.runner.SuiteRunner`.
     """
-    runner = engine.runner(prepared.runs, places, sink, jobs=jobs, stops=stops)
+    runner = engine.runner(RunsWanted(prepared.runs, places, sink, jobs, stops))
     began, started = datetime.now(UTC), time.monotonic()
     total = sum(map(len, (prepared.runs, prepared.skipped, prepared.failed)))
     sink.begin(facts.suite, total if more is None else 0)

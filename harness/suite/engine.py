@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from harness.events import EventStream
@@ -12,6 +13,21 @@ from harness.suite.expand import SuiteRun
 from harness.suite.needs import machine_resources
 from harness.suite.runner import RunPlace, SuiteRunner
 from harness.suite.schedule import Schedule
+
+
+@dataclass(frozen=True, slots=True)
+class RunsWanted:
+    """Runs that are to be made, for which all is built.
+
+    ``places``: where the files of a run are.  ``jobs``: the most at a time; None: as many as fit.
+    ``stops``: begin no further run after one of which it says so.
+    """
+
+    runs: Sequence[SuiteRun]
+    places: Callable[[SuiteRun], RunPlace]
+    sink: RunSink
+    jobs: int | None
+    stops: Callable[[FinishedRun], bool]
 
 
 class RunMaker(Protocol):
@@ -39,15 +55,7 @@ class Engine(Protocol):
     def hand_out(self, since: float, events: EventStream) -> None:
         """Give those who run what was built here since then (seconds since 1970)."""
 
-    def runner(
-        self,
-        runs: Sequence[SuiteRun],
-        places: Callable[[SuiteRun], RunPlace],
-        sink: RunSink,
-        *,
-        jobs: int | None,
-        stops: Callable[[FinishedRun], bool],
-    ) -> RunMaker:
+    def runner(self, wanted: RunsWanted) -> RunMaker:
         """Who makes these runs."""
 
 
@@ -59,16 +67,8 @@ class ThisMachine:
     def hand_out(self, since: float, events: EventStream) -> None:
         """Nothing: it is here."""
 
-    def runner(
-        self,
-        runs: Sequence[SuiteRun],
-        places: Callable[[SuiteRun], RunPlace],
-        sink: RunSink,
-        *,
-        jobs: int | None,
-        stops: Callable[[FinishedRun], bool],
-    ) -> RunMaker:
+    def runner(self, wanted: RunsWanted) -> RunMaker:
         """As many at a time as this machine has room for."""
-        schedule: Schedule[SuiteRun] = Schedule(machine_resources(), jobs)
-        schedule.add((run, run.needs) for run in runs)
-        return SuiteRunner(schedule, places, sink, stops=stops)
+        schedule: Schedule[SuiteRun] = Schedule(machine_resources(), wanted.jobs)
+        schedule.add((run, run.needs) for run in wanted.runs)
+        return SuiteRunner(schedule, wanted.places, wanted.sink, stops=wanted.stops)

@@ -47,8 +47,11 @@ class Checked:
     """Whether there was anything to hold it against."""
 
 
-def entries(cache: Cache) -> list[CacheEntry]:
-    """All that is finished, by kind, the longest unused first."""
+def entries(cache: Cache, since: float = 0.0) -> list[CacheEntry]:
+    """All that is finished, by kind, the longest unused first.
+
+    ``since``: only what was made or used then or later, in seconds since 1970; the rest is not read.
+    """
     found = []
     for layer in cache.layers:
         for path in (layer / "store").glob("*/*"):
@@ -56,15 +59,21 @@ def entries(cache: Cache) -> list[CacheEntry]:
                 continue
             # Another run may have taken it away meanwhile.
             with contextlib.suppress(FileNotFoundError):
-                found.append(_entry(path, own=layer == cache.root))
+                used = _last_use(path)
+                if used >= since:
+                    found.append(_entry(path, used, own=layer == cache.root))
     return sorted(found, key=lambda entry: (entry.kind, entry.used))
 
 
-def _entry(path: Path, *, own: bool) -> CacheEntry:
+def _last_use(path: Path) -> float:
     marks = [path.stat().st_mtime]
     with contextlib.suppress(OSError):
         marks.append(sums_file(path).stat().st_mtime)
-    return CacheEntry(path.parent.name, path.name, path, _size(path), max(marks), _detail(path), own)
+    return max(marks)
+
+
+def _entry(path: Path, used: float, *, own: bool) -> CacheEntry:
+    return CacheEntry(path.parent.name, path.name, path, _size(path), used, _detail(path), own)
 
 
 def _size(path: Path) -> int:
