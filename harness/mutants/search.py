@@ -7,11 +7,7 @@ proven by it, and it is left out.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
-import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,13 +17,13 @@ from pathlib import Path
 from typing import Final
 
 from harness.errors import ExitCode
-from harness.invoke import bound_to_us, child_environment, command_line
 from harness.mutants.build import DoesNotCompile, MutantBuilder, SameProgram
 from harness.mutants.draw import Mutant
 from harness.mutants.judged import ENOUGH_ERRORS, JudgedMutant, judge_mutant, run_word
 from harness.mutants.order import best_first
 from harness.mutants.store import CONTROL, MutantRun, RunStore
 from harness.run.one_run import MadeRun, one_run
+from harness.run_process import RunProcess, start_run
 from harness.suite.expand import SuiteRun
 from harness.toolchain.cache import key_of
 from harness.toolchain.qemu import TARGET
@@ -64,7 +60,7 @@ class MutantSearch:
         self._lock = threading.Lock()
         self._numbers = 0
         self._controls: dict[str, threading.Lock] = {run.name: threading.Lock() for run in runs}
-        self._processes: set[subprocess.Popen[bytes]] = set()
+        self._processes: set[RunProcess] = set()
         self._ended = False
 
     def search(
@@ -190,41 +186,26 @@ class MutantSearch:
     def _command(self, words: Sequence[str | Path], place: Path) -> tuple[MadeRun, bool]:
         """Make one run; whether it had to be ended."""
         log = place.with_name(f"{place.name}.log")
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                bound_to_us(command_line(words)),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=child_environment(),
-                start_new_session=True,
-            )
+        process = start_run(words, stdout=log, stderr=log)
         with self._lock:
             self._processes.add(process)
             if self._ended:
                 process.terminate()
-        late = False
         try:
-            try:
-                process.wait(self._timeout)
-            except subprocess.TimeoutExpired:
-                late = True
-                process.terminate()
-                try:
-                    process.wait(_ENDING_SECONDS)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
+            status = process.wait(self._timeout)
+            if status is not None:
+                return one_run(place, status, log), False
+            process.terminate()
+            if process.wait(_ENDING_SECONDS) is None:
+                process.kill()
+                process.wait()
+            return MadeRun(place, ExitCode.ERROR, ""), True
         finally:
             with self._lock:
                 self._processes.discard(process)
-        if late:
-            return MadeRun(place, ExitCode.ERROR, ""), True
-        return one_run(place, process.returncode, log), False
 
     def _end_all(self) -> None:
         with self._lock:
             self._ended = True
             for process in self._processes:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process.pid, signal.SIGTERM)
+                process.terminate()
