@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import platform
+import select
+import subprocess
 import tempfile
 import threading
 import time
@@ -23,9 +26,9 @@ from harness.cluster.artefacts import pack_run
 from harness.cluster.order import RunAnswer, RunOrder, WorkerFacts
 from harness.errors import ExitCode, FreepageError
 from harness.events import EventStream, patience
+from harness.invoke import bound_to_us, child_environment, command_line
 from harness.plan.prepare import load_with_tools
 from harness.report.gravity import INTERRUPTED
-from harness.run_process import RunProcess, start_run
 from harness.suite.build import build_for
 from harness.suite.runner import ENDING_SECONDS
 from harness.toolchain.cache import Cache, tree_digest
@@ -55,11 +58,11 @@ class OrdersAtWork:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._processes: dict[str, RunProcess] = {}
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._ended: set[str] = set()
 
     @contextmanager
-    def holding(self, key: str, process: RunProcess) -> Iterator[None]:
+    def holding(self, key: str, process: subprocess.Popen[bytes]) -> Iterator[None]:
         """While this is entered, :meth:`end` finds the process."""
         with self._lock:
             self._processes[key] = process
@@ -147,21 +150,38 @@ def _build(scenario: Path, order: RunOrder) -> None:
 def _run(key: str, order: RunOrder, scenario: Path, folder: Path, log: Path) -> tuple[int, str]:
     """The exit status of the run's command, and why it was told to end."""
     words: list[str | Path] = ["run", scenario, "--out", folder, *order.tools.options()]
-    process = start_run([*words, "--nested"] if order.nested else words, stdout=log, stderr=log)
+    # A run does not outlive its worker.
+    line = bound_to_us(command_line([*words, "--nested"] if order.nested else words))
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            line,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=child_environment(),
+            start_new_session=True,
+        )
     with RUNNING.holding(key, process):
         told = ""
-        status = process.wait(None if math.isinf(order.timeout) else patience(order.timeout))
-        if status is None:
+        if not _ends_within(process, patience(order.timeout)):
             told = f"it took over {order.timeout:.0f} s, and was ended"
             process.terminate()
-            status = process.wait(patience(ENDING_SECONDS))
-        if status is None:
-            process.kill()
-            status = process.wait()
-    assert status is not None
+            if not _ends_within(process, patience(ENDING_SECONDS)):
+                process.kill()
+        status = process.wait()
     if RUNNING.was_ended(key):
         return INTERRUPTED, "interrupted"
     return status, "" if status == ExitCode.PASS else told
+
+
+def _ends_within(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    descriptor = os.pidfd_open(process.pid)
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(None if math.isinf(seconds) else seconds * 1000))
+    finally:
+        os.close(descriptor)
 
 
 def lacking_entries(wanted: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:

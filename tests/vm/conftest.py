@@ -69,6 +69,18 @@ def kernel(request: pytest.FixtureRequest) -> Kernel:
     return Toolchain().kernel(request.param)
 
 
+def processes_below(pid: int) -> list[psutil.Process]:
+    """The processes that a process has started, and theirs, but for those that end meanwhile."""
+    found = []
+    for one in psutil.Process(pid).children(recursive=True):
+        try:
+            one.name()
+        except psutil.Error:
+            continue
+        found.append(one)
+    return found
+
+
 def assert_all_gone(processes: list[psutil.Process]) -> None:
     """None of these processes is left."""
     _, alive = psutil.wait_procs(processes, timeout=10)

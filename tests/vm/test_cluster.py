@@ -18,7 +18,7 @@ from harness.events import Deadline
 from harness.invoke import invoke, start
 from harness.report.finished import SuiteReport
 from harness.testing import Freepage
-from tests.vm.conftest import assert_all_gone
+from tests.vm.conftest import assert_all_gone, processes_below
 
 pytest.importorskip("distributed")
 
@@ -50,7 +50,7 @@ class Members:
         assert found == name
 
     def runs_of(self, name: str) -> list[psutil.Process]:
-        return self.processes[name].children(recursive=True)
+        return processes_below(self.processes[name].pid)
 
     def close(self) -> None:
         self._stack.close()

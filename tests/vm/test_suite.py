@@ -8,7 +8,6 @@ import signal
 from pathlib import Path
 from xml.etree import ElementTree
 
-import psutil
 import pytest
 
 from harness.errors import ExitCode
@@ -16,7 +15,7 @@ from harness.events import Deadline
 from harness.invoke import start
 from harness.report.finished import SuiteReport
 from harness.testing import Freepage
-from tests.vm.conftest import assert_all_gone
+from tests.vm.conftest import assert_all_gone, processes_below
 
 LONGEST = 900
 
@@ -127,9 +126,9 @@ def test_no_run_outlives_its_suite(freepage: Freepage, number: signal.Signals) -
     out = freepage.folder / "out"
     with start(["suite", "run", suite, "-j", "2", "--out", out]) as process:
         deadline = Deadline(300, "both runs' QEMUs")
-        while sum(one.name().startswith("qemu-system") for one in _below(process.pid)) < 2:
+        while sum(one.name().startswith("qemu-system") for one in processes_below(process.pid)) < 2:
             deadline.check()
-        processes = _below(process.pid)
+        processes = processes_below(process.pid)
         process.send_signal(number)
         stdout, _ = process.communicate(timeout=LONGEST)
     assert_all_gone(processes)
@@ -138,14 +137,3 @@ def test_no_run_outlives_its_suite(freepage: Freepage, number: signal.Signals) -
         report = SuiteReport.read(out / "suite.json")
         assert report.interrupted and {run.exit_status for run in report.runs} == {130}
         assert "interrupted" in stdout
-
-
-def _below(pid: int) -> list[psutil.Process]:
-    found = []
-    for one in psutil.Process(pid).children(recursive=True):
-        try:
-            one.name()
-        except psutil.Error:
-            continue
-        found.append(one)
-    return found
