@@ -19,6 +19,7 @@ from harness.invoke import invoke, start
 from harness.report.finished import SuiteReport
 from harness.testing import Freepage
 from tests.vm.conftest import assert_all_gone, processes_below
+from tests.vm.support.processes import name_of
 
 pytest.importorskip("distributed")
 
@@ -74,7 +75,7 @@ def test_a_run_whose_worker_is_killed_is_made_elsewhere_and_counts_once(
     words = ["run", "idle", "idle", "idle", *SMALL, "--workers", str(members.address_file)]
     with start([*words, "--json", "--out", str(out)]) as process:
         deadline = Deadline(300, "a QEMU of the first worker's")
-        while not any(one.name().startswith("qemu-system") for one in members.runs_of("one")):
+        while not any(name_of(one).startswith("qemu-system") for one in members.runs_of("one")):
             deadline.check()
         theirs = members.runs_of("one")
         members.processes["one"].kill()
@@ -125,7 +126,7 @@ def test_an_interrupted_command_leaves_no_run_on_its_workers(freepage: Freepage,
         ["run", "churn", "idle", "--workers", members.address, "--json", "--out", str(out)]
     ) as process:
         deadline = Deadline(300, "a QEMU of the worker's")
-        while not any(one.name().startswith("qemu-system") for one in members.runs_of("one")):
+        while not any(name_of(one).startswith("qemu-system") for one in members.runs_of("one")):
             deadline.check()
         theirs = members.runs_of("one")
         process.terminate()

@@ -217,7 +217,7 @@ def test_a_machine_that_dies_in_mid_run_is_no_verdict(freepage: Freepage) -> Non
     running = nested(freepage, "idle", "--memory", "256MiB")
     running.wait_for_step("boot")
     for process in running.processes():
-        if process.name().startswith("qemu-system"):
+        if name_of(process).startswith("qemu-system"):
             process.kill()
     ended = running.end()
     assert ended.exit_code == 3, str(ended)

@@ -16,6 +16,7 @@ from harness.invoke import start
 from harness.report.finished import SuiteReport
 from harness.testing import Freepage
 from tests.vm.conftest import assert_all_gone, processes_below
+from tests.vm.support.processes import name_of
 
 LONGEST = 900
 
@@ -126,7 +127,7 @@ def test_no_run_outlives_its_suite(freepage: Freepage, number: signal.Signals) -
     out = freepage.folder / "out"
     with start(["suite", "run", suite, "-j", "2", "--out", out]) as process:
         deadline = Deadline(300, "both runs' QEMUs")
-        while sum(one.name().startswith("qemu-system") for one in processes_below(process.pid)) < 2:
+        while sum(name_of(one).startswith("qemu-system") for one in processes_below(process.pid)) < 2:
             deadline.check()
         processes = processes_below(process.pid)
         process.send_signal(number)
