@@ -151,7 +151,9 @@ def _attend(child: int, *, obituaries: int | None = None) -> int:
         # One SIGCHLD may stand for several children.
         while True:
             try:
-                pid, status = os.waitpid(child if obituaries is None else -1, os.WNOHANG)
+                # A name is to be read before the process is reaped.
+                dead, name = (child, "") if obituaries is None else obituary.next_dead()
+                pid, status = os.waitpid(dead, os.WNOHANG) if dead else (0, 0)
             except ChildProcessError:
                 return 128 + signal.SIGKILL  # somebody else has taken its status
             if pid == child:
@@ -160,7 +162,8 @@ def _attend(child: int, *, obituaries: int | None = None) -> int:
             if pid == 0:
                 break
             if obituaries is not None:
-                obituary.write(obituaries, pid, os.waitstatus_to_exitcode(status), core=os.WCOREDUMP(status))
+                code, core = os.waitstatus_to_exitcode(status), os.WCOREDUMP(status)
+                obituary.write(obituaries, pid, code, core=core, name=name)
 
 
 # --- the porter

@@ -4,10 +4,11 @@
 libvirt detaches the QEMUs that it starts, so nobody of ours is their parent.  In
 a lab they become children of its PID 1 (:mod:`harness.hosts.enter`), which reaps
 them and writes a line for each into a pipe: process id, the exit status as
-:mod:`subprocess` gives it (-N: ended by signal N), and whether the kernel wrote a core (1 or 0).
+:mod:`subprocess` gives it (-N: ended by signal N), whether the kernel wrote a core (1 or 0), and
+what the kernel calls the process: the first 15 characters of its program's name, as a rule.
 
     with Obituaries(events):        # in the lab's worker
-        ...                         # emits process-ended with pid, returncode and core
+        ...                         # emits process-ended with pid, returncode, core and name
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import os
 import select
 import threading
 import time
+from pathlib import Path
 from typing import Final
 
 from harness.events import EventStream
@@ -46,16 +48,32 @@ def close_reader() -> None:
         _Reader.descriptor = None
 
 
-def write(writing: int, pid: int, returncode: int, *, core: bool = False) -> None:
+def write(writing: int, pid: int, returncode: int, *, core: bool = False, name: str = "") -> None:
     """In the lab's init: a process was reaped.  Nobody waits for a worker that does not read."""
+    plain = "".join(letter if letter.isprintable() else "?" for letter in name)
     with contextlib.suppress(OSError):
-        os.write(writing, f"{pid} {returncode} {core:d}\n".encode("ascii"))
+        os.write(writing, f"{pid} {returncode} {core:d} {plain}\n".encode("ascii", "replace"))
 
 
-def parse(text: str) -> tuple[tuple[int, int, bool], ...]:
-    """Process ids, return codes, and whether there is a core, of whole lines."""
-    rows = (line.split() for line in text.splitlines())
-    return tuple((int(row[0]), int(row[1]), row[2] == "1") for row in rows if len(row) == 3)
+def parse(text: str) -> tuple[tuple[int, int, bool, str], ...]:
+    """Process ids, return codes, whether there is a core, and names, of whole lines."""
+    rows = (line.split(" ", 3) for line in text.splitlines())
+    return tuple((int(row[0]), int(row[1]), row[2] == "1", row[3]) for row in rows if len(row) == 4)
+
+
+def next_dead() -> tuple[int, str]:
+    """In the lab's init: one of its children that has ended and is not reaped yet, and its name.
+
+    0: there is none.  Raises :class:`ChildProcessError` if there are no children at all.
+    """
+    dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    if dead is None:
+        return 0, ""
+    try:
+        name = Path(f"/proc/{dead.si_pid}/comm").read_text("utf-8", "replace").rstrip("\n")
+    except OSError:
+        name = ""
+    return dead.si_pid, name
 
 
 class Obituaries:
@@ -91,5 +109,8 @@ class Obituaries:
             if not data:
                 return
             whole, _, rest = (rest + data.decode("ascii")).rpartition("\n")
-            for pid, returncode, core in parse(whole):
-                self._events.emit("process-ended", pid=pid, returncode=returncode, core=core, at=time.time())
+            for pid, returncode, core, name in parse(whole):
+                at = time.time()
+                self._events.emit(
+                    "process-ended", pid=pid, returncode=returncode, core=core, name=name, at=at
+                )

@@ -69,7 +69,13 @@ def ready_guest(
             yield ready
         except GuestLost as error:
             _demand_hosts(lab)
-            raise guest.explained(error) from error
+            explained = guest.explained(error)
+            from harness.run.early_crash import EarlyCrash, early_crash
+
+            finding = early_crash(plan, lab, events)
+            if finding is not None:
+                raise EarlyCrash(explained, finding, guest) from error
+            raise explained from error
         except (MigrationError, libvirt.libvirtError) as error:
             # A daemon that has just died may not have been noticed yet: its socket is quicker.
             with contextlib.suppress(DeadlineExceeded):

@@ -10,13 +10,13 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from harness.errors import ExitCode, MachineryError
+from harness.errors import ExitCode, GuestLost, MachineryError
 from harness.events import EventStream, jsonable
 from harness.explain.store import PAGES_FILE
 from harness.plan.plan import RunPlan
 from harness.report.folder import RUN_RESULT, RunFolder
 from harness.run.boot import load_workload, ready_guest
-from harness.terminal import TerminalProgress
+from harness.terminal import TerminalProgress, print_error
 from harness.units import human_size
 
 if TYPE_CHECKING:
@@ -30,6 +30,26 @@ def carry_out(
     plan: RunPlan, folder: RunFolder, events: EventStream, terminal: TerminalProgress, *, as_json: bool
 ) -> int:
     """The run itself, where the hosts are; returns the exit status."""
+    try:
+        return _carry_out(plan, folder, events, terminal, as_json=as_json)
+    except GuestLost as crash:
+        from harness.run.early_crash import EarlyCrash, findings_of_crash
+        from harness.run.result import build_result
+
+        if not isinstance(crash, EarlyCrash) or plan.hand.wanted:
+            raise
+        findings = findings_of_crash(crash, plan.resolved)
+        result, _ = build_result(plan, folder, events, findings, None, crash.guest)
+        put_down(result, folder, events, as_json=as_json)
+        with terminal.suspended():
+            print_error(f"freepage: {crash.render()}")
+            print_result(result, as_json=as_json)
+        return exit_status(result)
+
+
+def _carry_out(
+    plan: RunPlan, folder: RunFolder, events: EventStream, terminal: TerminalProgress, *, as_json: bool
+) -> int:
     with ready_guest(plan, folder, events, meanwhile=_import_rest) as ready:
         last_message = load_workload(ready, events)
         from harness.run.journey import Journey

@@ -235,13 +235,17 @@ def test_obituaries_are_emitted_as_they_come() -> None:
     events = EventStream()
     reading, writing = os.pipe()
     with Obituaries(events, reading):
-        write(writing, 7, -11, core=True)
+        write(writing, 7, -11, core=True, name="qemu system\nx")
         # A line may come in two pieces.
         os.write(writing, b"8 ")
-        os.write(writing, b"0 0\n")
+        os.write(writing, b"0 0 \n")
         ended = events.wait(lambda event: event.data.get("pid") == 8, Deadline(10, "the second obituary"))
     assert ended.data["returncode"] == 0
     told = [event.data for event in events.history() if event.kind == "process-ended"]
     assert [(data["pid"], data["core"]) for data in told] == [(7, True), (8, False)]
+    assert told[0]["name"] == "qemu system?x"
     os.close(writing)
-    assert parse("1 2 0\nodd\n3 -6 1\n") == ((1, 2, False), (3, -6, True))
+    assert parse("1 2 0 \nodd\n3 -6 1 qemu-system-x86\n") == (
+        (1, 2, False, ""),
+        (3, -6, True, "qemu-system-x86"),
+    )

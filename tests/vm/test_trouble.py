@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from harness.report.folder import INCOMPLETE_MARKER
+from harness.report.result import Result
 from harness.testing import Ending, Freepage
 from tests.vm.conftest import assert_all_gone
 from tests.vm.support.processes import kill_all, name_of, words_of
@@ -82,6 +83,22 @@ def test_a_qemu_that_dies(freepage: Freepage, step: str) -> None:
     assert "command line: " in ending.stderr
     assert "Traceback" not in ending.stderr
     assert_no_verdict(ending)
+
+
+@pytest.mark.slow
+def test_a_qemu_that_crashes_before_its_guest_is_migrated(freepage: Freepage) -> None:
+    """By a signal that it brings upon itself, which nobody sends: a verdict, and no lost guest."""
+    running = freepage.start("churn")
+    running.wait_for_step("load")
+    running.qemu("source").send_signal(signal.SIGABRT)
+    ending = running.end()
+    assert ending.exit_code == 1, str(ending)
+    assert "Traceback" not in ending.stderr
+    result = Result.from_json(ending.stdout)
+    assert result.verdict == "fail"
+    (finding,) = result.findings
+    assert finding.rule == "qemu-crashed"
+    assert "SIGABRT" in finding.text
 
 
 def test_a_daemon_that_dies(freepage: Freepage) -> None:

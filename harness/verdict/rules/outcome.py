@@ -14,7 +14,8 @@ announce(
     {
         "two-run": "both QEMUs ran the guest at once, or the source went on with a guest that had moved",
         "none-runs": "no QEMU runs the guest in the end",
-        "qemu-crashed": "a QEMU ended by a signal of its own making, or a sanitizer reports a fault of it",
+        "qemu-crashed": "a QEMU ended by a signal of its own making, before the migration or later, or a "
+        "sanitizer reports a fault of it",
         "qemu-ended": "a QEMU ended during a migration, and nobody had asked it to",
         "destination-refused": "the destination's QEMU did not take a part of the stream",
         "locks-disagree": "a disk's image is locked for writing by a QEMU that does not run the guest, or is "
