@@ -16,7 +16,7 @@ from harness.errors import MachineryError
 from harness.events import EventStream
 from harness.toolchain.built import BUILT_PARTS, built_parts, damaged_parts, machine_of
 from harness.toolchain.cache import Cache
-from harness.toolchain.run import FOR_WHAT, PACKAGES, search_path
+from harness.toolchain.run import FOR_WHAT, PACKAGES, lacking_programs
 from harness.toolchain.sources import how_to_install
 from harness.units import format_size
 
@@ -157,7 +157,7 @@ def _disk(cache: Cache, built: dict[str, list[Path]]) -> Diagnosis:
 
 
 def _programs(built: dict[str, list[Path]]) -> Diagnosis:
-    lacking = sorted(name for name in PACKAGES if shutil.which(name, path=search_path()) is None)
+    lacking = lacking_programs()
     if not lacking:
         return Diagnosis("build tools", Level.OK, "all there")
     packages = sorted({PACKAGES[name] for name in lacking})

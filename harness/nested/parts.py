@@ -20,8 +20,8 @@ from typing import Final
 from harness.arch import HOST
 from harness.errors import InputError, MachineryError
 from harness.toolchain import cpio
-from harness.toolchain.apt import Apt
 from harness.toolchain.cache import MIB, Cache, file_digest, key_of
+from harness.toolchain.debian_archive import DebianArchive
 from harness.toolchain.image import load_order
 from harness.toolchain.kernel import Kernel, read_module
 from harness.toolchain.recipe import read_recipe
@@ -131,13 +131,13 @@ def _virtme_init() -> Path:
 
 def _boot_files(cache: Cache) -> tuple[Path, str]:
     suite = read_recipe(sources() / "vm-images" / "image.yaml").suite
-    apt = Apt(cache, suite)
-    (meta,) = apt.packages([KERNEL_PACKAGE])
+    pool = DebianArchive(cache, suite)
+    (meta,) = pool.packages([KERNEL_PACKAGE])
     name = next((name for name in meta.depends if name.startswith("linux-image-")), None)
     if name is None:
         raise MachineryError(f"Debian's package {KERNEL_PACKAGE} depends on no kernel: {meta.depends}")
     release = name.removesuffix("-unsigned").removeprefix("linux-image-")
-    packages = apt.packages([name, "busybox-static"])
+    packages = pool.packages([name, "busybox-static"])
     key = key_of(
         form=_FORM,
         packages=[package.sha256 for package in packages],
@@ -150,7 +150,7 @@ def _boot_files(cache: Cache) -> tuple[Path, str]:
         with cache.events.step("nested-kernel", release=release):
             root = folder / "root"
             root.mkdir()
-            apt.unpack(packages, root)
+            pool.unpack(packages, root)
             image = (root / "boot" / HOST.image_name(release)).read_bytes()
             (folder / "vmlinux").write_bytes(unpacked_kernel(image) or image)
             cpio.write_cpio(folder / "initrd.cpio", cpio.with_parents(_entries(root, release)))

@@ -14,8 +14,8 @@ from itertools import groupby
 from typing import Final
 
 from harness.arch import GUEST
-from harness.toolchain.apt import Apt
 from harness.toolchain.cache import Cache
+from harness.toolchain.debian_archive import DebianArchive
 from harness.toolchain.debian_kernel import debian_kernel
 from harness.toolchain.kernel import Kernel
 
@@ -45,7 +45,7 @@ def archived_kernels(cache: Cache) -> Iterator[ArchivedKernel]:
     """Cloud kernels for :data:`harness.arch.GUEST`: of each suite and series the earliest and the latest."""
     seen: set[str] = set()
     for suite in _SUITES:
-        names = Apt(cache, suite, GUEST).names(_HEADERS)
+        names = DebianArchive(cache, suite, GUEST).names(_HEADERS)
         for release in first_and_last(name.removeprefix(_HEADERS) for name in names):
             if release not in seen:
                 seen.add(release)

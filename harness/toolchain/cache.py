@@ -130,7 +130,7 @@ class Cache:
         return (self.root, *self.behind)
 
     def folder(self, *parts: str) -> Path:
-        """A folder of the cache that is not an entry (apt's lists, work trees), made when missing."""
+        """A folder of the cache that is not an entry (an archive's lists, work trees), made when missing."""
         path = self.root.joinpath(*parts)
         self._make(path)
         return path
@@ -202,7 +202,7 @@ class Cache:
             lock.release()
 
     def remember(self, name: str, value: object) -> None:
-        """Keep a small fact across runs (what apt found, say), replaced as a whole."""
+        """Keep a small fact across runs (what an archive has, say), replaced as a whole."""
         folder = self.folder("facts")
         with _space_errors(folder, "the cache"):
             descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=folder)

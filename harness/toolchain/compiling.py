@@ -20,8 +20,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from harness.arch import GUEST
 from harness.errors import InputError, MachineryError
 from harness.toolchain import cpio
-from harness.toolchain.apt import Apt
 from harness.toolchain.cache import MIB, Cache, key_of
+from harness.toolchain.debian_archive import DebianArchive
 from harness.toolchain.image import binaries_of
 from harness.toolchain.run import run_program
 
@@ -55,8 +55,8 @@ def read_compile_recipe(path: Path) -> CompileRecipe:
 
 def build_compile_archive(cache: Cache, recipe: CompileRecipe) -> Path:
     """The archive; the program that calls the compiler is in the guest's image."""
-    apt = Apt(cache, recipe.suite)
-    packages, source = apt.packages(recipe.packages), apt.source(recipe.source)
+    pool = DebianArchive(cache, recipe.suite)
+    packages, source = pool.packages(recipe.packages), pool.source(recipe.source)
     key = key_of(
         build=_BUILD,
         recipe=recipe.model_dump(mode="json"),
@@ -69,11 +69,9 @@ def build_compile_archive(cache: Cache, recipe: CompileRecipe) -> Path:
             root, fetched = folder / "root", folder / "source"
             for place in (root, fetched):
                 place.mkdir()
-            apt.unpack(packages, root)
-            apt.fetch_source(source, fetched)
+            pool.unpack(packages, root)
             tree = fetched / "tree"
-            unpack = ["dpkg-source", "--no-check", "-x", str(fetched / source.dsc), str(tree)]
-            run_program(unpack, what=f"unpack {source.name}", cwd=fetched)
+            pool.unpack_source(source, tree)
             entries = [
                 *binaries_of(recipe.binaries, root),
                 *_build_tree(tree),

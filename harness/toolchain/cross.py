@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Final
 
 from harness.arch import GUEST, HOST
-from harness.toolchain.apt import Apt
 from harness.toolchain.cache import MIB, Cache, key_of
 from harness.toolchain.compiler import version_of
+from harness.toolchain.debian_archive import DebianArchive
 from harness.toolchain.run import build_environment, find_program, search_path
 
 #: The suite whose cross compiler is taken, and the version of it.
@@ -79,8 +79,8 @@ def compilers(cache: Cache) -> Compilers:
     if GUEST is HOST:
         return Compilers("gcc", "", version_of(cache, str(find_program("gcc"))))
     name, debian = _package_name(), GUEST.debian
-    apt = Apt(cache, _SUITE, HOST)
-    packages = apt.packages(
+    pool = DebianArchive(cache, _SUITE, HOST)
+    packages = pool.packages(
         [
             f"binutils-{name}",
             f"cpp-{_GCC}-{name}",
@@ -96,7 +96,7 @@ def compilers(cache: Cache) -> Compilers:
 
     def build(folder: Path) -> None:
         with cache.events.step("cross compiler", architecture=GUEST.name):
-            apt.unpack(packages, folder)
+            pool.unpack(packages, folder)
 
     what = f"the cross compiler for {GUEST.name}"
     folder = cache.get("cross", key, build, what=what, space=300 * MIB)

@@ -15,8 +15,8 @@ from typing import Final
 
 from harness.arch import GUEST, HOST
 from harness.errors import MachineryError
-from harness.toolchain.apt import Apt, Package
 from harness.toolchain.cache import MIB, Cache, key_of
+from harness.toolchain.debian_archive import DebianArchive, Package
 from harness.toolchain.kernel import Kernel, kernel_compiler_name
 
 #: What a kernel and its headers are cut into depends on the suite.
@@ -42,8 +42,8 @@ def debian_kernel(cache: Cache, suite: str, image: str, tools: str | None = None
     ``tools``: the suite whose programs a module for it is built with, where the
     machine's own cannot be relied on to run the kernel's.
     """
-    apt, here = Apt(cache, suite, GUEST), Apt(cache, suite, HOST)
-    packages = _packages(apt, here, [image, image.replace("linux-image-", "linux-headers-", 1)])
+    pool, here = DebianArchive(cache, suite, GUEST), DebianArchive(cache, suite, HOST)
+    packages = _packages(pool, here, [image, image.replace("linux-image-", "linux-headers-", 1)])
     prefix = "linux-headers-"
     release = next(
         (
@@ -61,7 +61,7 @@ def debian_kernel(cache: Cache, suite: str, image: str, tools: str | None = None
         with cache.events.step("kernel", release=release):
             for package in packages:
                 # Kbuild's own programs run here, whatever the kernel is for.
-                (here if _runs_here(package.name) else apt).unpack([package], folder)
+                (here if _runs_here(package.name) else pool).unpack([package], folder)
             _make_relocatable(folder, release)
 
     folder = cache.get("kernel", key, build, what=f"kernel {release}", space=400 * MIB)
@@ -86,13 +86,13 @@ def _runs_here(name: str) -> bool:
     return name.startswith("linux-kbuild-")
 
 
-def _packages(apt: Apt, here: Apt, wanted: list[str]) -> list[Package]:
+def _packages(pool: DebianArchive, here: DebianArchive, wanted: list[str]) -> list[Package]:
     """The packages that a kernel and its headers are cut into."""
     found: dict[str, Package] = {}
     while wanted:
         programs = [name for name in wanted if _runs_here(name)]
         rest = [name for name in wanted if not _runs_here(name)]
-        found |= {package.name: package for package in (*apt.packages(rest), *here.packages(programs))}
+        found |= {package.name: package for package in (*pool.packages(rest), *here.packages(programs))}
         names = {name.removesuffix("-unsigned") for package in found.values() for name in package.depends}
         wanted = sorted(name for name in names - found.keys() if name.startswith(_PARTS))
     return [found[name] for name in sorted(found)]

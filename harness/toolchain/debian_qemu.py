@@ -23,8 +23,8 @@ from typing import Final
 
 from harness.arch import GUEST, HOST
 from harness.errors import MachineryError
-from harness.toolchain.apt import Apt, Package
 from harness.toolchain.cache import MIB, Cache, key_of
+from harness.toolchain.debian_archive import DebianArchive, Package
 from harness.toolchain.image import file_in_root, needed_by
 from harness.toolchain.run import run_program
 
@@ -61,15 +61,15 @@ def debian_qemu(cache: Cache, suite: str) -> Path:
 
     ``suite``: one of :data:`SUITES`.  Raises :class:`MachineryError` for what the archive has not.
     """
-    apt = Apt(cache, suite, base=SUITES[suite])
-    packages = apt.closure([GUEST.board.qemu_package])
+    pool = DebianArchive(cache, suite, base=SUITES[suite])
+    packages = pool.closure([GUEST.board.qemu_package])
     key = key_of(packages=[package.sha256 for package in packages], unpacking=_UNPACKING)
 
     def build(folder: Path) -> None:
         with cache.events.step("unpack QEMU", suite=suite, packages=len(packages)):
             root = folder / "root"
             root.mkdir()
-            apt.unpack(packages, root)
+            pool.unpack(packages, root)
             for name in _PAPERS:
                 shutil.rmtree(root / "usr" / "share" / name, ignore_errors=True)
             make_links_relative(root)

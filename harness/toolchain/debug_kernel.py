@@ -16,9 +16,9 @@ from typing import Final
 
 from harness.arch import GUEST
 from harness.errors import MachineryError
-from harness.toolchain.apt import Apt
 from harness.toolchain.cache import GIB, Cache, file_digest, key_of
 from harness.toolchain.compiler import version_of
+from harness.toolchain.debian_archive import DebianArchive
 from harness.toolchain.kernel import Kernel
 from harness.toolchain.kernel_files import keep_for_modules, lost_options
 from harness.toolchain.run import find_program, run_program
@@ -34,12 +34,12 @@ _COMPILING: Final = re.compile(r"^  (?:CC|AS|AR|LD|HOSTCC) ")
 
 def debug_kernel(cache: Cache, suite: str, fragment: Path) -> Kernel:
     """The debug kernel of a suite's kernel source; ``fragment`` is merged into the smallest configuration."""
-    apt = Apt(cache, suite)
-    (meta,) = apt.packages([_SOURCE])
+    pool = DebianArchive(cache, suite)
+    (meta,) = pool.packages([_SOURCE])
     name = next((name for name in meta.depends if name.startswith(f"{_SOURCE}-")), None)
     if name is None:
         raise MachineryError(f"Debian's package {_SOURCE} depends on no source: {meta.depends}")
-    (package,) = apt.packages([name])
+    (package,) = pool.packages([name])
     compiler = str(find_program("gcc"))
     key = key_of(
         build=_BUILD,
@@ -54,7 +54,7 @@ def debug_kernel(cache: Cache, suite: str, fragment: Path) -> Kernel:
         with cache.events.step("debug kernel", source=name, version=package.version):
             for program in ("flex", "bison", "bc", "pahole"):
                 find_program(program)  # said now, and not by make in the middle of its output
-            apt.unpack([package], work)
+            pool.unpack([package], work)
             run_program(
                 ["tar", "-xf", work / "usr" / "src" / f"{name}.tar.xz"], what=f"unpack {name}", cwd=work
             )

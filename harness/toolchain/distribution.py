@@ -21,9 +21,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from harness.arch import GUEST
 from harness.errors import InputError, MachineryError
 from harness.toolchain import cpio
-from harness.toolchain.apt import Apt, mirrors
 from harness.toolchain.cache import MIB, Cache, file_digest, key_of, tree_digest
 from harness.toolchain.cross import Compilers, compilers
+from harness.toolchain.debian_archive import DebianArchive, mirrors
 from harness.toolchain.image import GuestImage, load_order, module_entry, program_sources, programs_of
 from harness.toolchain.kernel import Kernel
 from harness.toolchain.module import MODULE
@@ -82,8 +82,8 @@ def build_distribution(
     modules_dir = kernel.modules_dir
     if modules_dir is None:
         raise InputError(f"the kernel {kernel.release} has no modules: a distribution needs them")
-    apt, tools = Apt(cache, recipe.suite, GUEST), compilers(cache)
-    packages = apt.packages(recipe.sqlite)
+    pool, tools = DebianArchive(cache, recipe.suite, GUEST), compilers(cache)
+    packages = pool.packages(recipe.sqlite)
     own = program_sources(sources.programs)
     key = key_of(
         build=_BUILD,
@@ -109,7 +109,7 @@ def build_distribution(
             initrd = folder / "initrd.cpio"
             cpio.write_cpio(initrd, cpio.with_parents(entries))
             (folder / "sha256").write_text(file_digest(initrd), encoding="ascii")
-            apt.unpack(packages, root)
+            pool.unpack(packages, root)
             for entry in programs_of(recipe.programs, sources.programs, work, tools, _sqlite(root)):
                 _write(overlay, entry.path, entry.data, 0o755)
             _lay_out(overlay, recipe)

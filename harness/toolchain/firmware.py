@@ -8,8 +8,8 @@ from pathlib import Path
 
 from harness.arch import GUEST
 from harness.errors import MachineryError
-from harness.toolchain.apt import Apt
 from harness.toolchain.cache import MIB, Cache, key_of
+from harness.toolchain.debian_archive import DebianArchive
 from harness.toolchain.source import SUITE
 
 _PACKAGES = GUEST.board.firmware_packages
@@ -19,15 +19,15 @@ _FOLDERS = ("usr/share/qemu", "usr/share/seabios")
 
 def firmware(cache: Cache) -> tuple[Path, ...]:
     """The folders to name with ``-L``."""
-    apt = Apt(cache, SUITE)
-    packages = apt.packages(_PACKAGES)
+    pool = DebianArchive(cache, SUITE)
+    packages = pool.packages(_PACKAGES)
     key = key_of(packages=[package.sha256 for package in packages], form=1)
 
     def build(folder: Path) -> None:
         with cache.events.step("firmware"):
             unpacked = folder / "unpacked"
             unpacked.mkdir()
-            apt.unpack(packages, unpacked)
+            pool.unpack(packages, unpacked)
             # One real folder: links between packages are absolute, and would lead out of here.
             for place in _FOLDERS:
                 for file in (unpacked / place).glob("*"):

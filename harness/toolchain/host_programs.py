@@ -15,8 +15,8 @@ from typing import Final
 
 from harness.arch import HOST
 from harness.errors import InputError, MachineryError
-from harness.toolchain.apt import Apt
 from harness.toolchain.cache import MIB, Cache, key_of
+from harness.toolchain.debian_archive import DebianArchive
 
 _BUILD: Final = 1  # changes when what is done below changes
 _FOLDERS: Final = (f"usr/lib/{HOST.multiarch}", f"lib/{HOST.multiarch}", f"usr/lib/{HOST.multiarch}/swtpm")
@@ -82,13 +82,13 @@ def host_program(cache: Cache, name: str) -> tuple[str, ...]:
 
 
 def _unpacked(cache: Cache, name: str, program: HostProgram) -> Path:
-    apt = Apt(cache, program.suite)
-    packages = apt.closure([program.package])
+    pool = DebianArchive(cache, program.suite)
+    packages = pool.closure([program.package])
     key = key_of(build=_BUILD, packages=[package.sha256 for package in packages])
 
     def build(folder: Path) -> None:
         with cache.events.step("host program", program=name):
-            apt.unpack(packages, folder)
+            pool.unpack(packages, folder)
             for waste in ("usr/share/doc", "usr/share/locale", "usr/share/man"):
                 shutil.rmtree(folder / waste, ignore_errors=True)
 

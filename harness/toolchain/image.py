@@ -13,10 +13,10 @@ from pathlib import Path
 from harness.arch import GUEST
 from harness.errors import InputError, MachineryError
 from harness.toolchain import cpio
-from harness.toolchain.apt import Apt
 from harness.toolchain.cache import MIB, Cache, file_digest, key_of, tree_digest
 from harness.toolchain.compiler import check_unchanged
 from harness.toolchain.cross import Compilers, compilers
+from harness.toolchain.debian_archive import DebianArchive
 from harness.toolchain.kernel import Kernel, module_name, read_module
 from harness.toolchain.module import MODULE
 from harness.toolchain.recipe import Recipe
@@ -46,8 +46,8 @@ def build_image(cache: Cache, kernel: Kernel, module: Path, recipe: Recipe, sour
     """The initramfs for this kernel; ``sources`` holds the guest's own programs."""
     programs = program_sources(sources)
     digests = tree_digest(programs, sources)
-    apt, tools = Apt(cache, recipe.suite, GUEST), compilers(cache)
-    packages = apt.packages(recipe.packages)
+    pool, tools = DebianArchive(cache, recipe.suite, GUEST), compilers(cache)
+    packages = pool.packages(recipe.packages)
     key = key_of(
         build=_BUILD,
         recipe=recipe.model_dump(mode="json"),
@@ -63,7 +63,7 @@ def build_image(cache: Cache, kernel: Kernel, module: Path, recipe: Recipe, sour
             root, work = folder / "root", folder / "build"
             root.mkdir()
             work.mkdir()
-            apt.unpack(packages, root)
+            pool.unpack(packages, root)
             entries = [
                 *programs_of(recipe.programs, sources, work, tools),
                 *binaries_of(recipe.binaries, root),

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from harness.errors import MachineryError
-from harness.toolchain.apt import Apt
 from harness.toolchain.cache import MIB, Cache, key_of
+from harness.toolchain.debian_archive import DebianArchive
 from harness.toolchain.source import SUITE
 
 _PACKAGE: Final = "ovmf"
@@ -39,15 +39,15 @@ class GuestFirmware:
 
 def ovmf(cache: Cache, *, smm: bool) -> GuestFirmware:
     """Debian's OVMF.  Raises :class:`MachineryError` if the package cannot be got, or has not what it had."""
-    apt = Apt(cache, SUITE)
-    packages = apt.packages((_PACKAGE,))
+    pool = DebianArchive(cache, SUITE)
+    packages = pool.packages((_PACKAGE,))
     key = key_of(packages=[package.sha256 for package in packages], form=1)
 
     def build(folder: Path) -> None:
         with cache.events.step("ovmf"):
             unpacked = folder / "unpacked"
             unpacked.mkdir()
-            apt.unpack(packages, unpacked)
+            pool.unpack(packages, unpacked)
             for name in (CODE, SECURE_CODE, VARIABLES):
                 file = unpacked / _FOLDER / name
                 if not file.exists():

@@ -24,16 +24,12 @@ from harness.toolchain.sources import how_to_install
 
 # What each program is for is plain from its caller; this is only where it comes from.
 PACKAGES: Mapping[str, str] = {
-    "apt-cache": "apt",
-    "apt-config": "apt",
-    "apt-get": "apt",
     "bc": "bc",
     "bison": "bison",
     "clang": "clang",
-    "dpkg-deb": "dpkg",
-    "dpkg-source": "dpkg-dev",
     "flex": "flex",
     "gcc": "gcc",
+    "gpgv": "gpgv",
     "make": "make",
     "mke2fs": "e2fsprogs",
     "mmdebstrap": "mmdebstrap",
@@ -45,6 +41,9 @@ PACKAGES: Mapping[str, str] = {
     "tar": "tar",
     "unshare": "util-linux",
 }
+
+#: Programs for which another will do.
+OR_ELSE: Mapping[str, tuple[str, ...]] = {"gpgv": ("sqv",)}
 
 #: Programs that no run needs as it is by default, and what needs them.
 FOR_WHAT: Mapping[str, str] = {
@@ -78,6 +77,15 @@ def find_program(name: str) -> Path:
             hint=how_to_install(package) if package else "install it",
         )
     return Path(found)
+
+
+def lacking_programs() -> list[str]:
+    """Those of :data:`PACKAGES` that this machine has not, nor what will do for them; sorted."""
+    return sorted(
+        name
+        for name in PACKAGES
+        if all(shutil.which(word, path=search_path()) is None for word in (name, *OR_ELSE.get(name, ())))
+    )
 
 
 def build_environment(**more: str) -> dict[str, str]:

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.errors import InputError, MachineryError
-from harness.toolchain.apt import Apt, AptSource
 from harness.toolchain.cache import Cache, file_digest, key_of
+from harness.toolchain.debian_archive import DebianArchive, SourcePackage
 from harness.toolchain.patches import series_of
 from harness.toolchain.run import run_program
 from harness.toolchain.worktree import WorkTree
@@ -52,29 +52,17 @@ class QemuSource(abc.ABC):
 class DebianSource(QemuSource):
     """The suite's current source package, with Debian's own patches."""
 
-    source: AptSource
-    apt: Apt
+    source: SourcePackage
+    pool: DebianArchive
 
     def prepare(self, tree: WorkTree, cache: Cache) -> None:
         """Fetch and unpack it; Debian's patches make the stripped tarball configure."""
         if tree.source.exists():
             return
-
         with tempfile.TemporaryDirectory(prefix="unpack.", dir=tree.root) as name:
-            folder = Path(name)
-            self.apt.fetch_source(self.source, folder)
-            unpacked = folder / "source"
+            unpacked = Path(name) / "source"
             with cache.events.step("unpack", source=self.source.name, version=self.source.version):
-                # apt checked every file against the signed index; the maintainer's own
-                # signature would need the developers' keyring.
-                command: list[str | Path] = [
-                    "dpkg-source",
-                    "--no-check",
-                    "-x",
-                    folder / self.source.dsc,
-                    unpacked,
-                ]
-                run_program(command, what="unpack QEMU's source", cwd=folder)
+                self.pool.unpack_source(self.source, unpacked)
             unpacked.rename(tree.source)
 
 
@@ -164,11 +152,11 @@ def _identity(files: dict[str, list[int]]) -> str:
 def find_source(cache: Cache, path: Path | None) -> QemuSource:
     """Debian's source, or what the user names."""
     if path is None:
-        apt = Apt(cache, SUITE)
-        source = apt.source(PACKAGE)
+        pool = DebianArchive(cache, SUITE)
+        source = pool.source(PACKAGE)
         identity = key_of(debian=source.files)
         return DebianSource(
-            version=source.upstream, identity=identity, tree=f"debian-{identity}", source=source, apt=apt
+            version=source.upstream, identity=identity, tree=f"debian-{identity}", source=source, pool=pool
         )
     path = path.absolute()
     if path.is_dir():

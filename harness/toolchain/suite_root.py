@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Final
 
 from harness.errors import MachineryError
-from harness.toolchain.apt import Apt
 from harness.toolchain.cache import MIB, Cache, key_of
+from harness.toolchain.debian_archive import DebianArchive
 from harness.toolchain.run import run_program
 
 #: What ``make modules`` against Debian's headers runs, beside the compiler.
@@ -96,15 +96,15 @@ class SuiteRoot:
 
 def suite_root(cache: Cache, suite: str, compiler: str, *more: str) -> SuiteRoot:
     """The folder for a suite, with this compiler (a package's name, ``gcc-14``) and more packages in it."""
-    apt = Apt(cache, suite)
-    packages = apt.closure([*_PACKAGES, compiler, *more])
+    pool = DebianArchive(cache, suite)
+    packages = pool.closure([*_PACKAGES, compiler, *more])
     key = key_of(packages=[package.sha256 for package in packages], unpacking=_UNPACKING)
 
     def build(folder: Path) -> None:
         with cache.events.step("suite", suite=suite, packages=len(packages)):
             # First what the others' files go through: /bin, /lib and their like are links there.
             first = [package for package in packages if package.name == "base-files"]
-            apt.unpack([*first, *(package for package in packages if package not in first)], folder)
+            pool.unpack([*first, *(package for package in packages if package not in first)], folder)
             for name in ("dev", "mnt", "proc"):
                 (folder / name).mkdir(exist_ok=True)
             awk = folder / "usr" / "bin" / "awk"

@@ -12,10 +12,10 @@ from pathlib import Path
 from harness.arch import GUEST
 from harness.errors import FreepageError, InputError, MachineryError
 from harness.events import EventStream
-from harness.toolchain.apt import Apt
 from harness.toolchain.archived_kernels import archived_kernels
 from harness.toolchain.cache import Cache
 from harness.toolchain.compiling import build_compile_archive, read_compile_recipe
+from harness.toolchain.debian_archive import DebianArchive
 from harness.toolchain.debian_kernel import debian_kernel
 from harness.toolchain.debian_qemu import SUITES, debian_qemu
 from harness.toolchain.debug_kernel import debug_kernel
@@ -227,9 +227,9 @@ class Toolchain:
         kernels = self.recipe.kernels.values()
         others = {suite for other in kernels for suite in (other.suite, other.tools) if suite is not None}
         for suite in {SUITE, self.recipe.suite, *SUITES} | others:
-            Apt(self.cache, suite).forget()
+            DebianArchive(self.cache, suite).forget()
         for suite, base in SUITES.items():
-            Apt(self.cache, suite, base=base).forget()
+            DebianArchive(self.cache, suite, base=base).forget()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ import pytest
 
 from harness import accel, arch
 from harness.arch import Architecture, Board, KernelImage, PageTables, SystemCalls
-from harness.errors import InputError
+from harness.errors import InputError, MachineryError
 from harness.events import EventStream
 from harness.guest.domain import domain_xml
 from harness.memory.walk.pagetables import AddressSpace
@@ -23,10 +23,12 @@ from harness.memory.walk.physical import GuestMemory
 from harness.plan.architecture import demand_architecture
 from harness.scenario.load import load_scenario
 from harness.script.wire import waits_for_room
-from harness.toolchain.apt import Apt
+from harness.toolchain import signatures
 from harness.toolchain.cache import Cache
+from harness.toolchain.debian_archive import MIRROR_VARIABLE, DebianArchive
 from harness.toolchain.kernel import kernel_release
 from harness.toolchain.qemu import OPTIONS, options
+from tests.unit.small_archive import SmallArchive
 from tests.unit.test_domain import make
 
 #: Much as 64-bit ARM, so that what is no accident of x86-64 shows.
@@ -137,12 +139,16 @@ def test_what_is_built_for_it() -> None:
     assert TOY.image_name("6.1") == "vmlinuz-6.1"
 
 
-def test_its_packages(tmp_path: Path) -> None:
-    cache = Cache(tmp_path, EventStream())
-    ours, plain = Apt(cache, "bookworm", TOY), Apt(cache, "bookworm", arch.X86_64)
-    assert 'APT::Architecture "toy";\nAPT::Architectures { "toy"; };' in ours.configuration("root")
-    assert 'APT::Architecture "amd64";' in plain.configuration("root")
-    assert (ours.root.name, plain.root.name) == ("bookworm-toy", "bookworm")
+def test_its_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = SmallArchive(tmp_path / "archive", architecture=TOY.debian)
+    archive.add("libtoy")
+    archive.publish()
+    monkeypatch.setattr(signatures, "KEYRINGS", (archive.keyring,))
+    monkeypatch.setenv(MIRROR_VARIABLE, archive.mirror)
+    cache = Cache(tmp_path / "cache", EventStream())
+    assert DebianArchive(cache, "small", TOY).names("lib") == ["libtoy"]
+    with pytest.raises(MachineryError, match="has no list main/binary-amd64/"):
+        DebianArchive(cache, "small", arch.X86_64).names("lib")
 
 
 def test_its_kernels(tmp_path: Path) -> None:

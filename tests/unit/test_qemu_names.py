@@ -9,11 +9,8 @@ from pathlib import Path
 import pytest
 
 from harness.cli.options import tools_of
-from harness.errors import InputError, MachineryError
-from harness.events import Event, EventStream
-from harness.toolchain.apt import Apt
-from harness.toolchain.cache import Cache
-from harness.toolchain.debian_qemu import SUITES, foreign_libraries, make_links_relative
+from harness.errors import InputError
+from harness.toolchain.debian_qemu import foreign_libraries, make_links_relative
 from harness.toolchain.qemu_names import canonical, file_of
 
 
@@ -102,45 +99,3 @@ def test_libraries_of_this_machine_are_seen() -> None:
         "\t/cache/root/usr/bin/ld.so (0x00007f0c)\n"
     )
     assert foreign_libraries(said, root) == ["libm.so.6", "libfuse3.so.4"]
-
-
-def test_a_suite_that_rests_on_another(tmp_path: Path) -> None:
-    cache = Cache(tmp_path, EventStream())
-    alone = Apt(cache, "trixie")
-    both = Apt(cache, "trixie-backports", base=SUITES["trixie-backports"])
-    assert "Default-Release" not in alone.configuration("root")
-    assert 'APT::Default-Release "trixie-backports";' in both.configuration("root")
-    # What the suite has alone is remembered apart from what it has with its base.
-    assert both.root != Apt(cache, "trixie-backports").root
-
-
-@pytest.mark.parametrize(
-    ("said", "again"),
-    [
-        ("E: Release file for http://m.example/dists/sid/InRelease is expired (invalid since 23d).", True),
-        ("E: Failed to fetch http://m.example/dists/sid/InRelease  404  Not Found", False),
-    ],
-)
-def test_lists_that_have_expired_are_read_and_told_of(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, again: bool
-) -> None:
-    asked: list[tuple[str, ...]] = []
-
-    def answer(_self: Apt, *words: str, what: str, cwd: Path | None = None) -> str:
-        asked.append(words)
-        if "Acquire::Check-Valid-Until=false" not in words:
-            raise MachineryError(said)
-        return ""
-
-    told: list[Event] = []
-    events = EventStream()
-    events.subscribe(told.append)
-    monkeypatch.setattr(Apt, "_apt", answer)
-    apt = Apt(Cache(tmp_path, events), "sid")
-    if again:
-        apt._fetch_lists()
-    else:
-        with pytest.raises(MachineryError, match="404"):
-            apt._fetch_lists()
-    assert len(asked) == 1 + again
-    assert any("have expired" in str(event.data) for event in told) == again

@@ -284,9 +284,9 @@ class TestRun:
     def test_missing_program_is_named_with_its_package(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", "/nowhere")
         monkeypatch.setattr("harness.toolchain.run._EXTRA_PATH", ())
-        with pytest.raises(MachineryError, match="the program 'dpkg-source' is missing") as caught:
-            run_program(["dpkg-source", "-x"], what="unpack")
-        assert "dpkg-dev" in (caught.value.hint or "")
+        with pytest.raises(MachineryError, match="the program 'pahole' is missing") as caught:
+            run_program(["pahole", "-x"], what="look")
+        assert "dwarves" in (caught.value.hint or "")
 
     def test_failure_has_the_last_lines(self, tmp_path: Path) -> None:
         log = tmp_path / "log"

@@ -12,8 +12,8 @@ import pytest
 from harness.events import EventStream
 from harness.testing import Freepage
 from harness.toolchain import Toolchain
-from harness.toolchain.apt import Apt
 from harness.toolchain.cache import Cache
+from harness.toolchain.debian_archive import DebianArchive
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3 * 3600)]
 
@@ -25,13 +25,13 @@ _FILE = "mm/page_alloc.c"
 def tree() -> Iterator[Path]:
     """Where it was in the last night, too: what was built of it is still there."""
     cache = Cache(None, EventStream())
-    apt = Apt(cache, "bookworm")
-    (package,) = apt.packages(["linux-source-6.1"])
+    pool = DebianArchive(cache, "bookworm")
+    (package,) = pool.packages(["linux-source-6.1"])
     place = cache.folder("work", "test-kernel-tree")
     source = place / package.name
     with cache.lock("work-test-kernel-tree", "the kernel source of a test"):
         if not (source / "MAINTAINERS").exists():
-            apt.unpack([package], place)
+            pool.unpack([package], place)
             archive = place / "usr" / "src" / f"{package.name}.tar.xz"
             subprocess.run(["tar", "-xf", archive, "-C", place], check=True)
         yield source

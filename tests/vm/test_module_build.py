@@ -14,7 +14,7 @@ import pytest
 from harness.errors import InputError, MachineryError
 from harness.scenario.values import KERNELS
 from harness.toolchain import Kernel, Toolchain
-from harness.toolchain.apt import Apt, Package
+from harness.toolchain.debian_archive import DebianArchive, Package
 from harness.toolchain.module import VARIANTS, build_module, builder_for
 
 SUITES = [KERNELS[0], *(pytest.param(name, marks=pytest.mark.slow) for name in ("trixie", "newest"))]
@@ -92,26 +92,26 @@ def test_sparse_has_nothing_to_say(toolchain: Toolchain, repository: Path, name:
     assert not complaints(log, work)
 
 
-def newest_source(toolchain: Toolchain) -> tuple[Apt, Package]:
+def newest_source(toolchain: Toolchain) -> tuple[DebianArchive, Package]:
     """Where the source of the newest kernel at hand comes from, and its package."""
     for suite in (toolchain.recipe.kernels["newest"].suite, toolchain.recipe.suite):
-        apt = Apt(toolchain.cache, suite)
+        pool = DebianArchive(toolchain.cache, suite)
         try:
-            (meta,) = apt.packages(["linux-source"])
-            (package,) = apt.packages([name for name in meta.depends if name.startswith("linux-source-")])
+            (meta,) = pool.packages(["linux-source"])
+            (package,) = pool.packages([name for name in meta.depends if name.startswith("linux-source-")])
         except MachineryError:
             continue
-        return apt, package
+        return pool, package
     pytest.skip("no source of any kernel")
 
 
 @pytest.mark.slow
 def test_checkpatch_has_nothing_to_say(toolchain: Toolchain, repository: Path) -> None:
     """The newest kernel's own: what it has learned since is asked of patches today."""
-    apt, package = newest_source(toolchain)
+    pool, package = newest_source(toolchain)
 
     def unpack(folder: Path) -> None:
-        apt.unpack([package], folder)
+        pool.unpack([package], folder)
         (archive,) = folder.rglob("linux-source-*.tar.xz")
         wanted = [f"{package.name}/scripts/{name}" for name in ("checkpatch.pl", "spelling.txt")]
         wanted.append(f"{package.name}/scripts/const_structs.checkpatch")

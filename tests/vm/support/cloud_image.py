@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from harness.toolchain import Toolchain
-from harness.toolchain.apt import Apt, mirrors
 from harness.toolchain.cache import MIB, file_digest, key_of
+from harness.toolchain.debian_archive import DebianArchive, mirrors
 from harness.toolchain.run import build_environment, run_program
 
 _SUITE: Final = "bookworm"
@@ -40,7 +40,7 @@ _LINUX: Final = 0x83
 
 def cloud_image(toolchain: Toolchain) -> Path:
     """The disk, raw; nobody writes to it."""
-    packages = Apt(toolchain.cache, _SUITE).packages(_PACKAGES)
+    packages = DebianArchive(toolchain.cache, _SUITE).packages(_PACKAGES)
     key = key_of(packages=[package.sha256 for package in packages], hook=file_digest(_HOOK), build=1)
     folder = toolchain.cache.get("cloud-image", key, _make, what="a cloud image", space=4096 * MIB)
     return folder / "disk.raw"

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.toolchain import Toolchain, cpio
-from harness.toolchain.apt import Apt, Package
 from harness.toolchain.cache import key_of
+from harness.toolchain.debian_archive import DebianArchive, Package
 from harness.toolchain.kernel import read_module
 from harness.toolchain.run import run_program
 
@@ -36,11 +36,11 @@ class SuiteKernel:
 
 def suite_kernel(toolchain: Toolchain, suite: str) -> SuiteKernel:
     """The kernel of a Debian suite.  How it is cut into packages is the suite's business."""
-    apt = Apt(toolchain.cache, suite)
+    pool = DebianArchive(toolchain.cache, suite)
     found: dict[str, Package] = {}
     wanted = [_KERNEL]
     while wanted:
-        for package in apt.packages(wanted):
+        for package in pool.packages(wanted):
             found[package.name] = package
         names = {
             name.removesuffix("-unsigned")
@@ -53,7 +53,7 @@ def suite_kernel(toolchain: Toolchain, suite: str) -> SuiteKernel:
     folder = toolchain.cache.get(
         "walk-kernel",
         key_of(packages=[package.sha256 for package in packages]),
-        lambda folder: apt.unpack(packages, folder),
+        lambda folder: pool.unpack(packages, folder),
         what=f"the kernel of Debian {suite}",
     )
     vmlinuz = next(path for path in sorted(folder.rglob("vmlinuz*")) if path.is_file())
@@ -78,12 +78,12 @@ class Makedumpfile:
     """makedumpfile: another program that finds free pages from outside, and shares nothing with ours."""
 
     def __init__(self, toolchain: Toolchain, suite: str) -> None:
-        apt = Apt(toolchain.cache, suite)
-        packages = apt.packages(_MAKEDUMPFILE)
+        pool = DebianArchive(toolchain.cache, suite)
+        packages = pool.packages(_MAKEDUMPFILE)
         self._root = toolchain.cache.get(
             "makedumpfile",
             key_of(packages=[package.sha256 for package in packages]),
-            lambda folder: apt.unpack(packages, folder),
+            lambda folder: pool.unpack(packages, folder),
             what="makedumpfile",
         )
 
