@@ -38,6 +38,8 @@ _ETHERNET: Final = 14
 _IPV4: Final = 0x0800
 _TCP: Final = 6
 _SYN: Final = 0x02
+_RST: Final = 0x04
+_ACK: Final = 0x10
 _RST_ACK: Final = 0x14
 _WRAP: Final = 1 << 32
 
@@ -118,6 +120,12 @@ class Segment:
         return self.frame[self._tcp + 13]
 
     @property
+    def acknowledges(self) -> int:
+        """What its sender expects next."""
+        number: int = struct.unpack_from("!I", self.frame, self._tcp + 8)[0]
+        return number
+
+    @property
     def payload(self) -> int:
         """Bytes."""
         return self.end - self.header
@@ -136,6 +144,20 @@ class Segment:
         """A frame like this one that ends the connection: its sender's RST."""
         frame = bytearray(self.frame[: self._tcp + 20])
         struct.pack_into("!IIBBHHH", frame, self._tcp + 4, sequence, acknowledge, 5 << 4, _RST_ACK, 0, 0, 0)
+        return _summed(frame)
+
+    def refusal(self) -> bytes | None:
+        """A frame back to its sender: the RST of a host that knows no such connection; None: it is one."""
+        if self.flags & _RST:
+            return None
+        frame = bytearray(self.frame[: self._tcp + 20])
+        frame[:12] = self.frame[6:12] + self.frame[:6]
+        source, sender = _ETHERNET + 12, self._tcp
+        frame[source : source + 8] = self.frame[source + 4 : source + 8] + self.frame[source : source + 4]
+        frame[sender : sender + 4] = self.frame[sender + 2 : sender + 4] + self.frame[sender : sender + 2]
+        sequence = self.acknowledges if self.flags & _ACK else 0
+        answer = sequence, self.next_sequence, 5 << 4, _RST_ACK, 0, 0, 0
+        struct.pack_into("!IIBBHHH", frame, self._tcp + 4, *answer)
         return _summed(frame)
 
 
@@ -260,6 +282,8 @@ class BadWire:
             due = self._ways[there].due(len(kept), now, self.conditions)
             if due is not None:
                 self._wait(due, kept, there=there)
+        if cut is not None and was_cut and cut.resets:
+            self._refuse(frame, now, there=there)
         if cut is None or was_cut or not cut.done:
             return None
         if cut.resets:
@@ -268,6 +292,18 @@ class BadWire:
             for onward, farewell in cut.farewells():
                 self._wait(last, farewell, there=onward)
         return cut.limit
+
+    def _refuse(self, frame: bytes, now: float, *, there: bool) -> None:
+        """What is said to who sends after the cut: a connection that he begins is refused, an old one gone.
+
+        Without that a connection that was being made just then would be made for minutes.
+        """
+        segment = Segment.read(frame)
+        if segment is None:
+            # Nothing of TCP's, such as the question who has an address.
+            self._wait(now, frame, there=there)
+        elif (refusal := segment.refusal()) is not None:
+            self._wait(now, refusal, there=not there)
 
     def _wait(self, due: float, frame: bytes, *, there: bool) -> None:
         self._number += 1

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 
 from harness.errors import DeadlineExceeded
 from harness.events import Deadline
-from harness.scenario.actions.stage import RunFacts
+from harness.migration.qmp import CommandError
+from harness.scenario.actions.stage import QmpAnswer, RunFacts
 from harness.script.pages import OwnedPages
 
 
@@ -91,6 +92,16 @@ class FakeStage:
         self.pages = OwnedPages(self.guest)
         self.wire = FakeWire(self.did)
         self.frozen = False
+        #: What a QEMU says to whatever it is asked.
+        self.answers: object = {}
+
+    def ask(
+        self, side: str, command: str, arguments: Mapping[str, object], *, seconds: float
+    ) -> QmpAnswer | None:
+        self.did.append(command)
+        if isinstance(self.answers, CommandError):
+            return QmpAnswer(side, command, None, self.answers.description)
+        return QmpAnswer(side, command, self.answers, None)
 
     def demand_answer(self, command: str) -> None:
         self.did.append(command)

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Annotated, Literal, cast
 
 import pytest
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from harness.errors import InputError
 from harness.events import Deadline, EventStream
 from harness.migration.inbox import Completion
+from harness.migration.qmp import CommandError
 from harness.scenario.actions.backend import BackendKill
 from harness.scenario.actions.base import ACTIONS, Action, ControlAction, GuestAction
 from harness.scenario.actions.module import MOST_SPANS, ModuleMisbehave, spans
+from harness.scenario.actions.monitor import Qmp
 from harness.scenario.actions.stage import Stage
 from harness.scenario.load import Scenario, load_scenario, scenario_schema
 from harness.scenario.script import needs_controls, restarts
@@ -179,6 +181,32 @@ def test_a_backend_is_killed_on_the_side_that_is_named() -> None:
     stage = FakeStage()
     BackendKill(device="tpm", side="source").carry_out(cast(Stage, stage), Deadline(1, "it"))
     assert stage.did == ["will-cut", "kill tpm on the source"]
+
+
+@pytest.mark.parametrize(
+    ("said", "keys", "found"),
+    [
+        ({"status": "active"}, {}, False),
+        ({"status": "active"}, {"answer": {"status": "active"}}, False),
+        ({"status": "active"}, {"answer": {"status": {"not": "active"}}}, True),
+        ({}, {"refused": "No such"}, True),
+        (CommandError("refused", description="No such device"), {"refused": "No such"}, False),
+        (CommandError("refused", description="No such device"), {"answer": {".": {"has": "x"}}}, True),
+    ],
+)
+def test_what_a_qemu_answers_is_held_against_the_scenario(
+    said: object, keys: dict[str, object], found: bool
+) -> None:
+    stage = FakeStage()
+    stage.answers = said
+    action = Qmp.model_validate({"command": "query-migrate", **keys})
+    action.carry_out(cast(Stage, stage), Deadline(1, "it"))
+    assert stage.did == ["query-migrate", *(["found qmp-answer"] if found else [])]
+
+
+def test_who_refuses_gives_no_answer() -> None:
+    with pytest.raises(ValidationError, match="who refuses gives no answer"):
+        Qmp.model_validate({"command": "query-migrate", "refused": "x", "answer": {"status": "active"}})
 
 
 @pytest.mark.parametrize(

@@ -165,3 +165,37 @@ def test_a_wire_is_cut_and_mended() -> None:
     wire.obey({"mend": True})
     wire.take(frame(HERE, 5, b"ef"), 0.0, there=True)
     assert len(list(wire.leaving(0.0))) == 1
+
+
+@pytest.mark.parametrize(("flags", "sequence"), [(SYN, 0), (ACK, 0x1234), (SYN | ACK, 0x1234)])
+def test_after_a_cut_with_a_reset_nobody_is_left_waiting(flags: int, sequence: int) -> None:
+    wire = BadWire(seed=1)
+    wire.obey({"cut_after": 1, "reset": True})
+    wire.take(frame(HERE, 0, flags=SYN), 0.0, there=True)
+    wire.take(frame(HERE, 1, b"ab"), 0.0, there=True)
+    list(wire.leaving(0.0))
+    other = bytearray(frame((40009, 49152), 77, flags=flags))
+    struct.pack_into("!I", other, 42, sequence)
+    wire.take(_summed(other), 0.0, there=True)
+    [(onward, data)] = wire.leaving(0.0)
+    answer = Segment.read(data)
+    assert answer is not None
+    assert not onward
+    assert is_sound(data)
+    assert (answer.ports, answer.flags) == ((49152, 40009), 0x14)
+    assert (answer.sequence, answer.acknowledges) == (sequence, 77 + bool(flags & SYN))
+    assert data[:12] == bytes(other[6:12] + other[:6])
+    assert data[26:34] == bytes(other[30:34] + other[26:30])
+    # A reset is answered by nobody; and who has an address may still be asked.
+    wire.take(data, 0.0, there=False)
+    wire.take(b"\xff" * 60, 0.0, there=True)
+    assert [left for _, left in wire.leaving(0.0)] == [b"\xff" * 60]
+
+
+def test_after_a_silent_cut_nobody_is_told() -> None:
+    wire = BadWire(seed=1)
+    wire.obey({"cut_after": 1, "reset": False})
+    wire.take(frame(HERE, 1, b"ab"), 0.0, there=True)
+    list(wire.leaving(0.0))
+    wire.take(frame((40009, 49152), 77, flags=SYN), 0.0, there=True)
+    assert list(wire.leaving(0.0)) == []

@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from harness.errors import DeadlineExceeded
 from harness.events import Deadline
+from harness.scenario.actions.answers import Wanted, unmet
 from harness.scenario.actions.base import Action
 from harness.scenario.actions.stage import Qemu, Stage
 from harness.scenario.values import Text
@@ -29,7 +30,8 @@ _LIMITS: Final = frozenset({"max-bandwidth", "downtime-limit", "avail-switchover
 class Qmp(Action):
     """Have QEMU carry out any QMP command. Its answer is in the result's `qmp`.
 
-    That it refuses what it should do, or does what it should refuse, is a finding (qmp-answer).
+    That it refuses what it should do, does what it should refuse, or answers otherwise than is said here, is
+    a finding (qmp-answer).
     """
 
     action: Literal["qmp"] = "qmp"
@@ -41,6 +43,10 @@ class Qmp(Action):
     """Which QEMU: the one that the guest leaves, or the one that it goes to."""
     refused: Text | None = None
     """Words that must be in QEMU's error; null: it must do it."""
+    answer: Wanted = Field(default={})
+    """What its answer must hold: names of fields, with dots between them (`ram.remaining`, `0.status`; `.`
+    is all of it, as of HMP's text), each with a value or with one or more of `{min: ..., max: ..., not: ...,
+    has: TEXT, lacks: TEXT, absent: true}`."""
 
     seconds: ClassVar[float] = 60.0
 
@@ -66,6 +72,15 @@ class Qmp(Action):
             said = "did it" if answer.error is None else f"said {answer.error!r}"
             text = f"the {self.side} QEMU should refuse {self.command} ({self.refused!r}), but {said}"
             stage.find("qmp-answer", text)
+        elif answer.error is None and (wrong := unmet(answer.answer, self.answer)) is not None:
+            stage.find("qmp-answer", f"the {self.side} QEMU's answer to {self.command}: {wrong}")
+
+    @model_validator(mode="after")
+    def _has_an_answer(self) -> Self:
+        if self.refused is not None and self.answer:
+            words = "expected only without refused: who refuses gives no answer"
+            raise PydanticCustomError("in-entry", words, {"path": ("answer",)})
+        return self
 
 
 class Wait(Action):
@@ -77,8 +92,9 @@ class Wait(Action):
     action: Literal["wait"] = "wait"
     event: Annotated[Text, Field(pattern=r"^[A-Z0-9_]{1,80}$")]
     """Its name, as `DEVICE_DELETED`."""
-    fields: dict[str, Any] = Field(default={})
-    """What its data must hold, as `{device: net1}`; other fields may be anything."""
+    fields: Wanted = Field(default={})
+    """What its data must hold, as `{device: net1}`, said as in `answer` of `qmp`; other fields may be
+    anything."""
     side: MigrationSide = "source"
     """Which QEMU's."""
     within_s: Annotated[int, Field(ge=1, le=3600)] = 60
@@ -97,7 +113,7 @@ class Wait(Action):
             stage.find("event-missing", text)
 
     def _is(self, name: str, data: Mapping[str, object]) -> bool:
-        return name == self.event and all(data.get(key) == value for key, value in self.fields.items())
+        return name == self.event and unmet(data, self.fields) is None
 
 
 def _set_link(stage: Stage, nic: int, *, up: bool) -> None:
