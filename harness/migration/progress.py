@@ -2,7 +2,7 @@
 """Whether a migration still moves: what QEMU says of it must change within a stated time.
 
     watch = ProgressWatch(seconds=60, now=time.monotonic())
-    watch.note(Sample.of(answer), time.monotonic())
+    watch.note(Sample.of(answer, jobs, begun=True), time.monotonic())
     watch.stood_still(time.monotonic())     # None, or words for the user
 
 Pure: who asks QEMU, and when, is the follower's affair.
@@ -20,18 +20,26 @@ _ENDED: Final = frozenset({"completed", "cancelled", "failed"})
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What changes in ``query-migrate`` while a migration moves."""
+    """What changes in ``query-migrate`` and ``query-block-jobs`` while a migration moves."""
 
     status: str = ""
     transferred: int = 0
     syncs: int = 0
     remaining: int = 0
+    #: Bytes of disks that are copied along, by now.
+    copied: int = 0
 
     @classmethod
-    def of(cls, answer: object) -> Sample:
-        """From QEMU's answer; what it does not say counts as zero."""
-        if not isinstance(answer, Mapping):
-            return cls()
+    def of(cls, answer: object, jobs: object = (), *, begun: bool = True) -> Sample:
+        """From QEMU's answers; what it does not say counts as zero.
+
+        ``begun``: whether QEMU has begun with this migration.  Until then, as while disks are copied ahead of
+        memory, what it says is of the one before.
+        """
+        listed = [job for job in jobs if isinstance(job, Mapping)] if isinstance(jobs, list) else []
+        copied = sum(_int(job.get("offset")) for job in listed)
+        if not begun or not isinstance(answer, Mapping):
+            return cls(copied=copied)
         ram = answer.get("ram")
         numbers = ram if isinstance(ram, Mapping) else {}
         return cls(
@@ -39,6 +47,7 @@ class Sample:
             transferred=_int(numbers.get("transferred")),
             syncs=_int(numbers.get("dirty-sync-count")),
             remaining=_int(numbers.get("remaining")),
+            copied=copied,
         )
 
 
@@ -73,6 +82,11 @@ class ProgressWatch:
         sample = self._sample
         if sample.status in _ENDED:
             return f"QEMU's migration ended {sample.status!r}, and for {still:.0f} s libvirt has not noticed"
+        if not sample.status:
+            disks = (
+                f", and of its disks nothing was copied after {sample.copied} bytes" if sample.copied else ""
+            )
+            return f"for {still:.0f} s QEMU has not begun to migrate{disks}"
         return (
             f"for {still:.0f} s the migration has stood at {sample.status!r}, {sample.transferred} bytes "
             f"sent in {sample.syncs} bitmap syncs and {sample.remaining} bytes to go"

@@ -253,8 +253,12 @@ class RunFollower(Follower):
             self._watch.moved(working_time())
             return None
         with contextlib.suppress(FreepageError):
-            answer = self._sides.source.monitor.execute("query-migrate", seconds=_ANSWER_SECONDS)
-            self._watch.note(Sample.of(answer), working_time())
+            source = self._sides.source.monitor
+            answer = source.execute("query-migrate", seconds=_ANSWER_SECONDS)
+            jobs = source.execute("query-block-jobs", seconds=_ANSWER_SECONDS)
+            # One that has begun has said so; a file may be written by other means than a migration.
+            begun = self._by_file or bool(self._statuses)
+            self._watch.note(Sample.of(answer, jobs, begun=begun), working_time())
         words = self._watch.stood_still(working_time())
         if words is not None:
             self._events.emit("stuck", text=words)

@@ -54,6 +54,21 @@ def test_an_answer_that_says_nothing_is_a_sample() -> None:
     assert Sample.of({"status": "setup"}) == Sample("setup")
 
 
+def test_until_qemu_has_begun_it_speaks_of_the_migration_before() -> None:
+    watch = ProgressWatch(10, now=0)
+    for now in (0, 5):
+        jobs = [{"type": "mirror", "offset": 4096 * now}, {"type": "mirror"}, None]
+        watch.note(Sample.of(answer(7, "failed"), jobs, begun=False), now)
+    assert watch.stood_still(14) is None
+    words = watch.stood_still(15)
+    assert words is not None
+    assert words.startswith("for 10 s QEMU has not begun to migrate, and of its disks")
+    assert "20480 bytes" in words
+    assert Sample.of(answer(7, "failed"), begun=False) == Sample()
+    # In pre-switchover the last blocks follow, and nothing else changes.
+    assert Sample.of(answer(7), [{"offset": 1}]) != Sample.of(answer(7), [{"offset": 2}])
+
+
 def test_the_kernel_tells_of_each_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stacks.shutil, "which", lambda _: None)
     program = [sys.executable, "-c", "print(1, flush=True); input()"]
