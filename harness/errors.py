@@ -104,6 +104,10 @@ class MachineryError(FreepageError):
     exit_code: int = ExitCode.ERROR
 
 
+class GuestRefused(MachineryError):  # noqa: N818 - the name says what happened
+    """The guest's agent answers that it cannot do what it was asked for."""
+
+
 class DeadlineExceeded(MachineryError):  # noqa: N818 - the name says what happened
     """Something that should have happened by now has not."""
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
@@ -36,8 +36,17 @@ class Answers:
     counters: Mapping[str, object]
 
 
-def resume(domain: libvirt.virDomain, control: GuestControl, host: str, events: EventStream) -> None:
-    """Resume the guest on ``host``, and wait for its first answer there.  Raises :class:`GuestLost`."""
+def resume(
+    domain: libvirt.virDomain,
+    control: GuestControl,
+    host: str,
+    events: EventStream,
+    wake: Callable[[], None] | None = None,
+) -> None:
+    """Resume the guest on ``host``, and wait for its first answer there.  Raises :class:`GuestLost`.
+
+    ``wake``: what has one that is suspended to its memory go on.
+    """
     deadline = Deadline(FIRST_ANSWER_SECONDS, "the guest's first answer after it moved")
     with events.step("resume"):
         try:
@@ -49,6 +58,8 @@ def resume(domain: libvirt.virDomain, control: GuestControl, host: str, events: 
                 ) from error
             # The guest has moved, and does not go on: that is the migration's end, and none of the machine's.
             raise GuestLost(f"the {host} cannot resume the guest: {error.get_error_message()}") from error
+        if wake is not None:
+            wake()
         control.rebind(host)
         control.call("ping", deadline=deadline)
 

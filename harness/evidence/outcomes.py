@@ -56,6 +56,7 @@ def account_of(side: str, history: Sequence[Event], *, since: int, words: Sequen
     completed: float | None = None
     ended: float | None = None
     switched: float | None = None
+    failed: float | None = None
     over = left = False
     for event in history:
         if event.seq < since:
@@ -79,6 +80,7 @@ def account_of(side: str, history: Sequence[Event], *, since: int, words: Sequen
             if not over:
                 statuses.append(status)
                 completed = _instant(event) if status == "completed" else completed
+                failed = _instant(event) if status == "failed" else failed
                 if status == "postcopy-active" and switched is None:
                     switched = _instant(event)
         elif event.kind == "RESUME" and not (running and running[-1][1] is None):
@@ -98,6 +100,7 @@ def account_of(side: str, history: Sequence[Event], *, since: int, words: Sequen
         ended=ended,
         left=left,
         switched=switched,
+        failed=failed,
     )
 
 

@@ -36,7 +36,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from harness.errors import GuestLost, MachineryError
+from harness.errors import GuestLost, GuestRefused
 from harness.events import Deadline, EventStream
 from harness.guest.ports import PortOwner
 from harness.guest.replies import REPLIES, Hello, Plain, Reply
@@ -175,7 +175,7 @@ class GuestControl(PortOwner):
         """Have the agent do something; its answer, validated (see :mod:`harness.guest.replies`).
 
         Raises :class:`GuestLost` when there is no answer by the deadline or no
-        guest any more, :class:`MachineryError` when the agent refuses.
+        guest any more, :class:`GuestRefused` when the agent refuses.
         """
         words = [verb, *map(str, args)]
         if not all(_ARGUMENT.fullmatch(word) for word in words):
@@ -191,7 +191,7 @@ class GuestControl(PortOwner):
             finally:
                 del self._calls[call.number]
         if outcome == "error":
-            raise MachineryError(f"the guest cannot {' '.join(words)}: {text}")
+            raise GuestRefused(f"the guest cannot {' '.join(words)}: {text}")
         return self._validated(REPLIES.get(verb, Plain), text).model_dump()
 
     def _wait_answer(self, call: _Call, deadline: Deadline) -> tuple[str, str]:

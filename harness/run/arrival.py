@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from harness.errors import DeadlineExceeded, MachineryError
+from harness.errors import DeadlineExceeded, GuestRefused, MachineryError
 from harness.events import Deadline, EventStream
 from harness.guest.control import GuestControl
 from harness.guest.devices import ScenarioDevice
@@ -161,3 +161,6 @@ def _noted(name: str, findings: list[Finding]) -> Iterator[None]:
     except DeviceError as trouble:
         rule = "device-silent" if trouble.silent else "device-wrong"
         findings.append(Finding(rule, "guest", f"{name}: {trouble}"))
+    except GuestRefused as refusal:
+        # It could before it was migrated: else the run had ended there.
+        findings.append(Finding("device-wrong", "guest", f"{name}: {refusal.message}"))

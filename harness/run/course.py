@@ -44,7 +44,12 @@ class Turn:
     @property
     def paused(self) -> bool:
         """Whether the guest stands still through it."""
-        return self.move.guest != "running"
+        return self.move.guest in ("paused", "stays-paused")
+
+    @property
+    def suspended(self) -> bool:
+        """Whether it has suspended itself to its memory."""
+        return self.move.guest == "suspended"
 
     @property
     def stays(self) -> bool:
@@ -107,9 +112,16 @@ class Arrival:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Setback:
-    """A migration that was to complete and did not: the guest is where it was, if it still is."""
+    """The last migration did not complete: the guest is where it was, if it still is."""
 
     turn: Turn
     migration: LiveMigration
     #: Whether the guest runs on, by the source's own word.
     guest_runs: bool
+    #: How it ended.
+    ended: str
+
+    @property
+    def as_it_was_to(self) -> bool:
+        """Whether that is what the scenario wants of it."""
+        return self.turn.move.ends == self.ended

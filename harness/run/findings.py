@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from harness.report.move import MoveEnd
     from harness.run.arrival import DeviceLook
     from harness.run.saved.state_file import FileFacts
+    from harness.verdict.facts import StayedPut
     from harness.verdict.judge import Finding, GuestChecks, MemoryJudgement
     from harness.verdict.outcome import MigrationOutcome
     from harness.verdict.rules.expected_outcome import Convergence, FreeMemory
@@ -45,6 +46,8 @@ class Findings:
     #: What was found around the migration that is judged, and what did not come about.
     found: tuple[Finding, ...] = ()
     unexercised: tuple[str, ...] = ()
+    #: The last migration was not to complete, and has not.
+    stayed: StayedPut | None = None
     #: How the last of the migrations ended, by both QEMUs.
     outcome: MigrationOutcome | None = None
     #: Whether it came to its switch-over.

@@ -276,6 +276,12 @@ class Guest:
         """How the scenario's devices are, now that it runs on ``host``; its QEMU's monitor."""
         return look_at_devices(self._devices_on(host), self.control, monitor, events, self._notes)
 
+    def look_at_devices_left(self, host: Host, monitor: Monitor, events: EventStream) -> list[DeviceLook]:
+        """The same of a guest that has not left ``host``: without those whose server a script has killed."""
+        dead = self._helpers.unserved(host)
+        devices = [one for one in self._devices_on(host) if one.device.device not in dead]
+        return look_at_devices(devices, self.control, monitor, events, self._notes)
+
     def _devices_on(self, host: Host) -> tuple[ScenarioDevice, ...]:
         return self._definition.added(host, self._channels.of(host))
 

@@ -78,6 +78,16 @@ class DeviceHelpers(PortOwner):
                 one.process.wait()
                 self._events.emit("helper-killed", source=host.name, device=device)
 
+    def unserved(self, host: Host) -> frozenset[str]:
+        """Devices of the QEMU on ``host`` that nobody serves any more, by their words.
+
+        Whoever served one for an earlier QEMU of that host is gone with it, and another one has begun.
+        """
+        there = [one for one in self._running if one.host == host.name]
+        return frozenset(one.device for one in there if one.process.poll() is not None) - frozenset(
+            one.device for one in there if one.process.poll() is None
+        )
+
     def _start(self, host: Host, device: str, helper: HelperProgram) -> None:
         log = Path(os.devnull) if helper.talks else self._folder.file(f"{helper.name}-{self._arrivals}.log")
         if helper.connects:

@@ -32,7 +32,9 @@ from harness.report.throttle import Throttle
 from harness.run.course import Arrival, Course, Setback, Turn
 from harness.run.findings import Findings, GuestReview
 from harness.run.live_migration import LiveMigration
+from harness.run.suspending import wake_up
 from harness.scenario.actions.migration import Cont, Stop
+from harness.verdict.facts import StayedPut
 from harness.verdict.finding import Finding
 from harness.verdict.judge import JudgeInput, Judgement, judge_memory
 from harness.verdict.locks import lock_findings
@@ -45,6 +47,7 @@ from harness.verdict.throttle import Throttling, most_percent, not_slowed, throt
 if TYPE_CHECKING:
     import libvirt
 
+    from harness.migration.qmp import Monitor
     from harness.report.costs import Work
     from harness.run.boot import ReadyGuest
     from harness.run.stand_still import StandStill
@@ -108,10 +111,10 @@ class Journey:
                 end = self._migrate(turn, migration, domain)
                 if isinstance(end, Abort):
                     runs = self._gone_on(turn, migration, end)
-                    if turn.move.ends == "completed" or not runs or end.hangs:
+                    if turn.move.ends == "completed" or turn.last or not runs or end.hangs:
                         if turn.paused and runs:
                             self._wake(turn, domain)
-                        yield Setback(turn, migration, runs)
+                        yield Setback(turn, migration, runs, end.ended)
                         return
                     continue
                 arrival = self._judge(turn, migration, end, place)
@@ -123,7 +126,7 @@ class Journey:
                     yield arrival
                     return
                 domain, hosts = end.domain, (hosts[1], hosts[0])
-        raise AssertionError("the last move is one that completes")
+        raise AssertionError("the last move has an end of its own")
 
     def _run_commands(self, when: Literal["before", "after"]) -> None:
         commands = self._ready.plan.resolved.scenario.guest.commands
@@ -161,6 +164,8 @@ class Journey:
             if setback.guest_runs:
                 turn, migration = setback.turn, setback.migration
                 with self._watched(turn, migration, "source") as watch:
+                    if setback.as_it_was_to:
+                        self._use_where_it_is(setback)
                     review = self._ask_guest(turn, migration, "source")
                 if watch.words is not None and review.lost is None:
                     self._note_death(turn, GuestLost(watch.words))
@@ -177,6 +182,7 @@ class Journey:
             moves=tuple(course.moves),
             found=tuple(course.found),
             unexercised=tuple(course.unexercised),
+            stayed=StayedPut(setback.ended) if setback.as_it_was_to and setback.guest_runs else None,
             outcome=course.outcomes[-1] if course.outcomes else None,
             passes=self._passes(),
             convergence=course.convergence,
@@ -184,9 +190,23 @@ class Journey:
             free_memory=self._free_memory(review),
             qemu_memory=QemuMemory(tuple(course.qemu_memory)),
             commands=course.commands,
+            looks=tuple(course.looks),
             free_blocks=course.meter.free_blocks,
             file=course.file,
         )
+
+    def _use_where_it_is(self, setback: Setback) -> None:
+        """A guest that was not to leave has its devices and its pages as if nothing had been."""
+        turn, migration = setback.turn, setback.migration
+        guest, host = self._ready.guest, turn.hosts[0]
+        self._course.looks = guest.look_at_devices_left(host, migration.monitor("source"), self._events)
+        self._course.found += [finding for look in self._course.looks for finding in look.findings]
+        bad = migration.verify_owned(Deadline(SCRIPT_SECONDS, "the script's own pages"))
+        if bad:
+            text = turn.named(f"the guest found {bad} of the script's pages with wrong content")
+            self._course.found.append(Finding("guest-pages", "guest", text, bad))
+        self._course.reports.arrived()
+        self._run_commands("after")
 
     def _check_arrival(self, arrival: Arrival) -> Findings:
         course, switch_over = self._course, arrival.switch_over
@@ -252,7 +272,7 @@ class Journey:
         with self._events.step("migrate", arm=scenario.arm, move=turn.number) as step:
             try:
                 how = scenario.migration_of(turn.number)
-                end = migration.run(domain, how, paused=turn.paused)
+                end = migration.run(domain, how, paused=turn.paused, suspended=turn.suspended)
             except (MigrationError, GuestLost, OutOfTimeError) as error:
                 late = isinstance(error, OutOfTimeError)
                 if late and scenario.expect.converged is None:
@@ -314,6 +334,8 @@ class Journey:
             return True
         if not outcome.source.runs:
             return False
+        if turn.suspended:
+            self._wake_up(turn, migration.monitor("source"), turn.hosts[0].name)
         deadline = Deadline(GOES_ON_SECONDS, "the guest's answer after a migration given up")
         try:
             control.call("ping", deadline=deadline)
@@ -484,9 +506,19 @@ class Journey:
         turn, control = arrival.turn, self._ready.guest.control
         try:
             self._ready.guest.is_on(turn.hosts[1])
-            resume(arrival.switch_over.domain, control, turn.hosts[1].name, self._events)
+            monitor, name = arrival.switch_over.monitor, turn.hosts[1].name
+
+            def wake() -> None:
+                self._wake_up(turn, monitor, name)
+
+            goes_on = wake if turn.suspended else None
+            resume(arrival.switch_over.domain, control, name, self._events, goes_on)
         finally:
             self._note_outcome(turn, arrival.migration, arrival.migration.outcome(moved=True))
+
+    def _wake_up(self, turn: Turn, monitor: Monitor, host: str) -> None:
+        if (finding := wake_up(monitor, self._events, host)) is not None:
+            self._course.found.append(replace(finding, text=turn.named(finding.text)))
 
     def _ask_guest(
         self,

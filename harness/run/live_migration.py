@@ -65,6 +65,7 @@ from harness.run.saved import Crossing, SavedJob, job_for, waits_for_a_stream
 from harness.run.saved.state_file import FileFacts, StateFile
 from harness.run.sides import Endpoint, Sides
 from harness.run.stand_still import StandStill
+from harness.run.suspending import Suspension
 from harness.scenario.script import STATUSES, actions
 from harness.script.outcome import ScriptNews
 from harness.script.runner import ScriptRunner
@@ -148,10 +149,13 @@ class LiveMigration:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def run(self, domain: libvirt.virDomain, how: Migration, *, paused: bool = False) -> SwitchOver:
+    def run(
+        self, domain: libvirt.virDomain, how: Migration, *, paused: bool = False, suspended: bool = False
+    ) -> SwitchOver:
         """Migrate; both sides stand still when this returns.  Raises MigrationError if it is given up.
 
-        ``paused``: the guest stands still from before it on, if it does not already.
+        ``paused``: the guest stands still from before it on, if it does not already.  ``suspended``:
+        it suspends itself to its memory before it begins.
         """
         deadline = Deadline(how.timeout_s, "the migration")
         source = self._sides.connect_source(deadline)
@@ -202,6 +206,8 @@ class LiveMigration:
             settings.apply(source.monitor)
         if outside is not None and not self._guest.held:
             self._look_first(domain, holds)
+        if suspended:
+            Suspension(self._guest.control, self._events).begin("source")
         job = self._start(domain, how, modes, settings, follower, deadline, images)
         self._running = follower, job
         there = follower.follow(job, deadline)

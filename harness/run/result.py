@@ -79,6 +79,8 @@ def build_result(
     if numbers is not None:
         total_ms = numbers.total_ms - round(1000 * found.held_seconds)
         facts.append(MigrationNumbers(found.passes, numbers.rounds, total_ms, numbers.downtime_ms))
+    if found.stayed is not None:
+        facts.append(found.stayed)
     if found.outcome is not None:
         facts.append(found.outcome)
     if found.convergence is not None:

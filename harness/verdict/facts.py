@@ -35,6 +35,14 @@ class SentOverFloor:
 
 
 @dataclass(frozen=True, slots=True)
+class StayedPut:
+    """The last migration was not to complete, and has not; the guest is where it was."""
+
+    ended: str
+    """How: ``failed`` or ``cancelled``."""
+
+
+@dataclass(frozen=True, slots=True)
 class CourseOfRun:
     """What the run around the judged migration has shown."""
 

@@ -31,7 +31,7 @@ from harness.scenario.model import VerdictWord
 from harness.verdict import rules as _shipped  # noqa: F401 - they register
 from harness.verdict.case import BlockState, JudgeInput, RequestWitness, demand_complete
 from harness.verdict.context import Analyses, Context
-from harness.verdict.facts import CourseOfRun, GuestChecks, SentOverFloor
+from harness.verdict.facts import CourseOfRun, GuestChecks, SentOverFloor, StayedPut
 from harness.verdict.finding import KINDS, Finding, Observation
 from harness.verdict.log import NEVER, replay_of
 from harness.verdict.pages import (
@@ -205,6 +205,9 @@ def _decide(
             reason = doubt.check(case, context)
             if reason is not None:
                 return "inconclusive", reason
+    if context.knows(StayedPut):
+        ended = context.fact(StayedPut).ended
+        return "pass", f"the migration {ended}, as it was to, and the guest goes on where it was"
     parts = [f"{pages.equal} equal"]
     sent_later = hinted_and_sent(case, pages.left_out)
     if sent_later:

@@ -65,6 +65,7 @@ class QemuAccount:
     spans in seconds, of any clock that both sides share, in which it ran the
     guest (None: until now); ``completed`` the instant at which it said so;
     ``switched`` the instant at which it first said that it is in postcopy;
+    ``failed`` the instant at which it said that the migration failed;
     ``reports`` what a sanitizer or a failed assertion printed; ``end`` how its
     process ended, and ``ended`` when (None: it goes on, or nobody knows).
     """
@@ -82,6 +83,7 @@ class QemuAccount:
     left: bool = False
     """The guest itself has ended, or reset, the machine."""
     switched: float | None = None
+    failed: float | None = None
 
     @property
     def status(self) -> str | None:
@@ -214,6 +216,8 @@ def _ends(outcome: MigrationOutcome) -> Iterator[Finding]:
             yield Finding("qemu-crashed", KIND, f"{words}the {account.side}'s QEMU ended by {end}{core}")
         elif account.reports:
             yield Finding("qemu-crashed", KIND, f"{words}so says the {account.side}'s QEMU of itself")
+        elif account.side == "destination" and _follows(outcome):
+            continue
         elif account.side in outcome.unasked and not any(_ASKED in line for line in account.last_words):
             refusal = next((line for line in account.last_words if _REFUSAL in line), None)
             how = f"the {account.side}'s QEMU ended" + (f" with {end}" if end is not None else "")
@@ -221,6 +225,18 @@ def _ends(outcome: MigrationOutcome) -> Iterator[Finding]:
                 yield Finding("destination-refused", KIND, f"{refusal}: {how}")
             else:
                 yield Finding("qemu-ended", KIND, f"{words}{how}, which nobody had asked it to do")
+
+
+def _follows(outcome: MigrationOutcome) -> bool:
+    """Whether the destination's QEMU ended since the source had given the migration up, by its own word.
+
+    QEMU whose stream ends too early says that loading failed, and exits.  One that does not take
+    the stream says so first.
+    """
+    source, destination = outcome.source, outcome.destination
+    if source.failed is None or source.status != "failed":
+        return False
+    return destination.failed is not None and source.failed < destination.failed
 
 
 def _breaks(outcome: MigrationOutcome) -> Iterator[Finding]:

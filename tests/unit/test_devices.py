@@ -13,7 +13,7 @@ from uuid import UUID
 
 import pytest
 
-from harness.errors import InputError, MachineryError
+from harness.errors import GuestRefused, InputError, MachineryError
 from harness.events import EventStream
 from harness.guest.control import GuestControl
 from harness.guest.devices import ScenarioDevice
@@ -330,6 +330,20 @@ def test_they_are_used_before_and_after(
     assert (looks[0].did, looks[1].did) == (("read it",), ())
     assert (looks[0].answers, looks[1].answers) == (found is None, None)
     assert [(one.rule, one.text) for one in looks[0].findings] == ([found] if found else [])
+
+
+def test_what_the_agent_can_no_longer_do_is_a_fault_of_the_device() -> None:
+    class Refuses(FakeControl):
+        def call(self, *_: object, **__: object) -> dict[str, object]:
+            raise GuestRefused("the guest cannot device sensor: no network")
+
+    guest = cast("GuestControl", Refuses())
+    looks = look_at_devices(on(THERE), guest, cast("Monitor", FakeMonitor(21)), EventStream(), {0: {}})
+    (finding,) = looks[0].findings
+    assert (finding.rule, finding.text) == (
+        "device-wrong",
+        "sensor: the guest cannot device sensor: no network",
+    )
 
 
 def test_one_that_fails_before_the_guest_moves_is_no_fault_of_the_migration() -> None:

@@ -14,6 +14,7 @@ from harness.scenario.load import load_scenario
 from harness.scenario.model import Expect
 from harness.units import Percent
 from harness.verdict.context import Analyses, Context
+from harness.verdict.facts import GuestChecks, StayedPut
 from harness.verdict.judge import JudgeInput, judge
 from harness.verdict.outcome import MigrationOutcome, QemuAccount
 from harness.verdict.rules.doubts import too_few_rounds
@@ -47,6 +48,18 @@ def rules(**expect: object) -> list[str]:
 def test_each_expectation_is_met_up_to_its_limit(key: str, kept: object, broken: object) -> None:
     assert rules(**{key: kept}) == []
     assert rules(**{key: broken}) == [key.replace("_", "-")]
+
+
+def test_a_migration_that_was_not_to_complete_needs_no_memory() -> None:
+    case = JudgeInput(arm="info", blocks=(), expect=Expect())
+    well = GuestChecks(verify_bad=0, exercise_bad=0, kernel_warnings=(), checksum_matches=True)
+    assert judge(case, well).verdict == "inconclusive"
+    said = judge(case, well, StayedPut("failed"))
+    assert (said.verdict, "the migration failed, as it was to" in said.reason) == ("pass", True)
+    # Its guest has to be whole, all the same.
+    assert judge(case, GuestChecks(), StayedPut("failed")).verdict == "inconclusive"
+    ill = GuestChecks(verify_bad=1, exercise_bad=0, kernel_warnings=(), checksum_matches=True)
+    assert judge(case, ill, StayedPut("failed")).verdict == "fail"
 
 
 @pytest.mark.parametrize(("least", "enough"), [(5, True), (6, False)])

@@ -249,3 +249,23 @@ def test_obituaries_are_emitted_as_they_come() -> None:
         (1, 2, False, ""),
         (3, -6, True, "qemu-system-x86"),
     )
+
+
+@pytest.mark.parametrize(
+    ("failed_there", "found"), [(6.1, []), (5.9, ["qemu-ended"]), (None, ["qemu-ended"])]
+)
+def test_a_destination_that_ends_since_the_source_gave_up(
+    failed_there: float | None, found: list[str]
+) -> None:
+    source = replace(SOURCE, statuses=("device", "failed"), failed=6.0, running=((0.0, None),))
+    destination = QemuAccount(
+        *("destination", ("active", "failed")),
+        end=ProcessEnd(status=1),
+        last_words=("load of migration failed: Invalid argument",),
+        failed=failed_there,
+    )
+    outcome = MigrationOutcome(source, destination, moved=False, unasked=frozenset({"destination"}))
+    assert rules(outcome) == found
+    # A crash is one, whenever it comes.
+    crashed = replace(destination, end=ProcessEnd(signal="SIGSEGV"))
+    assert rules(replace(outcome, destination=crashed)) == ["qemu-crashed"]

@@ -217,7 +217,14 @@ def scenario(tmp_path: Path, text: str) -> str:
         ),
         ("script: [{at: mid-walk, do: [{action: stop}]}]", "guest.module: expected test"),
         ("moves: []", "moves: expected at least one"),
-        ("moves: [{ends: cancelled}]", "moves[0].ends: expected the last one to be completed"),
+        (
+            "moves: [{ends: failed}]\nexpect: {total_ms_max: 3}",
+            "expect.total_ms_max: expected only where the last of the moves completes",
+        ),
+        (
+            "moves: [{ends: cancelled}]\nexpect: {skipping: true}",
+            "expect.skipping: expected only where the last of the moves completes",
+        ),
         ("moves: [{reason: x}, {}]", "moves[0].reason: expected only with ends: failed"),
         (
             "moves: [{}, {}]\nscript: [{at: active, move: 2, do: [{action: stop}]},"

@@ -88,3 +88,26 @@ def test_cancelled_at_setup(freepage: Freepage, freepage_folder: Path) -> None:
         assert missed != in_time
     else:
         assert found(run) <= {"status-disagrees", "migration-ended"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", ["virtiofsd-gone", "backup-under-way"])
+def test_a_guest_that_cannot_leave_goes_on(freepage: Freepage, scenario: str) -> None:
+    """Its scenario says that the migration has to fail; nothing else is wrong."""
+    run = freepage.run(scenario)
+    assert (run.exit_code, run.verdict) == (0, "pass"), run
+    (move,) = run.result.moves
+    assert move.ended == "failed"
+    assert move.source is not None
+    assert move.source.statuses[-1] == "failed"
+    assert run.result.guest.verify_bad == run.result.guest.exercise_bad == 0
+    assert run.result.pages.total == 0
+
+
+@pytest.mark.slow
+def test_a_guest_that_leaves_though_it_must_not_is_told(freepage: Freepage, folder: Path) -> None:
+    path = folder / "leaves.yaml"
+    path.write_text(f"name: leaves\n{SMALL}moves: [{{ends: failed}}]\n", encoding="utf-8")
+    run = freepage.run(path)
+    assert run.verdict == "fail", run
+    assert found(run) == {"migration-ended"}

@@ -20,6 +20,12 @@ announce(
     },
 )
 announce(
+    "outcome",
+    {
+        "suspend-lost": "a guest that was suspended to its memory is not suspended any more when it goes on",
+    },
+)
+announce(
     "expectation",
     {
         "postcopy-page-missing": "a page that the destination asked for in postcopy did not come",

@@ -6,7 +6,7 @@ from __future__ import annotations
 from harness.memory.record import Accept, Request
 from harness.verdict.case import JudgeInput
 from harness.verdict.context import Context
-from harness.verdict.facts import CourseOfRun, GuestChecks
+from harness.verdict.facts import CourseOfRun, GuestChecks, StayedPut
 from harness.verdict.pages import page_counts
 from harness.verdict.registry import doubt
 from harness.verdict.rules.expected_outcome import MigrationNumbers
@@ -15,7 +15,9 @@ from harness.verdict.rules.expected_outcome import MigrationNumbers
 @doubt()
 def nothing_compared(_: JudgeInput, context: Context) -> str | None:
     """No memory, no verdict."""
-    return None if context.of(page_counts).total else "no memory was compared"
+    if context.of(page_counts).total or context.knows(StayedPut):
+        return None
+    return "no memory was compared"
 
 
 @doubt(needs=(GuestChecks,))
@@ -32,6 +34,8 @@ def nothing_skipped(case: JudgeInput, context: Context) -> str | None:
     """A feature that silently does nothing leaves memory right."""
     wanted = case.expect.skipping if case.expect.skipping is not None else case.arm != "off"
     left_out = context.of(page_counts).left_out
+    if context.knows(StayedPut):
+        return None
     if wanted and not left_out and not hinted_and_sent(case, left_out) and not unrecorded_hints(case):
         return f"memory is right, but nothing was skipped: {_why_nothing(case)}"
     return None
