@@ -137,6 +137,7 @@ class LiveMigration:
         self._cores: dict[str, str] = {}
         #: As the guest left, what was plugged in before included.
         self._vcpus = 0
+        self._suspended = False
         scenario = guest.plan.resolved.scenario
         #: Where a tap writes what it hears.
         self._stream = folder.file("stream") if scenario.tap else None
@@ -207,7 +208,8 @@ class LiveMigration:
         if outside is not None and not self._guest.held:
             self._look_first(domain, holds)
         if suspended:
-            Suspension(self._guest.control, self._events).begin("source")
+            self._suspended = True
+            Suspension(self._guest.control, self._events).begin("source", self._origin.name)
         job = self._start(domain, how, modes, settings, follower, deadline, images)
         self._running = follower, job
         there = follower.follow(job, deadline)
@@ -774,6 +776,8 @@ class LiveMigration:
 
     def _describe(self, destination: Endpoint) -> Mapping[str, object]:
         """QEMU's own account of its devices' fields, by a socket that both of us see."""
+        if self._suspended:
+            raise MachineryError("a QEMU that has described a suspended guest aborts when that goes on")
         socket = self._guest.monitor_socket(self._target).with_name("devices.sock")
         if not destination.process.here:
             raise MachineryError("the QEMU is on another machine: it has no socket of ours to write to")

@@ -32,8 +32,8 @@ class Suspension:
         self._events = events
         self._end: CommandEnd | FreepageError | None = None
 
-    def begin(self, side: str) -> None:
-        """Returns once the QEMU on ``side`` says so.  Raises :class:`MachineryError` if it does not."""
+    def begin(self, side: str, host: str) -> None:
+        """Returns once the QEMU on ``side``, which is the host ``host``, says so; else raises MachineryError."""
         since = self._events.history()[-1].seq
         with self._events.step("suspend"):
             # Its answer comes when it is awake again, wherever it is then.
@@ -48,6 +48,8 @@ class Suspension:
                 found = self._events.wait(over, deadline, after=since)
             except DeadlineExceeded as error:
                 raise MachineryError(f"moves: guest: suspended: {error.message}") from error
+            # What the agent was asked would be asked again: a byte in a port that nobody reads is device state.
+            self._control.mute(host)
             if found.kind != "SUSPEND":
                 raise MachineryError(
                     f"moves: guest: suspended: the guest does not suspend itself: {self._words()}"

@@ -26,6 +26,9 @@ class Guest:
         self.events, self.status, self.suspends = events, status, suspends
         self.awake = threading.Event()
 
+    def mute(self, host: str) -> None:
+        assert host == "here"
+
     def call(self, verb: str, *_: object, deadline: object) -> dict[str, object]:
         assert (verb, deadline is not None) == ("run", True)
         if self.suspends:
@@ -47,7 +50,7 @@ def test_it_is_suspended_when_qemu_says_so_and_answers_later() -> None:
     events = EventStream()
     events.emit("SUSPEND", source="source.qmp", data={})  # of an earlier migration
     guest = Guest(events, 0, suspends=True)
-    Suspension(cast("GuestControl", guest), events).begin("source")
+    Suspension(cast("GuestControl", guest), events).begin("source", "here")
     assert "suspend-over" not in [event.kind for event in events.history()]
     guest.awake.set()
 
@@ -56,7 +59,7 @@ def test_a_kernel_that_does_not_suspend_itself_is_told() -> None:
     events = EventStream()
     guest = Guest(events, 1, suspends=False)
     with pytest.raises(MachineryError, match="does not suspend itself: its kernel's answer is 1"):
-        Suspension(cast("GuestControl", guest), events).begin("source")
+        Suspension(cast("GuestControl", guest), events).begin("source", "here")
 
 
 @pytest.mark.parametrize(("status", "lost"), [("suspended", False), ("running", True), ("paused", True)])
