@@ -33,7 +33,7 @@ class Suspension:
         self._end: CommandEnd | FreepageError | None = None
 
     def begin(self, side: str, host: str) -> None:
-        """Returns once the QEMU on ``side``, which is the host ``host``, says so; else raises MachineryError."""
+        """Returns once the QEMU on ``side``, the host ``host``, says so; else raises MachineryError."""
         since = self._events.history()[-1].seq
         with self._events.step("suspend"):
             # Its answer comes when it is awake again, wherever it is then.
@@ -48,7 +48,7 @@ class Suspension:
                 found = self._events.wait(over, deadline, after=since)
             except DeadlineExceeded as error:
                 raise MachineryError(f"moves: guest: suspended: {error.message}") from error
-            # What the agent was asked would be asked again: a byte in a port that nobody reads is device state.
+            # The agent would be asked again: a byte in a port that nobody reads is device state.
             self._control.mute(host)
             if found.kind != "SUSPEND":
                 raise MachineryError(
