@@ -15,6 +15,7 @@ from harness.memory.record import Block, MigrationRecord
 from harness.memory.walk import FreeWalk, Kind, TornError, WalkError, to_pages
 from harness.migration.hold import ANSWER, REQUEST, HoldKeeper
 from harness.migration.outside import Look
+from harness.scenario.actions.guest_pages import PagesAlloc, PagesWrite
 from harness.scenario.resolve import ResolvedScenario
 from harness.scenario.script import actions
 from harness.verdict.judge import RequestWitness
@@ -93,11 +94,18 @@ def _owned(
 
 
 def _formula(then: PageDigests, pages: PageNumbers, resolved: ResolvedScenario) -> Flags:
-    """Which of these hold what the formula gives, and are not pages that the workload has given up."""
+    """Which of these hold what the formula gives, and are the workload's or the script's.
+
+    What the workload has given up is not its own any more.
+    """
     firsts, digests = then.marks(pages)
-    mine = formula.recognise(firsts, digests, then.digest)
+    mine, keys = formula.recognise(firsts, digests, then.digest), formula.keys_of(firsts)
     workload = resolved.scenario.workload
-    return mine & workload.owns(resolved.seed, resolved.noise_bytes, formula.keys_of(firsts))
+    script = [one for one in actions(resolved.scenario.script) if isinstance(one, PagesAlloc | PagesWrite)]
+    owned = workload.owns(resolved.seed, resolved.noise_bytes, keys)
+    if script:
+        owned = owned | formula.of_scripts(resolved.seed, keys, len(script))
+    return mine & owned
 
 
 def is_quiet(resolved: ResolvedScenario) -> bool:

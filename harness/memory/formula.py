@@ -42,6 +42,10 @@ _GENERATION: Final = 0xC2B2AE3D27D4EB4F
 _MIX: Final = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 _PAGES_AT_ONCE: Final = 2048
 
+#: Of the pages that a script takes: their first generation, and the most that there can be.
+_SCRIPTS_GENERATION: Final = 0x9A6E0000
+_SCRIPTS_PAGES: Final = 4 << 18
+
 Words = npt.NDArray[np.uint64]
 Generations = npt.NDArray[np.int64]
 
@@ -159,6 +163,18 @@ def holds(words: Words, seed: int, pages: Words, generations: Words) -> npt.NDAr
 def first_generation(seed: int, keys: Words) -> Words:
     """The number of each page, if it is of generation 0 under this seed; else any number."""
     return (keys ^ np.uint64(seed & _MASK)) * np.uint64(pow(_GOLDEN, -1, 1 << 64))
+
+
+def of_scripts(seed: int, keys: Words, writes: int) -> npt.NDArray[np.bool_]:
+    """Which of these keys are of pages that a script took (``pages-alloc``), in their ``writes`` generations.
+
+    As ``vm-images/guest/pages.c`` has them: each action that writes begins a new one.
+    """
+    found = np.zeros(len(keys), np.bool_)
+    for generation in range(_SCRIPTS_GENERATION, _SCRIPTS_GENERATION + writes):
+        number = first_generation(seed, keys ^ np.uint64(generation * _GENERATION & _MASK))
+        found |= number < np.uint64(_SCRIPTS_PAGES)
+    return found
 
 
 def among(numbers: Words, generations: Generations) -> npt.NDArray[np.bool_]:

@@ -77,6 +77,14 @@ SHIPPED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("retried-whole", "fewer-channels", "paused-retried", "paused-twice", "cancelled-in-setup"),
         (),
     ),
+    "rounds": (
+        ("patterns-multifd", "pause-kept", "cancelled-in-third-pass", "answer-crosses-sync", "asked-again"),
+        (),
+    ),
+    "more rounds": (
+        ("patterns-legacy-zero", "patterns-postcopy", "patterns-mapped", "given-up-often"),
+        (),
+    ),
     "busy": (
         ("hot-off", "rewrite-once", "churn-init-on-free", "multifd-init-on-free", "sent-then-freed"),
         (),
