@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from harness.errors import ExitCode
+from harness.errors import ExitCode, Interrupted
 from harness.mutants.build import DoesNotCompile, MutantBuilder, SameProgram
 from harness.mutants.draw import Mutant
 from harness.mutants.judged import ENOUGH_ERRORS, JudgedMutant, judge_mutant, run_word
@@ -170,6 +170,9 @@ class MutantSearch:
         tools = replace(run.tools, source_qemu=str(program), destination_qemu=str(program))
         began = time.monotonic()
         made, late = self._command(["run", scenario, "--out", place, *tools.options()], place)
+        if self._ended or made.exit_status == Interrupted.exit_code:
+            # By somebody: that says nothing of the mutant, and is not to be kept.
+            raise Interrupted
         seconds = round(time.monotonic() - began, 1)
         word = "none" if late else run_word(made.exit_status)
         rule = made.rules[0] if made.rules else ""

@@ -57,6 +57,7 @@ def build_result(
     from harness.verdict.facts import CourseOfRun, SentOverFloor
     from harness.verdict.floor import account_of
     from harness.verdict.rules.expected_outcome import MigrationNumbers
+    from harness.verdict.wire import PagesCounted
 
     scenario, numbers, evidence = plan.resolved.scenario, found.statistics, found.evidence
     facts: list[object] = [CourseOfRun(found.found, found.unexercised), *found.guest.facts]
@@ -79,6 +80,9 @@ def build_result(
     if numbers is not None:
         total_ms = numbers.total_ms - round(1000 * found.held_seconds)
         facts.append(MigrationNumbers(found.passes, numbers.rounds, total_ms, numbers.downtime_ms))
+        # What was on its way as a connection broke QEMU counts, and it sends that once more.
+        if found.postcopy is None:
+            facts.append(PagesCounted(numbers.normal_pages, numbers.zero_pages))
     if found.stayed is not None:
         facts.append(found.stayed)
     if found.outcome is not None:

@@ -418,8 +418,8 @@ class Expect(Section):
     rule: Annotated[Text, Field(pattern=r"^[a-z0-9-]{1,60}$")] | None = None
     """verdict: fail: the rule by which it must fail; null: any."""
     skipping: bool | None = None
-    """Whether pages must have been skipped at all: none where some were expected is
-    inconclusive. null: in the arms info and hint."""
+    """Whether pages must have been skipped at all. true: in the arms info and hint, and it is a failure if
+    none was. null: in those arms, and it is inconclusive if none was."""
     skipped_percent_min: Annotated[float, Field(ge=0, le=100)] | None = None
     """Arm info: at least so many of all compared pages must have been skipped, in percent."""
     skipped_percent_max: Annotated[float, Field(ge=0, le=100)] | None = None

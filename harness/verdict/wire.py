@@ -81,6 +81,14 @@ class WirePace:
 
 
 @dataclass(frozen=True, slots=True)
+class PagesCounted:
+    """What the source's QEMU says of a migration that stayed precopy: pages sent whole, and as zeros."""
+
+    full: int
+    zero: int
+
+
+@dataclass(frozen=True, slots=True)
 class WireFacts:
     """The whole stream: bytes, its sections of memory, its blocks, its rounds.
 

@@ -182,6 +182,8 @@ def test_nothing_skipped_says_how_far_it_came() -> None:
         (replace(nothing, arm="hint", log=()), "arm hint was not exercised"),
     ):
         assert judge(case).reason == f"memory is right, but nothing was skipped: {words}"
+        demanding = replace(case, expect=case.expect.model_copy(update={"skipping": True}))
+        assert [found.rule for found in judge(demanding).findings] == ["nothing-skipped"]
 
 
 def test_wrong_memory_comes_before_everything_else() -> None:

@@ -11,7 +11,7 @@ import pytest
 from harness.memory.record import Block
 from harness.report.wire import WireReport
 from harness.verdict.judge import BlockState, JudgeInput, judge_memory
-from harness.verdict.wire import PageList, WireBlock, WireBytes, WireFacts, WireRound
+from harness.verdict.wire import PageList, PagesCounted, WireBlock, WireBytes, WireFacts, WireRound
 
 SOUND = WireBlock("pc.ram", 4, full=3, zero=2, again=1)
 FIVE = PageList(5, (1, 2))
@@ -51,6 +51,23 @@ def test_pages_are_left_out_on_purpose() -> None:
 def test_both_kinds_of_disagreement_are_one_finding() -> None:
     both = replace(SOUND, record_only=FIVE, wire_only=PageList(2, (7, 8)))
     assert rules(both) == {"wire-disagrees": 7}
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        (PagesCounted(6, 4), []),
+        (PagesCounted(7, 4), ["QEMU counts 7 whole pages, and its stream has 6"]),
+        (PagesCounted(6, 0), ["QEMU counts 0 pages of zeros, and its stream has 4"]),
+    ],
+)
+def test_what_qemu_counts(said: PagesCounted, found: list[str]) -> None:
+    blocks = (SOUND, replace(SOUND, name="pc.bios"))
+    facts = WireFacts(WireBytes(1000), 3, blocks)
+    judgement = judge_memory(JudgeInput("off", ()), facts, said).judgement
+    assert [one.text for one in judgement.findings if one.rule == "counters-disagree"] == found
+    unread = replace(facts, unread="it is encrypted")
+    assert not judge_memory(JudgeInput("off", ()), unread, said).judgement.findings
 
 
 def test_the_report_has_all_of_it() -> None:

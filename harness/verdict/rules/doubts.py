@@ -33,12 +33,15 @@ def guest_not_asked(_: JudgeInput, context: Context) -> str | None:
 def nothing_skipped(case: JudgeInput, context: Context) -> str | None:
     """A feature that silently does nothing leaves memory right."""
     wanted = case.expect.skipping if case.expect.skipping is not None else case.arm != "off"
+    why = why_nothing_skipped(case, context) if wanted else None
+    return None if why is None else f"memory is right, but nothing was skipped: {why}"
+
+
+def why_nothing_skipped(case: JudgeInput, context: Context) -> str | None:
+    """How far arm info or hint came, if nothing came of it; None: something did."""
     left_out = context.of(page_counts).left_out
-    if context.knows(StayedPut):
-        return None
-    if wanted and not left_out and not hinted_and_sent(case, left_out) and not unrecorded_hints(case):
-        return f"memory is right, but nothing was skipped: {_why_nothing(case)}"
-    return None
+    nothing = not left_out and not hinted_and_sent(case, left_out) and not unrecorded_hints(case)
+    return _why_nothing(case) if nothing and not context.knows(StayedPut) else None
 
 
 @doubt()

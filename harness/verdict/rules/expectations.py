@@ -12,6 +12,16 @@ from harness.verdict.facts import SentOverFloor
 from harness.verdict.finding import Finding
 from harness.verdict.pages import page_counts
 from harness.verdict.registry import rule
+from harness.verdict.rules.doubts import why_nothing_skipped
+
+
+@rule("expectation", {"nothing-skipped": "`expect.skipping` is true, and no page was skipped, or hinted"})
+def something_skipped(case: JudgeInput, context: Context) -> Iterator[Finding]:
+    """A feature that silently does nothing leaves memory right."""
+    if case.expect.skipping and case.arm != "off":
+        why = why_nothing_skipped(case, context)
+        if why is not None:
+            yield Finding("nothing-skipped", "expectation", f"nothing was skipped: {why}")
 
 
 @rule("expectation", {"skipped-percent-min": "fewer pages were skipped than `expect.skipped_percent_min`"})

@@ -11,7 +11,7 @@ from harness.verdict.case import JudgeInput
 from harness.verdict.context import Context
 from harness.verdict.finding import Finding
 from harness.verdict.registry import rule
-from harness.verdict.wire import PageList, WireFacts
+from harness.verdict.wire import PageList, PagesCounted, WireFacts
 
 
 @rule(
@@ -43,6 +43,26 @@ def wire_pages(case: JudgeInput, context: Context) -> Iterator[Finding]:
             if pages.count:
                 text = f"{pages.count} pages of {block.name} {words}: the first is {pages.first[0]}"
                 yield Finding(name, "witness", text, pages.count, block.name, pages.first)
+
+
+@rule(
+    "witness",
+    {"counters-disagree": "QEMU's `normal` or `duplicate` pages are not as many as its stream has"},
+    needs=(WireFacts, PagesCounted),
+)
+def counted_right(_: JudgeInput, context: Context) -> Iterator[Finding]:
+    """Both count sendings, and a page that comes again counts again."""
+    wire, said = context.fact(WireFacts), context.fact(PagesCounted)
+    if wire.unread is not None or not wire.blocks:
+        return
+    came = {
+        "whole pages": (said.full, sum(block.full for block in wire.blocks)),
+        "pages of zeros": (said.zero, sum(block.zero for block in wire.blocks)),
+    }
+    for kind, (counted, on_wire) in came.items():
+        if counted != on_wire:
+            text = f"QEMU counts {counted} {kind}, and its stream has {on_wire}"
+            yield Finding("counters-disagree", "witness", text, abs(counted - on_wire))
 
 
 #: QEMU counts in windows of a tenth of a second; what it writes at once may be a packet of pages.
