@@ -35,14 +35,18 @@ def doctor(
     destination: Destination = None,
     ssh_config: SshConfig = None,
     packages: Annotated[
-        bool, typer.Option("--packages", help="Only print the packages of Debian or Ubuntu that are needed.")
+        bool,
+        typer.Option(
+            "--packages", help="Only print the packages that are needed, as this distribution calls them."
+        ),
     ] = False,
 ) -> None:
     """Say what this machine has, what it lacks for a run, and what to do about it."""
     if packages:
-        from harness.toolchain.sources import debian_packages
+        from harness.toolchain.system_packages import names_for, system_packages, this_manager
 
-        typer.echo("\n".join(package.name for package in debian_packages()))
+        names = names_for((package.name for package in system_packages()), this_manager())
+        typer.echo("\n".join(names))
         return
     from harness.doctor import examine, possible
     from harness.doctor.show import diagnosis_document, print_findings

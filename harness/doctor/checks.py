@@ -17,7 +17,7 @@ from harness.events import EventStream
 from harness.toolchain.built import BUILT_PARTS, built_parts, damaged_parts, machine_of
 from harness.toolchain.cache import Cache
 from harness.toolchain.run import FOR_WHAT, PACKAGES, lacking_programs
-from harness.toolchain.sources import how_to_install
+from harness.toolchain.system_packages import how_to_install
 from harness.units import format_size
 
 GIB: Final = 1 << 30

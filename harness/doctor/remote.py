@@ -22,6 +22,7 @@ from harness.errors import FreepageError
 from harness.events import EventStream
 from harness.scenario.remote import RemoteSide
 from harness.toolchain.run import search_path
+from harness.toolchain.system_packages import how_to_install
 from harness.units import PAGE_SIZE, format_size
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def ssh_client(*, measure: bool) -> Diagnosis:
             "remote",
             Level.NOTE,
             "there is no ssh: no run between machines of yours",
-            "install ssh",
+            how_to_install("openssh-client"),
         )
     said = subprocess.run([found, "-V"], capture_output=True, text=True, timeout=20, check=False)
     if said.returncode != 0:

@@ -26,6 +26,7 @@ from harness.errors import MachineryError
 from harness.hosts import kernel, netns
 from harness.hosts.kernel import Mount
 from harness.hosts.space import Space
+from harness.toolchain.system_packages import how_to_install
 
 #: An ordinary user's daemon cannot be anybody else, and fails if it is told to.
 _ROOT_CONFIG: Final = """\
@@ -114,7 +115,7 @@ def find_libvirt() -> Program:
     else:
         raise MachineryError(
             "no libvirt daemon: neither libvirtd nor virtqemud is installed",
-            hint="install libvirt-daemon-driver-qemu and libvirt-daemon-system",
+            hint=how_to_install("libvirt-daemon-driver-qemu", "libvirt-daemon-system"),
         )
     drivers = [Path(folder, "libvirt_driver_qemu.so") for folder in _DRIVER_FOLDERS]
     driver = next((path for path in drivers if path.exists()), None)
@@ -126,7 +127,7 @@ def find_libvirt() -> Program:
     if missing or driver is None:
         raise MachineryError(
             f"libvirt is not installed whole: {missing[0]} is missing",
-            hint="install libvirt-daemon-driver-qemu and libvirt-daemon-system",
+            hint=how_to_install("libvirt-daemon-driver-qemu", "libvirt-daemon-system"),
         )
     return Program(Path(found), driver)
 

@@ -41,6 +41,7 @@ from harness.nested.parts import Parts
 from harness.nested.wire import PORT, LineBuffer, MachineWireError, encode, pack_message, unpack
 from harness.toolchain.run import search_path
 from harness.toolchain.sources import installation
+from harness.toolchain.system_packages import how_to_install
 
 Chain: TypeAlias = Literal["kvm-in-tcg", "kvm-in-kvm"]
 
@@ -299,7 +300,7 @@ class NestedMachine:
             taps = () if self._spec.tap is None else (self._spec.tap.descriptor,)
             setpriv = shutil.which("setpriv", path=search_path())
             if setpriv is None:
-                raise MachineryError("the program 'setpriv' is missing", hint="install util-linux")
+                raise MachineryError("the program 'setpriv' is missing", hint=how_to_install("util-linux"))
             self._events.emit("nested-command", command=self.command)
             self._process = subprocess.Popen(
                 [setpriv, "--pdeathsig", "KILL", "--", *self._command],

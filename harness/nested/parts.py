@@ -26,7 +26,8 @@ from harness.toolchain.image import load_order
 from harness.toolchain.kernel import Kernel, read_module
 from harness.toolchain.recipe import read_recipe
 from harness.toolchain.run import run_program, search_path
-from harness.toolchain.sources import how_to_install, sources
+from harness.toolchain.sources import sources
+from harness.toolchain.system_packages import how_to_install
 
 #: Names Debian's current kernel, all modules included.
 KERNEL_PACKAGE: Final = f"linux-image-{HOST.debian}"
@@ -106,7 +107,7 @@ def _qemu(cache: Cache) -> tuple[Path, str]:
     if not known["has_9p"]:
         raise MachineryError(
             f"{path} cannot share folders with a machine (it has no virtio-9p-pci)",
-            hint="install your distribution's qemu-system-x86",
+            hint=how_to_install("qemu-system-x86"),
         )
     return path, str(known["version"])
 

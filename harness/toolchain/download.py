@@ -63,6 +63,7 @@ def download(
         try:
             _fetch(address, file, promise, most if promise is None else promise.size)
         except _BrokenOff as broken:
+            file.unlink(missing_ok=True)
             if attempt == _ATTEMPTS:
                 raise MachineryError(f"cannot fetch {address}: {broken}") from broken
             events.emit("message", text=f"{address}: {broken}; asked again ({attempt} of {_ATTEMPTS - 1})")
@@ -85,7 +86,10 @@ def _fetch(address: str, file: Path, promise: Promise | None, most: int) -> None
             while data := answer.read(_CHUNK):
                 size += len(data)
                 if size > most:
-                    raise _not_as_promised(address, f"it is larger than {format_size(most)}")
+                    wrong = f"it is larger than {format_size(most)}"
+                    if promise is None:
+                        raise MachineryError(f"cannot fetch {address}: {wrong}")
+                    raise _not_as_promised(address, wrong)
                 if time.monotonic() > until:
                     raise MachineryError(f"cannot fetch {address}: it took over {_LONGEST:g} s")
                 digest.update(data)

@@ -20,7 +20,7 @@ from pathlib import Path
 from harness.errors import DeadlineExceeded, MachineryError
 from harness.invoke import bound_to_us
 from harness.toolchain.cache import no_space
-from harness.toolchain.sources import how_to_install
+from harness.toolchain.system_packages import how_to_install
 
 # What each program is for is plain from its caller; this is only where it comes from.
 PACKAGES: Mapping[str, str] = {

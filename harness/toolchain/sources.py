@@ -12,7 +12,6 @@ same in both, so the cache finds what it has under the same keys.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Final
@@ -20,19 +19,8 @@ from typing import Final
 from harness.errors import MachineryError
 
 FOLDERS: Final = ("guest-module", "qemu-patches", "vm-images")
-#: The distribution's packages that a run or a build needs, and how to tell that each is there.
-PACKAGE_LIST: Final = Path("ci", "packages")
 
 _CARRIED: Final = "_sources"
-
-
-@dataclass(frozen=True, slots=True)
-class DebianPackage:
-    """A line of ci/packages."""
-
-    name: str
-    proof: str
-    """``program:NAME``, ``library:NAME`` (for pkg-config), or ``-`` if nothing shows it."""
 
 
 def package_folder() -> Path:
@@ -69,25 +57,6 @@ def python_files() -> Iterator[Path]:
         yield from (
             path for path in package.rglob(pattern) if _CARRIED not in path.relative_to(package).parts
         )
-
-
-def debian_packages() -> tuple[DebianPackage, ...]:
-    """What the project needs from Debian or Ubuntu, in the order of ci/packages."""
-    lines = (sources() / PACKAGE_LIST).read_text("utf-8").splitlines()
-    words = (line.split() for line in lines if line.strip() and not line.startswith("#"))
-    return tuple(DebianPackage(name, proof) for name, proof in words)
-
-
-def how_to_install(*packages: str) -> str:
-    """Advice that holds for this installation: only a checkout has ci/setup."""
-    names = " ".join(packages)
-    root = checkout()
-    if root is None:
-        return f"install {names} (on Debian or Ubuntu: apt-get install --no-install-recommends {names})"
-    if not {package.name for package in debian_packages()}.issuperset(packages):
-        return f"install {names}"
-    setup = Path("ci/setup") if Path.cwd() == root else root / "ci" / "setup"
-    return f"install {names}, or let {setup} do it"
 
 
 def _checkout(package: Path) -> Path | None:

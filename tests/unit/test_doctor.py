@@ -18,6 +18,7 @@ from harness.hosts import remote as hosts_remote
 from harness.nested import parts
 from harness.toolchain.built import built_machine
 from harness.toolchain.cache import Cache
+from harness.toolchain.system_packages import how_to_install
 
 
 def cache_of(folder: Path, *, built: bool) -> Cache:
@@ -146,7 +147,7 @@ def test_a_nested_machine_that_cannot_be_made_is_a_note(
 def test_remote_needs_ssh_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "search_path", lambda: str(tmp_path))
     finding = remote.ssh_client(measure=False)
-    assert (finding.level, finding.advice) == (Level.NOTE, "install ssh")
+    assert (finding.level, finding.advice) == (Level.NOTE, how_to_install("openssh-client"))
     client = tmp_path / "ssh"
     client.write_text("#!/bin/sh\necho OpenSSH_9.9, OpenSSL >&2\n")
     client.chmod(0o755)

@@ -55,23 +55,3 @@ def test_what_a_wheel_carries_is_none_of_the_packages_own_files(package: Path) -
     # Else what a campaign knows of a checkout's runs would not count for a wheel's.
     (package / "_sources" / "vm-images" / "image.yaml").touch()
     assert list(sources.python_files()) == [package / "part.py"]
-
-
-def test_the_packages_of_the_distribution_are_listed_with_what_shows_them() -> None:
-    listed = {package.name: package.proof for package in sources.debian_packages()}
-    assert listed["gcc"] == "program:gcc"
-    assert listed["libvirt-dev"] == "library:libvirt"
-    assert all(proof.split(":")[0] in ("program", "library", "-") for proof in listed.values())
-
-
-def test_advice_in_a_checkout(repository: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(repository)
-    assert sources.how_to_install("gcc") == "install gcc, or let ci/setup do it"
-    monkeypatch.chdir(tmp_path)
-    assert sources.how_to_install("gcc") == f"install gcc, or let {repository}/ci/setup do it"
-
-
-def test_advice_where_there_is_no_checkout(package: Path) -> None:
-    advice = sources.how_to_install("gcc", "make")
-    assert "apt-get install --no-install-recommends gcc make" in advice
-    assert "ci/setup" not in advice
