@@ -157,4 +157,5 @@ def test_a_system_of_which_nothing_is_known(bare: Bare, repository: Path) -> Non
     (checkout / "ci" / "packages").write_text("\n".join(lines) + "\n")
     done = bare.run(checkout / "ci" / "setup", release="ID=other\n", PATH="/usr/sbin:/usr/bin:/sbin:/bin")
     assert done.returncode == 3, done.stderr
-    assert "these are missing: program:no-such-program" in done.stderr
+    assert "none of apt, dnf, zypper and pacman is here, and these are missing: " in done.stderr
+    assert "program:no-such-program" in done.stderr.split()
