@@ -79,7 +79,8 @@ def main() -> NoReturn:
         sys.stdout.flush()
     except OSError as error:
         # Nobody has what the status is about: the reader is gone, or the device is full.
-        _say(f"freepage: stdout: {error.strerror}")
+        if status != ExitCode.ERROR:  # else it was said when it was written
+            _say(f"freepage: stdout: {error.strerror}")
         status = ExitCode.ERROR
         _let_go_of_stdout()
     sys.exit(status)

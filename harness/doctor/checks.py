@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import grp
 import json
 import os
 import shutil
@@ -70,7 +72,7 @@ def _kvm(cache: Cache, built: dict[str, list[Path]], events: EventStream, *, mea
     if problem is not None:
         advice = None
         if accel.KVM_DEVICE.exists() and not os.access(accel.KVM_DEVICE, os.R_OK | os.W_OK):
-            advice = "sudo usermod --append --groups kvm $USER, and log in again"
+            advice = _how_to_open(accel.KVM_DEVICE)
         return Diagnosis("kvm", Level.NOTE, f"{problem}; {slower}", advice)
     machine = machine_of(built)
     if machine is None:
@@ -94,6 +96,16 @@ def _kvm(cache: Cache, built: dict[str, list[Path]], events: EventStream, *, mea
     if answer.usable:
         return Diagnosis("kvm", Level.OK, answer.reason, seconds=answer.seconds)
     return Diagnosis("kvm", Level.NOTE, f"present and not usable ({answer.reason}); {slower}")
+
+
+def _how_to_open(device: Path) -> str:
+    """What an administrator does, so that a user may open a device: by its group, if that may."""
+    about = device.stat()
+    with contextlib.suppress(KeyError):
+        group = grp.getgrgid(about.st_gid).gr_name
+        if about.st_gid and about.st_mode & 0o060 == 0o060:
+            return f"sudo usermod --append --groups {group} $USER, and log in again"
+    return f"sudo setfacl --modify user:$USER:rw {device}"
 
 
 def _libvirt() -> Diagnosis:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -207,3 +208,23 @@ def test_a_damaged_part_is_said(tmp_path: Path) -> None:
     assert seen["image"].level is Level.NOTE
     assert "1 of 2 in the cache are damaged: other: initrd.cpio has 5 bytes" in seen["image"].text
     assert "key: facts.json is gone" in seen["qemu"].text
+
+
+@pytest.mark.parametrize(
+    ("mode", "group", "advice"),
+    [
+        (0o660, 1, "sudo usermod --append --groups "),
+        (0o600, 1, "sudo setfacl --modify user:$USER:rw "),
+        (0o660, 0, "sudo setfacl --modify user:$USER:rw "),
+        (0o660, 4_000_000, "sudo setfacl --modify user:$USER:rw "),
+    ],
+    ids=["group", "closed", "root's", "no name"],
+)
+def test_how_a_user_may_open_a_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, group: int, advice: str
+) -> None:
+    class Device(type(tmp_path)):  # type: ignore[misc]
+        def stat(self, **_: object) -> SimpleNamespace:
+            return SimpleNamespace(st_mode=mode, st_gid=group)
+
+    assert checks._how_to_open(Device(tmp_path)).startswith(advice)
