@@ -103,6 +103,22 @@ def demand_modules(devices: Sequence[Device], kernel: Kernel, place: Place = lam
             raise place(number, error)
 
 
+def own_modules(scenario: Scenario, kernel: Kernel, *, distribution: bool) -> tuple[str, ...]:
+    """The modules that the scenario itself names.
+
+    Raises :class:`harness.errors.InputError` for one that the kernel has not.
+    """
+    for number, name in enumerate(scenario.guest.modules):
+        if distribution:
+            words = "a distribution loads its modules by itself"
+            raise scenario.wrong("guest.modules", words, hint="guest.commands.before: [[modprobe, NAME]]")
+        if lacking_module(kernel, (name,)) is not None:
+            words = f"the guest's kernel {kernel.release} has no module {name}"
+            hint = "guest.kernel: generic, Debian's kernel for real machines, has most"
+            raise scenario.wrong(f"guest.modules.{number}", words, hint=hint)
+    return scenario.guest.modules
+
+
 def place_in(scenario: Scenario) -> Place:
     """Places in this scenario's file, whose list comes after what other keys are short for."""
     guest = scenario.guest

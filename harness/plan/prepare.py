@@ -17,7 +17,13 @@ from harness.errors import InputError
 from harness.events import EventStream
 from harness.faults.injection import Injection, injection_of
 from harness.plan.architecture import demand_architecture
-from harness.plan.device_facts import demand_devices, demand_modules, device_facts, place_in
+from harness.plan.device_facts import (
+    demand_devices,
+    demand_modules,
+    device_facts,
+    own_modules,
+    place_in,
+)
 from harness.plan.machine import demand_board, demand_firmware, demand_globals
 from harness.plan.machines import Binaries, Machines
 from harness.plan.mode_facts import demand_modes
@@ -85,6 +91,7 @@ def prepare(
         demand_devices(devices, facts, place_in(scenario))
         device_modules = None
         names = [name for device in devices for name in device.guest_modules]
+        names += own_modules(resolved.scenario, kernel, distribution=disk is not None and disk.distribution)
         # A distribution finds and loads its modules by itself.
         if names and (disk is None or not disk.distribution):
             demand_modules(devices, kernel, place_in(scenario))

@@ -78,6 +78,8 @@ class Guest:
         self.warm = False
         #: Where it runs.
         self._host = pair.source
+        #: Whether it has run elsewhere than where it booted.
+        self.has_moved = False
         #: Where it has its hypervisor write, as it said last.
         self.registers: SourceFinding | None = None
 
@@ -153,6 +155,7 @@ class Guest:
     def is_on(self, host: Host) -> None:
         """It has arrived on ``host``, and is about to go on there."""
         self._host = host
+        self.has_moved = True
 
     @property
     def libvirt_has_disks(self) -> bool:

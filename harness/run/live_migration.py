@@ -125,6 +125,7 @@ class LiveMigration:
         self._move = move
         how = guest.plan.resolved.scenario.migration_of(move)
         self._stage = RunStage(guest.plan.resolved, how, guest.control, guest.load, self._target, events)
+        self._stage.guest_has_moved = guest.has_moved
         ends = {"source": self._origin, "destination": self._target}
         self._stage.backends = lambda device, side: guest.kill_backend(device, ends[side])
         self._stage.rooms = lambda side: guest.disk_room(ends[side])
@@ -388,6 +389,7 @@ class LiveMigration:
         """The guest runs on its new host: the rest of the script."""
         # An action that the switch-over came upon is done here.
         self._script.settle(self._inbox.get, deadline)
+        self._stage.guest_has_moved = True
         self._script.happened("resumed")
         self._script.settle(self._inbox.get, deadline)
 

@@ -83,7 +83,18 @@ DEBUG_SHADOW = 8
 
 _CMDLINE = re.compile(r"[A-Za-z0-9 ._,:;=/@+*%^~!\[\]()\"-]*")
 #: The harness says these itself; a second one would win or confuse without a word.
+_MODULE = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
 _CMDLINE_OURS = ("freepage.", "console=", "init=", "rdinit=", "root=", "initrd=")
+
+
+def _module(text: str) -> str:
+    """As the kernel calls it: with no dash in it, whatever its file is called."""
+    if not _MODULE.fullmatch(text):
+        raise ValueError(f"expected the name of a module, such as igb or ipmi_si, got {text!r}")
+    return text.replace("-", "_")
+
+
+Module: TypeAlias = Annotated[Text, AfterValidator(_module)]
 
 
 def _cmdline(text: str) -> str:
@@ -228,6 +239,9 @@ class Guest(Section):
     """Under KVM, how it logs what is written. bitmap: its bitmap with manual protection, which is what QEMU
     takes where it can. bitmap-without-manual-protect: as kernels before 5.2 have it, which QEMU need not
     clear. ring: a ring for each vCPU. See docs/nested.md."""
+    modules: Annotated[tuple[Module, ...], BeforeValidator(as_tuple), Field(max_length=32)] = ()
+    """Modules of its kernel that it loads, with all that they need, beside those of its devices: drivers for
+    what qemu_args or xml bring along. For image small, which has no modprobe."""
     cmdline: Annotated[Text, AfterValidator(_cmdline)] = ""
     """Words appended to the kernel's command line. What the testbed says itself (console=, init=, root=,
     freepage., ...) is refused."""
@@ -457,6 +471,9 @@ class Expect(Section):
     percent, at its most."""
     status: Literal["completed", "cancelled", "failed"] | None = None
     """The last word of the source's QEMU on the last migration."""
+    statuses: Annotated[tuple[Text, ...], BeforeValidator(as_tuple), Field(max_length=16)] = ()
+    """Statuses of QEMU's that the source must have had in the last migration, in this order; others may come
+    between them: `[wait-unplug, active]`."""
     runs_on: Literal["source", "destination"] | None = None
     """Where the guest runs in the end, of the last migration's two sides."""
     qemu_growth_max: Size | None = None

@@ -9,6 +9,7 @@ from typing import Final, Literal, TypeAlias
 Moment: TypeAlias = Literal[
     "start",
     "setup",
+    "wait-unplug",
     "active",
     "request",
     "before-walk",
@@ -42,6 +43,8 @@ OF_A_REQUEST: Final[frozenset[Moment]] = frozenset(
 MOMENTS: Final[Mapping[Moment, str]] = {
     "start": "The migration has not begun yet.",
     "setup": "QEMU's status on the source is `setup`.",
+    "wait-unplug": "QEMU's status on the source is `wait-unplug`: the guest has to let go of a device "
+    "first, the primary NIC of a failover pair.",
     "active": "QEMU's status on the source is `active`.",
     "request": "The dirty log is armed and the request is about to leave. The device holds guest and "
     "migration.",

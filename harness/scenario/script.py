@@ -36,6 +36,7 @@ DEVICE_HOLDS: Final = ("request", "answer", "applied")
 #: What QEMU's MIGRATION event says of the source.
 STATUSES: Final = (
     "setup",
+    "wait-unplug",
     "active",
     "pre-switchover",
     "device",

@@ -12,6 +12,8 @@ from harness.verdict.finding import Finding
 
 #: The rule of a QEMU that takes too long to answer.
 FROZEN: Final = "qmp-frozen"
+#: The rule of a guest that has moved, and does not do what the script has it do.
+UNDONE: Final = "guest-undone"
 
 
 @dataclass(frozen=True, slots=True)

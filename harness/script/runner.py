@@ -20,10 +20,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from harness.errors import GuestRefused
 from harness.events import Deadline, EventStream
 from harness.migration.inbox import Completion
 from harness.scenario.actions.module import MODULE_HOLDS
 from harness.script.errands import Errands, Then, nothing
+from harness.script.outcome import UNDONE
 from harness.script.punctuality import Began, lateness
 
 if TYPE_CHECKING:
@@ -170,7 +172,13 @@ class ScriptRunner:
 
     def _ask_guest(self, action: Action, then: Then) -> None:
         def work() -> None:
-            action.carry_out(self._stage, Deadline(action.seconds, f"the guest's {action.action}"))
+            try:
+                action.carry_out(self._stage, Deadline(action.seconds, f"the guest's {action.action}"))
+            except GuestRefused as refusal:
+                # One that has not moved yet has not lost it by a migration: it never could.
+                if not self._stage.guest_has_moved:
+                    raise
+                self._stage.find(UNDONE, f"{action.action}: {refusal.message}")
 
         self._errands.enqueue(work, then)
 

@@ -86,6 +86,8 @@ class RunStage:
         self.rooms: Callable[[str], Path] | None = None
         #: Plugs the guest's own devices in and out.
         self.plugs: Plugs | None = None
+        #: Whether it has run on another host before.
+        self.guest_has_moved = False
         self._events = events
         self._since = len(events.history()) - 1
 

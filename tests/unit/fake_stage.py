@@ -92,6 +92,7 @@ class FakeStage:
         self.pages = OwnedPages(self.guest)
         self.wire = FakeWire(self.did)
         self.frozen = False
+        self.guest_has_moved = False
         #: What a QEMU says to whatever it is asked.
         self.answers: object = {}
 

@@ -50,6 +50,19 @@ def test_each_expectation_is_met_up_to_its_limit(key: str, kept: object, broken:
     assert rules(**{key: broken}) == [key.replace("_", "-")]
 
 
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        (["active", "completed"], []),
+        (["completed"], []),
+        (["wait-unplug", "active"], ["statuses"]),
+        (["completed", "active"], ["statuses"]),
+    ],
+)
+def test_statuses_come_in_their_order(wanted: list[str], found: list[str]) -> None:
+    assert rules(statuses=wanted) == found
+
+
 def test_a_migration_that_was_not_to_complete_needs_no_memory() -> None:
     case = JudgeInput(arm="info", blocks=(), expect=Expect())
     well = GuestChecks(verify_bad=0, exercise_bad=0, kernel_warnings=(), checksum_matches=True)

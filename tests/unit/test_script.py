@@ -18,7 +18,7 @@ from typing import Any, cast
 import pytest
 from pydantic import ValidationError
 
-from harness.errors import DeadlineExceeded, InputError, MachineryError
+from harness.errors import DeadlineExceeded, GuestRefused, InputError, MachineryError
 from harness.events import Deadline, EventStream
 from harness.migration.inbox import Completion
 from harness.scenario.actions.migration import Stall, Unstall
@@ -154,6 +154,15 @@ def test_a_guest_that_refuses_is_an_error() -> None:
     scene.stage.guest.go.put(MachineryError("no memory"))
     with pytest.raises(MachineryError, match="no memory"):
         scene.runner.settle(lambda _: scene.inbox.get(timeout=10), Deadline(10, "the script"))
+
+
+def test_one_that_has_moved_and_refuses_is_a_finding() -> None:
+    scene = Scene(does("active", "driver-bind", "stop"))
+    scene.stage.guest_has_moved = True
+    scene.runner.happened("active")
+    scene.stage.guest.go.put(GuestRefused("the guest cannot driver-bind: no such device"))
+    scene.runner.settle(lambda _: scene.inbox.get(timeout=10), Deadline(10, "the script"))
+    assert scene.stage.did == ["driver-bind", "found guest-undone", "stop"]
 
 
 def test_after_an_error_nobody_is_waited_for() -> None:

@@ -111,3 +111,13 @@ def test_a_guest_that_leaves_though_it_must_not_is_told(freepage: Freepage, fold
     run = freepage.run(path)
     assert run.verdict == "fail", run
     assert found(run) == {"migration-ended"}
+
+
+@pytest.mark.slow
+def test_a_suspended_guest_is_woken_up_on_its_new_host(freepage: Freepage) -> None:
+    run = freepage.run("suspended")
+    assert (run.exit_code, run.verdict) == (0, "pass"), run
+    assert [move.ended for move in run.result.moves] == ["completed", "completed"]
+    events = (run.folder / "events.jsonl").read_text("utf-8")
+    for kind in ("SUSPEND", "WAKEUP"):
+        assert events.count(f'"kind": "{kind}"') == 2, kind

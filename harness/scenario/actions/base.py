@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from harness.scenario.actions.stage import Stage
 
 
+#: What a guest that answers may take for what it is asked for: less than :attr:`Action.seconds`.
+GUEST_SECONDS: Final = 90.0
+
+
 class Action(Section):
     """Something that a script does.  A class that has an ``action`` word of its own is registered."""
 

@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+from harness.errors import GuestRefused
 from harness.events import Deadline
-from harness.scenario.actions.base import GuestAction
+from harness.scenario.actions.base import GUEST_SECONDS, GuestAction
 from harness.scenario.actions.stage import Stage
 from harness.scenario.values import Size
 
@@ -22,10 +23,12 @@ class Balloon(GuestAction):
     def carry_out(self, stage: Stage, deadline: Deadline) -> None:
         """Set it by QMP; look until the guest has that much."""
         stage.source.execute("balloon", {"value": self.size})
-        while _size(stage) != self.size:
+        patience = Deadline(GUEST_SECONDS, "the balloon's size")
+        while (size := _size(stage)) != self.size:
             # BALLOON_CHANGE is limited to one a second and may leave out the last change;
             # the guest's own answer comes when its driver has had the processor for a while.
-            deadline.check()
+            if patience.expired:
+                raise GuestRefused(f"the balloon leaves {size} bytes after {patience.seconds:g} s")
             stage.guest.call("ping", deadline=deadline)
 
 

@@ -132,6 +132,10 @@ class Stage(Protocol):
         """What the run has decided."""
 
     @property
+    def guest_has_moved(self) -> bool:
+        """Whether the guest has run on another host than that on which it booted."""
+
+    @property
     def source(self) -> Qemu:
         """The QEMU that the guest leaves."""
 

@@ -7,8 +7,9 @@ from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field
 
+from harness.errors import GuestRefused
 from harness.events import Deadline
-from harness.scenario.actions.base import GuestAction
+from harness.scenario.actions.base import GUEST_SECONDS, GuestAction
 from harness.scenario.actions.stage import Stage
 
 #: QEMU plugs nothing while it migrates.
@@ -33,9 +34,13 @@ class VcpuAdd(GuestAction):
         """Libvirt plugs them; the guest finds them by ACPI, in its own time, and takes them online."""
         stage.domain.set_vcpus(stage.domain.vcpus + self.count)
         left = self.count
+        # It answers each time; what may not come is the vCPUs.
+        patience = Deadline(GUEST_SECONDS, "the vCPUs that were plugged in")
         while left:
             left -= int(str(stage.guest.call("cpus-online", left, deadline=deadline)["changed"]))
-            deadline.check()
+            if left and patience.expired:
+                text = f"the guest has seen {self.count - left} of {self.count} vCPUs that were plugged in"
+                raise GuestRefused(f"{text}, within {patience.seconds:g} s")
 
 
 class VcpuRemove(GuestAction):

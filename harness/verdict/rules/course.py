@@ -31,6 +31,8 @@ announce(
         "postcopy-page-missing": "a page that the destination asked for in postcopy did not come",
         "qmp-frozen": "a command was not answered while the network was down",
         "migration-ended": "a migration ended otherwise than the scenario says",
+        "guest-undone": "a guest that has moved cannot do what the script has it do, or does not come to it: "
+        "see a vCPU that was plugged in, fill its balloon, take a driver",
         "migration-reason": "a migration that was given up ended with other words than the scenario says",
     },
 )

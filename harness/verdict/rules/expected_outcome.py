@@ -114,6 +114,21 @@ def status(case: JudgeInput, context: Context) -> Iterator[Finding]:
 
 @rule(
     "expectation",
+    {"statuses": "the source's QEMU has not had the statuses of `expect.statuses`, in their order"},
+    needs=(MigrationOutcome,),
+)
+def statuses(case: JudgeInput, context: Context) -> Iterator[Finding]:
+    """What QEMU did on its way, by its own word."""
+    had = context.fact(MigrationOutcome).source.statuses
+    rest = iter(had)
+    missing = next((wanted for wanted in case.expect.statuses if wanted not in rest), None)
+    if missing is not None:
+        words = ", ".join(had) or "nothing"
+        yield _finding("statuses", f"the source's QEMU was {words}, and has not been {missing!r} in its turn")
+
+
+@rule(
+    "expectation",
     {"runs-on": "the guest runs elsewhere than `expect.runs_on` in the end"},
     needs=(MigrationOutcome,),
 )
