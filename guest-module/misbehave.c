@@ -38,6 +38,7 @@ static const char *const fpb_misbehaviours[FPB_NR_MISBEHAVIOURS] = {
 	[FPB_DROP_EDGE] = "drop-edge",		/* a block across the lower edge is lost */
 	[FPB_KEEP_BITS] = "keep-bits",		/* bitmaps keep what was in them */
 	[FPB_OLDER_WALK] = "older-walk",	/* answers come from a walk made now */
+	[FPB_FIRST_WALK] = "first-walk",	/* later answers come from the first one's walk */
 	[FPB_TRUST_CURSOR] = "trust-cursor",	/* the cursor is not checked on resuming */
 	[FPB_REUSE_BUFFER] = "reuse-buffer",	/* all chunks travel in one bitmap */
 	[FPB_STALE_ID] = "stale-id",		/* answers name the request before */
@@ -187,6 +188,34 @@ static void fpb_keep_max_order(struct fpb_pass *pass)
 	}
 }
 
+static void fpb_free_older(struct fpb_misbehaving *test)
+{
+	while (test->nr_older)
+		kvfree(test->older[--test->nr_older].bitmap);
+	kfree(test->older);
+	test->older = NULL;
+}
+
+static int fpb_alloc_older(struct fpb_misbehaving *test)
+{
+	unsigned long nr = DIV_ROUND_UP(fpb_end_frame(), VFPI_MAX_BITS);
+
+	if (nr > FPB_MAX_CHUNKS)
+		return -EFBIG;
+	test->older = kcalloc(nr, sizeof(*test->older), GFP_KERNEL);
+	if (!test->older)
+		return -ENOMEM;
+	while (test->nr_older < nr) {
+		test->older[test->nr_older].bitmap = kvzalloc(FPB_CHUNK_BYTES, GFP_KERNEL);
+		if (!test->older[test->nr_older].bitmap) {
+			fpb_free_older(test);
+			return -ENOMEM;
+		}
+		test->nr_older++;
+	}
+	return 0;
+}
+
 static void fpb_mark_older(struct fpb_pass *pass)
 {
 	const struct fpb_misbehaving *test = &pass->info->misbehaving;
@@ -199,6 +228,33 @@ static void fpb_mark_older(struct fpb_pass *pass)
 			return;
 		if (fpb_all_set(test->older[i].bitmap, bit, bit + 1))
 			fpb_mark_frames(pass, frame, 0);
+	}
+}
+
+static void fpb_answer_from_memory(struct fpb_pass *pass)
+{
+	unsigned int i;
+
+	for (i = 0; i < pass->nr_chunks; i++)
+		memset(pass->chunks[i]->bitmap, 0, FPB_CHUNK_BYTES);
+	fpb_mark_older(pass);
+}
+
+/* Keep what this walk has found; later ones find nothing else. */
+static void fpb_remember(struct fpb_pass *pass)
+{
+	const struct fpb_misbehaving *test = &pass->info->misbehaving;
+	unsigned long frame;
+
+	for (frame = pass->start; frame < pass->end; frame++) {
+		unsigned long i = (frame - pass->base) / pass->chunk_bits;
+		unsigned long bit = (frame - pass->base) % pass->chunk_bits;
+		unsigned long to = frame / VFPI_MAX_BITS, at = frame % VFPI_MAX_BITS;
+
+		if (to >= test->nr_older)
+			return;
+		if (fpb_all_set(pass->chunks[i]->bitmap, bit, bit + 1))
+			fpb_set_bits(test->older[to].bitmap, at, at + 1);
 	}
 }
 
@@ -223,9 +279,12 @@ void fpb_test_walked(struct fpb_pass *pass)
 	} else if (fpb_misbehaves(info, FPB_MAX_ORDER_ONLY)) {
 		fpb_keep_max_order(pass);
 	} else if (!test->older_wanted && fpb_misbehaves(info, FPB_OLDER_WALK)) {
-		for (i = 0; i < pass->nr_chunks; i++)
-			memset(pass->chunks[i]->bitmap, 0, FPB_CHUNK_BYTES);
-		fpb_mark_older(pass);
+		fpb_answer_from_memory(pass);
+	} else if (READ_ONCE(test->what) == FPB_FIRST_WALK && !test->nr_older) {
+		if (!fpb_alloc_older(test))
+			fpb_remember(pass);
+	} else if (fpb_misbehaves(info, FPB_FIRST_WALK)) {
+		fpb_answer_from_memory(pass);
 	}
 	mutex_unlock(&test->lock);
 }
@@ -299,34 +358,6 @@ unsigned int fpb_test_words(struct fpb_info *info, unsigned int nr_bits)
 	if (fpb_misbehaves(info, FPB_SHORT_LAST_CHUNK))
 		return nr_bits / 64;
 	return DIV_ROUND_UP(nr_bits, 64);
-}
-
-static void fpb_free_older(struct fpb_misbehaving *test)
-{
-	while (test->nr_older)
-		kvfree(test->older[--test->nr_older].bitmap);
-	kfree(test->older);
-	test->older = NULL;
-}
-
-static int fpb_alloc_older(struct fpb_misbehaving *test)
-{
-	unsigned long nr = DIV_ROUND_UP(fpb_end_frame(), VFPI_MAX_BITS);
-
-	if (nr > FPB_MAX_CHUNKS)
-		return -EFBIG;
-	test->older = kcalloc(nr, sizeof(*test->older), GFP_KERNEL);
-	if (!test->older)
-		return -ENOMEM;
-	while (test->nr_older < nr) {
-		test->older[test->nr_older].bitmap = kvzalloc(FPB_CHUNK_BYTES, GFP_KERNEL);
-		if (!test->older[test->nr_older].bitmap) {
-			fpb_free_older(test);
-			return -ENOMEM;
-		}
-		test->nr_older++;
-	}
-	return 0;
 }
 
 /* In the worker, which alone may walk: the walk that later requests are answered with. */

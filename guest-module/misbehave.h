@@ -33,6 +33,7 @@ enum fpb_misbehaviour {
 	FPB_DROP_EDGE,
 	FPB_KEEP_BITS,
 	FPB_OLDER_WALK,
+	FPB_FIRST_WALK,
 	FPB_TRUST_CURSOR,
 	FPB_REUSE_BUFFER,
 	FPB_STALE_ID,
@@ -73,7 +74,7 @@ struct fpb_misbehaving {
 	u64 ids[2];			/* of this request and the one before */
 	bool older_wanted;
 	struct completion older_done;
-	struct fpb_chunk *older;	/* a walk made when it was asked for, not at a request */
+	struct fpb_chunk *older;	/* a walk made when it was asked for, or at the first request */
 	unsigned int nr_older;
 };
 
