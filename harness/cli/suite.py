@@ -22,10 +22,10 @@ app.add_typer(suites, name="suite")
 @suites.command("list")
 def suite_list(json: Json = False) -> None:
     """List the suites that ship: how many runs each has, and what for."""
-    from harness.suite.expand import Expansion
     from harness.suite.load import list_suites
+    from harness.suite.matrix import Matrix
 
-    found = [(one.suite, Expansion(one).count()) for one in list_suites()]
+    found = [(one.suite, Matrix(one).count()) for one in list_suites()]
     if json:
         print_json([{"name": one.name, "summary": one.summary, "runs": runs} for one, runs in found])
         return

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
@@ -38,6 +37,7 @@ from harness.scenario.model import (
     noise_bytes,
 )
 from harness.scenario.problems import did_you_mean, problem_of
+from harness.scenario.shipped import shipped_names, shipped_texts
 from harness.scenario.workloads.at_rest import Fragmented, Freed, Idle
 from harness.scenario.workloads.base import Workload
 from harness.scenario.workloads.churn import Churn
@@ -79,17 +79,6 @@ class ScenarioInfo:
     memory: int
 
 
-def _shipped() -> dict[str, str]:
-    folder = resources.files("harness") / "scenarios"
-    files = (entry for entry in folder.iterdir() if entry.name.endswith(".yaml"))
-    return {entry.name.removesuffix(".yaml"): entry.read_text("utf-8") for entry in files}
-
-
-def shipped_names() -> list[str]:
-    """The names of the scenarios that ship, in order."""
-    return sorted(_shipped())
-
-
 def list_scenarios() -> list[ScenarioInfo]:
     """The scenarios that ship with the testbed, by name."""
     scenarios = [load_scenario(name) for name in shipped_names()]
@@ -98,7 +87,7 @@ def list_scenarios() -> list[ScenarioInfo]:
 
 def scenario_text(name_or_path: str) -> tuple[str, str]:
     """The file's text, comments and all, and what to call it in messages."""
-    shipped = _shipped()
+    shipped = shipped_texts()
     if name_or_path in shipped:
         return shipped[name_or_path], f"{name_or_path}.yaml"
     if not name_or_path.strip():

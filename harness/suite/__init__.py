@@ -4,6 +4,7 @@
 ==============  ===========================================================
 ``model``       what a suite's file may say
 ``load``        the suites that ship, and files; every problem with its line
+``matrix``      each scenario in each combination that is asked for
 ``expand``      from the matrix to single runs
 ``needs``       what a run takes of the machine, and what the machine has
 ``schedule``    which run is next

@@ -4,22 +4,20 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from harness.errors import InputError
 from harness.nested.commands import demand_nestable
 from harness.plan.plan import Tools
 from harness.plan.prepare import load_with_tools
-from harness.scenario.load import Override, Scenario, shipped_names
-from harness.scenario.located import Path as TreePath
-from harness.scenario.located import Problem, WrittenFloat, WrittenInt, dotted
+from harness.scenario.load import Override, Scenario
+from harness.scenario.located import Problem, dotted
 from harness.scenario.moments import OF_A_REQUEST
-from harness.scenario.problems import did_you_mean
 from harness.suite.load import LoadedSuite
+from harness.suite.matrix import Matrix, MatrixValue
 from harness.suite.model import (
     LONGEST_NESTED,
     LONGEST_RUN,
@@ -30,7 +28,6 @@ from harness.suite.model import (
 from harness.suite.needs import Resources, needs_of
 from harness.toolchain.qemu_names import canonical
 
-_ALL: Final = "all"
 _Item = TypeVar("_Item")
 
 
@@ -63,27 +60,6 @@ class SuiteRun:
         return replace(self, name=name, scenario=scenario, repeat=repeat, drawn=drawn)
 
 
-@dataclass(frozen=True, slots=True)
-class _Value:
-    """One value of one dimension, and where it was written."""
-
-    dimension: str
-    value: object
-    path: TreePath
-
-    @property
-    def text(self) -> str:
-        return _text(self.value)
-
-
-def _text(value: object) -> str:
-    if isinstance(value, WrittenInt | WrittenFloat):
-        return value.text
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
-
-
 def seed_of(base: int, scenario: str, repeat: int) -> int:
     """The seed of a run: one for a scenario in all dimensions, so that those alone make a difference."""
     digest = hashlib.blake2b(f"{base}/{scenario}/{repeat}".encode(), digest_size=8).digest()
@@ -110,7 +86,7 @@ class Expansion:
     def __init__(self, loaded: LoadedSuite, qemu: GivenQemu | None = None) -> None:
         self._loaded = loaded
         self._qemu = qemu
-        self._problems: list[str] = []
+        self._matrix = Matrix(loaded)
         self.left_out: list[str] = []
 
     def runs(self) -> list[tuple[SuiteRun, int]]:
@@ -121,92 +97,30 @@ class Expansion:
             repeat = entry.repeat if entry.repeat is not None else self._loaded.suite.repeat
             for run in self._of_entry(number, entry):
                 if run.name in names:
-                    self._wrong(
+                    self._matrix.wrong(
                         ("runs", number),
                         f"a run {run.name} is in {names[run.name]} already; give one of the two a label",
                     )
                     break
                 names[run.name] = run.place
                 found.append((run, repeat))
-        if self._problems:
-            raise InputError("\n".join(dict.fromkeys(self._problems)))
+        if self._matrix.problems:
+            raise InputError("\n".join(dict.fromkeys(self._matrix.problems)))
         return found
 
-    def _wrong(self, path: TreePath, text: str) -> None:
-        self._problems.append(str(Problem(self._loaded.tree.place(path), dotted(path), text)))
-
-    def count(self) -> int:
-        """How many runs there are, with repeats.  No scenario is read, so nothing that is wrong is found."""
-        return sum(
-            sum(1 for _ in self._chosen(number, entry))
-            * (entry.repeat if entry.repeat is not None else self._loaded.suite.repeat)
-            for number, entry in enumerate(self._loaded.suite.runs)
-        )
-
     def _of_entry(self, number: int, entry: SuiteEntry) -> Iterator[SuiteRun]:
-        fixed = [_Value(name, value, ("runs", number, "set", name)) for name, value in entry.set.items()]
-        for scenario, chosen in self._chosen(number, entry):
+        fixed = [MatrixValue(name, value, ("runs", number, "set", name)) for name, value in entry.set.items()]
+        for scenario, chosen in self._matrix.chosen(number, entry):
             run = self._run(entry, scenario, fixed, chosen)
             if run is not None:
                 yield run
 
-    def _chosen(self, number: int, entry: SuiteEntry) -> Iterator[tuple[_Value, Sequence[_Value]]]:
-        """Each scenario of an entry in each combination that is not excluded."""
-        path: TreePath = ("runs", number)
-        axes = [
-            [_Value(name, value, (*path, "matrix", name, at)) for at, value in enumerate(values)]
-            for name, values in entry.matrix.items()
-            if self._known(name, (*path, "matrix", name))
-        ]
-        scenarios = self._scenarios(entry, path)
-        unused = {
-            at for at in range(len(entry.exclude)) if self._excludable(entry, at, (*path, "exclude", at))
-        }
-        for scenario, chosen in itertools.product(scenarios, itertools.product(*axes)):
-            texts = {"scenario": scenario.text, **{value.dimension: value.text for value in chosen}}
-            out = {at for at, words in enumerate(entry.exclude) if _matches(words, texts)}
-            unused -= out
-            if not out:
-                yield scenario, chosen
-        for at in sorted(unused):
-            self._wrong((*path, "exclude", at), "nothing in this entry is so")
-
-    def _known(self, name: str, path: TreePath) -> bool:
-        fields = tuple(Scenario.model_fields)
-        if name in SHORT_DIMENSIONS or name in TOOL_DIMENSIONS or name.split(".")[0] in fields:
-            return True
-        words = (*SHORT_DIMENSIONS, *TOOL_DIMENSIONS)
-        self._wrong(
-            path,
-            f"no such dimension; {did_you_mean(name, (*words, *fields))}there are {', '.join(words)}, and "
-            "the keys of a scenario, dotted, such as migration.multifd",
-        )
-        return False
-
-    def _excludable(self, entry: SuiteEntry, at: int, path: TreePath) -> bool:
-        known = ("scenario", *entry.matrix)
-        wrong = [name for name in entry.exclude[at] if name not in known]
-        for name in wrong:
-            self._wrong((*path, name), f"this entry has no dimension {name!r}; it has {', '.join(known)}")
-        return not wrong
-
-    def _scenarios(self, entry: SuiteEntry, path: TreePath) -> list[_Value]:
-        shipped = shipped_names()
-        for at, name in enumerate(entry.leave_out):
-            if name not in shipped:
-                words = f"no such scenario: {name!r}; {did_you_mean(name, shipped)}".strip("; ")
-                self._wrong((*path, "leave_out", at), words)
-        found: list[_Value] = []
-        for at, name in enumerate(entry.scenarios):
-            here = (*path, "scenarios", at)
-            if name == _ALL:
-                found += [_Value("scenario", one, here) for one in shipped if one not in entry.leave_out]
-            else:
-                found.append(_Value("scenario", name, here))
-        return found
-
     def _run(
-        self, entry: SuiteEntry, named: _Value, fixed: Sequence[_Value], chosen: Sequence[_Value]
+        self,
+        entry: SuiteEntry,
+        named: MatrixValue,
+        fixed: Sequence[MatrixValue],
+        chosen: Sequence[MatrixValue],
     ) -> SuiteRun | None:
         place = str(self._loaded.tree.place(named.path))
         try:
@@ -224,7 +138,7 @@ class Expansion:
                 demand_nestable(scenario)
         except InputError as error:
             # A problem of a file has its place already; one of a name has not.
-            self._problems.append(
+            self._matrix.problems.append(
                 error.message if _placed(error.message, self._loaded) else f"{place}: {error.render()}"
             )
             return None
@@ -249,7 +163,7 @@ class Expansion:
             return str(self._loaded.folder / Path(name))
         return name
 
-    def _override(self, value: _Value) -> Override | None:
+    def _override(self, value: MatrixValue) -> Override | None:
         if value.dimension in TOOL_DIMENSIONS:
             return None
         key = SHORT_DIMENSIONS.get(value.dimension, value.dimension)
@@ -258,7 +172,7 @@ class Expansion:
             raise InputError(f"{value.dimension!r} is no key of a scenario")
         return Override(parts, value.value, str(self._loaded.tree.place(value.path)))
 
-    def _tools(self, chosen: Sequence[_Value]) -> Tools:
+    def _tools(self, chosen: Sequence[MatrixValue]) -> Tools:
         named: dict[str, str] = {}
         for value in chosen:
             if value.dimension in TOOL_DIMENSIONS and value.dimension != "nested":
@@ -280,12 +194,8 @@ class Expansion:
         )
 
 
-def _nested(chosen: Sequence[_Value]) -> bool:
+def _nested(chosen: Sequence[MatrixValue]) -> bool:
     return any(value.dimension == "nested" and value.value is True for value in chosen)
-
-
-def _matches(words: Mapping[str, object], texts: Mapping[str, str]) -> bool:
-    return all(texts.get(name) == _text(value) for name, value in words.items())
 
 
 def _placed(message: str, loaded: LoadedSuite) -> bool:

@@ -13,7 +13,6 @@ from harness.errors import InputError
 from harness.reading import read_text
 from harness.scenario import located
 from harness.scenario.located import LocatedError, LocatedTree
-from harness.scenario.problems import did_you_mean, problem_of
 from harness.suite.model import Suite
 
 
@@ -45,6 +44,8 @@ def load_suite(name_or_path: str) -> LoadedSuite:
         return _parse(shipped[name_or_path], f"{name_or_path}.yaml", Path.cwd())
     path = Path(name_or_path)
     if "/" not in name_or_path and not name_or_path.endswith((".yaml", ".yml")) and not path.exists():
+        from harness.scenario.problems import did_you_mean
+
         raise InputError(
             f"no such suite: {name_or_path!r}",
             hint=f"{did_you_mean(name_or_path, shipped)}there are {', '.join(sorted(shipped))}; "
@@ -61,6 +62,9 @@ def _parse(text: str, source: str, folder: Path) -> LoadedSuite:
     try:
         return LoadedSuite(Suite.model_validate(tree.data), tree, folder, text)
     except ValidationError as error:
+        # Only here: it brings all of a scenario's model, which takes longer than to read a suite.
+        from harness.scenario.problems import problem_of
+
         problems = [problem_of(detail, tree, Suite) for detail in error.errors(include_url=False)]
         problems.sort(key=lambda problem: (problem.place.line or 0, problem.place.column or 0))
         raise InputError("\n".join(str(problem) for problem in problems)) from error

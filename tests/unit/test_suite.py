@@ -34,6 +34,7 @@ from harness.suite.engine import ThisMachine
 from harness.suite.expand import Expansion, GivenQemu, SuiteRun, further_rounds, repeated, seed_of, shard_of
 from harness.suite.folder import SuiteFolder, SuitePlan, last_folder, read_plan, right_in
 from harness.suite.load import list_suites, load_suite
+from harness.suite.matrix import Matrix
 from harness.suite.needs import Resources, needs_of
 from harness.suite.runner import SuiteRunner, is_wrong, never
 from harness.suite.schedule import MOST_OVERTAKEN, Schedule
@@ -475,7 +476,7 @@ def test_the_report_is_written_where_another_sink_fails(tmp_path: Path) -> None:
 def test_runs_are_counted_as_they_are_made() -> None:
     """Of each suite that ships, without reading one scenario."""
     for one in list_suites():
-        assert Expansion(one).count() == len(repeated(Expansion(one).runs(), 1))
+        assert Matrix(one).count() == len(repeated(Expansion(one).runs(), 1))
 
 
 # --- what is kept, and shown
