@@ -238,6 +238,10 @@ class EventStream:
         """Record that something happened, and tell every subscriber."""
         return self._record(kind, source, data)
 
+    def repeat(self, event: Event, **more: object) -> None:
+        """Record what has happened on another stream, with ``more`` data; its time is now."""
+        self._record(event.kind, event.source, {**event.data, **more})
+
     def _record(self, kind: str, source: str, data: Mapping[str, object]) -> Event:
         with self._lock:
             event = Event(self._seq, self.now(), source, kind, MappingProxyType(dict(data)))

@@ -62,7 +62,7 @@ def set_verbosity(level: Verbosity) -> None:
     os.environ[VERBOSITY_VARIABLE] = level.value
 
 
-_OWN_KEYS = frozenset({"step", "depth", "seconds", "error"})
+_OWN_KEYS = frozenset({"step", "depth", "seconds", "error", "guest"})
 
 
 class OutputConsole(Console):

@@ -94,6 +94,8 @@ def check_points(wanted: BenchOrder) -> None:
 
     facts = MachineFacts(memory_available(), kvm_usable=True)
     for scenario in scenarios_of(wanted):
+        if scenario.guests > 1:
+            raise scenario.wrong("guests", "a bench measures one guest, and no other beside it")
         resolve(scenario, facts)
 
 

@@ -36,13 +36,16 @@ def explain(
     wire: Annotated[
         bool, typer.Option("--wire", help="The stream as a tap has heard it: what came, and what is wrong.")
     ] = False,
+    guest: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Of a run with several guests: which of them.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Say why the pages of a run are right or wrong: what is known of one, of the wrong ones, or of all."""
     if (pfn is not None) + wrong + summary + devices + wire > 1:
         raise InputError("--pfn, --wrong, --summary, --devices and --wire exclude each other")
     frame = None if pfn is None else _frame(pfn)
-    place = _folder(run)
+    place = _folder(run) if guest is None else _folder(run) / f"guest-{guest}"
     if devices:
         _explain_devices(place, json=json)
         return

@@ -14,7 +14,6 @@ from harness.events import Deadline, Event, EventStream, patience
 from harness.guest.control import GuestControl
 from harness.guestview.partner import Partner
 from harness.guestview.report import Aftermath, Pause, Report
-from harness.hosts.netns import GUEST_ADDRESS
 from harness.scenario.resolve import ResolvedScenario
 
 _ANSWER_SECONDS: Final = 60.0
@@ -35,7 +34,9 @@ class WorkloadReports:
         resolved: ResolvedScenario,
         disk: Callable[[], Path | None],
         events: EventStream,
+        address: str = "",
     ) -> None:
+        self._address = address
         self._control = control
         self._resolved = resolved
         self._disk = disk
@@ -48,7 +49,7 @@ class WorkloadReports:
         """The workload is loaded, and the guest not yet migrated."""
         workload = self._resolved.scenario.workload
         if workload.reports:
-            partner = workload.partner(self._resolved.seed, GUEST_ADDRESS)
+            partner = workload.partner(self._resolved.seed, self._address)
             if partner is not None:
                 self._partner = self._stack.enter_context(partner)
             self._before = self._ask()

@@ -31,7 +31,14 @@ def read_result(folder: Path) -> Result:
             hint="what there is of the run is in events.jsonl, console.log and INCOMPLETE",
         )
     text = read_text(folder / RUN_RESULT, LARGEST_RESULT, "a result")
-    return Result.from_json(text, str(folder / RUN_RESULT))
+    result = Result.from_json(text, str(folder / RUN_RESULT))
+    if result.guests is not None:
+        first = next((one for one in result.guests.each if one.verdict != "pass"), result.guests.each[0])
+        raise InputError(
+            f"{folder} is of a run with {len(result.guests.each)} guests, each with pages of its own",
+            hint=f"name the guest's folder, such as {folder / first.folder}, or say --guest {first.guest}",
+        )
+    return result
 
 
 @dataclass(frozen=True, eq=False)

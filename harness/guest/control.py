@@ -27,6 +27,7 @@ import contextlib
 import json
 import re
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -49,6 +50,8 @@ _CHUNK: Final = 65536
 _ARGUMENT: Final = re.compile(r"[!-~]+")
 _ANSWER: Final = re.compile(r"([1-9][0-9]{0,19}) (ok|error) (.*)")
 
+#: What SO_PEERCRED says: process, user, group (unix(7)).
+_CREDENTIALS: Final = struct.Struct("3i")
 #: Seconds until a call is sent again for the first time; each time twice as long, up to the last.
 _AGAIN_FIRST: Final = 2.0
 _AGAIN_LAST: Final = 30.0
@@ -81,6 +84,8 @@ class GuestControl(PortOwner):
         self._last_lines = last_lines
         self._changed = threading.Condition()
         self._connections: list[_Connection] = []
+        #: The processes that have connected, by their numbers here: its QEMUs, in a lab.
+        self.peers: set[int] = set()
         self._active: _Connection | None = None
         self._had_one = False
         self._ready: Hello | None = None
@@ -102,7 +107,9 @@ class GuestControl(PortOwner):
         # A guest that does not read must not stop us; what does not fit is sent again.
         connected.setblocking(False)
         connection = _Connection(host, connected)
+        said = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         with self._changed:
+            self.peers.add(_CREDENTIALS.unpack(said)[0])
             self._connections.append(connection)
             self._had_one = True
             if self._active is None:

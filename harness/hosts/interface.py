@@ -210,9 +210,12 @@ class Sockets:
 class Nic:
     """How the guest's NIC is attached to a host: a tap, or datagrams where none may be made.
 
-    ``ports`` are the relay's and QEMU's own, on the host's loopback.
+    ``ports`` are the relay's and QEMU's own, on the host's loopback; ``packets`` is the link that the relay
+    takes frames from.  ``address``: the guest's, on the segment that both hosts share.
     """
 
     mac: str
     tap: str | None
     ports: tuple[int, int] = (0, 0)
+    address: str = ""
+    packets: str = ""

@@ -16,6 +16,7 @@ costs nothing.
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
@@ -89,9 +91,11 @@ class LabHost:
             program, self._space, folders.own / "libvirt", folders.memory, folders.logs, compressor
         )
         self._connection: Future[libvirt.virConnect] | None = None
-        self._network: Future[Nic] | None = None
-        self._relay_process: subprocess.Popen[bytes] | None = None
-        self._ended: int | None = None
+        self._network: Future[tuple[Nic, ...]] | None = None
+        self._guest = 1
+        self._relays: list[subprocess.Popen[bytes]] = []
+        #: The daemon's exit status, once it has ended: one list for all who see this host.
+        self._ended: list[int] = []
         self._wire: Future[WireRelay] | None = None
 
     @property
@@ -109,7 +113,7 @@ class LabHost:
         """How a guest's NIC is attached here; waits until the network is there."""
         assert self._network is not None
         with _told(f"cannot make the {self.name}'s network"):
-            return self._network.result(patience(START_SECONDS))
+            return self._network.result(patience(START_SECONDS))[self._guest - 1]
 
     @property
     def site(self) -> Site:
@@ -218,7 +222,7 @@ class LabHost:
 
     def check(self) -> None:
         """Raise :class:`HostLost` if the daemon has ended."""
-        if self._ended is not None:
+        if self._ended:
             raise self._lost()
 
     def keep_capabilities(self) -> None:
@@ -253,33 +257,44 @@ class LabHost:
             raise self._lost(str(error)) from error
 
     def _daemon_ended(self, status: int) -> None:
-        self._ended = status
+        self._ended.append(status)
         self._events.emit("host-ended", source=self.name, status=status)
 
     def _lost(self, why: str | None = None) -> HostLost:
-        status = "" if self._ended is None else f" (it ended with status {self._ended})"
+        status = f" (it ended with status {self._ended[0]})" if self._ended else ""
         return HostLost(
             f"the {self.name}'s libvirt daemon is gone{status}" + (f": {why}" if why else ""),
             last_lines=self.last_words(),
         )
 
-    def attach(self, network: Future[tuple[Nic, ...]], index: int) -> None:
-        """Say where the guest's NIC will come from; starts the relay if it needs one."""
+    def attach(self, network: Future[tuple[Nic, ...]]) -> None:
+        """Say where the guests' NICs will come from; starts relays if they need them."""
 
-        def settle() -> Nic:
-            nic = network.result()[index]
-            if nic.tap is None:
-                self._space.run(lambda: self._relay(nic))
-            return nic
+        def settle() -> tuple[Nic, ...]:
+            nics = network.result()
+            for nic in nics:
+                if nic.tap is None:
+                    self._space.run(partial(self._relay, nic))
+            return nics
 
         self._network = background(settle, f"nic-{self.name}")
+
+    def for_guest(self, number: int) -> LabHost:
+        """The same host as one of several guests sees it: with a NIC and a connection of its own.
+
+        Two guests move at the same time, and on one connection one's call might wait for the other's.
+        """
+        host = copy.copy(self)
+        host._guest = number
+        host._connection = background(self.open, f"connect-{self.name}-{number}")
+        return host
 
     def _relay(self, nic: Nic) -> None:
         packets, datagrams = netns.relay_sockets(nic)
         numbers = (packets.fileno(), datagrams.fileno())
         assert relay.__file__ is not None
-        with packets, datagrams, (self.log_dir / "relay.log").open("wb") as log:
-            self._relay_process = subprocess.Popen(
+        with packets, datagrams, (self.log_dir / "relay.log").open("ab") as log:
+            process = subprocess.Popen(
                 [sys.executable, "-I", "-S", relay.__file__, *map(str, numbers)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -287,6 +302,7 @@ class LabHost:
                 pass_fds=numbers,
                 start_new_session=True,
             )
+            self._relays.append(process)
 
     def through(self, wire: Future[WireRelay]) -> None:
         """The migration wire passes through a relay."""
@@ -303,8 +319,8 @@ class LabHost:
         # Without namespaces of its own nothing was started.
         with contextlib.suppress(OSError):
             _kill_all_in(self._space.network)
-        if self._relay_process is not None:
-            self._relay_process.wait()
+        for process in self._relays:
+            process.wait()
         self._space.close()
 
 
@@ -319,6 +335,7 @@ class Lab:
     ``room``: there is a further file system, of so many bytes, for a guest that is saved; ``compressor``:
     the program by which libvirt compresses it.
     ``relayed``: the guest's frames go by datagrams and not by a tap.  ``queues``: of the tap.
+    ``guests``: there is a NIC for each of so many.
     ``wire``: the migration wire is like that, ``seed`` says which of its frames are lost.
     """
 
@@ -336,6 +353,7 @@ class Lab:
         compressor: str | None = None,
         relayed: bool = False,
         queues: int = 1,
+        guests: int = 1,
         wire: WireConditions | None = None,
         seed: int = 0,
     ) -> None:
@@ -345,6 +363,7 @@ class Lab:
         self._disk_room = disk_room
         self._relayed = relayed
         self._queues = queues
+        self._guests = guests
         self._wire = wire
         self._seed = seed
         self._tls = tls
@@ -426,12 +445,17 @@ class Lab:
             apart = self._wire is not None
             network = background(
                 lambda: netns.build_network(
-                    spaces, self._bandwidth, tap=tap, queues=self._queues, apart=apart
+                    spaces,
+                    self._bandwidth,
+                    tap=tap,
+                    queues=self._queues,
+                    apart=apart,
+                    guests=self._guests,
                 ),
                 "network",
             )
-            for index, host in enumerate(self._hosts):
-                host.attach(network, index)
+            for host in self._hosts:
+                host.attach(network)
             if self._wire is not None:
                 self._relay_wire(self._wire, network, stack)
             self._stack = stack.pop_all()

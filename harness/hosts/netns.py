@@ -22,6 +22,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable, Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 
@@ -56,13 +57,23 @@ _RELAYED_MTU: Final = 9000
 _RELAYED_BUFFER: Final = 16 << 20
 _SO_RCVBUFFORCE: Final = 33
 
-_TAP: Final = "tap0"
-_PACKETS: Final = "nic0"
+#: QEMU's and the relay's ports of the first guest; two more for each further one.
+_FIRST_PORT: Final = 7001
 TUN: Final = Path("/dev/net/tun")
 #: The flag of a listening socket in /proc/net/unix (__SO_ACCEPTCON).
 _ACCEPTS: Final = 0x10000
 #: Offloads that a packet socket cannot take on, by ethtool's names.
 _OFFLOADS: Final = ("tx-checksumming", "tcp-segmentation-offload", "generic-segmentation-offload")
+
+
+def nic_of(number: int, *, tap: bool) -> Nic:
+    """The NIC of the lab's guest of that number, from 1: the same on both hosts."""
+    at = number - 1
+    address, mac = ip_address(GUEST_ADDRESS) + at, f"{GUEST_MAC[:-2]}{int(GUEST_MAC[-2:], 16) + at:02x}"
+    if tap:
+        return Nic(mac, f"tap{at}", address=str(address))
+    ports = (_FIRST_PORT + 2 * at, _FIRST_PORT + 2 * at + 1)
+    return Nic(mac, None, ports, str(address), f"nic{at}")
 
 
 def try_device(path: Path) -> None:
@@ -80,9 +91,15 @@ def can_open_tun() -> bool:
 
 
 def build_network(
-    spaces: Sequence[Space], bandwidth: int | None, *, tap: bool, queues: int = 1, apart: bool = False
+    spaces: Sequence[Space],
+    bandwidth: int | None,
+    *,
+    tap: bool,
+    queues: int = 1,
+    apart: bool = False,
+    guests: int = 1,
 ) -> tuple[Nic, ...]:
-    """Make all links; returns how the guest's NIC is attached to each host.
+    """Make all links; returns how each guest's NIC is attached, to either host.
 
     ``apart``: the migration wire ends in the lab on both sides, see :func:`wire_sockets`.
     """
@@ -115,10 +132,10 @@ def build_network(
                 net_ns_fd=source.network,
                 peer={"ifname": "mig0", "net_ns_fd": destination.network},
             )
-    return tuple(
-        space.run(_inside(IPRoute, address, bandwidth, tap=tap, queues=queues, apart=apart))
-        for space, address in zip(spaces, WIRE, strict=True)
-    )
+    nics = tuple(nic_of(number, tap=tap) for number in range(1, guests + 1))
+    for space, address in zip(spaces, WIRE, strict=True):
+        space.run(_inside(IPRoute, address, bandwidth, nics, queues=queues, apart=apart))
+    return nics
 
 
 def _make_wire_end(route: Any, end: str, space: Space) -> None:
@@ -154,11 +171,11 @@ def wire_sockets() -> tuple[socket.socket, socket.socket]:
 
 
 def _inside(
-    route_type: Any, address: str, bandwidth: int | None, *, tap: bool, queues: int, apart: bool
-) -> Callable[[], Nic]:
+    route_type: Any, address: str, bandwidth: int | None, nics: Sequence[Nic], *, queues: int, apart: bool
+) -> Callable[[], None]:
     """The part of :func:`build_network` that is done in a host's namespaces."""
 
-    def work() -> Nic:
+    def work() -> None:
         with route_type() as route:
             _quiet()
             bridge = _add(route, "br0", kind="bridge")
@@ -173,14 +190,9 @@ def _inside(
             route.link("set", index=wire, state="up")
             if bandwidth is not None:
                 shape(route, wire, bandwidth)
-            if tap:
-                port = _make_tap(route, queues)
-                nic = Nic(GUEST_MAC, _TAP)
-            else:
-                port = _make_packet_port(route)
-                nic = Nic(GUEST_MAC, None, (7001, 7002))
-            route.link("set", index=port, master=bridge, state="up")
-        return nic
+            for nic in nics:
+                port = _make_packet_port(route, nic) if nic.tap is None else _make_tap(route, nic.tap, queues)
+                route.link("set", index=port, master=bridge, state="up")
 
     return work
 
@@ -227,20 +239,21 @@ def _quiet() -> None:
             switch.write_text("1")
 
 
-def _make_tap(route: Any, queues: int) -> int:
+def _make_tap(route: Any, name: str, queues: int) -> int:
     """A persistent tap in the calling thread's network, for libvirt to open by its name."""
     # An ordinary user's daemon has no capabilities, in no namespace; the owner needs none.
     flags = {"no_pi": 1, "vnet_hdr": 1, **({"multi_queue": 1} if queues > 1 else {})}
-    return _add(route, _TAP, kind="tuntap", mode="tap", uid=os.geteuid(), ifr=flags)
+    return _add(route, name, kind="tuntap", mode="tap", uid=os.geteuid(), ifr=flags)
 
 
-def _make_packet_port(route: Any) -> int:
+def _make_packet_port(route: Any, nic: Nic) -> int:
     """A veth in place of the tap: the relay has a packet socket on its other end."""
-    route.link("add", ifname="guest0", kind="veth", peer={"ifname": _PACKETS})
-    (port,) = route.link_lookup(ifname="guest0")
-    (packets,) = route.link_lookup(ifname=_PACKETS)
+    name = nic.packets.replace("nic", "guest")
+    route.link("add", ifname=name, kind="veth", peer={"ifname": nic.packets})
+    (port,) = route.link_lookup(ifname=name)
+    (packets,) = route.link_lookup(ifname=nic.packets)
     # The guest has no offloads on this path.
-    _send_whole("guest0")
+    _send_whole(name)
     # Without ARP: this end would answer for the host's own addresses.
     # (In two steps: given both, older versions of pyroute2 leave the link down.)
     route.link("set", index=packets, arp=False)
@@ -251,7 +264,7 @@ def _make_packet_port(route: Any) -> int:
 def relay_sockets(nic: Nic) -> tuple[socket.socket, socket.socket]:
     """The relay's ends: packets of the veth, and datagrams to and from QEMU.  Call in the host's space."""
     packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0003))
-    packets.bind((_PACKETS, 0x0003))
+    packets.bind((nic.packets, 0x0003))
     datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     datagrams.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
     datagrams.bind(("127.0.0.1", nic.ports[0]))

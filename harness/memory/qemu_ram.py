@@ -120,10 +120,12 @@ def _file_of(pid: int, mapping: _Mapping, folder: Path) -> Path | None:
     if mapping.path.startswith(_NAMELESS):
         return _open_file(pid, mapping.inode)
     name = Path(mapping.path).name
-    # The kernel prints the path as the QEMU's mount namespace has it; below
-    # the memory folder the name of the file is what both have in common.
+    # The kernel prints the path as the QEMU's mount namespace has it; below the memory folder the name of
+    # the file and its number are what both have in common.  Another guest's has the same name.
     for candidate in folder.rglob(name):
-        return candidate
+        with contextlib.suppress(OSError):  # it may go while it is looked at
+            if candidate.stat().st_ino == mapping.inode:
+                return candidate
     return _known_by_inode(mapping)
 
 

@@ -45,7 +45,7 @@ from harness.report.folder import RunFolder
 from harness.report.gravity import INTERRUPTED, worst
 from harness.scenario.load import Scenario
 from harness.scenario.mode import without_kvm
-from harness.scenario.resolve import HOST_MARGIN
+from harness.scenario.resolve import GUEST_MARGIN, HOST_MARGIN
 from harness.terminal import TerminalProgress, print_error
 from harness.toolchain import Toolchain
 from harness.toolchain.cache import CACHE_VARIABLE, Cache
@@ -135,7 +135,7 @@ def prepare_here(scenario: Scenario, tools: Tools, events: EventStream) -> None:
 
 def memory_for(scenarios: Iterable[Scenario]) -> int:
     """Bytes for these guests, one after the other: each is there twice during its migration."""
-    return 2 * max(scenario.guest.all_memory for scenario in scenarios)
+    return max(scenario.memory_of_both + (scenario.guests - 1) * GUEST_MARGIN for scenario in scenarios)
 
 
 def demand_nestable(scenario: Scenario) -> None:

@@ -80,6 +80,9 @@ def _point(word: str) -> PausePoint:
 
 def demand_reachable(hand: ByHand, scenario: Scenario) -> None:
     """Raise :class:`InputError` for a moment to which the scenario cannot come."""
+    if scenario.guests > 1:
+        words = "a run with several guests does not stand still (--keep, --pause-at): the others would go on"
+        raise scenario.wrong("guests", words)
     held = {entry.at for entry in scenario.script}
     postcopy = any(how.switches_on("postcopy-ram") for how in scenario.migrations)
     for point in hand.pause_at:

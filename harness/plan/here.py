@@ -37,7 +37,7 @@ MEMORY_SLACK: Final = 16 << 20
 def demand_huge_pages_of(scenario: Scenario, size: int, folder: Path = _HUGE_PAGES) -> None:
     """Raise unless this machine has reserved enough huge pages of a size (bytes) for both sides."""
     place = folder / f"hugepages-{size // 1024}kB"
-    needed = 2 * -(-scenario.guest.all_memory // size)
+    needed = 2 * scenario.guests * -(-scenario.guest.all_memory // size)
     if not place.exists():
         known = ", ".join(sorted(path.name.removeprefix("hugepages-") for path in folder.glob("hugepages-*")))
         raise scenario.wrong(
@@ -75,7 +75,7 @@ class LabMachines(Machines):
         demand_memory(scenario, memory_available())
         demand_accelerator(scenario, scenario.accelerator)
         if scenario.guest.hugepages:
-            demand_hugepages(scenario.guest.all_memory)
+            demand_hugepages(scenario.guests * scenario.guest.all_memory)
         backend = scenario.guest.memory_backend
         if backend is not None and backend.page is not None:
             demand_huge_pages_of(scenario, backend.page)
@@ -83,7 +83,7 @@ class LabMachines(Machines):
             demand_userfaultfd()
         for how in scenario.migrations:
             if how.switches_on("zero-copy-send"):
-                demand_zero_copy(how.multifd or 2)
+                demand_zero_copy(scenario.guests * (how.multifd or 2))
         if scenario.guest.vhost:
             demand_vhost()
         for how in scenario.migrations:
@@ -117,8 +117,8 @@ class LabMachines(Machines):
     ) -> Iterator[Pair]:
         """The lab.  Its daemons still start when this returns; who needs one waits for it."""
         backend = scenario.guest.memory_backend
-        beside = 2 * (backend.offset or 0) if backend is not None else 0
-        memory = 2 * scenario.guest.all_memory + beside + MEMORY_SLACK
+        beside = 2 * scenario.guests * (backend.offset or 0) if backend is not None else 0
+        memory = scenario.memory_of_both + beside + MEMORY_SLACK
         tls = any(how.tls for how in scenario.migrations)
         hugepages = scenario.guest.hugepages or (backend is not None and backend.page is not None)
         nic = scenario.guest.nic
@@ -131,6 +131,7 @@ class LabMachines(Machines):
             hugepages=hugepages,
             relayed=nic.served_apart,
             queues=nic.queues,
+            guests=scenario.guests,
             wire=scenario.bad_wire,
             seed=scenario.seed or 0,
             room=max((file.room for file in files if file.room is not None), default=None),

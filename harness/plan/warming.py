@@ -33,6 +33,8 @@ def _reasons(plan: RunPlan) -> Iterator[str]:
         yield "it runs on other machines"
     if plan.resolved.accelerator != "tcg":
         yield "KVM boots it as fast, and keeps clocks of its own for it"
+    if scenario.guests > 1:
+        yield "there are several guests, each with an address of its own"
     if GUEST is not X86_64:
         yield "only guests for x86_64 are kept"
     if guest.firmware != "seabios":

@@ -23,6 +23,7 @@ from harness.memory.walk import FreeWalk, PageStanding, WalkError
 from harness.report.by_hand import StoppedByHand
 from harness.report.commands import GuestCommand, QmpCommand
 from harness.report.costs import Cost, Walk, Work
+from harness.report.guests import Guests
 from harness.report.machine import MachineReport
 from harness.report.move import MoveEnd
 from harness.report.part import Part
@@ -93,6 +94,8 @@ class WrongPageEntry(Part):
     """Whether the page held nothing but zeros on the destination."""
     sent: bool | None
     """Whether it was ever sent; null without a record of the device."""
+    guest: int | None = None
+    """Whose page it is, where there are several guests: its number, from 1."""
 
 
 class FoundRule(Part):
@@ -110,6 +113,8 @@ class FoundRule(Part):
     """RAMBlock, where it is about one."""
     pages: list[int]
     """The first of the pages that it is about."""
+    guest: int | None = None
+    """Of which guest, where there are several: its number, from 1."""
 
     @classmethod
     def of(cls, finding: Finding) -> FoundRule:
@@ -431,6 +436,9 @@ class Result(Part):
     """Whether the guest has gone on from a file, and was not booted; see docs/warm.md."""
     machine: MachineReport | None = None
     """null in older results."""
+    guests: Guests | None = None
+    """null: there was one guest. Else pages, protocol and bytes are sums over all of them, and time, rounds
+    and phases are the longest; what cannot be added is null, and stands in each guest's own result."""
     pages: Pages
     findings: list[FoundRule]
     """Every rule that was broken; empty unless the verdict is fail."""

@@ -162,10 +162,15 @@ def _facts(result: Result | None, run: FinishedRun | None) -> list[tuple[str, st
     facts += [
         ("arm", result.arm),
         ("accelerator", f"{result.accelerator}: {result.accelerator_reason}"),
-        ("memory", human_size(result.memory_bytes)),
+        ("memory", human_size(result.memory_bytes) + (" of each guest" if result.guests is not None else "")),
         ("seed", str(result.seed)),
         ("strict", "yes" if result.strict else "no: that nothing changed rests on the device's dirty log"),
     ]
+    for one in result.guests.each if result.guests is not None else ():
+        facts.append((f"guest {one.guest}", f"{one.verdict}: {one.reason} ({one.folder}/, seed {one.seed})"))
+    if result.guests is not None:
+        together = ", ".join(f"{common} ms" for common in result.guests.together_ms)
+        facts.append(("together", f"the migrations of all guests were under way at one time for {together}"))
     if result.machine is not None:
         facts.append(("machine", f"{result.machine.type}, CPU {result.machine.cpu or 'as QEMU chooses'}"))
     if result.time is not None:

@@ -7,6 +7,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from harness.report.guests import GuestEnd
 from harness.report.result import Devices, FileReport, Postcopy, Result
 from harness.terminal import OutputConsole
 from harness.units import human_size
@@ -43,6 +44,10 @@ def _rows(result: Result) -> list[tuple[str, str]]:
         rows.append(("file", _file(result.file)))
     if result.postcopy is not None:
         rows.append(("postcopy", _postcopy(result.postcopy)))
+    if result.guests is not None:
+        rows += [(f"guest {one.guest}", _one_guest(one)) for one in result.guests.each]
+        together = ", ".join(f"{common} ms" for common in result.guests.together_ms)
+        rows.append(("together", f"all of them were under way for {together}"))
     if len(result.moves) > 1:
         ends = (f"{end.ended}, {end.skipped} skipped" if end.verdict else end.ended for end in result.moves)
         rows.append(("moves", "; ".join(ends)))
@@ -97,6 +102,15 @@ def _costs(result: Result) -> list[tuple[str, str]]:
         ("time", f"{time.total_ms} ms in {result.rounds} rounds{held}; down for {time.downtime_ms} ms")
     )
     return rows
+
+
+def _one_guest(guest: GuestEnd) -> str:
+    """Its own verdict, and where to look further."""
+    parts = [f"{guest.verdict}: {guest.reason}"]
+    if guest.sent is not None and guest.total_ms is not None:
+        took = f"{human_size(guest.sent)} sent in {guest.total_ms} ms"
+        parts.append(f"{took}, down for {guest.downtime_ms} ms")
+    return "; ".join([*parts, f"seed {guest.seed}", f"in {guest.folder}/"])
 
 
 def _postcopy(move: Postcopy) -> str:
@@ -166,12 +180,14 @@ def summary(result: Result) -> RenderableType:
     """The whole result on half a screen; every line stands alone in a log."""
     title = Text(result.verdict.upper(), _STYLE[result.verdict])
     title.append(f"  {result.scenario}, arm {result.arm}, {result.accelerator}", "bold")
-    title.append(f", {human_size(result.memory_bytes)}, seed {result.seed}", "bold")
+    several = "" if result.guests is None else f"{len(result.guests.each)} guests of "
+    title.append(f", {several}{human_size(result.memory_bytes)}, seed {result.seed}", "bold")
     parts: list[RenderableType] = [title, Text(result.reason)]
     parts += [Text(f"  {found.rule}: {found.text}", "red") for found in result.findings]
     for page in result.wrong_pages[:_SHOWN]:
         frame = "no frame" if page.frame is None else f"frame {page.frame:#x}"
-        text = f"    {page.block} page {page.page:#x} ({frame}): {page.rule}"
+        whose = "" if page.guest is None else f"guest {page.guest}: "
+        text = f"    {whose}{page.block} page {page.page:#x} ({frame}): {page.rule}"
         parts.append(Text(text if page.request is None else f"{text}, request {page.request}", "red"))
     if result.pages.wrong > _SHOWN:
         parts.append(

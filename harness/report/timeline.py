@@ -103,24 +103,55 @@ def run_timeline(events: Sequence[EventRecord]) -> Timeline | None:
     span = _Span(
         min(end - float(data.get("seconds") or 0) for end, data in ends), max(end for end, _ in ends)
     )
-    bars = [
-        span.bar(
-            str(data.get("step")),
-            end - float(data.get("seconds") or 0),
-            end,
-            "bad" if data.get("error") else f"step{number % 2}",
-        )
-        for number, (end, data) in enumerate(ends)
-    ]
-    return span.timeline([Lane("steps", tuple(bars))])
+    return span.timeline(
+        Lane("steps" if guest is None else _lane(guest), tuple(_steps(span, own)))
+        for guest, own in _by_guest(steps)
+    )
+
+
+def _steps(span: _Span, steps: Sequence[EventRecord]) -> Iterable[TimelineBar]:
+    for number, event in enumerate(steps):
+        data, end = event["data"], float(event["t"])
+        begin = end - float(data.get("seconds") or 0)
+        yield span.bar(str(data.get("step")), begin, end, "bad" if data.get("error") else f"step{number % 2}")
+
+
+def _lane(guest: int) -> str:
+    return f"guest {guest}"
+
+
+def _by_guest(events: Sequence[EventRecord]) -> list[tuple[int | None, list[EventRecord]]]:
+    """The events of no guest, where there are any, and those of each: a run of one guest numbers none."""
+    found: dict[int | None, list[EventRecord]] = {}
+    for event in events:
+        guest = event["data"].get("guest")
+        number = guest if isinstance(guest, int) and not isinstance(guest, bool) else None
+        step = event["data"].get("step")
+        if number is not None and isinstance(step, str):
+            # The run's stream has the guest's name before it.
+            data = {**event["data"], "step": step.removeprefix(f"{_lane(number)}: ")}
+            found.setdefault(number, []).append({**event, "data": data})
+        else:
+            found.setdefault(number, []).append(event)
+    return sorted(found.items(), key=lambda pair: pair[0] or 0)
 
 
 def migration_timeline(events: Sequence[EventRecord]) -> Timeline | None:
     """The migrations of a run, from the first to the end of the last; None: there was none."""
-    window = _window(events)
-    if window is None:
+    parts = [(guest, own, _window(own)) for guest, own in _by_guest(events)]
+    windows = [window for _, _, window in parts if window is not None]
+    if not windows:
         return None
-    span = _Span(*window)
+    span = _Span(min(begin for begin, _ in windows), max(end for _, end in windows))
+    lanes: list[Lane] = []
+    for guest, own, window in parts:
+        if window is not None:
+            before = "" if guest is None else f"{_lane(guest)}: "
+            lanes += [Lane(f"{before}{lane.name}", lane.bars) for lane in _migration_lanes(span, own)]
+    return span.timeline(lanes)
+
+
+def _migration_lanes(span: _Span, events: Sequence[EventRecord]) -> list[Lane]:
     inside = [event for event in events if span.begin <= event["t"] <= span.end]
     sides = dict.fromkeys(event["source"] for event in inside if event["kind"] == "MIGRATION")
     lanes = [
@@ -130,7 +161,7 @@ def migration_timeline(events: Sequence[EventRecord]) -> Timeline | None:
     lanes.append(Lane("guest stands still", tuple(_pauses(span, inside))))
     lanes.append(Lane("holds", tuple(_holds(span, inside))))
     lanes.append(Lane("script", tuple(_actions(span, inside))))
-    return span.timeline(lanes)
+    return lanes
 
 
 def _window(events: Sequence[EventRecord]) -> tuple[float, float] | None:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 from harness.errors import DeadlineExceeded, GuestLost, MachineryError
 from harness.events import Deadline, EventStream
 from harness.hosts.interface import Pair
-from harness.hosts.netns import GUEST_ADDRESS
 from harness.migration.statistics import MigrationError
 from harness.plan.plan import RunPlan
 from harness.report.folder import RunFolder
@@ -57,22 +56,37 @@ def ready_guest(
             hosts = plan.machines.hosts(scenario, plan.binaries, folder.file("hosts"), events)
             lab = stack.enter_context(hosts)
             guest = stack.enter_context(Guest(plan, lab, folder, events))
-        import libvirt
+        yield stack.enter_context(booted(plan, lab, guest, folder, events, meanwhile))
 
+
+@contextlib.contextmanager
+def booted(
+    plan: RunPlan,
+    lab: Pair,
+    guest: Guest,
+    folder: RunFolder,
+    events: EventStream,
+    meanwhile: Callable[[], object] = lambda: None,
+) -> Iterator[ReadyGuest]:
+    """The same, of a guest that has been entered, on hosts that are there."""
+    import libvirt
+
+    scenario = plan.resolved.scenario
+    with contextlib.ExitStack() as stack:
         try:
             ready = _boot(plan, lab, guest, folder, events, meanwhile)
             if scenario.guest.traffic:
                 from harness.hosts.traffic import DENSE, SPARSE, Traffic
 
                 rate = SPARSE if scenario.guest.traffic == "sparse" else DENSE
-                stack.enter_context(Traffic(GUEST_ADDRESS, rate))
+                stack.enter_context(Traffic(guest.address, rate))
             yield ready
         except GuestLost as error:
             _demand_hosts(lab)
             explained = guest.explained(error)
             from harness.run.early_crash import EarlyCrash, early_crash
 
-            finding = early_crash(plan, lab, events)
+            finding = early_crash(plan, lab, guest, events)
             if finding is not None:
                 raise EarlyCrash(explained, finding, guest) from error
             raise explained from error

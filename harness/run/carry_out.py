@@ -21,6 +21,9 @@ from harness.units import human_size
 
 if TYPE_CHECKING:
     from harness.report.result import Result
+    from harness.run.boot import ReadyGuest
+    from harness.run.early_crash import EarlyCrash
+    from harness.run.several_guests.start_line import Line
     from harness.run.stand_still import StandStill
 
 EXIT_CODES: Final = {"pass": ExitCode.PASS, "fail": ExitCode.FAIL, "inconclusive": ExitCode.INCONCLUSIVE}
@@ -31,62 +34,89 @@ def carry_out(
 ) -> int:
     """The run itself, where the hosts are; returns the exit status."""
     try:
-        return _carry_out(plan, folder, events, terminal, as_json=as_json)
+        result = _carry_out(plan, folder, events, terminal, as_json=as_json)
     except GuestLost as crash:
-        from harness.run.early_crash import EarlyCrash, findings_of_crash
-        from harness.run.result import build_result
+        from harness.run.early_crash import EarlyCrash
 
         if not isinstance(crash, EarlyCrash) or plan.hand.wanted:
             raise
-        findings = findings_of_crash(crash, plan.resolved)
-        result, _ = build_result(plan, folder, events, findings, None, crash.guest)
-        put_down(result, folder, events, as_json=as_json)
+        result = _of_crash(plan, folder, events, crash)
         with terminal.suspended():
             print_error(f"freepage: {crash.render()}")
-            print_result(result, as_json=as_json)
-        return exit_status(result)
+    put_down(result, folder, events, as_json=as_json)
+    with terminal.suspended():
+        print_result(result, as_json=as_json)
+    return exit_status(result)
 
 
 def _carry_out(
     plan: RunPlan, folder: RunFolder, events: EventStream, terminal: TerminalProgress, *, as_json: bool
-) -> int:
-    with ready_guest(plan, folder, events, meanwhile=_import_rest) as ready:
-        last_message = load_workload(ready, events)
-        from harness.run.journey import Journey
+) -> Result:
+    if plan.resolved.scenario.guests > 1:
+        from harness.run.several_guests.together import Ways, carry_out_together
 
+        def write(result: Result, own: RunFolder, stream: EventStream) -> None:
+            put_down(result, own, stream, as_json=as_json)
+
+        return carry_out_together(plan, folder, events, Ways(_judged, _of_crash, write))
+    with ready_guest(plan, folder, events, meanwhile=_import_rest) as ready:
         stand = None
         if plan.hand.wanted:
             from harness.run.stand_still import StandStill
 
             stand = StandStill(plan.hand, ready.guest, ready.lab, folder, events, terminal)
-        journey = Journey(ready, folder, events, last_message, stand)
-        with journey.migrate_and_judge() as end:
-            findings = journey.check(end)
-        from harness.run.without_migration import look_without_migration
+        return _judged(ready, folder, events, stand=stand)
 
-        findings = look_without_migration(ready, folder, events, findings)
-        from harness.evidence.keep import keep
-        from harness.run.result import build_result
 
-        with events.step("report"):
-            result, judgement = build_result(plan, folder, events, findings, ready.lab.report(), ready.guest)
-            evidence = findings.evidence
-            if evidence is not None:
-                with _beside_the_verdict("what is known of each page", events):
-                    keep(evidence, judgement, _title(result), folder, events)
-            if judgement.verdict == "fail":
-                with _beside_the_verdict("the guest's disk", events):
-                    ready.guest.keep_disk()
-        if stand is not None:
-            stand.ended(result.verdict, result.reason, max(1, len(findings.moves)))
-            result = _by_hand(result, stand, events)
+def _of_crash(plan: RunPlan, folder: RunFolder, events: EventStream, crash: EarlyCrash) -> Result:
+    """The result of a run whose guest never came to be migrated, for its QEMU had crashed."""
+    from harness.run.early_crash import findings_of_crash
+    from harness.run.result import build_result
+
+    findings = findings_of_crash(crash, plan.resolved)
+    result, _ = build_result(plan, folder, events, findings, None, crash.guest)
+    return result
+
+
+def _judged(
+    ready: ReadyGuest,
+    folder: RunFolder,
+    events: EventStream,
+    line: Line | None = None,
+    *,
+    stand: StandStill | None = None,
+) -> Result:
+    """A guest that is ready: loaded, migrated, judged and asked."""
+    last_message = load_workload(ready, events)
+    from harness.run.journey import Journey
+
+    journey = Journey(ready, folder, events, last_message, stand, line)
+    with journey.migrate_and_judge() as end:
+        findings = journey.check(end)
+    from harness.run.without_migration import look_without_migration
+
+    findings = look_without_migration(ready, folder, events, findings)
+    from harness.evidence.keep import keep
+    from harness.run.result import build_result
+
+    with events.step("report"):
+        result, judgement = build_result(
+            ready.plan, folder, events, findings, ready.lab.report(), ready.guest
+        )
+        evidence = findings.evidence
+        if evidence is not None:
+            with _beside_the_verdict("what is known of each page", events):
+                keep(evidence, judgement, _title(result), folder, events)
+        if judgement.verdict == "fail":
+            with _beside_the_verdict("the guest's disk", events):
+                ready.guest.keep_disk()
+    if stand is not None:
+        stand.ended(result.verdict, result.reason, max(1, len(findings.moves)))
+        result = _by_hand(result, stand, events)
     if findings.guest.answers is not None:
         with _beside_the_verdict("the guest's answers", events):
             folder.write_whole("guest.json", json.dumps(jsonable(findings.guest.answers), indent=2) + "\n")
-    put_down(result, folder, events, as_json=as_json)
-    with terminal.suspended():
-        print_result(result, as_json=as_json)
-    return exit_status(result)
+    return result
 
 
 def _by_hand(result: Result, stand: StandStill, events: EventStream) -> Result:

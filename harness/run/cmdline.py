@@ -7,7 +7,7 @@ from typing import Final
 
 from harness import accel
 from harness.arch import GUEST
-from harness.hosts.netns import GUEST_ADDRESS, PREFIX
+from harness.hosts.netns import PREFIX
 from harness.plan.plan import RunPlan
 
 #: Each byte for the console is an exit of the guest's, and each exit of an emulated KVM costs a millisecond.
@@ -17,8 +17,8 @@ INIT_CONTROL: Final = "ttyS1"
 _EMULATED_KVM: Final = "loglevel=4 cryptomgr.notests"
 
 
-def kernel_cmdline(plan: RunPlan, *, network: bool) -> str:
-    """The words that the guest's kernel is started with; ``network``: the guest has a NIC.
+def kernel_cmdline(plan: RunPlan, *, address: str | None) -> str:
+    """The words that the guest's kernel is started with; ``address``: of its NIC, None: it has none.
 
     A kernel that panics restarts at once, which ends its QEMU: a guest that
     failed must not sit there until a deadline.
@@ -28,7 +28,7 @@ def kernel_cmdline(plan: RunPlan, *, network: bool) -> str:
         f"console={board.console} panic=-1 {board.cmdline}",
         f"freepage.driver={plan.driver}",
         f"freepage.control={board.control}" if board.control != INIT_CONTROL else "",
-        f"freepage.ip={GUEST_ADDRESS}/{PREFIX}" if network else "",
+        f"freepage.ip={address}/{PREFIX}" if address is not None else "",
         # Of a guest that names its interfaces itself; the small one does not care.
         "net.ifnames=0" if plan.disk is not None and plan.disk.distribution else "",
         _EMULATED_KVM if accel.chain() == "kvm-in-tcg" else "",

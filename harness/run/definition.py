@@ -44,6 +44,8 @@ class Definition:
     initrd: Path
     #: The run's copy of a disk that the guest writes to.
     own_disk: Path
+    #: Begins the names of its files in the lab, where it is not the only guest there.
+    label: str = ""
     uuid: UUID = field(default_factory=uuid4)
     #: The scenario's devices that are not plugged in at present, by number.
     absent: set[int] = field(default_factory=set)
@@ -65,7 +67,7 @@ class Definition:
         guest = self.plan.resolved.scenario.guest
         shared = None
         if guest.shared is not None and self.pair.memory_dir is not None:
-            shared = SharedMemory(self.pair.memory_dir / "shared", guest.shared)
+            shared = SharedMemory(self.pair.memory_dir / f"{self.label}shared", guest.shared)
         backend, memory = guest.memory_backend, guest.virtio_mem
         # What is at an offset is told to QEMU alone; libvirt's own is not used then.
         told = backend is not None and backend.offset is None
@@ -154,7 +156,8 @@ class Definition:
         plan = self.plan
         if plan.own_image:
             return None
-        cmdline = kernel_cmdline(plan, network=self.pair.source.nic is not None and self.has_nic)
+        nic = self.pair.source.nic
+        cmdline = kernel_cmdline(plan, address=nic.address if nic is not None and self.has_nic else None)
         return Boot(host.path_of(plan.kernel.vmlinuz), host.path_of(self.initrd), cmdline)
 
     def _holds(self) -> tuple[str, ...]:

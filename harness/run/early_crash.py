@@ -40,8 +40,9 @@ class EarlyCrash(GuestLost):
         self.guest = guest
 
 
-def early_crash(plan: RunPlan, pair: Pair, events: EventStream) -> Finding | None:
+def early_crash(plan: RunPlan, pair: Pair, guest: Guest, events: EventStream) -> Finding | None:
     """What is wrong with a QEMU that has just ended; None: nothing that it has brought upon itself."""
+    several = plan.resolved.scenario.guests > 1
     qemus = plan.source_qemu, plan.destination_qemu
     names = {(qemu.emulator or qemu.path).name[:_NAME] for qemu in qemus}
     crashes: list[str] = []
@@ -49,6 +50,9 @@ def early_crash(plan: RunPlan, pair: Pair, events: EventStream) -> Finding | Non
     def crashed(event: Event) -> bool:
         code = event.data.get("returncode")
         if event.kind != "process-ended" or event.data.get("name") not in names or not isinstance(code, int):
+            return False
+        if several and event.data.get("pid") not in guest.control.peers:
+            # Another guest's, of which its own run tells.
             return False
         end = process_end(code)
         if end.signal in CRASH_SIGNALS:

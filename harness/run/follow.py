@@ -278,4 +278,5 @@ class RunFollower(Follower):
         if side == "destination" and self._sides.source.monitor.ended():
             side = "source"
             self._progress.gone = [side]
-        return lost(self._sides.host(side), f"the {side}'s QEMU ended during the migration")
+        words = f"the {side}'s QEMU ended during the migration"
+        return lost(self._sides.host(side), self._sides.guest_name, words)

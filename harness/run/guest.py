@@ -60,7 +60,7 @@ class Guest:
     ) -> None:
         self.keys = Keys.generate()
         self._definition = Definition(
-            plan, pair, pair.runtime_dir / f"{label}initrd", folder.file("disk.raw")
+            plan, pair, pair.runtime_dir / f"{label}initrd", folder.file("disk.raw"), label
         )
         devices = plan.resolved.scenario.guest.all_devices
         self._definition.absent.update(n for n, device in enumerate(devices) if device.comes_later)
@@ -99,6 +99,22 @@ class Guest:
             self._definition.own_disk.unlink(missing_ok=True)
             for added in self._definition.every(self._pair.source, self._channels.of(self._pair.source)):
                 added.device.leave(added.context)
+
+    @property
+    def name(self) -> str:
+        """What libvirt calls it."""
+        return self._pair.guest_name
+
+    @property
+    def label(self) -> str:
+        """What the names of its files in the lab begin with."""
+        return self._definition.label
+
+    @property
+    def address(self) -> str:
+        """Its own on the lab's network; empty where it has none."""
+        nic = self._pair.source.nic
+        return "" if nic is None else nic.address
 
     @property
     def plan(self) -> RunPlan:

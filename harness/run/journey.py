@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from harness.migration.qmp import Monitor
     from harness.report.costs import Work
     from harness.run.boot import ReadyGuest
+    from harness.run.several_guests.start_line import Line
     from harness.run.stand_still import StandStill
     from harness.scenario.script import Entry
 
@@ -65,7 +66,7 @@ class Journey:
     """All migrations of a run.
 
     ``last_message`` is the guest's last kernel message from before; ``stand``: where a person wants the run
-    to stand still.
+    to stand still; ``line``: where it waits for other guests before each move.
     """
 
     def __init__(
@@ -75,14 +76,16 @@ class Journey:
         events: EventStream,
         last_message: int,
         stand: StandStill | None = None,
+        line: Line | None = None,
     ) -> None:
         self._stand = stand
+        self._line = line
         self._ready = ready
         self._folder = folder
         self._events = events
         control, resolved = ready.guest.control, ready.plan.resolved
         meter = WorkMeter(control, resolved.scenario, events)
-        reports = WorkloadReports(control, resolved, ready.guest.disk, events)
+        reports = WorkloadReports(control, resolved, ready.guest.disk, events, ready.guest.address)
         self._course = Course(meter, reports, last_message)
 
     @contextlib.contextmanager
@@ -105,9 +108,12 @@ class Journey:
             place = self._folder if number == 1 else self._folder.below(f"move-{number}")
             script = self._entries(number)
             self._let_go_on(number, domain)
+            if self._line is not None:
+                self._line.meet()
             with LiveMigration(
-                ready.guest, hosts, place, self._events, script, move=number, stand=self._stand
-            ) as migration:
+                ready.guest, hosts, place, self._events, script,
+                move=number, stand=self._stand, line=self._line,
+            ) as migration:  # fmt: skip
                 end = self._migrate(turn, migration, domain)
                 if isinstance(end, Abort):
                     runs = self._gone_on(turn, migration, end)

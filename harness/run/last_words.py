@@ -15,8 +15,6 @@ from harness.hosts.qemu_log import last_words, logged_command, useful_line
 if TYPE_CHECKING:
     from harness.scenario.load import Scenario
 
-NAME: Final = "guest"
-
 #: After its QEMU has ended: for the last of what it has said to be read.
 _DRAIN_SECONDS: Final = 2.0
 
@@ -24,13 +22,13 @@ _DRAIN_SECONDS: Final = 2.0
 _OF_THE_MACHINE: Final = ("Cannot allocate memory", "No space left on device", "Too many open files")
 
 
-def lost(host: Host, message: str) -> GuestLost:
+def lost(host: Host, name: str, message: str) -> GuestLost:
     """The error for a QEMU of ``host`` that is gone; raises the daemon's, if that is gone too.
 
-    What that QEMU said of it comes first, before all that is long.
+    ``name``: the guest's.  What that QEMU said of it comes first, before all that is long.
     """
     host.check()
-    log = host.qemu_log(NAME)
+    log = host.qemu_log(name)
     said = useful_line(last_words(log))
     words = f"{message}: {said}" if said is not None and said not in message else message
     return GuestLost(words, command=logged_command(log))

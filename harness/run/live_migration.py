@@ -58,7 +58,6 @@ from harness.report.folder import RunFolder
 from harness.report.modes import SideModes
 from harness.run.follow import LastLook, RunFollower
 from harness.run.guest import Guest
-from harness.run.last_words import NAME
 from harness.run.pausing import Standing
 from harness.run.plugging import Plugging
 from harness.run.saved import Crossing, SavedJob, job_for, waits_for_a_stream
@@ -76,6 +75,7 @@ from harness.verdict.rules.vcpus import VcpuCount
 from harness.verdict.throttle import ThrottleLook
 
 if TYPE_CHECKING:
+    from harness.run.several_guests.start_line import Line
     from harness.scenario.load import Migration
     from harness.scenario.script import Entry
     from harness.verdict.finding import Finding
@@ -100,6 +100,7 @@ class LiveMigration:
     ``folder`` is for this migration alone; ``script`` for what happens meanwhile, and
     ``on_moment`` for whoever has to know of each moment before that.  ``move``: which of
     the scenario's moves it is, counted from 1.  ``stand``: where a person wants it to stand still.
+    ``line``: where it waits for other guests just before it begins.
     """
 
     def __init__(
@@ -112,8 +113,10 @@ class LiveMigration:
         on_moment: Callable[[str], None] | None = None,
         move: int = 1,
         stand: StandStill | None = None,
+        line: Line | None = None,
     ) -> None:
         self._stand = stand
+        self._line = line
         self._on_moment = on_moment
         self._guest = guest
         self._origin, self._target = hosts
@@ -211,6 +214,8 @@ class LiveMigration:
         if suspended:
             self._suspended = True
             Suspension(self._guest.control, self._events).begin("source", self._origin.name)
+        if self._line is not None:
+            self._line.meet(deadline)
         job = self._start(domain, how, modes, settings, follower, deadline, images)
         self._running = follower, job
         there = follower.follow(job, deadline)
@@ -561,7 +566,7 @@ class LiveMigration:
         """What a QEMU of this migration itself has said; nothing of one that never was."""
         if side == "destination" and self._sides.destination is None:
             return ()
-        return last_words(self._sides.host(side).qemu_log(NAME), lines=MOST_WORDS)
+        return last_words(self._sides.host(side).qemu_log(self._guest.name), lines=MOST_WORDS)
 
     @property
     def file(self) -> FileFacts | None:

@@ -19,7 +19,8 @@ from uuid import UUID
 from harness.errors import GuestLost
 from harness.events import Deadline
 from harness.guest.ssh import Keys
-from harness.hosts.netns import GUEST_ADDRESS, GUEST_MAC, PREFIX
+from harness.hosts.interface import Nic
+from harness.hosts.netns import PREFIX
 from harness.plan.plan import RunPlan
 from harness.toolchain.module import MODULE
 from harness.toolchain.sources import sources
@@ -29,7 +30,7 @@ _EVERY_BOOT: Final = "/var/lib/cloud/scripts/per-boot/freepage"
 _LEVEL: Final = 3  # of ISO 9660's interchange: names of up to 30 characters
 
 
-def write_seed(path: Path, plan: RunPlan, keys: Keys, guest: UUID, *, network: bool) -> None:
+def write_seed(path: Path, plan: RunPlan, keys: Keys, guest: UUID, nic: Nic | None) -> None:
     """Write the disk.  ``path`` must not exist yet."""
     # Only such a guest pays for it.
     import pycdlib
@@ -37,7 +38,7 @@ def write_seed(path: Path, plan: RunPlan, keys: Keys, guest: UUID, *, network: b
     files = {
         "meta-data": _json({"instance-id": str(guest), "local-hostname": "guest"}),
         "user-data": b"#cloud-config\n" + _json(_user_data(keys)),
-        "network-config": _json(_network() if network else {"version": 2, "ethernets": {}}),
+        "network-config": _json({"version": 2, "ethernets": {} if nic is None else {"eth0": _ethernet(nic)}}),
         "driver": plan.driver.encode() + b"\n",
         "start": (sources() / "vm-images" / "seed" / "start").read_bytes(),
     }
@@ -90,16 +91,15 @@ def _user_data(keys: Keys) -> dict[str, object]:
     }
 
 
-def _network() -> dict[str, object]:
-    nic = {
-        "match": {"macaddress": GUEST_MAC},
+def _ethernet(nic: Nic) -> dict[str, object]:
+    return {
+        "match": {"macaddress": nic.mac},
         "set-name": "eth0",
         "dhcp4": False,
         # Nothing in the guest waits for it.
         "optional": True,
-        "addresses": [f"{GUEST_ADDRESS}/{PREFIX}"],
+        "addresses": [f"{nic.address}/{PREFIX}"],
     }
-    return {"version": 2, "ethernets": {"eth0": nic}}
 
 
 @contextlib.contextmanager

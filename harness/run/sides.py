@@ -135,6 +135,11 @@ class Sides:
         resolved = self._guest.plan.resolved
         return resolved.accelerator == "kvm" and resolved.scenario.guest.kvm_dirty == "ring"
 
+    @property
+    def guest_name(self) -> str:
+        """The guest's, in libvirt's and QEMU's logs."""
+        return self._guest.name
+
     def host(self, side: str) -> Host:
         """The host of a side."""
         return self._origin if side == "source" else self._target

@@ -43,7 +43,7 @@ def start_guest(
     plan, pair = definition.plan, definition.pair
     brought = {}
     if plan.own_image:
-        write_seed(definition.seed, plan, keys, definition.uuid, network=pair.source.nic is not None)
+        write_seed(definition.seed, plan, keys, definition.uuid, pair.source.nic)
     else:
         write_initrd(definition.initrd, plan, keys)
         brought = {"initrd": definition.initrd, "vmlinuz": plan.kernel.vmlinuz}
@@ -71,7 +71,9 @@ def start_guest(
         # With this code libvirt tells that a QEMU which it had started has ended.
         by_libvirt = code != libvirt.VIR_ERR_INTERNAL_ERROR
         its_words = start_refusal(scenario, pair.source, pair.guest_name, message, by_libvirt=by_libvirt)
-        raise its_words or lost(pair.source, f"the source cannot start the guest: {message}") from error
+        raise its_words or lost(
+            pair.source, pair.guest_name, f"the source cannot start the guest: {message}"
+        ) from error
     return domain
 
 

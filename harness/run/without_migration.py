@@ -68,10 +68,9 @@ def _dies(ready: ReadyGuest, folder: RunFolder, events: EventStream) -> str | No
     scenario = plan.resolved.scenario
     # Its memory is needed.
     for host in ready.lab.hosts:
-        for domain in host.connect().listAllDomains():
-            with contextlib.suppress(libvirt.libvirtError):
-                domain.destroy()
-    with Guest(plan, ready.lab, folder, events, label=_LABEL) as guest:
+        with contextlib.suppress(libvirt.libvirtError):
+            host.connect().lookupByName(ready.lab.guest_name).destroy()
+    with Guest(plan, ready.lab, folder, events, label=f"{ready.guest.label}{_LABEL}") as guest:
         domain = guest.start()
         guest.wait_until_ready(Deadline(scenario.guest.boot_timeout_s, "the guest's ready word"))
         guest.plug(domain, Deadline(PLUG_SECONDS, "the guest's use of the DIMM"))

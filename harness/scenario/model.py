@@ -46,6 +46,7 @@ from harness.scenario.raw import Globals, QemuWords, XmlEdits
 from harness.scenario.remote import Remote
 from harness.scenario.saved_file import SavedFile, Way, demand_way
 from harness.scenario.script import Script, actions, count_plugged, needs_controls, restarts
+from harness.scenario.several_guests import MOST_GUESTS, refuse_with_several_guests
 from harness.scenario.values import (
     MIB,
     Rate,
@@ -547,6 +548,9 @@ class Scenario(Section):
     """auto: KVM where it was shown to run guests, TCG otherwise."""
     guest: Guest = Guest()
     """The virtual machine under test."""
+    guests: Annotated[int, Field(ge=1, le=MOST_GUESTS)] = 1
+    """So many of that guest, each with a seed of its own, which all move at the same time between the same
+    two hosts; each is judged by itself. See [guests.md](guests.md) for what does not go together with it."""
     workload: AnyWorkload = Idle()
     """What the guest does with its memory."""
     migration: Migration = Migration()
@@ -685,6 +689,7 @@ class Scenario(Section):
         refuse_with_own_image(self)
         refuse_with_copied_disks(self)
         refuse_wrong_plugging(self)
+        refuse_with_several_guests(self)
         return self
 
     @model_validator(mode="after")
@@ -881,6 +886,16 @@ class Scenario(Section):
                 path = {"path": ("script", index, "move")}
                 raise PydanticCustomError("at", "expected entries in the order of the moves", path)
         return self
+
+    @property
+    def memory_of_both(self) -> int:
+        """Bytes of RAM that all guests have on both hosts."""
+        return 2 * self.guests * self.guest.all_memory
+
+    @property
+    def copied_memory(self) -> int:
+        """Bytes that the oracle has to copy, of all guests."""
+        return self.guests * self.guest.copied_memory
 
     @property
     def bad_wire(self) -> WireConditions | None:

@@ -16,6 +16,13 @@ from harness.units import format_size
 
 #: Beside the RAM of both sides: two QEMUs, two daemons, and the oracle's arrays.
 HOST_MARGIN = 512 * MIB
+#: The same for each further guest: two QEMUs, and the arrays of its oracle.
+GUEST_MARGIN = 256 * MIB
+
+
+def host_margin(scenario: Scenario) -> int:
+    """What a run takes beside its guests' RAM, in bytes."""
+    return HOST_MARGIN + (scenario.guests - 1) * GUEST_MARGIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +55,18 @@ class ResolvedScenario:
 
 def demand_memory(scenario: Scenario, available: int) -> None:
     """Raise :class:`InputError` unless both sides' guests fit into ``available`` bytes."""
-    memory = scenario.guest.all_memory
+    memory, guests, margin = scenario.guest.all_memory, scenario.guests, host_margin(scenario)
     # What is in no file is copied once the guest has left.
-    needed = 2 * memory + scenario.guest.copied_memory + HOST_MARGIN
+    needed = scenario.memory_of_both + scenario.copied_memory + margin
     if needed > available:
-        most = (available - HOST_MARGIN) // 2 // (64 * MIB) * (64 * MIB)
+        most = (available - margin) // (2 * guests) // (64 * MIB) * (64 * MIB)
         advice = f"at most --memory {format_size(most)} fits now" if most >= LEAST_MEMORY else None
+        if advice is None and guests > 1:
+            advice = "fewer guests need less: --set guests=N"
+        of_each = "" if guests == 1 else f", for each of {guests} guests,"
         raise InputError(
-            f"guest.memory: {format_size(memory)} does not fit: source and destination together need "
-            f"{needed // MIB} MiB, of which {available // MIB} MiB are available",
+            f"guest.memory: {format_size(memory)}{of_each} does not fit: source and destination together "
+            f"need {needed // MIB} MiB, of which {available // MIB} MiB are available",
             hint=advice,
         )
 

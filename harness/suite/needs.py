@@ -13,7 +13,7 @@ from harness.hosts.this_machine import memory_available
 from harness.nested.machine import OWN_MEMORY
 from harness.plan.kinds import kind_of
 from harness.scenario.load import Scenario
-from harness.scenario.resolve import HOST_MARGIN
+from harness.scenario.resolve import HOST_MARGIN, host_margin
 
 _HUGE_PAGES: Final = Path("/sys/kernel/mm/hugepages")
 _MEMINFO: Final = Path("/proc/meminfo")
@@ -53,15 +53,16 @@ def needs_of(scenario: Scenario, *, nested: bool) -> Resources:
     if not kind_of(scenario).local:
         return Resources(HOST_MARGIN, 1)
     guest = scenario.guest
-    both = 2 * guest.all_memory
+    both, margin = scenario.memory_of_both, host_margin(scenario)
+    vcpus = scenario.guests * guest.vcpus
     if nested:
         # Inside there are no huge pages of this host's.
-        return Resources(both + guest.copied_memory + 2 * HOST_MARGIN + OWN_MEMORY, _NESTED_CPUS)
+        return Resources(both + scenario.copied_memory + HOST_MARGIN + margin + OWN_MEMORY, _NESTED_CPUS)
     size = huge_page_size() if guest.hugepages else guest.memory_backend and guest.memory_backend.page
     if size:
-        pages = {size: 2 * -(-guest.all_memory // size)}
-        return Resources(guest.copied_memory + HOST_MARGIN, guest.vcpus, pages)
-    return Resources(both + guest.copied_memory + HOST_MARGIN, guest.vcpus)
+        pages = {size: 2 * scenario.guests * -(-guest.all_memory // size)}
+        return Resources(scenario.copied_memory + margin, vcpus, pages)
+    return Resources(both + scenario.copied_memory + margin, vcpus)
 
 
 def machine_resources(folder: Path = _HUGE_PAGES) -> Resources:

@@ -17,6 +17,7 @@ import yaml
 from harness.errors import GuestLost, InputError
 from harness.events import Deadline
 from harness.guest.ssh import Keys
+from harness.hosts.netns import nic_of
 from harness.run.seed import demand_driver, silence_explained, write_seed
 from harness.scenario.load import load_scenario
 from harness.toolchain.own_image import OwnImage, read_own_image
@@ -127,7 +128,7 @@ def plan(tmp_path: Path, driver: str = "info") -> SimpleNamespace:
 
 def test_cloud_init_finds_what_it_looks_for(tmp_path: Path) -> None:
     keys, seed = Keys.generate(), tmp_path / "seed.iso"
-    write_seed(seed, plan(tmp_path), keys, UUID(int=7), network=True)  # type: ignore[arg-type]
+    write_seed(seed, plan(tmp_path), keys, UUID(int=7), nic_of(1, tap=True))  # type: ignore[arg-type]
     disk = pycdlib.PyCdlib()
     disk.open(str(seed))
     assert disk.pvd.volume_identifier.decode().strip() == "cidata"

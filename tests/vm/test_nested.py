@@ -45,6 +45,7 @@ SHIPPED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("there-and-back", "cancelled-retried", "killed-retried", "stalled", "stopped-continued"),
         (),
     ),
+    "together": (("several-guests",), ()),
     "guests": (("reset", "reboot", "kexec", "unbound", "never-answered"), ()),
     "memory": (("offlined", "inflated", "several-blocks"), ()),
     "beside": (("disk-journal", "tcp-stream", "clocks"), ()),

@@ -96,6 +96,11 @@ class Action(Section):
         return False
 
     @property
+    def touches_wire(self) -> bool:
+        """Whether it does something to the network between the hosts, whoever else uses it."""
+        return self.changes_wire
+
+    @property
     def needs_backend(self) -> str | None:
         """A device that a program beside QEMU has to serve, by its word; None: of no matter."""
         return None

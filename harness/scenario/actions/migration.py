@@ -101,6 +101,11 @@ class Stall(Action):
 
     needs_network = True
 
+    @property
+    def touches_wire(self) -> bool:
+        """By the wire."""
+        return self.by == "wire"
+
     def carry_out(self, stage: Stage, deadline: Deadline) -> None:
         """Take away what the source's bytes go through, and wait until it has noticed."""
         if self.by == "reader":
@@ -120,6 +125,11 @@ class WireCut(Action):
     action: Literal["wire-cut"] = "wire-cut"
 
     needs_network = True
+
+    @property
+    def touches_wire(self) -> bool:
+        """It takes it down."""
+        return True
 
     def carry_out(self, stage: Stage, deadline: Deadline) -> None:
         """Nothing goes through from now on."""

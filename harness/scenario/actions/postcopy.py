@@ -125,6 +125,11 @@ class PostcopyBreak(Action):
             stage.wire.mend()
 
     @property
+    def touches_wire(self) -> bool:
+        """By the wire."""
+        return self.by == "wire"
+
+    @property
     def needs_libvirt(self) -> str | None:
         """A migration past libvirt is none that it could abort."""
         return "libvirt has no job that it could be asked to abort" if self.by == "libvirt" else None

@@ -230,6 +230,11 @@ class Device(Section):
         DEVICES.add(cls)
 
     @property
+    def only_of_one_guest(self) -> str | None:
+        """Why no two guests of a lab can have it, in words; None: each can have its own."""
+        return None
+
+    @property
     def comes_later(self) -> bool:
         """Whether it is not there when the guest boots: a script plugs it in."""
         return False

@@ -281,6 +281,11 @@ class ListedDisk(Device):
         for source in element.findall("source"):
             source.set("file", str(self.image(context)))
 
+    @property
+    def only_of_one_guest(self) -> str | None:
+        """The room is the host's, and not the guest's."""
+        return None if self.room is None else "a host has one file system for disks with a room"
+
     def room_in(self, rooms: Path, host: str, first_host: str) -> Path:
         """The small file system of a host that its image is in."""
         return rooms / (host if self.is_copied else first_host)

@@ -76,6 +76,13 @@ class ListedNic(Device):
         return self.plugged == "later"
 
     @property
+    def only_of_one_guest(self) -> str | None:
+        """One that is served apart has ports of the lab's, and one that comes later an address."""
+        if self.served_apart:
+            return "the lab has ports for one bridge (backend: vhost-user)"
+        return "it takes the address of the first guest (plugged: later)" if self.comes_later else None
+
+    @property
     def served_apart(self) -> bool:
         """Whether another process than QEMU serves it, and gets its frames as datagrams."""
         return self.backend == "vhost-user"

@@ -30,6 +30,11 @@ class Pmem(Device):
     """How large it is: whole 128MiB."""
 
     @property
+    def only_of_one_guest(self) -> str | None:
+        """A host keeps one file at a time."""
+        return "a host of the lab keeps the file of one guest"
+
+    @property
     def guest_modules(self) -> tuple[str, ...]:
         """What finds it, and its driver."""
         return ("nfit", "nd_pmem")
