@@ -86,7 +86,8 @@ def booted(
             explained = guest.explained(error)
             from harness.run.early_crash import EarlyCrash, early_crash
 
-            finding = early_crash(plan, lab, guest, events)
+            own = guest.control.peers if scenario.guests > 1 else None
+            finding = early_crash(plan, lab, events, own)
             if finding is not None:
                 raise EarlyCrash(explained, finding, guest) from error
             raise explained from error

@@ -9,6 +9,7 @@ making, or by an assertion of its own, is wrong whatever it did just then.  That
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Container
 from typing import Final
 
 from harness.errors import DeadlineExceeded, GuestLost
@@ -40,9 +41,13 @@ class EarlyCrash(GuestLost):
         self.guest = guest
 
 
-def early_crash(plan: RunPlan, pair: Pair, guest: Guest, events: EventStream) -> Finding | None:
-    """What is wrong with a QEMU that has just ended; None: nothing that it has brought upon itself."""
-    several = plan.resolved.scenario.guests > 1
+def early_crash(
+    plan: RunPlan, pair: Pair, events: EventStream, own: Container[int] | None = None
+) -> Finding | None:
+    """What is wrong with a QEMU that has just ended; None: nothing that it has brought upon itself.
+
+    ``own``: the guest's QEMUs, by their process ids; None: whichever there is, is the guest's.
+    """
     qemus = plan.source_qemu, plan.destination_qemu
     names = {(qemu.emulator or qemu.path).name[:_NAME] for qemu in qemus}
     crashes: list[str] = []
@@ -51,7 +56,7 @@ def early_crash(plan: RunPlan, pair: Pair, guest: Guest, events: EventStream) ->
         code = event.data.get("returncode")
         if event.kind != "process-ended" or event.data.get("name") not in names or not isinstance(code, int):
             return False
-        if several and event.data.get("pid") not in guest.control.peers:
+        if own is not None and event.data.get("pid") not in own:
             # Another guest's, of which its own run tells.
             return False
         end = process_end(code)

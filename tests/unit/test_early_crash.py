@@ -22,7 +22,9 @@ qemu-system-x86_64: ../system/physmem.c:3468: address_space_unmap: Assertion `bo
 """
 
 
-def found(folder: Path, *ends: tuple[str, int], log: str = LOG) -> Finding | None:
+def found(
+    folder: Path, *ends: tuple[str, int], log: str = LOG, own: set[int] | None = None
+) -> Finding | None:
     (folder / "log").write_text(log)
     qemu = SimpleNamespace(emulator=None, path=Path("/opt/qemu-system-x86_64"))
     plan = SimpleNamespace(source_qemu=qemu, destination_qemu=qemu)
@@ -30,7 +32,7 @@ def found(folder: Path, *ends: tuple[str, int], log: str = LOG) -> Finding | Non
     events = EventStream()
     for name, code in ends:
         events.emit("process-ended", pid=7, returncode=code, core=False, name=name, at=1.0)
-    return early_crash(cast("RunPlan", plan), cast("Pair", pair), events)
+    return early_crash(cast("RunPlan", plan), cast("Pair", pair), events, own)
 
 
 def test_a_crash_is_told_with_the_assertion(tmp_path: Path) -> None:
@@ -50,3 +52,9 @@ def test_a_crash_without_a_word(tmp_path: Path) -> None:
 def test_what_is_no_crash_of_qemu(tmp_path: Path) -> None:
     ends = ("qemu-system-x86", -signal.SIGKILL), ("qemu-system-x86", 1), ("swtpm", -signal.SIGSEGV)
     assert found(tmp_path, *ends) is None
+
+
+def test_a_crash_of_another_guests_qemu_is_not_this_guests(tmp_path: Path) -> None:
+    crash = ("qemu-system-x86", -signal.SIGABRT)
+    assert found(tmp_path, crash, own={8}) is None
+    assert found(tmp_path, crash, own={7, 8}) is not None
