@@ -36,10 +36,12 @@ class ActedUpon:
     """QMP commands that may change a machine, and came to it when nothing should.
 
     ``source``: after it had sent its devices.  ``destination``: until what it had loaded was looked at.
+    ``unplugged``: devices that the source's QEMU itself had the guest let go of, by their ids.
     """
 
     source: tuple[str, ...] = ()
     destination: tuple[str, ...] = ()
+    unplugged: tuple[str, ...] = ()
 
     def commands(self, side: Changed) -> tuple[str, ...]:
         """Of one side."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from harness.devicestate.expected import SavedMachine, reason_for
@@ -17,6 +17,8 @@ from harness.devicestate.sections import Section
 _SHOWN: Final = 16
 #: Numbers beyond this are addresses or masks rather than counts.
 _LARGE: Final = 0xFFFF
+#: Of the primary NIC of a failover pair.
+PLUGGED_ANEW: Final = "unplugged for the migration (UNPLUG_PRIMARY), and plugged in anew by the destination"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +69,12 @@ def compare_sections(
     *,
     accelerator: str = "tcg",
     versions: tuple[str, str] = ("", ""),
+    unplugged: int = 0,
 ) -> Comparison:
     """Compare all devices.  ``description``: QEMU's own, of the destination's fields.
 
     ``versions``: of both QEMUs; where they differ, what one of them has no field for is set aside.
+    ``unplugged``: how many devices QEMU had the guest let go of for the migration, to be plugged in anew.
     """
     here = {section.key: section for section in source}
     there = {section.key: section for section in destination}
@@ -83,7 +87,8 @@ def compare_sections(
             found.append(_missing(key, "saved", "absent", machine))
         elif other != section:
             found += _fields(section, other, described.get(key), machine)
-    found += [_missing(key, "absent", "saved", machine) for key in there if key not in here]
+    absent = [_missing(key, "absent", "saved", machine) for key in there if key not in here]
+    found += _plugged_anew(absent, unplugged)
     size = sum(len(section.data) for section in source)
     return Comparison(len(here), size, tuple(found))
 
@@ -92,6 +97,15 @@ def _missing(key: tuple[str, int], source: str, destination: str, machine: Saved
     device, instance = key
     reason = reason_for(device, "section", machine) or lacking(machine, source == "absent")
     return Difference(device, instance, "section", source, destination, reason)
+
+
+def _plugged_anew(absent: Sequence[Difference], unplugged: int) -> Iterator[Difference]:
+    """Of what only the destination has, the devices at so many places on a bus have a reason."""
+    places = dict.fromkeys(one.device.rpartition("/")[0] for one in absent if one.reason is None)
+    anew = [place for place in places if place][:unplugged]
+    for one in absent:
+        mine = one.reason is None and one.device.rpartition("/")[0] in anew
+        yield replace(one, reason=PLUGGED_ANEW) if mine else one
 
 
 def lacking(machine: SavedMachine, in_source: bool) -> str | None:

@@ -31,12 +31,18 @@ def acted_upon(history: Sequence[Event], *, since: int) -> ActedUpon:
     return ActedUpon(
         tuple(_command(event) for event in late if event.kind == ACTED),
         tuple(_command(event) for event in told if event.kind == ACTED and event.source == "destination.qmp"),
+        tuple(_device(event) for event in source if event.kind == "UNPLUG_PRIMARY"),
     )
 
 
 def _status(event: Event) -> str | None:
     data = event.data.get("data")
     return str(data.get("status")) if event.kind == "MIGRATION" and isinstance(data, Mapping) else None
+
+
+def _device(event: Event) -> str:
+    data = event.data.get("data")
+    return str(data.get("device-id")) if isinstance(data, Mapping) else ""
 
 
 def _command(event: Event) -> str:

@@ -122,7 +122,10 @@ def compare_states(
             return f"the {side}'s QEMU does not save its devices: {state.missing}"
     # In most runs nothing differs but the time in the real-time clock, whose place is known.
     versions = source.version, destination.version
-    both = functools.partial(compare_sections, accelerator=accelerator, versions=versions)
+    unplugged = len(set(acted.unplugged))
+    both = functools.partial(
+        compare_sections, accelerator=accelerator, versions=versions, unplugged=unplugged
+    )
     found = both(source.sections, destination.sections, KNOWN_PLACES)
     if not found.wrong:
         return found

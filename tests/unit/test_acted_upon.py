@@ -153,3 +153,20 @@ def test_what_qemu_takes_notice_of_in_its_own_time() -> None:
 )
 def test_which_commands_may_change_a_machine(command: str, arguments: dict[str, object], may: bool) -> None:
     assert may_change_machine(command, arguments) is may
+
+
+def test_a_primary_that_qemu_unplugged_is_plugged_in_anew() -> None:
+    primary = Section("0000:00:08.0:00.0/e1000e", 0, 1, b"x")
+    events = EventStream()
+    events.emit("UNPLUG_PRIMARY", source="source.qmp", data={"device-id": "primary"})
+    events.emit("UNPLUG_PRIMARY", source="destination.qmp", data={"device-id": "primary"})
+    acted = acted_upon(events.history(), since=0)
+    assert acted.unplugged == ("primary",)
+    assert judged(state(1), (*state(1), primary), acted, None)[0] == []
+    # One, and no more; and none that stands at no place on a bus.
+    other = Section("0000:00:09.0/rng", 0, 1, b"x")
+    assert len(judged(state(1), (*state(1), primary, other), acted, None)[0]) == 1
+    assert len(judged(state(1), (*state(1), Section("rtc", 0, 1, b"x")), acted, None)[0]) == 1
+    assert len(judged(state(1), (*state(1), primary), NOBODY, None)[0]) == 1
+    # What the destination lacks was lost, whatever the source has unplugged.
+    assert len(judged((*state(1), primary), state(1), acted, None)[0]) == 1
