@@ -157,6 +157,12 @@ def test_a_reason_is_for_a_field_and_an_accelerator() -> None:
     assert reason_for("hpet", "config", SavedMachine("kvm"), None, rows) is None
 
 
+@pytest.mark.parametrize(("here", "there", "fine"), [(0, 16, True), (16, 0, False), (0, 32, False)])
+def test_an_igb_that_nobody_has_used(here: int, there: int, fine: bool) -> None:
+    place = "0000:00:08.0:00.0/igb", "core.rx_desc_len", SavedMachine()
+    assert (reason_for(*place, (here, there)) is not None) == fine
+
+
 WITH_GENERATION = SavedMachine("tcg", frozenset({"vmgenid", "apic"}))
 
 
