@@ -13,6 +13,8 @@ from harness.migration.qmp import ACTED
 #: From this status on QEMU sends its devices.  It holds its lock from before until they are sent, so that a
 #: command of which it has told before this status is in them, and one that it takes afterwards may not be.
 _DEVICES_LEAVE: Final = "device"
+#: The primary NIC of a failover pair is asked for; its data has the device's id.
+_UNPLUGGED: Final = "UNPLUG_PRIMARY"
 
 
 def acted_upon(history: Sequence[Event], *, since: int) -> ActedUpon:
@@ -28,11 +30,19 @@ def acted_upon(history: Sequence[Event], *, since: int) -> ActedUpon:
     if begin is None:
         begin = max((event.seq for event in source if event.kind == "STOP"), default=since)
     late = (event for event in source if event.seq > begin or event.data.get("lingers"))
+    there = [_command(one) for one in told if one.kind == ACTED and one.source == "destination.qmp"]
+    unplugged = tuple(_device(event) for event in source if event.kind == _UNPLUGGED)
     return ActedUpon(
         tuple(_command(event) for event in late if event.kind == ACTED),
-        tuple(_command(event) for event in told if event.kind == ACTED and event.source == "destination.qmp"),
-        tuple(_device(event) for event in source if event.kind == "UNPLUG_PRIMARY"),
+        # It tells the guest of it, by an interrupt.
+        (*there, *(f"the plugging in of {device}" for device in unplugged)),
+        unplugged,
     )
+
+
+def unplugs(history: Sequence[Event]) -> bool:
+    """Whether QEMU unplugs a NIC of the guest for each migration, also for one that only describes it."""
+    return any(event.kind == _UNPLUGGED for event in history)
 
 
 def _status(event: Event) -> str | None:

@@ -20,7 +20,7 @@ import libvirt
 
 from harness.errors import DeadlineExceeded, FreepageError, MachineryError
 from harness.events import Deadline, Event, EventStream
-from harness.evidence.acted_upon import acted_upon
+from harness.evidence.acted_upon import acted_upon, unplugs
 from harness.evidence.check_times import timed
 from harness.evidence.device_state import SavedState, describe, registers_of
 from harness.evidence.host_writes import HostWritten, generation_id, host_written
@@ -785,6 +785,8 @@ class LiveMigration:
         """QEMU's own account of its devices' fields, by a socket that both of us see."""
         if self._suspended:
             raise MachineryError("a QEMU that has described a suspended guest aborts when that goes on")
+        if unplugs(self._events.history()):
+            raise MachineryError("a QEMU that describes its devices unplugs one of them for it")
         socket = self._guest.monitor_socket(self._target).with_name("devices.sock")
         if not destination.process.here:
             raise MachineryError("the QEMU is on another machine: it has no socket of ours to write to")

@@ -92,7 +92,7 @@ SHIPPED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "machines": (("vcpus-plugged", "virtio-mem", "virtio-mem-unplugged", "ballooned-offset"), ()),
     "devices": (("every-device", "interrupts", "vhost-user", "backend-killed"), ()),
-    "stays": (("backup-under-way", "virtiofsd-gone", "suspended", "failover"), ()),
+    "stays": (("backup-under-way", "virtiofsd-gone", "suspended"), ()),
     "disks": (("disk-copied", "disk-full", "disk-filled", "hot-plugged", "pmem"), ()),
 }
 

@@ -121,16 +121,3 @@ def test_a_suspended_guest_is_woken_up_on_its_new_host(freepage: Freepage) -> No
     events = (run.folder / "events.jsonl").read_text("utf-8")
     for kind in ("SUSPEND", "WAKEUP"):
         assert events.count(f'"kind": "{kind}"') == 2, kind
-
-
-@pytest.mark.slow
-def test_the_primary_of_a_failover_pair_is_waited_for(freepage: Freepage) -> None:
-    run = freepage.run("failover")
-    assert (run.exit_code, run.verdict) == (0, "pass"), run
-    (move,) = run.result.moves
-    assert move.source is not None
-    assert "wait-unplug" in move.source.statuses
-    assert run.result.devices is not None
-    anew = [one.device for one in run.result.devices.differences if one.field == "section"]
-    assert all("e1000e" in device for device in anew)
-    assert anew
