@@ -647,8 +647,8 @@ class LiveMigration:
 
     @property
     def late(self) -> Sequence[str]:
-        """Entries of the script that came when their moment had passed, in words."""
-        return self._script.late
+        """What of the script came when its moment had passed, in words."""
+        return (*self._script.late, *self._stage.outcome.late)
 
     def verify_owned(self, deadline: Deadline) -> int:
         """How many of the pages that the script took hold something wrong, now or before."""

@@ -45,6 +45,8 @@ class ScriptOutcome:
     #: What its commands in the guest, and those of QMP, have brought.
     commands: list[CommandEnd] = field(default_factory=list)
     answers: list[QmpAnswer] = field(default_factory=list)
+    #: What it asked of a QEMU that had done its part, in words.
+    late: list[str] = field(default_factory=list)
 
     _told: tuple[int, int, int] = (0, 0, 0)
 

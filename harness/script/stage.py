@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from harness.errors import DeadlineExceeded, InputError, MachineryError
 from harness.migration.modes import NO_LIMIT
 from harness.migration.postcopy import await_paused
-from harness.migration.qmp import ACTED, CommandError, Monitor
+from harness.migration.qmp import ACTED, CommandError, Monitor, QemuGone
 from harness.migration.vcpus import count_vcpus
 from harness.migration.virtio_mem import await_virtio_mem, resize_virtio_mem
 from harness.scenario.actions.stage import QmpAnswer, RunFacts
@@ -132,6 +132,12 @@ class RunStage:
         except DeadlineExceeded as error:
             self.find(FROZEN, f"the {side} QEMU does not answer {command}: {error.message}")
             return None
+        except QemuGone:
+            # One whose guest has left it is ended: what comes too late for it, nobody has died of.
+            if side != "source" or not self._source_is_done():
+                raise
+            self.outcome.late.append(f"{command} came when the source had completed the migration")
+            return None
         except CommandError as error:
             if error.kind == "CommandNotFound":
                 raise self._unknown(monitor, side, command) from error
@@ -140,6 +146,14 @@ class RunStage:
             answer = QmpAnswer(side, command, said, None)
         self.outcome.answers.append(answer)
         return answer
+
+    def _source_is_done(self) -> bool:
+        for event in self._events.history():
+            if event.seq > self._since and event.source == "source.qmp" and event.kind == "MIGRATION":
+                data = event.data.get("data")
+                if isinstance(data, Mapping) and data.get("status") == "completed":
+                    return True
+        return False
 
     def _unknown(self, monitor: Monitor, side: str, command: str) -> InputError:
         known = monitor.execute("query-commands")

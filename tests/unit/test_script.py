@@ -18,10 +18,12 @@ from typing import Any, cast
 import pytest
 from pydantic import ValidationError
 
-from harness.errors import DeadlineExceeded, GuestRefused, InputError, MachineryError
+from harness.errors import DeadlineExceeded, GuestLost, GuestRefused, InputError, MachineryError
 from harness.events import Deadline, EventStream
 from harness.migration.inbox import Completion
+from harness.migration.qmp import QemuGone
 from harness.scenario.actions.migration import Stall, Unstall
+from harness.scenario.actions.monitor import Qmp
 from harness.scenario.load import load_scenario
 from harness.scenario.resolve import MachineFacts, resolve
 from harness.scenario.script import Entry, holds_needed, needs_controls
@@ -308,6 +310,30 @@ def test_a_reader_that_is_stopped_goes_on_again(monkeypatch: pytest.MonkeyPatch)
             assert len(blocked) == 2
         finally:
             process.kill()
+
+
+class _Gone:
+    """The monitor of a QEMU that ends before it answers."""
+
+    def execute(self, command: str, *_: object, **__: object) -> object:
+        raise QemuGone("source", command)
+
+
+def test_a_source_that_is_done_is_asked_too_late() -> None:
+    """Nobody has died of it; one that is gone before has."""
+    events = EventStream()
+    resolved = resolve(load_scenario("idle"), MachineFacts(memory_available=1 << 40))
+    nobody = cast(Any, None)
+    stage = RunStage(resolved, resolved.scenario.migration, nobody, lambda _: None, nobody, events)
+    stage.qemus.connected("source", cast(Any, _Gone()))
+    action = Qmp(command="migrate-set-parameters")
+    with pytest.raises(GuestLost):
+        action.carry_out(stage, Deadline(10, "the test"))
+    assert stage.outcome.late == []
+    events.emit("MIGRATION", source="source.qmp", data={"status": "completed"})
+    action.carry_out(stage, Deadline(10, "the test"))
+    assert stage.outcome.late == ["migrate-set-parameters came when the source had completed the migration"]
+    assert stage.outcome.findings == []
 
 
 def test_a_window_that_stays_closed_is_seen_in_the_list_of_connections() -> None:
