@@ -13,6 +13,7 @@ from harness.cli.options import Json, app, print_json
 
 if TYPE_CHECKING:
     from harness.toolchain.series import PatchFit
+    from harness.toolchain.series_parts import SeriesPart
 
 series = typer.Typer(no_args_is_help=True, help="QEMU's patches, and whether they fit another QEMU.")
 app.add_typer(series, name="series")
@@ -32,11 +33,10 @@ def series_check(tree: Tree, name: Name = None, json: Json = False) -> None:
 
     Exit status: 0 all fit; 1 one does not.
     """
-    from harness.toolchain.patches import read_series
-    from harness.toolchain.series import check_series
+    from harness.toolchain.series_parts import check_parts
 
-    chosen = _series(tree, name)
-    _show(chosen, tree, check_series(read_series(chosen), tree), json)
+    chosen = _parts(tree, name)
+    _show(chosen, tree, check_parts(chosen, tree), json)
 
 
 @series.command("refresh")
@@ -44,39 +44,38 @@ def series_refresh(
     tree: Tree,
     name: Name = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Default: qemu-patches/ and the tree's version.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Default: the folders of the tree's version in qemu-patches/."),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Write the series as it fits the tree exactly, if all of it fits.
+    """Write the series as they fit the tree exactly, if all of them fit.
 
     Exit status: 0 written; 1 a patch does not fit, and nothing was written.
     """
-    from harness.toolchain.patches import read_series
-    from harness.toolchain.series import refresh_series, series_name
+    from harness.toolchain.series_parts import refresh_parts
     from harness.toolchain.sources import sources
 
-    chosen = _series(tree, name)
-    folder = out or sources() / "qemu-patches" / series_name(tree)
-    _show(chosen, tree, refresh_series(read_series(chosen), tree, folder), json)
+    chosen = _parts(tree, name)
+    _show(chosen, tree, refresh_parts(chosen, tree, out, sources() / "qemu-patches"), json)
 
 
-def _series(tree: Path, name: str | None) -> Path:
-    from harness.toolchain.series import nearest_series, tree_version
+def _parts(tree: Path, name: str | None) -> tuple[SeriesPart, ...]:
+    from harness.toolchain.series import tree_version
+    from harness.toolchain.series_parts import parts_for
     from harness.toolchain.sources import sources
 
     tree_version(tree)
-    folder = sources() / "qemu-patches"
-    return folder / name / "series" if name is not None else nearest_series(folder, tree)
+    return parts_for(sources() / "qemu-patches", tree, name)
 
 
-def _show(chosen: Path, tree: Path, fits: Sequence[PatchFit], json: bool) -> None:
+def _show(chosen: Sequence[SeriesPart], tree: Path, fits: Sequence[PatchFit], json: bool) -> None:
     from harness.toolchain.series import HowItFits, tree_version
 
     if json:
         print_json(
             {
-                "series": chosen.parent.name,
+                "series": chosen[0].series,
                 "version": tree_version(tree),
                 "patches": [{"patch": fit.patch, "fits": str(fit.fit), "why": fit.why} for fit in fits],
             }

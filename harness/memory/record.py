@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The device's record of a migration, which QEMU appends to a file for the oracle.
+"""The record of a migration, which QEMU appends to a file for the oracle.
 
     for migration in read_record(path):     # a QEMU that migrates twice appends again
         migration.blocks, migration.log, migration.sent, migration.statistics
@@ -13,9 +13,10 @@ On disk, little endian: a header of 112 bytes, then the payload.
 === ======== ================================================================
  1  ACCEPT   a chunk of an answer was applied: bitmaps ``reported``, ``cleared``
  2  SENT     at the end: bitmap of the pages sent at least once, one a block
- 3  END      at the end: JSON of the device's statistics
+ 3  END      at the end: JSON of what was counted of dirty pages and bits
  4  REQUEST  a request left; start_page and npages are its window in guest frames
  5  BLOCKS   at the start: one a migrated RAMBlock, JSON with its guest addresses
+ 6  COUNTERS at the end, of a QEMU with free page info: JSON of the device's statistics
 === ======== ================================================================
 """
 
@@ -37,8 +38,15 @@ from harness.units import PAGE_SIZE
 
 _HEADER = struct.Struct("<4sIQQ64sQQQ")
 _MAGIC = b"FPIR"
-ACCEPT, SENT, END, _REQUEST, BLOCKS = 1, 2, 3, 4, 5
-_NAMES = {ACCEPT: "ACCEPT", SENT: "SENT", END: "END", _REQUEST: "REQUEST", BLOCKS: "BLOCKS"}
+ACCEPT, SENT, END, _REQUEST, BLOCKS, COUNTERS = 1, 2, 3, 4, 5, 6
+_NAMES = {
+    ACCEPT: "ACCEPT",
+    SENT: "SENT",
+    END: "END",
+    _REQUEST: "REQUEST",
+    BLOCKS: "BLOCKS",
+    COUNTERS: "COUNTERS",
+}
 
 #: Upstream's hints have no request; QEMU records them under this, plus the command id.
 HINT_ID = 0xFFFFFFFF << 32
@@ -243,12 +251,13 @@ class _Builder:
         self.blocks: dict[str, Block] = {}
         self.log: list[Request | Accept] = []
         self.sent: dict[str, PackedFlags] = {}
+        self.counters: Mapping[str, object] = {}
         self.statistics: Mapping[str, object] | None = None
 
     @property
     def started(self) -> bool:
         """Whether more than its list of blocks was seen."""
-        return bool(self.log or self.sent or self.statistics is not None)
+        return bool(self.log or self.sent or self.counters or self.statistics is not None)
 
     def known(self, raw: _Raw) -> Block:
         if raw.block not in self.blocks:
@@ -271,8 +280,10 @@ class _Builder:
             if raw.start != 0 or raw.pages != self.known(raw).pages or raw.block in self.sent:
                 raise raw.fail(f"does not cover {raw.block!r} exactly once")
             self.sent[raw.block] = _bitmap(raw, 0, 1)
+        elif raw.kind == COUNTERS:
+            self.counters = _json(raw)
         else:
-            self.statistics = _json(raw)
+            self.statistics = {**self.counters, **_json(raw)}
 
     def build(self, before: Mapping[str, object] | None) -> MigrationRecord:
         own = None if self.statistics is None else _since(self.statistics, before or {})

@@ -194,6 +194,7 @@ def _own_qemu(host: RemoteHost, side: RemoteSide, toolchain: Toolchain) -> QemuB
         has_free_page_info=found.has_free_page_info,
         has_free_page_hint=found.has_free_page_hint,
         has_record=found.has_record,
+        has_hold=found.has_hold,
     )
 
 

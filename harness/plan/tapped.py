@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 def decide_tap(resolved: ResolvedScenario, source: QemuBinary, *, local: bool) -> ResolvedScenario:
     """On, where the source's QEMU keeps no record of its own and nothing is lost by it; else off.
 
-    A patched QEMU says itself what it has sent.  A tap has buffers of its own: it is not put into a
-    wire that the script cuts, stalls or changes.  ``local``: the hosts are the lab's.
+    A QEMU with the instruments says itself what it has sent.  A tap has buffers of its own: it is not put
+    into a wire that the script cuts, stalls or changes.  ``local``: the hosts are the lab's.
     """
     scenario = resolved.scenario
     if scenario.tap is not None:
         return resolved
-    recorded = source.has_free_page_info and source.has_record
+    recorded = source.has_record
     touched = scenario.bad_wire is not None or any(one.needs_network for one in actions(scenario.script))
     encrypted = any(how.tls for how in scenario.migrations)
     wanted = local and not (recorded or touched or encrypted or scenario.tap_obstacle)

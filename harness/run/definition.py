@@ -171,9 +171,8 @@ class Definition:
         return tuple(point for point in DEVICE_HOLDS if point in wanted)
 
     def _record(self, host: Host, qemu: QemuBinary, files: QemuFiles) -> Path | None:
-        """A QEMU of anybody's may keep none; arm off is upstream's migration and nothing else."""
-        recorded = qemu.has_free_page_info and qemu.has_record and self.plan.resolved.scenario.arm != "off"
-        return host.record_path(files.record) if recorded else None
+        """A QEMU of anybody's may keep none."""
+        return host.record_path(files.record) if qemu.records(self.plan.resolved.scenario.arm) else None
 
     def _firmware(self, host: Host) -> FirmwareImage | None:
         firmware = self.plan.firmware

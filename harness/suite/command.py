@@ -214,7 +214,7 @@ def _given_qemu(name: str | None) -> GivenQemu | None:
         return None
     known = canonical(name)
     qemu = Toolchain().named_qemu(known)
-    return GivenQemu(known, plain=not (qemu.has_free_page_info and qemu.has_record))
+    return GivenQemu(known, plain=not (qemu.has_free_page_info and qemu.has_record and qemu.has_hold))
 
 
 def _with_timeout(run: SuiteRun, timeout: float) -> SuiteRun:

@@ -55,13 +55,13 @@ class Setup:
     def machine(self, record: Path, port: socket.socket) -> PlainMachine:
         """The machine; what the device does is recorded where it has free page info."""
         options = ["virtio-balloon-pci", "id=balloon", *self.device]
-        if any(option.startswith("free-page-info=") for option in self.device):
-            options.append(f"x-free-page-info-record={record}")
+        recorded = any(option.startswith("free-page-info=") for option in self.device)
+        recording = ("-global", f"migration.x-record={record}") if recorded else ()
         return PlainMachine(
             self.qemu,
             self.memory,
             self.nodes,
-            more=("-device", ",".join(options), *self.more),
+            more=("-device", ",".join(options), *recording, *self.more),
             cpus=self.cpus,
             port=port,
         )

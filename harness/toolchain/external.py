@@ -18,7 +18,7 @@ from harness.toolchain.sources import package_folder
 
 #: What was found out, by the program that was named, and by the program that it runs.
 _NAMED: Final = "external-qemu"
-_RUN: Final = "running-qemu"
+_RUN: Final = "running-qemu-2"
 #: Changes when more is found out.
 _FORM: Final = 1
 
@@ -49,6 +49,7 @@ def external_qemu(cache: Cache, path: Path) -> QemuBinary:
         has_free_page_info=bool(facts["has_free_page_info"]),
         has_free_page_hint=bool(facts["has_free_page_hint"]),
         has_record=bool(facts["has_record"]),
+        has_hold=bool(facts["has_hold"]),
         words=running.words,
         emulator=None if running.takes_detach else _filtered(cache, path),
     )
@@ -97,6 +98,7 @@ def _facts(cache: Cache, path: Path, running: RunningQemu) -> dict[str, object]:
         "has_free_page_info": found.has_free_page_info,
         "has_free_page_hint": found.has_free_page_hint,
         "has_record": found.has_record,
+        "has_hold": found.has_hold,
         "has_firmware": all(any((folder / name).exists() for folder in found.data_dirs) for name in NEEDED),
     }
     cache.remember(_RUN, {**known, key: facts})

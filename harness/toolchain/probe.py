@@ -14,8 +14,10 @@ from harness.errors import InputError, MachineryError
 from harness.toolchain.run import run_program
 
 BALLOON_DEVICE = "virtio-balloon-pci"
-#: What the oracle needs of a device with free page info.
-FOR_TESTS = frozenset({"x-free-page-info-hold", "x-free-page-info-record"})
+#: What the oracle needs: of any QEMU, a property of the migration; of a device with free page info.
+RECORD = "x-record"
+HOLD = "x-free-page-info-hold"
+_MIGRATION = "migration"
 _SECONDS = 20.0
 
 
@@ -27,8 +29,10 @@ class QemuProbe:
     has_free_page_info: bool
     has_free_page_hint: bool
     data_dirs: tuple[Path, ...]
-    has_record: bool = True
-    """Whether free page info can be held and recorded, which a verdict rests on."""
+    has_record: bool = False
+    """Whether it can record what it sends."""
+    has_hold: bool = False
+    """Whether it can hold a migration at free page info's own moments."""
 
 
 def probe_binary(path: Path) -> QemuProbe:
@@ -63,7 +67,8 @@ def read_probe(ask: Callable[..., str], what: str) -> QemuProbe:
         has_free_page_info="free-page-info" in properties,
         has_free_page_hint="free-page-hint" in properties,
         data_dirs=tuple(Path(line) for line in ask("-L", "help").splitlines() if line.startswith("/")),
-        has_record=properties >= FOR_TESTS,
+        has_record=RECORD in properties_of(ask("-device", f"{_MIGRATION},help")),
+        has_hold=HOLD in properties,
     )
 
 

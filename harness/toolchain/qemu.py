@@ -26,7 +26,7 @@ from harness.errors import InputError, MachineryError
 from harness.toolchain.cache import GIB, MIB, Cache, file_digest, key_of, require_space, sums_file
 from harness.toolchain.firmware import firmware
 from harness.toolchain.patches import Patch, patch_at, read_series
-from harness.toolchain.probe import FOR_TESTS, QemuProbe, probe_binary
+from harness.toolchain.probe import HOLD, RECORD, QemuProbe, probe_binary
 from harness.toolchain.run import build_environment, run_program, search_path
 from harness.toolchain.source import QemuSource, clean_leftovers
 from harness.toolchain.sources import sources
@@ -36,9 +36,15 @@ from harness.toolchain.worktree import WorkTree
 TARGET = GUEST.qemu_binary
 PATCHED = "patched"
 STOCK = "stock"
+#: Stock, with what tests need in any QEMU (qemu-patches/instrument).
+INSTRUMENTED = "instrumented"
 #: As patched, with deliberate faults of which a property chooses one (harness/faults).
 FAULTS = "faults"
-FLAVOURS = (PATCHED, STOCK)
+FLAVOURS = (PATCHED, INSTRUMENTED, STOCK)
+
+#: Below the folder of series, beside free page info's own: what any QEMU gets, and what goes on top of both.
+INSTRUMENT_SERIES = "instrument"
+MOMENT_SERIES = "moments"
 
 # No debug information: it doubles the time of a build.  Whoever wants it builds a QEMU
 # of their own and names it with --qemu.
@@ -115,8 +121,10 @@ class QemuBinary:
     flavour: str
     has_free_page_info: bool
     has_free_page_hint: bool
-    has_record: bool = True
-    """Whether free page info can be held and recorded; what we build can."""
+    has_record: bool = False
+    """Whether it can record what it sends."""
+    has_hold: bool = False
+    """Whether it can hold a migration at free page info's own moments."""
     folder: Path | None = None
     """What the program does not run without: it cannot be copied alone."""
     words: tuple[str, ...] = ()
@@ -146,13 +154,25 @@ class QemuBinary:
                 f"which the arm '{arm}' needs",
                 hint="leave --qemu out to use the patched QEMU, or choose --arm off",
             )
-        if arm == "info" and not self.has_record:
-            raise InputError(
-                f"the QEMU {self.path} ({self.version}) has free page info, but neither holds nor records it "
-                f"({' and '.join(sorted(FOR_TESTS))}): nothing could be proven of its pages",
-                hint="leave --qemu out, or apply the last patches to it as well, of "
-                f"{sources() / 'qemu-patches'}",
+        if arm == "info" and not (self.has_record and self.has_hold):
+            lacks = " and ".join(
+                name for name, has in ((RECORD, self.has_record), (HOLD, self.has_hold)) if not has
             )
+            folder = sources() / "qemu-patches"
+            raise InputError(
+                f"the QEMU {self.path} ({self.version}) has free page info, but not {lacks}: "
+                "nothing could be proven of its pages",
+                hint="leave --qemu out, or apply to it the series of "
+                f"{folder / INSTRUMENT_SERIES} and {folder / MOMENT_SERIES} as well",
+            )
+
+    def records(self, arm: str) -> bool:
+        """Whether it is told to record a migration with this arm.
+
+        Arm off of a QEMU with free page info is what the others are measured against: upstream's migration
+        and nothing else.
+        """
+        return self.has_record and not (arm == "off" and self.has_free_page_info)
 
 
 def series_patches(source: QemuSource, folder: Path) -> tuple[Patch, ...]:
@@ -180,6 +200,16 @@ class QemuBuilder:
         """Whether there is a series for this source."""
         return (self.patch_folder / self.source.series / "series").exists()
 
+    @property
+    def has_instruments(self) -> bool:
+        """Whether there are the instruments for this source, which need no other series."""
+        return (self.patch_folder / INSTRUMENT_SERIES / self.source.series / "series").exists()
+
+    @property
+    def flavour_without_info(self) -> str:
+        """What is built for an arm that needs no free page info, where there is no series of it."""
+        return INSTRUMENTED if self.has_instruments else STOCK
+
     def patches(self, flavour: str, extra: Sequence[Path]) -> tuple[Patch, ...]:
         """What a flavour has on top of the source; ``extra`` (a deliberate fault, say) comes last."""
         known = (*FLAVOURS, FAULTS)
@@ -187,12 +217,19 @@ class QemuBuilder:
             raise InputError(f"there is no QEMU flavour '{flavour}'", hint=f"one of {', '.join(known)}")
         own: tuple[Patch, ...] = ()
         if self.source.has_feature:
-            if flavour == STOCK:
+            if flavour in (STOCK, INSTRUMENTED):
                 raise InputError(
                     "the QEMU source that you named has free page info in it: it cannot give a stock QEMU"
                 )
+        elif flavour == INSTRUMENTED:
+            own = series_patches(self.source, self.patch_folder / INSTRUMENT_SERIES)
         elif flavour != STOCK:
-            own = series_patches(self.source, self.patch_folder)
+            kinds = (
+                self.patch_folder,
+                self.patch_folder / INSTRUMENT_SERIES,
+                self.patch_folder / MOMENT_SERIES,
+            )
+            own = tuple(patch for kind in kinds for patch in series_patches(self.source, kind))
         if flavour == FAULTS:
             own = (*own, *series_patches(self.source, self.patch_folder / "faults"))
         return (*own, *(patch_at(path) for path in extra))
@@ -376,6 +413,8 @@ def _facts(found: QemuProbe, binary: Path) -> dict[str, object]:
         "sha256": file_digest(binary),
         "has_free_page_info": found.has_free_page_info,
         "has_free_page_hint": found.has_free_page_hint,
+        "has_record": found.has_record,
+        "has_hold": found.has_hold,
     }
 
 

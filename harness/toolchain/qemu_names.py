@@ -3,6 +3,7 @@
 
 ========================  =====================================================
 ``patched``, ``stock``    ours, built from one source with the series and without
+``instrumented``          ours, with what tests need in any QEMU, and without the series
 ``debian:SUITE``          the binary of a suite of Debian (harness/toolchain/debian_qemu.py)
 a path, with a ``/``      that program
 any other word            a program that PATH leads to

@@ -82,17 +82,25 @@ def nearest_series(folder: Path, tree: Path) -> Path:
     return folder / (before or known[:1])[-1] / "series"
 
 
-def check_series(patches: Sequence[Patch], tree: Path) -> tuple[PatchFit, ...]:
-    """How each patch fits, in order; what fits of a patch is applied before the next one is tried."""
+def check_series(patches: Sequence[Patch], tree: Path, below: Sequence[Patch] = ()) -> tuple[PatchFit, ...]:
+    """How each patch fits, in order; what fits of a patch is applied before the next one is tried.
+
+    ``below``: what the tree has before them.
+    """
     with tempfile.TemporaryDirectory() as name:
         stage = _Stage(tree, Path(name))
+        for patch in below:
+            stage.apply(patch)
         return tuple(stage.apply(patch) for patch in patches)
 
 
-def refresh_series(patches: Sequence[Patch], tree: Path, folder: Path) -> tuple[PatchFit, ...]:
+def refresh_series(
+    patches: Sequence[Patch], tree: Path, folder: Path, below: Sequence[Patch] = ()
+) -> tuple[PatchFit, ...]:
     """Write the series, made exact for the tree, into ``folder``; nothing if a patch does not fit.
 
-    A patch that fits exactly is written as it is.  Raises :class:`InputError` if ``folder`` has a series.
+    A patch that fits exactly is written as it is.  ``below``: what the tree has before them.  Raises
+    :class:`InputError` if ``folder`` has a series.
     """
     if (folder / "series").exists():
         raise InputError(f"{folder} holds a series", hint="move it away, or name another folder by --out")
@@ -100,6 +108,8 @@ def refresh_series(patches: Sequence[Patch], tree: Path, folder: Path) -> tuple[
     texts: dict[str, bytes] = {}
     with tempfile.TemporaryDirectory() as name:
         stage = _Stage(tree, Path(name))
+        for patch in below:
+            stage.apply(patch)
         for patch in patches:
             before = stage.contents(patch)
             fits.append(stage.apply(patch))

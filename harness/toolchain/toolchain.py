@@ -39,6 +39,7 @@ from harness.toolchain.preload import no_manual_protect
 from harness.toolchain.qemu import (
     FAULTS,
     FLAVOURS,
+    INSTRUMENTED,
     PATCHED,
     PLAIN_BUILD,
     STOCK,
@@ -98,15 +99,15 @@ class Toolchain:
     def qemu(
         self, flavour: str = PATCHED, *, extra_patches: Sequence[Path] = (), variant: Variant = PLAIN_BUILD
     ) -> QemuBinary:
-        """A QEMU of ours: ``patched`` or ``stock``; ``extra_patches`` go on top (a deliberate fault)."""
+        """A QEMU of ours, by its flavour; ``extra_patches`` go on top (a deliberate fault)."""
         found = self._builder.get(flavour, extra_patches, variant)
         return dataclasses.replace(found, emulator=emulator_of(self.cache, found.path))
 
     def qemu_for(self, arm: str, flavour: str = PATCHED) -> QemuBinary:
-        """A QEMU of ours for an arm: a source without a series is built as it is, for what needs none."""
+        """A QEMU of ours for an arm: without a series for the source, the instruments are what it gets."""
         plain = flavour == PATCHED and arm != "info"
         if plain and not self._builder.source.has_feature and not self._builder.has_series:
-            flavour = STOCK
+            flavour = self._builder.flavour_without_info
         return self.qemu(flavour)
 
     def qtests(self) -> QemuTests:
@@ -135,7 +136,9 @@ class Toolchain:
         """What can be built of the source, in the order in which that is quickest."""
         if self._builder.source.has_feature:
             return (PATCHED,)
-        return tuple(reversed(FLAVOURS)) if self._builder.has_series else (STOCK,)
+        if self._builder.has_series:
+            return (STOCK, PATCHED)
+        return (STOCK, INSTRUMENTED) if self._builder.has_instruments else (STOCK,)
 
     def guest_firmware(self, name: str) -> GuestFirmware | None:
         """Firmware by the name that a scenario gives it; None: what QEMU takes by itself."""

@@ -106,7 +106,7 @@ def test_arm_info_with_hold_and_record() -> None:
     assert "virtio-balloon-device.free-page-info=on" in given
     assert "virtio-balloon-device.x-free-page-info-hold=request,answer" in given
     # -global takes the rest of its argument as it is: no comma is doubled.
-    assert "virtio-balloon-device.x-free-page-info-record=/run/a,b/record" in given
+    assert "migration.x-record=/run/a,b/record" in given
 
 
 def test_firmware_and_monitor_and_extra_arguments_in_that_order() -> None:

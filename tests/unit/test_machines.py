@@ -32,8 +32,8 @@ SIDES = [
     "remote.source.uri=qemu+ssh://root@one/system",
     "remote.destination.uri=qemu+ssh://root@two/system",
 ]
-THERE = QemuBinary(Path("/there/qemu"), (), "10.0", "00", "external", True, True, True)
-BUILT = QemuBinary(Path("/built/qemu"), (), "10.0", "01", "patched", True, True, True)
+THERE = QemuBinary(Path("/there/qemu"), (), "10.0", "00", "external", True, True, True, True)
+BUILT = QemuBinary(Path("/built/qemu"), (), "10.0", "01", "patched", True, True, True, True)
 
 
 @pytest.fixture

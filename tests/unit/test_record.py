@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from harness.errors import MachineryError
 from harness.memory.record import Accept, MigrationRecord, PackedFlags, Request, parse_record, read_record
 
-ACCEPT, SENT, END, REQUEST, BLOCKS = 1, 2, 3, 4, 5
+ACCEPT, SENT, END, REQUEST, BLOCKS, COUNTERS = 1, 2, 3, 4, 5, 6
 
 
 def record(
@@ -71,6 +71,20 @@ WHOLE = blocks() + request() + accept() + sent(0, 99) + end(skipped=1, refused="
 
 def parse(data: bytes) -> list[MigrationRecord]:
     return parse_record(io.BytesIO(data), "record")
+
+
+def test_what_the_device_has_counted_and_what_the_migration_has() -> None:
+    counters = record(COUNTERS, json.dumps({"skipped": 3}).encode())
+    (migration,) = parse(blocks() + counters + sent(0) + end(**{"dirty-pages": 2, "dirty-bits": 2}))
+    assert migration.complete
+    assert migration.statistics == {"skipped": 3, "dirty-pages": 2, "dirty-bits": 2}
+    # Of the instruments alone
+    (plain,) = parse(blocks() + sent(0) + end(**{"dirty-pages": 2, "dirty-bits": 2}))
+    assert plain.complete
+    assert plain.statistics == {"dirty-pages": 2, "dirty-bits": 2}
+    # It ended behind the counters: what comes next is another migration.
+    first, second = parse(blocks() + counters + WHOLE)
+    assert (first.complete, second.complete) == (False, True)
 
 
 def test_a_whole_migration() -> None:

@@ -19,7 +19,7 @@ from harness.toolchain.qemu import QemuBinary
 from tests.unit.test_migstream_multifd import GREETING, MAIN, channels
 
 STOCK = QemuBinary(Path("/qemu"), (), "10.0.0", "0", "stock", False, True)
-PATCHED = replace(STOCK, flavour="patched", has_free_page_info=True)
+PATCHED = replace(STOCK, flavour="patched", has_free_page_info=True, has_record=True, has_hold=True)
 
 
 def decided(*changes: str, scenario: str = "idle", qemu: QemuBinary = STOCK, local: bool = True) -> object:

@@ -39,6 +39,7 @@ case "$*" in
 -version) echo 'QEMU emulator version 10.0.99 (Debian)';;
 '-machine help') echo 'pc      Standard PC';;
 '-device virtio-balloon-pci,help') echo '  {properties}=<bool>        - (default: false)';;
+'-device migration,help') echo '  {properties}=<bool>        - (default: false)';;
 '-L help') echo /usr/share/qemu;;
 esac
 """
@@ -68,6 +69,10 @@ def series(path: Path, *names: str) -> Path:
     for name in names:
         (path / "10.0" / name).write_text(name)
     (path / "10.0" / "series").write_text("\n".join(names) + "\n")
+    for kind in ("instrument", "moments"):
+        (path / kind / "10.0").mkdir(parents=True)
+        (path / kind / "10.0" / "series").write_text(f"{kind}.patch\n")
+        (path / kind / "10.0" / f"{kind}.patch").write_text(kind)
     return path
 
 
@@ -103,9 +108,9 @@ class TestExternal:
         toolchain = Toolchain(tmp_path / "cache")
         bare = toolchain.external_qemu(program(tmp_path / "qemu", fake.format(properties="free-page-info")))
         bare.require_arm("off")
-        with pytest.raises(InputError, match="neither holds nor records"):
+        with pytest.raises(InputError, match="but not x-record and x-free-page-info-hold"):
             bare.require_arm("info")
-        every = "free-page-info=<a>\n  x-free-page-info-hold=<s>\n  x-free-page-info-record"
+        every = "free-page-info=<a>\n  x-free-page-info-hold=<s>\n  x-record"
         toolchain.external_qemu(program(tmp_path / "q2", fake.format(properties=every))).require_arm("info")
 
     def test_asked_again_when_what_runs_changes(
@@ -189,6 +194,28 @@ class TestKey:
         changed = builder.key(builder.patches("patched", []))
         assert len({stock, patched, faulty, changed}) == 4
 
+    def test_what_each_flavour_has_and_in_which_order(self, tmp_path: Path, cache: Cache) -> None:
+        source = find_source(cache, tree(tmp_path / "qemu"))
+        builder = QemuBuilder(cache, source, series(tmp_path / "patches", "a.patch"))
+
+        def names(flavour: str) -> list[str]:
+            return [patch.name for patch in builder.patches(flavour, [])]
+
+        assert names("stock") == []
+        assert names("instrumented") == ["instrument.patch"]
+        assert names("patched") == ["a.patch", "instrument.patch", "moments.patch"]
+        assert builder.flavour_without_info == "instrumented"
+
+    def test_a_version_that_has_the_instruments_alone(self, tmp_path: Path, cache: Cache) -> None:
+        folder = series(tmp_path / "patches", "a.patch")
+        (folder / "instrument" / "9.2").mkdir()
+        (folder / "instrument" / "9.2" / "series").write_text("")
+        builder = QemuBuilder(cache, find_source(cache, tree(tmp_path / "qemu", "9.2.1")), folder)
+        assert (builder.has_series, builder.has_instruments) == (False, True)
+        assert builder.flavour_without_info == "instrumented"
+        older = QemuBuilder(cache, find_source(cache, tree(tmp_path / "older", "9.1.0")), folder)
+        assert older.flavour_without_info == "stock"
+
     def test_unknown_flavour(self, tmp_path: Path, cache: Cache) -> None:
         builder = QemuBuilder(cache, find_source(cache, tree(tmp_path / "qemu")), tmp_path)
         with pytest.raises(InputError, match="no QEMU flavour 'sour'"):
@@ -222,6 +249,8 @@ class TestSource:
         assert builder.patches("patched", []) == ()
         with pytest.raises(InputError, match="cannot give a stock QEMU"):
             builder.patches("stock", [])
+        with pytest.raises(InputError, match="cannot give a stock QEMU"):
+            builder.patches("instrumented", [])
 
     def test_what_is_not_source_is_left_out(self, tmp_path: Path) -> None:
         path = tree(tmp_path / "qemu")

@@ -156,7 +156,7 @@ def test_the_module_and_the_walk_name_the_same_pages(
     guest = Software(kernel.vmlinuz, toolchain.image(kernel).initrd, "freepage.driver=info")
     record = folder / "record"
     device = "virtio-balloon-pci,free-page-info=on,x-free-page-info-hold=request,,answer"
-    shape = PlainMachine(qemu, more=("-device", f"{device},x-free-page-info-record={record}"))
+    shape = PlainMachine(qemu, more=("-device", device, "-global", f"migration.x-record={record}"))
     with PlainGuest.boot(shape, guest, folder) as plain:
         plain.wait_for("ready ")
         walks = _walks_of_a_migration(plain)

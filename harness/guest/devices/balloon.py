@@ -22,7 +22,7 @@ class BalloonDevice(DomainDevice):
     """The device under test: which arm, and what the oracle needs of it.
 
     ``hold`` names the points at which the device stops the guest for the harness
-    (``request``, ``answer``); ``record`` is the file that it keeps for the oracle.
+    (``request``, ``answer``); ``record`` is the file that QEMU keeps of the migration for the oracle.
     """
 
     arm: Arm
@@ -44,9 +44,9 @@ class BalloonDevice(DomainDevice):
             properties.append("free-page-info=on")
             if self.hold:
                 properties.append(f"x-free-page-info-hold={','.join(self.hold)}")
-        if self.record is not None:
-            # Upstream's hints are recorded as well.
-            properties.append(f"x-free-page-info-record={self.record}")
         for text in properties:
             # -global takes the rest of its argument as the value: a comma needs no doubling.
             yield from ("-global", f"{_BALLOON}.{text}")
+        if self.record is not None:
+            # What is sent, and what any arm leaves out.
+            yield from ("-global", f"migration.x-record={self.record}")
