@@ -160,7 +160,9 @@ def write_guest(
         blocks = {}
         for number, backing in enumerate(_backings(monitor, host)):
             blocks[backing.block.name] = f"memory-{number}"
-            keep_memory(backing.path, kept / blocks[backing.block.name])
+            memory = kept / blocks[backing.block.name]
+            keep_memory(backing.path, memory)
+            memory.chmod(0o644)  # a cache may serve all users of a machine
     shutil.copyfile(folder.file(_CONSOLE), kept / _CONSOLE)
     about = {"uuid": str(uuid), "blocks": blocks}
     (kept / _ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")

@@ -10,6 +10,7 @@ others after it.
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -51,6 +52,9 @@ def kept_guest(
         if not store.wanted_again(key):
             return None
         place = store.get(key, lambda kept: _keep(plan, lab, folder, events, kept), space_for(plan))
+        closed = [path.name for path in place.iterdir() if not os.access(path, os.R_OK)]
+        if closed:
+            raise MachineryError(f"{place} is another user's, who alone can read {', '.join(closed)}")
         return KeptGuest.load(place)
     except (MachineryError, OSError, ValueError, KeyError) as error:
         # A full disk, say: the guest is booted, as it would be anyway.

@@ -60,6 +60,8 @@ class Lists:
     def fetch(self, mirror: str) -> None:
         """Fetch them anew; those that were there stay until the new ones are whole."""
         self.folder.parent.mkdir(parents=True, exist_ok=True)
+        for left in self.folder.parent.glob("new.*"):  # by one that was killed: we have the lock
+            shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix="new.", dir=self.folder.parent) as name:
             new = Lists(Path(name) / "lists", self.suites, self._architecture, self._events)
             new.folder.mkdir()

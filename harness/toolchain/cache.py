@@ -207,6 +207,7 @@ class Cache:
         with _space_errors(folder, "the cache"):
             descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                os.fchmod(descriptor, 0o644)  # mkstemp's 0600 would keep it from the machine's other users
                 json.dump(value, file, indent=1, sort_keys=True)
             Path(temporary).replace(folder / f"{name}.json")
 
@@ -217,6 +218,17 @@ class Cache:
                 value: object = json.loads((layer / "facts" / f"{name}.json").read_text("utf-8"))
                 return value
         return None
+
+    def recall_all(self, name: str) -> list[object]:
+        """What is remembered under that name in each folder, our own first, up to one that forgot it."""
+        found: list[object] = []
+        for layer in self.layers:
+            with contextlib.suppress(OSError, ValueError):
+                value: object = json.loads((layer / "facts" / f"{name}.json").read_text("utf-8"))
+                if value is None:
+                    break
+                found.append(value)
+        return found
 
     def forget(self, name: str) -> None:
         """Forget what was remembered under that name; what others remember is covered up."""

@@ -160,6 +160,12 @@ def prune(
                 if not dry_run:
                     shutil.rmtree(path, ignore_errors=True)
                 yield Pruned(path, size, "left by a run that was killed")
+    lists = cache.root / "apt"
+    if lists.is_dir() and not kinds:
+        size = _size(lists)
+        if not dry_run:
+            shutil.rmtree(lists, ignore_errors=True)
+        yield Pruned(lists, size, "lists of a version that asked apt")
 
 
 @contextlib.contextmanager

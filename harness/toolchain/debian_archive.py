@@ -153,8 +153,9 @@ class DebianArchive:
             with self.cache.lock(self._fact, f"packages of Debian {self.suite}"):
                 known = {"names": closure(self._fresh(), names, self.suite)}
                 facts = _mapping(self.cache.recall(self._fact))
-                closures = {**_mapping(facts.get("closure")), wanted: known}
-                self.cache.remember(self._fact, {**facts, "closure": closures})
+                self.cache.remember(
+                    self._fact, {**facts, "closure": {**self._known("closure"), wanted: known}}
+                )
         found = known["names"]
         return self.packages([str(name) for name in found] if isinstance(found, list) else [])
 
@@ -175,8 +176,12 @@ class DebianArchive:
         self._binary = self._source = None
 
     def _known(self, kind: str) -> dict[str, dict[str, object]]:
-        facts = _mapping(self.cache.recall(self._fact))
-        return {name: _mapping(entry) for name, entry in _mapping(facts.get(kind)).items()}
+        """What our own cache knows, and what it does not, but a cache behind it."""
+        known: dict[str, dict[str, object]] = {}
+        for facts in reversed(self.cache.recall_all(self._fact)):
+            entries = _mapping(_mapping(facts).get(kind))
+            known |= {name: _mapping(entry) for name, entry in entries.items()}
+        return known
 
     def _look_up(self, kind: str, names: Sequence[str]) -> dict[str, dict[str, object]]:
         known = self._known(kind)

@@ -129,15 +129,15 @@ class _Unpacking:
         path = self._really(parts, member)
         path.mkdir(parents=True, exist_ok=True)
         if path != self._into:
-            # We have to get in, too; and what everybody may write to, nobody may take from others.
-            path.chmod(0o1777 if member.mode & 0o1000 else member.mode & 0o755 | 0o700)
+            # A cache may serve all users of a machine, and nothing in a package is secret.
+            path.chmod(0o1777 if member.mode & 0o1000 else 0o755)
 
     def _file(self, path: Path, member: tarfile.TarInfo) -> None:
         data = self._tar.extractfile(member)
         assert data is not None
         with data, path.open("xb") as file:
             shutil.copyfileobj(data, file, _CHUNK)
-        path.chmod(member.mode & 0o755)
+        path.chmod(member.mode & 0o755 | 0o444)
         # Makefiles and kbuild go by them.
         os.utime(path, (member.mtime, member.mtime))
 

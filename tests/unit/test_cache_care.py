@@ -144,13 +144,19 @@ def test_a_cache_of_others_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert ours.behind == (theirs.root,)
     assert made(ours) == theirs.root / "store" / "qemu" / "key"
     assert ours.recall("apt-bookworm") == {"binary": 1}
+    # Whoever may use it may read it.
+    assert (theirs.root / "facts" / "apt-bookworm.json").stat().st_mode & 0o777 == 0o644
     # What it lacks is made in our own.
     assert made(ours, key="other") == ours.root / "store" / "qemu" / "other"
     with ours.lock("x", "it"):
         pass
     assert not (theirs.root / "store" / "qemu" / "other").exists()
+    ours.remember("apt-bookworm", {"binary": 2})
+    assert ours.recall("apt-bookworm") == {"binary": 2}
+    assert ours.recall_all("apt-bookworm") == [{"binary": 2}, {"binary": 1}]
     ours.forget("apt-bookworm")
     assert ours.recall("apt-bookworm") is None
+    assert ours.recall_all("apt-bookworm") == []
     assert theirs.recall("apt-bookworm") is not None
 
 
@@ -208,7 +214,9 @@ def test_what_killed_runs_left_goes_and_what_is_being_built_stays(cache: Cache) 
             os.read(go, 1)
         os._exit(0)
     os.read(reading, 1)
-    assert [one.path for one in prune(cache, unused_for=1e9)] == [left]
+    lists = cache.folder("apt", "bookworm")
+    assert [one.path for one in prune(cache, unused_for=1e9)] == [left, lists.parent]
+    assert not lists.parent.exists()
     assert busy.exists()
     os.close(gone)
     os.waitpid(child, 0)

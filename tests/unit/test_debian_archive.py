@@ -119,6 +119,20 @@ class TestWhatIsThere:
         with pytest.raises(MachineryError, match="there is no such file"):
             small(cache).packages(["seen"])
 
+    def test_what_others_have_looked_up_is_not_looked_up_again(
+        self, archive: SmallArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        archive.add("theirs")
+        archive.add("ours")
+        archive.publish()
+        places = [tmp_path / "own", tmp_path / "behind"]
+        assert small(Cache(places[1], EventStream())).packages(["theirs"])
+        monkeypatch.setenv("FREEPAGE_CACHE", ":".join(map(str, places)))
+        both = Cache(None, EventStream())
+        assert small(both).packages(["ours"])
+        shutil.rmtree(archive.root)
+        assert [package.name for package in small(both).packages(["theirs", "ours"])] == ["theirs", "ours"]
+
     def test_a_mirror_without_sums_as_names(self, archive: SmallArchive, cache: Cache) -> None:
         archive.release["Acquire-By-Hash"] = "no"
         archive.add("seen")
