@@ -239,7 +239,12 @@ class EventStream:
         return self._record(kind, source, data)
 
     def repeat(self, event: Event, **more: object) -> None:
-        """Record what has happened on another stream, with ``more`` data; its time is now."""
+        """Record what has happened on another stream, with ``more`` data; its time is now.
+
+        That the other one began is not repeated: a stream begins once, and its clock with it.
+        """
+        if event.kind == "stream-start":
+            return
         self._record(event.kind, event.source, {**event.data, **more})
 
     def _record(self, kind: str, source: str, data: Mapping[str, object]) -> Event:

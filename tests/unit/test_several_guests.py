@@ -92,6 +92,14 @@ def test_the_end_of_a_host_reaches_each_guest_and_the_run_once() -> None:
         assert [e.data["pid"] for e in stream.history() if e.kind == "process-ended"] == [7]
 
 
+def test_a_stream_begins_once_and_its_clock_with_it() -> None:
+    """The workload's report counts wall time from there."""
+    run = EventStream()
+    hosts = hosts_stream(run)
+    for stream in (run, hosts, guest_stream(1, hosts, run)):
+        assert [event.kind for event in stream.history()].count("stream-start") == 1
+
+
 def test_steps_and_warnings_name_their_guest() -> None:
     run = EventStream()
     guest = guest_stream(2, hosts_stream(run), run)
