@@ -30,8 +30,10 @@ _BLOCK_ALIGNMENT = 2 << 20
 #: Of an entry of /proc/PID/pagemap: its bytes, and the bits that say that the page is in memory or in swap.
 _ENTRY = 8
 _THERE = np.uint64(3 << 62)
-#: How the kernel prints a file without a name.
+#: How the kernel prints a file without a name, and one that has none any more.  Shared anonymous memory is
+#: printed as ``/dev/zero (deleted)``; its pages are in a file of the kernel's own as well.
 _NAMELESS = "/memfd:"
+_GONE = " (deleted)"
 
 
 class BlockPlace(Protocol):
@@ -117,8 +119,8 @@ def _holds(mapping: _Mapping, block: BlockPlace) -> bool:
 
 
 def _file_of(pid: int, mapping: _Mapping, folder: Path) -> Path | None:
-    if mapping.path.startswith(_NAMELESS):
-        return _open_file(pid, mapping.inode)
+    if mapping.path.startswith(_NAMELESS) or mapping.path.endswith(_GONE):
+        return _open_file(pid, mapping) or _mapped_file(pid, mapping)
     name = Path(mapping.path).name
     # The kernel prints the path as the QEMU's mount namespace has it; below the memory folder the name of
     # the file and its number are what both have in common.  Another guest's has the same name.
@@ -138,13 +140,23 @@ def _known_by_inode(mapping: _Mapping) -> Path | None:
     return None
 
 
-def _open_file(pid: int, inode: int) -> Path | None:
+def _open_file(pid: int, mapping: _Mapping) -> Path | None:
     """A path for a file that has no name: QEMU has it open, so ``/proc`` leads to it."""
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(OSError):
-            if str(entry.readlink()).startswith(_NAMELESS) and entry.stat().st_ino == inode:
+            if str(entry.readlink()) == mapping.path and entry.stat().st_ino == mapping.inode:
                 return entry
     return None
+
+
+def _mapped_file(pid: int, mapping: _Mapping) -> Path | None:
+    """A path for one that QEMU has mapped and not open; the kernel leads only root to it."""
+    path = Path(f"/proc/{pid}/map_files/{mapping.start:x}-{mapping.end:x}")
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError:
+        return None
+    return path
 
 
 def placed(maps: str, blocks: Sequence[BlockPlace]) -> list[BlockPlace]:

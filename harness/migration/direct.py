@@ -7,14 +7,14 @@ started paused, waiting for a migration; everything else is QMP::
 
     job = DirectJob(origin_domain, target, settings, inbox.put)
     job.begin(xml)                       # the destination's QEMU is there
-    job.migrate(source, destination, address)
+    job.migrate(source, destination, Tcp(address))
     job.event(event)                     # each of the source's MIGRATION events
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import libvirt
@@ -28,6 +28,7 @@ from harness.migration.settle import QemuSettings
 if TYPE_CHECKING:
     from harness.hosts.interface import Host
     from harness.migration.qmp import QmpEvent
+    from harness.migration.route import Route
 
 #: For the destination's command line.
 ARGUMENTS: Final = ("-incoming", "defer")
@@ -56,7 +57,7 @@ class DirectJob:
         self._there: libvirt.virDomain | None = None
         self._source: Monitor | None = None
         self._destination: Monitor | None = None
-        self._address = ""
+        self._by: Route | None = None
         self._over = False
 
     def begin(self, xml: str) -> None:
@@ -68,19 +69,13 @@ class DirectJob:
                 f"the destination cannot wait for the guest: {error.get_error_message()}"
             ) from error
 
-    def migrate(self, source: Monitor, destination: Monitor, address: str, tap: int | None = None) -> None:
-        """Begin.  A mode that QEMU refuses ends the migration with QEMU's own words.
-
-        ``tap``: the port at which a tap listens on the source's loopback, and at which the destination
-        is to listen.
-        """
-        self._source, self._destination, self._address = source, destination, address
+    def migrate(self, source: Monitor, destination: Monitor, route: Route) -> None:
+        """Begin, by a route.  A mode that QEMU refuses ends the migration with QEMU's own words."""
+        self._source, self._destination, self._by = source, destination, route
         try:
             for side in (destination, source):
                 self._settings.apply(side)
-            destination.execute("migrate-incoming", {"uri": f"tcp:{address}:{tap or 0}"})
-            near = f"{address}:{_port(destination)}" if tap is None else f"127.0.0.1:{tap}"
-            source.execute("migrate", {"uri": f"tcp:{near}"})
+            route.lead(source, destination)
         except CommandError as error:
             self._give_up(error.message)
 
@@ -89,12 +84,11 @@ class DirectJob:
 
         Raises :class:`MachineryError` if there is no such migration, or a QEMU refuses.
         """
-        source, destination = self._source, self._destination
-        if source is None or destination is None:
+        source, destination, route = self._source, self._destination, self._by
+        if source is None or destination is None or route is None:
             raise MachineryError("there is no migration that could be recovered")
         deadline.check()
-        destination.execute("migrate-recover", {"uri": f"tcp:{self._address}:0"}, at_once=True)
-        source.execute("migrate", {"uri": f"tcp:{self._address}:{_port(destination)}", "resume": True})
+        route.lead_again(source, destination)
 
     def event(self, event: QmpEvent) -> None:
         """One of the source's MIGRATION events, after everybody else has seen it."""
@@ -147,12 +141,3 @@ class DirectJob:
         # What libvirt failed at last has nothing to do with it, and would be taken for the reason.
         libvirt.virResetLastError()
         self._put(JobEnd(None, libvirt.libvirtError(reason)))
-
-
-def _port(destination: Monitor) -> str:
-    """Where a QEMU that was told to choose a port listens."""
-    answer = destination.execute("query-migrate")
-    places = answer.get("socket-address") if isinstance(answer, Mapping) else None
-    if not isinstance(places, list) or not places:
-        raise MachineryError(f"the destination's QEMU does not say where it listens: {answer!r}")
-    return str(places[0]["port"])

@@ -11,7 +11,7 @@ that monitor as it starts the domain; so it does in a thread of its own::
 
     job = HandOver(origin_domain, target, settings, inbox.put, HandOverRoute(source, sockets, deadline))
     job.begin(xml)                       # the source is told, and the destination's QEMU is there
-    job.migrate(source, destination, address)
+    job.migrate(source, destination, route)
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from harness.migration.settle import QemuSettings
 
 if TYPE_CHECKING:
     from harness.hosts.interface import Host
+    from harness.migration.route import Route
 
 #: What both QEMUs need, so that memory beside the guest's RAM can be handed over as well: ROMs, for one.
 AUXILIARY_SHARED: Final = ("-machine", "aux-ram-share=on")
@@ -120,10 +121,13 @@ class HandOver(DirectJob):
         if over and self._there is None:
             raise MachineryError("the destination's QEMU has not waited for the guest's memory")
 
-    def migrate(self, source: Monitor, destination: Monitor, address: str, tap: int | None = None) -> None:
-        """Have the destination listen for the devices; the source connects as soon as it does."""
-        del tap
-        self._source, self._destination, self._address = source, destination, address
+    def migrate(self, source: Monitor, destination: Monitor, route: Route) -> None:
+        """Have the destination listen for the devices; the source connects as soon as it does.
+
+        That is at the hand-over's own socket, whatever ``route``.
+        """
+        del route
+        self._source, self._destination = source, destination
         try:
             self._settings.apply(destination)
             destination.execute("migrate-incoming", {"uri": f"unix:{self._route.main}"})

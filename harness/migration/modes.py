@@ -35,6 +35,8 @@ NO_LIMIT: Final = 1 << 50
 #: Leave shared memory in files with names where it is.  No key of the migration's: it goes with the guest.
 IGNORE_SHARED: Final = ModeSetting(Mode("x-ignore-shared"))
 
+#: Off where nothing comes back.
+_GOES_ONE_WAY: Final = frozenset({"return-path"})
 _BANDWIDTH: Final = "max-bandwidth"
 
 
@@ -69,7 +71,8 @@ class Modes:
             limit if isinstance(limit, int) else None,
             tuple(direct),
             None if not how.tls else "psk" if how.tls == "psk" else "x509",
-            switched_off(how) & frozenset(LIBVIRTS_OWN),
+            (switched_off(how) | (_GOES_ONE_WAY if how.over == "exec" else frozenset()))
+            & frozenset(LIBVIRTS_OWN),
         )
 
     @property

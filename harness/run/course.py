@@ -86,6 +86,8 @@ class Course:
     outcomes: list[MigrationOutcome] = field(default_factory=list)
     #: Bytes that the source's QEMU has of its own, after each migration that was given up.
     qemu_memory: list[int] = field(default_factory=list)
+    #: The files that it has open then.
+    qemu_files: list[int] = field(default_factory=list)
     #: The last file through which the guest went.
     file: FileFacts | None = None
 

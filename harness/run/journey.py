@@ -18,7 +18,7 @@ from harness.events import Deadline, EventStream
 from harness.evidence.gather import Evidence, gather
 from harness.evidence.guest_checks import CHECK_SECONDS, WRONG_GUEST_SECONDS, check, check_guest, resume
 from harness.evidence.keep import keep_pages
-from harness.evidence.qemu_memory import own_memory
+from harness.evidence.qemu_memory import own_files, own_memory
 from harness.evidence.switch_over import Abort, SwitchOver
 from harness.evidence.wire_witness import forget_stream
 from harness.evidence.work_meter import WorkMeter
@@ -194,7 +194,7 @@ class Journey:
             convergence=course.convergence,
             throttling=course.throttling,
             free_memory=self._free_memory(review),
-            qemu_memory=QemuMemory(tuple(course.qemu_memory)),
+            qemu_memory=QemuMemory(tuple(course.qemu_memory), tuple(course.qemu_files)),
             commands=course.commands,
             looks=tuple(course.looks),
             free_blocks=course.meter.free_blocks,
@@ -236,7 +236,7 @@ class Journey:
             convergence=course.convergence,
             throttling=course.throttling,
             free_memory=self._free_memory(review),
-            qemu_memory=QemuMemory(tuple(course.qemu_memory)),
+            qemu_memory=QemuMemory(tuple(course.qemu_memory), tuple(course.qemu_files)),
             commands=course.commands,
             cost=switch_over.cost,
             postcopy=switch_over.postcopy,
@@ -348,10 +348,12 @@ class Journey:
         except GuestLost as error:
             self._note_death(turn, error)
             return False
-        memory = own_memory(self._events.history())
-        if memory is not None:
+        history = self._events.history()
+        memory, files = own_memory(history), own_files(history)
+        if memory is not None and files is not None:
             self._course.qemu_memory.append(memory)
-            self._events.emit("qemu-memory", move=turn.number, own=memory)
+            self._course.qemu_files.append(files)
+            self._events.emit("qemu-memory", move=turn.number, own=memory, files=files)
         return True
 
     def _note_file(self, turn: Turn, migration: LiveMigration) -> None:

@@ -45,6 +45,7 @@ from harness.migration.outside import OutsideWalk
 from harness.migration.postcopy_job import PostcopyJob
 from harness.migration.qmp import CLOSED, Monitor
 from harness.migration.request import MigrationRequest
+from harness.migration.route import Descriptor, Exec, Route, Tcp, Unix
 from harness.migration.settle import QemuSettings
 from harness.migration.statistics import (
     MigrationStatistics,
@@ -284,7 +285,7 @@ class LiveMigration:
             return self._start_saved(domain, xml, how, modes, follower, deadline, images)
         if modes.direct:
             follower.hands_over = route is not None
-            return self._start_direct(domain, xml, settings, follower, route)
+            return self._start_direct(domain, xml, how, settings, follower, route)
         own_disk = spec.disk is not None and not spec.disk.readonly
         uri, listen = self._way()
         own_disk = own_disk or self._guest.libvirt_has_disks
@@ -370,6 +371,7 @@ class LiveMigration:
         self,
         domain: libvirt.virDomain,
         xml: str,
+        how: Migration,
         settings: QemuSettings,
         follower: RunFollower,
         route: HandOverRoute | None,
@@ -386,9 +388,21 @@ class LiveMigration:
         follower.begun()
         destination = self._sides.destination
         assert destination is not None
-        tap = None if self._stream is None else self._origin.tap(self._address, self._stream)
-        job.migrate(self._sides.source.monitor, destination.monitor, self._address, tap)
+        job.migrate(self._sides.source.monitor, destination.monitor, self._route(how))
         return job
+
+    def _route(self, how: Migration) -> Route:
+        """By what the stream goes, past libvirt."""
+        # Beside the destination's monitor: a folder that both QEMUs of a lab see.
+        folder, channels = self._guest.monitor_socket(self._target).parent, how.address == "channels"
+        if how.over == "unix":
+            return Unix(folder, channels=channels)
+        if how.over == "fd":
+            return Descriptor(channels=channels)
+        if how.over == "exec":
+            return Exec(folder, channels=channels)
+        tap = None if self._stream is None else self._origin.tap(self._address, self._stream)
+        return Tcp(self._address, tap, channels=channels)
 
     def resumed(self, deadline: Deadline) -> None:
         """The guest runs on its new host: the rest of the script."""

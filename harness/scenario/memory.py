@@ -31,7 +31,8 @@ class MemoryBackend(Section):
     """What QEMU makes the guest's memory of."""
 
     type: Literal["file", "memfd", "ram"] = "file"
-    """file: one in the host's memory folder; memfd: one without a name; ram: anonymous memory, in no file."""
+    """file: one in the host's memory folder; memfd: one without a name; ram: anonymous memory, which QEMU has
+    in no file, or with `share: true` in one that nobody else can open."""
     share: bool | None = None
     """Whether others may map it. false: QEMU has it for itself alone (MAP_PRIVATE), and the oracle reads it
     out of the stopped QEMUs. null: all but ram."""
@@ -51,7 +52,6 @@ class MemoryBackend(Section):
     @model_validator(mode="after")
     def _possible(self) -> MemoryBackend:
         wrong = {
-            "share": (self.type == "ram" and self.shared, "expected false: anonymous memory is QEMU's own"),
             "offset": (self.offset is not None and self.type != "file", "expected only with type: file"),
             "page": (
                 self.page is not None and (self.offset is not None or self.type == "ram"),

@@ -95,6 +95,9 @@ SOURCES_OWN: Final = frozenset(
     }
 )
 
+#: Keys that say by what a migration goes, and what libvirt does itself.
+ROUTES: Final[Mapping[str, str]] = {"over": "tcp", "address": "uri"}
+
 #: Capabilities that a migration over TCP between two hosts cannot have, or not by themselves, and why.  QEMU
 #: itself takes them, and fails later, or moves no memory.
 NOT_ALONE: Final[Mapping[str, str]] = {
@@ -176,6 +179,8 @@ def goes_past_libvirt(section: BaseModel) -> tuple[str, ...]:
     """The keys of a section for which libvirt has no words; empty: it goes by libvirt."""
     off = switched_off(section)
     keys = [key for key, setting in settings_of(section) if setting.past_libvirt]
+    # libvirt has a transport and a form of address of its own.
+    keys += [key for key, its_own in ROUTES.items() if getattr(section, key, its_own) != its_own]
     return (*keys, *(f"capabilities.{name}" for name in LIBVIRTS_OWN if name in off))
 
 

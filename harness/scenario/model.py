@@ -47,6 +47,7 @@ from harness.scenario.remote import Remote
 from harness.scenario.saved_file import SavedFile, Way, demand_way
 from harness.scenario.script import Script, actions, count_plugged, needs_controls, restarts
 from harness.scenario.several_guests import MOST_GUESTS, refuse_with_several_guests
+from harness.scenario.transport import AddressForm, Transport, refuse_wrong_transports
 from harness.scenario.values import (
     MIB,
     Rate,
@@ -344,6 +345,14 @@ class Migration(Section):
     """to: file, with mapped_ram and multifd: past the kernel's page cache."""
     file: SavedFile = SavedFile()
     """The file through which it goes, and what is done to it on its way."""
+    over: Transport = "tcp"
+    """By what it goes from one QEMU to the other. tcp: the network between the hosts. unix: a Unix socket.
+    fd: a pair of sockets, whose descriptors both QEMUs are given (QMP's getfd). exec: a program on each side,
+    and a pipe between them; it goes one way, so without return-path. All but tcp past libvirt, in a lab, and
+    without a tap."""
+    address: AddressForm = "uri"
+    """How QEMU is told where to. uri: by a text, such as tcp:HOST:PORT. channels: by a list of channels, as
+    QEMU has it since 8.2; past libvirt."""
     bandwidth: Rate | None = None
     """Limit of the migration's own making; null: as fast as it goes."""
     downtime_limit_ms: Annotated[int, Field(ge=1, le=2_000_000)] = 300
@@ -480,6 +489,8 @@ class Expect(Section):
     qemu_growth_max: Size | None = None
     """The source's QEMU may have so much more memory of its own after each migration that was given up, from
     the third on. With less than six of them the verdict is inconclusive."""
+    qemu_files_growth_max: Annotated[int, Field(ge=0)] | None = None
+    """The source's QEMU may have so many more files and sockets open after each of those."""
     guest_free_min: Share | None = None
     """So much free memory the guest must have in the end: a size, or a share of what was free before the
     first migration."""
@@ -690,6 +701,7 @@ class Scenario(Section):
         refuse_with_copied_disks(self)
         refuse_wrong_plugging(self)
         refuse_with_several_guests(self)
+        refuse_wrong_transports(self)
         return self
 
     @model_validator(mode="after")
@@ -789,6 +801,7 @@ class Scenario(Section):
         """Why no tap can listen; None: one can.  It needs connections between the hosts of a lab."""
         others = {
             f"migration.to: {self.migration.to}": any(how.to != "host" for how in self.migrations),
+            "a migration that goes over anything but tcp": any(how.over != "tcp" for how in self.migrations),
             "guest.shared": self.guest.shared,
             "mode: cpr-transfer": any(how.hands_over for how in self.migrations),
             "script: postcopy-recover": any(one.connects_anew for one in actions(self.script)),

@@ -22,6 +22,7 @@ Moment: TypeAlias = Literal[
     "device",
     "postcopy-active",
     "postcopy-paused",
+    "postcopy-recover-setup",
     "postcopy-recover",
     "completed",
     "cancelled",
@@ -58,6 +59,8 @@ MOMENTS: Final[Mapping[Moment, str]] = {
     "device": "QEMU's status on the source is `device`: the state of the devices leaves.",
     "postcopy-active": "QEMU's status on the source is `postcopy-active`: the guest has left, pages follow.",
     "postcopy-paused": "QEMU's status on the source is `postcopy-paused`: the connection broke in postcopy.",
+    "postcopy-recover-setup": "QEMU's status on the source is `postcopy-recover-setup`: it connects anew "
+    "(QEMU 9.1 and newer).",
     "postcopy-recover": "QEMU's status on the source is `postcopy-recover`: both sides are connected anew.",
     "completed": "QEMU's status on the source is `completed`.",
     "cancelled": "QEMU's status on the source is `cancelled`.",

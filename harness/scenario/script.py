@@ -42,6 +42,7 @@ STATUSES: Final = (
     "device",
     "postcopy-active",
     "postcopy-paused",
+    "postcopy-recover-setup",
     "postcopy-recover",
     "completed",
     "cancelled",
@@ -57,6 +58,7 @@ _STANDS_STILL: Final = (
     "device",
     "postcopy-active",
     "postcopy-paused",
+    "postcopy-recover-setup",
     "postcopy-recover",
     "completed",
 )

@@ -14,6 +14,8 @@ from harness.verdict.finding import Finding
 FROZEN: Final = "qmp-frozen"
 #: The rule of a guest that has moved, and does not do what the script has it do.
 UNDONE: Final = "guest-undone"
+#: The event of an entry that begins.
+ENTRY_BEGINS: Final = "script"
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from harness.events import Deadline, EventStream
 from harness.migration.inbox import Completion
 from harness.scenario.actions.module import MODULE_HOLDS
 from harness.script.errands import Errands, Then, nothing
-from harness.script.outcome import UNDONE
+from harness.script.outcome import ENTRY_BEGINS, UNDONE
 from harness.script.punctuality import Began, lateness
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class ScriptRunner:
             return
         self._next += 1
         self._current = _Current(entry, enumerate(entry.do, 1), after)
-        self._events.emit("script", at=moment, number=which, move=entry.move, entry=self._next)
+        self._events.emit(ENTRY_BEGINS, at=moment, number=which, move=entry.move, entry=self._next)
         first = entry.do[0]
         self._begun.append(Began(moment, which, first.action, self._events.now(), first.brings))
         self._go_on()

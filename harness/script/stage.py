@@ -18,7 +18,7 @@ from harness.scenario.actions.stage import QmpAnswer, RunFacts
 from harness.scenario.command import CommandEnd
 from harness.script.agent import Reload, ScriptAgent
 from harness.script.domain import ScriptDomain
-from harness.script.outcome import FROZEN, ScriptOutcome
+from harness.script.outcome import ENTRY_BEGINS, FROZEN, ScriptOutcome
 from harness.script.pages import OwnedPages
 from harness.script.qemus import Qemus
 from harness.script.wire import Target, Wire
@@ -123,7 +123,13 @@ class RunStage:
             self._events.emit("qmp-answered", command=command)
 
     def ask(
-        self, side: str, command: str, arguments: Mapping[str, object], *, seconds: float
+        self,
+        side: str,
+        command: str,
+        arguments: Mapping[str, object],
+        *,
+        seconds: float,
+        keep: bool = True,
     ) -> QmpAnswer | None:
         """Have a QEMU carry out a QMP command, and keep what it says."""
         monitor = self.source if side == "source" else self.destination
@@ -144,7 +150,8 @@ class RunStage:
             answer = QmpAnswer(side, command, None, error.description)
         else:
             answer = QmpAnswer(side, command, said, None)
-        self.outcome.answers.append(answer)
+        if keep:
+            self.keep_answer(answer)
         return answer
 
     def _source_is_done(self) -> bool:
@@ -154,6 +161,10 @@ class RunStage:
                 if isinstance(data, Mapping) and data.get("status") == "completed":
                     return True
         return False
+
+    def keep_answer(self, answer: QmpAnswer) -> None:
+        """For the result."""
+        self.outcome.answers.append(answer)
 
     def _unknown(self, monitor: Monitor, side: str, command: str) -> InputError:
         known = monitor.execute("query-commands")
@@ -165,9 +176,14 @@ class RunStage:
         )
 
     def await_event(
-        self, side: str, wanted: Callable[[str, Mapping[str, object]], bool], deadline: Deadline
+        self,
+        side: str,
+        wanted: Callable[[str, Mapping[str, object]], bool],
+        deadline: Deadline,
+        *,
+        anew: bool = False,
     ) -> None:
-        """Wait for an event of a QEMU since this stage was set."""
+        """Wait for an event of a QEMU since this stage was set, or since the script's entry began."""
 
         def is_it(event: Event) -> bool:
             data = event.data.get("data")
@@ -175,7 +191,11 @@ class RunStage:
                 event.kind, data if isinstance(data, Mapping) else {}
             )
 
-        self._events.wait(is_it, deadline, after=self._since)
+        since = self._since
+        if anew:
+            entries = (event.seq for event in self._events.history() if event.kind == ENTRY_BEGINS)
+            since = max(entries, default=since)
+        self._events.wait(is_it, deadline, after=since)
 
     def resize_virtio_mem(self, side: str, size: int) -> None:
         """Ask the guest for another size."""

@@ -95,14 +95,26 @@ class FakeStage:
         self.guest_has_moved = False
         #: What a QEMU says to whatever it is asked.
         self.answers: object = {}
+        self.answers_in_turn: list[object] = []
 
     def ask(
-        self, side: str, command: str, arguments: Mapping[str, object], *, seconds: float
+        self,
+        side: str,
+        command: str,
+        arguments: Mapping[str, object],
+        *,
+        seconds: float,
+        keep: bool = True,
     ) -> QmpAnswer | None:
         self.did.append(command)
+        if self.answers_in_turn:
+            return QmpAnswer(side, command, self.answers_in_turn.pop(0), None)
         if isinstance(self.answers, CommandError):
             return QmpAnswer(side, command, None, self.answers.description)
         return QmpAnswer(side, command, self.answers, None)
+
+    def keep_answer(self, answer: QmpAnswer) -> None:
+        self.did.append(f"kept {answer.answer}")
 
     def demand_answer(self, command: str) -> None:
         self.did.append(command)

@@ -18,7 +18,7 @@ from harness.migration.qmp import CommandError
 from harness.scenario.actions.backend import BackendKill
 from harness.scenario.actions.base import ACTIONS, Action, ControlAction, GuestAction
 from harness.scenario.actions.module import MOST_SPANS, ModuleMisbehave, spans
-from harness.scenario.actions.monitor import Qmp
+from harness.scenario.actions.monitor import AwaitAnswer, Qmp
 from harness.scenario.actions.stage import Stage
 from harness.scenario.load import Scenario, load_scenario, scenario_schema
 from harness.scenario.script import needs_controls, restarts
@@ -202,6 +202,18 @@ def test_what_a_qemu_answers_is_held_against_the_scenario(
     action = Qmp.model_validate({"command": "query-migrate", **keys})
     action.carry_out(cast(Stage, stage), Deadline(1, "it"))
     assert stage.did == ["query-migrate", *(["found qmp-answer"] if found else [])]
+
+
+def test_a_qemu_is_asked_until_it_answers_as_expected() -> None:
+    stage = FakeStage()
+    stage.answers_in_turn = [{"status": "measuring"}, {"status": "measuring"}, {"status": "measured"}]
+    keys = {"command": "query-dirty-rate", "answer": {"status": "measured"}}
+    AwaitAnswer.model_validate(keys).carry_out(cast(Stage, stage), Deadline(60, "it"))
+    assert stage.did == ["query-dirty-rate"] * 3 + ["kept {'status': 'measured'}"]
+    stage.did.clear()
+    AwaitAnswer.model_validate({**keys, "within_s": 1}).carry_out(cast(Stage, stage), Deadline(60, "it"))
+    assert stage.did[0] == "query-dirty-rate"
+    assert stage.did[-2:] == ["kept {}", "found qmp-answer"]
 
 
 def test_who_refuses_gives_no_answer() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.events import Event
-from harness.evidence.qemu_memory import own_memory
+from harness.evidence.qemu_memory import own_files, own_memory
 from harness.scenario.model import Expect
 from harness.verdict.context import Analyses, Context
 from harness.verdict.judge import JudgeInput, judge
@@ -57,3 +57,32 @@ def test_nothing_is_said_where_nothing_is_expected() -> None:
     memory = QemuMemory((MIB, 90 * MIB, 180 * MIB, 270 * MIB, 360 * MIB, 450 * MIB, 540 * MIB))
     assert judge(case, memory).findings == ()
     assert too_few_migrations(case, Context(Analyses(case), (memory,))) is None
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ([30, 33, 33, 33, 33, 33, 33], False),
+        ([30, 33, 33, 34, 35, 36, 37], True),
+        # Once, or at one look only.
+        ([30, 33, 33, 33, 34, 34, 34], False),
+        ([30, 33, 33, 33, 33, 33, 37], False),
+        ([30, 33, 37, 33, 33, 33, 33], False),
+        ([33, 34, 35], False),
+    ],
+)
+def test_files_that_nobody_closes(files: list[int], found: bool) -> None:
+    case = JudgeInput(arm="off", blocks=(), expect=Expect(qemu_files_growth_max=0))
+    memory = QemuMemory((MIB,) * len(files), tuple(files))
+    rules = [finding.rule for finding in judge(case, memory).findings]
+    assert rules == (["qemu-files-left"] if found else [])
+    said = too_few_migrations(case, Context(Analyses(case), (memory,)))
+    assert (said is not None) == (len(files) < 6)
+
+
+def test_the_open_files_of_the_last_qemu(tmp_path: Path) -> None:
+    (tmp_path / "7" / "fd").mkdir(parents=True)
+    for number in "035":
+        (tmp_path / "7" / "fd" / number).touch()
+    assert own_files([attached(5), attached(7)], proc=tmp_path) == 3
+    assert own_files([attached(7), attached(5)], proc=tmp_path) is None

@@ -23,11 +23,12 @@ from harness.events import Deadline, EventStream
 from harness.migration.inbox import Completion
 from harness.migration.qmp import QemuGone
 from harness.scenario.actions.migration import Stall, Unstall
-from harness.scenario.actions.monitor import Qmp
+from harness.scenario.actions.monitor import Qmp, Wait
 from harness.scenario.load import load_scenario
 from harness.scenario.resolve import MachineFacts, resolve
 from harness.scenario.script import Entry, holds_needed, needs_controls
 from harness.script.closed_window import ClosedWindow
+from harness.script.outcome import ENTRY_BEGINS
 from harness.script.runner import ScriptRunner
 from harness.script.stage import RunStage
 from harness.script.wire import waits_for_room
@@ -273,6 +274,27 @@ def test_what_a_script_waits_for_is_held(tmp_path: Path) -> None:
 def _state(pid: int) -> str:
     """One letter, as ``ps`` has it."""
     return Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0]
+
+
+def test_an_event_of_before_the_entry_does_not_count_where_the_entry_brings_it() -> None:
+    events = EventStream()
+    resolved = resolve(load_scenario("idle"), MachineFacts(memory_available=1 << 40))
+    stage = RunStage(
+        resolved, resolved.scenario.migration, cast(Any, None), lambda _: None, cast(Any, None), events
+    )
+    paused = {"data": {"status": "postcopy-paused"}}
+    events.emit("MIGRATION", source="source.qmp", **paused)
+    events.emit(ENTRY_BEGINS, at="postcopy-paused", number=1, move=1, entry=1)
+    keys = {"event": "MIGRATION", "fields": paused["data"], "within_s": 1}
+    soon = Deadline(10, "the test")
+    Wait.model_validate(keys).carry_out(stage, soon)
+    assert stage.outcome.findings == []
+    anew = Wait.model_validate({**keys, "since": "entry"})
+    anew.carry_out(stage, soon)
+    assert [finding.rule for finding in stage.outcome.findings] == ["event-missing"]
+    events.emit("MIGRATION", source="source.qmp", **paused)
+    anew.carry_out(stage, soon)
+    assert len(stage.outcome.findings) == 1
 
 
 def test_a_reader_that_is_stopped_goes_on_again(monkeypatch: pytest.MonkeyPatch) -> None:

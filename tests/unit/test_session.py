@@ -153,6 +153,30 @@ def test_a_file_of_both_hosts_is_known_by_its_path(tmp_path: Path, private: bool
     assert found == ([] if private else [file])
 
 
+@pytest.mark.parametrize("open_too", [False, True])
+def test_shared_memory_without_a_name_is_a_file_all_the_same(tmp_path: Path, open_too: bool) -> None:
+    """Anonymous and shared, as QEMU makes it before 10.0, and a file whose name is gone, as it does since."""
+    import mmap
+
+    file = tmp_path / "gone"
+    file.write_bytes(bytes(1 << 20))
+    with file.open("r+b") as opened:
+        descriptor = opened.fileno() if open_too else -1
+        file.unlink()
+        with mmap.mmap(descriptor, 1 << 20) as memory:
+            array = np.frombuffer(memory, dtype=np.uint8)
+            block = RamBlock("pc.ram", 1 << 20, 1 << 20, array.ctypes.data)
+            memory[4096:4100] = b"here"
+            found = backings(os.getpid(), [block], tmp_path)
+            if not found and os.geteuid():
+                pytest.skip("the kernel leads only root to such a file")
+            [backing] = found
+            with backing.path.open("rb") as seen:
+                seen.seek(backing.base + 4096)
+                assert seen.read(4) == b"here"
+            del array
+
+
 def test_a_block_that_cannot_be_read_is_an_error_of_its_own() -> None:
     nowhere = RamBlock("pc.rom", 4096, 4096, 4096)
     assert isinstance(LabQemu(os.getpid(), Path()).copy([nowhere])["pc.rom"], OSError)

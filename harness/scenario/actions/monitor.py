@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeAlias
 
@@ -23,6 +24,9 @@ def _qemu(stage: Stage, side: MigrationSide) -> Qemu:
     return stage.source if side == "source" else stage.destination
 
 
+_Command: TypeAlias = Annotated[Text, Field(pattern=r"^[a-zA-Z0-9_.-]{1,80}$")]
+#: Between two questions.
+_TURN_SECONDS: Final = 0.2
 #: What the scenario says of these does not hold any more once a script has changed them.
 _LIMITS: Final = frozenset({"max-bandwidth", "downtime-limit", "avail-switchover-bandwidth"})
 
@@ -35,7 +39,7 @@ class Qmp(Action):
     """
 
     action: Literal["qmp"] = "qmp"
-    command: Annotated[Text, Field(pattern=r"^[a-zA-Z0-9_.-]{1,80}$")]
+    command: _Command
     """The command's name."""
     arguments: dict[str, Any] = Field(default={})
     """Its arguments, as QMP has them."""
@@ -83,6 +87,50 @@ class Qmp(Action):
         return self
 
 
+class AwaitAnswer(Action):
+    """Ask QEMU until it answers as is said here: of what it sends no event about.
+
+    That it does not in time is a finding (qmp-answer).
+    """
+
+    action: Literal["await-answer"] = "await-answer"
+    command: _Command
+    """The command's name, as `query-dirty-rate`."""
+    arguments: dict[str, Any] = Field(default={})
+    """Its arguments, as QMP has them."""
+    side: MigrationSide = "source"
+    """Which QEMU's."""
+    answer: Annotated[Wanted, Field(min_length=1)]
+    """What its answer must hold in the end, said as in `answer` of `qmp`."""
+    within_s: Annotated[int, Field(ge=1, le=3600)] = 60
+    """Seconds until it must."""
+
+    waits: ClassVar[bool] = True
+
+    @property
+    def needs_destination(self) -> bool:
+        """On that side."""
+        return self.side == "destination"
+
+    def carry_out(self, stage: Stage, deadline: Deadline) -> None:
+        """In a thread: the migration, which may change the answer, goes on."""
+        limit, turn = Deadline(self.within_s, f"an answer to {self.command}"), threading.Event()
+        while True:
+            last = limit.remaining() <= _TURN_SECONDS
+            answer = stage.ask(self.side, self.command, self.arguments, seconds=Qmp.seconds, keep=False)
+            if answer is None:
+                return
+            wrong = answer.error if answer.error is not None else unmet(answer.answer, self.answer)
+            if wrong is None or last:
+                stage.keep_answer(answer)
+                if wrong is not None:
+                    text = f"the {self.side} QEMU's answer to {self.command} after {self.within_s} s: {wrong}"
+                    stage.find("qmp-answer", text)
+                return
+            # Nobody sets it: a turn of the clock.
+            turn.wait(_TURN_SECONDS)
+
+
 class Wait(Action):
     """Wait for one of QEMU's events, of those since the move began.
 
@@ -97,6 +145,9 @@ class Wait(Action):
     anything."""
     side: MigrationSide = "source"
     """Which QEMU's."""
+    since: Literal["move", "entry"] = "move"
+    """entry: it must have come since this entry of the script began, as what the entry itself has done brings
+    it; not before."""
     within_s: Annotated[int, Field(ge=1, le=3600)] = 60
     """Seconds until it must have come."""
 
@@ -106,7 +157,8 @@ class Wait(Action):
         """In a thread: the migration, which may bring it, goes on."""
         limit = Deadline(self.within_s, f"the event {self.event}")
         try:
-            stage.await_event(self.side, lambda name, data: self._is(name, data), limit)
+            anew = self.since == "entry"
+            stage.await_event(self.side, lambda name, data: self._is(name, data), limit, anew=anew)
         except DeadlineExceeded:
             fields = f" with {self.fields}" if self.fields else ""
             text = f"the {self.side} QEMU sent no event {self.event}{fields} in {self.within_s} s"

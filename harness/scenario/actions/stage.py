@@ -160,18 +160,34 @@ class Stage(Protocol):
         """The guest as libvirt has it."""
 
     def ask(
-        self, side: str, command: str, arguments: Mapping[str, object], *, seconds: float
+        self,
+        side: str,
+        command: str,
+        arguments: Mapping[str, object],
+        *,
+        seconds: float,
+        keep: bool = True,
     ) -> QmpAnswer | None:
-        """Have a QEMU (``source`` or ``destination``) carry out a QMP command, for the result.
+        """Have a QEMU (``source`` or ``destination``) carry out a QMP command; ``keep``: for the result.
 
         None: it did not answer in time, which is a finding (qmp-frozen).  Raises
         :class:`harness.errors.InputError` if it does not know the command.
         """
 
+    def keep_answer(self, answer: QmpAnswer) -> None:
+        """For the result."""
+
     def await_event(
-        self, side: str, wanted: Callable[[str, Mapping[str, object]], bool], deadline: Deadline
+        self,
+        side: str,
+        wanted: Callable[[str, Mapping[str, object]], bool],
+        deadline: Deadline,
+        *,
+        anew: bool = False,
     ) -> None:
         """Wait for an event of a QEMU since the migration began: ``wanted`` is given name and data.
+
+        ``anew``: since the script's entry began.
 
         Raises :class:`harness.errors.DeadlineExceeded`.
         """

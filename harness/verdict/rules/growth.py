@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a QEMU keeps of migrations that were given up: queues, bitmaps, buffers that nobody frees."""
+"""What a QEMU keeps of migrations that were given up: queues, buffers, sockets that nobody frees."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from harness.units import human_size
@@ -21,9 +22,12 @@ _STEPS: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class QemuMemory:
-    """Bytes that the source's QEMU has of its own, after each migration that was given up, in order."""
+    """What the source's QEMU has of its own, after each migration that was given up, in order."""
 
+    #: Bytes.
     after_each: tuple[int, ...]
+    #: Open files.
+    files: tuple[int, ...] = ()
 
 
 @rule(
@@ -49,10 +53,32 @@ def qemu_grows(case: JudgeInput, context: Context) -> Iterator[Finding]:
         yield Finding("qemu-grows", "expectation", text)
 
 
+@rule(
+    "expectation",
+    {
+        "qemu-files-left": "the source's QEMU has more open files after each migration that was given up, by "
+        "more than `expect.qemu_files_growth_max`"
+    },
+    needs=(QemuMemory,),
+)
+def qemu_files_left(case: JudgeInput, context: Context) -> Iterator[Finding]:
+    """From the third migration on: after each but one, where an old file may have been closed."""
+    most, seen = case.expect.qemu_files_growth_max, context.fact(QemuMemory).files[_WARM - 1 :]
+    if most is None or len(seen) <= _STEPS:
+        return
+    if sum(after - before > most for before, after in pairwise(seen)) >= len(seen) - 2:
+        text = (
+            f"QEMU's open files have grown from {seen[0]} to {seen[-1]} over {len(seen) - 1} migrations that "
+            f"were given up: expected at most {most} each"
+        )
+        yield Finding("qemu-files-left", "expectation", text)
+
+
 @doubt(needs=(QemuMemory,))
 def too_few_migrations(case: JudgeInput, context: Context) -> str | None:
     """Whether there was enough to tell."""
     seen = len(context.fact(QemuMemory).after_each)
-    if case.expect.qemu_growth_max is None or seen >= _WARM + _STEPS:
+    expected = case.expect.qemu_growth_max, case.expect.qemu_files_growth_max
+    if expected == (None, None) or seen >= _WARM + _STEPS:
         return None
     return f"memory is right, but QEMU's own was seen after {seen} migrations that were given up only"

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""By what a migration past libvirt goes: QEMU's transports, and the two forms in which its address is said.
+
+::
+
+    route = Tcp("10.77.0.2")
+    route.lead(source, destination)             # the destination listens, the source migrates
+    route.lead_again(source, destination)       # the same for a migration that is paused in postcopy
+
+A transport is one class: it prepares a :class:`Place` for each side.
+"""
+
+# ruff: noqa: ARG002 - not every transport needs both sides
+
+from __future__ import annotations
+
+import os
+import secrets
+import shlex
+import shutil
+import socket
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from harness.errors import MachineryError
+
+if TYPE_CHECKING:
+    from harness.migration.qmp import Monitor
+
+#: What the descriptor is called in both QEMUs' monitors.
+_DESCRIPTOR: Final = "freepage-migration"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one side listens, or connects to: both of QEMU's forms of it."""
+
+    uri: str
+    #: As ``addr`` of a MigrationChannel (qapi/migration.json).
+    address: Mapping[str, Any]
+
+    def arguments(self, *, channels: bool) -> dict[str, Any]:
+        """For ``migrate`` and ``migrate-incoming``."""
+        if not channels:
+            return {"uri": self.uri}
+        return {"channels": [{"channel-type": "main", "addr": dict(self.address)}]}
+
+
+class Route(ABC):
+    """A transport."""
+
+    #: Say addresses in the form that QEMU has since 8.2, and not as a URI.
+    channels: bool
+
+    def lead(self, source: Monitor, destination: Monitor) -> None:
+        """Have the destination listen and the source migrate.
+
+        Raises :class:`harness.migration.qmp.CommandError` with the words of a QEMU that refuses.
+        """
+        with self._prepared(source, destination):
+            place = self._to_listen()
+            destination.execute("migrate-incoming", place.arguments(channels=self.channels))
+            source.execute("migrate", self._to_connect(destination).arguments(channels=self.channels))
+
+    def lead_again(self, source: Monitor, destination: Monitor) -> None:
+        """The same for a migration that is paused in postcopy: migrate-recover knows URIs only."""
+        with self._prepared(source, destination):
+            destination.execute("migrate-recover", {"uri": self._to_listen().uri}, at_once=True)
+            there = self._to_connect(destination).arguments(channels=self.channels)
+            source.execute("migrate", there | {"resume": True})
+
+    @contextmanager
+    def _prepared(self, source: Monitor, destination: Monitor) -> Iterator[None]:
+        """What has to be there before, and may be gone afterwards."""
+        yield
+
+    @abstractmethod
+    def _to_listen(self) -> Place:
+        """For the destination."""
+
+    @abstractmethod
+    def _to_connect(self, destination: Monitor) -> Place:
+        """For the source, once the destination listens."""
+
+
+@dataclass
+class Tcp(Route):
+    """A port that the destination chooses; or a tap's, on the source's loopback and at the destination."""
+
+    address: str
+    tap: int | None = None
+    channels: bool = False
+
+    def _to_listen(self) -> Place:
+        return _inet(self.address, str(self.tap or 0))
+
+    def _to_connect(self, destination: Monitor) -> Place:
+        if self.tap is not None:
+            return _inet("127.0.0.1", str(self.tap))
+        return _inet(self.address, _port(destination))
+
+    def lead_again(self, source: Monitor, destination: Monitor) -> None:
+        """At another port: the tap has heard its connections."""
+        self.tap = None
+        super().lead_again(source, destination)
+
+
+@dataclass
+class Unix(Route):
+    """A socket in a folder that both QEMUs see; another one for each connection."""
+
+    folder: Path
+    channels: bool = False
+    _path: Path = Path()
+
+    @contextmanager
+    def _prepared(self, source: Monitor, destination: Monitor) -> Iterator[None]:
+        self._path = _new(self.folder)
+        yield
+
+    def _to_connect(self, destination: Monitor) -> Place:
+        return self._to_listen()
+
+    def _to_listen(self) -> Place:
+        address = {"transport": "socket", "type": "unix", "path": str(self._path)}
+        return Place(f"unix:{self._path}", address)
+
+
+@dataclass
+class Descriptor(Route):
+    """One end each of a pair of connected sockets, handed over by SCM_RIGHTS (QMP's getfd)."""
+
+    channels: bool = False
+
+    @contextmanager
+    def _prepared(self, source: Monitor, destination: Monitor) -> Iterator[None]:
+        ends = socket.socketpair()
+        try:
+            for side, end in zip((destination, source), ends, strict=True):
+                side.hand_file(_DESCRIPTOR, end.fileno())
+            yield
+        finally:
+            for end in ends:
+                end.close()
+
+    def _to_listen(self) -> Place:
+        return Place(f"fd:{_DESCRIPTOR}", {"transport": "socket", "type": "fd", "str": _DESCRIPTOR})
+
+    def _to_connect(self, destination: Monitor) -> Place:
+        return self._to_listen()
+
+
+@dataclass
+class Exec(Route):
+    """A command on each side: dd, into a FIFO that both see, and out of it.  It goes one way only."""
+
+    folder: Path
+    channels: bool = False
+    _fifo: Path = Path()
+
+    @contextmanager
+    def _prepared(self, source: Monitor, destination: Monitor) -> Iterator[None]:
+        self._fifo = _new(self.folder)
+        os.mkfifo(self._fifo, 0o600)
+        yield
+
+    def _to_listen(self) -> Place:
+        return self._command(f"if={self._fifo}")
+
+    def _to_connect(self, destination: Monitor) -> Place:
+        return self._command(f"of={self._fifo}")
+
+    def _command(self, word: str) -> Place:
+        program = shutil.which("dd")
+        if program is None:
+            raise MachineryError("there is no program dd, through which the migration was to go")
+        words = [program, word, "bs=65536", "status=none"]
+        # Of a URI QEMU makes a shell's line.
+        return Place(f"exec:{shlex.join(words)}", {"transport": "exec", "args": words})
+
+
+def _new(folder: Path) -> Path:
+    """A name that no earlier migration has used."""
+    return folder / f"stream-{secrets.token_hex(4)}"
+
+
+def _inet(host: str, port: str) -> Place:
+    address = {"transport": "socket", "type": "inet", "host": host, "port": port}
+    return Place(f"tcp:{host}:{port}", address)
+
+
+def _port(destination: Monitor) -> str:
+    """Where a QEMU that was told to choose a port listens."""
+    answer = destination.execute("query-migrate")
+    places = answer.get("socket-address") if isinstance(answer, Mapping) else None
+    if not isinstance(places, list) or not places:
+        raise MachineryError(f"the destination's QEMU does not say where it listens: {answer!r}")
+    return str(places[0]["port"])
