@@ -21,6 +21,10 @@ _HARMLESS: Final = (
     "trace-event-",
     "qmp_capabilities",
     "xen-save-devices-state",
+    "getfd",
+    "closefd",
+    "add-fd",
+    "remove-fd",
 )
 #: Of the human monitor.
 _LOOKS: Final = frozenset(("info", "x", "xp", "p", "print", "gpa2hva", "gva2gpa", "memsave", "pmemsave"))

@@ -24,6 +24,7 @@ from harness.scenario.mode import (
     settings_of,
     switched_off,
 )
+from harness.scenario.transport import ONE_WAY
 
 if TYPE_CHECKING:
     from harness.migration.credentials import Tls
@@ -71,7 +72,7 @@ class Modes:
             limit if isinstance(limit, int) else None,
             tuple(direct),
             None if not how.tls else "psk" if how.tls == "psk" else "x509",
-            (switched_off(how) | (_GOES_ONE_WAY if how.over == "exec" else frozenset()))
+            (switched_off(how) | (_GOES_ONE_WAY if how.over in ONE_WAY else frozenset()))
             & frozenset(LIBVIRTS_OWN),
         )
 

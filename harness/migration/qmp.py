@@ -294,14 +294,17 @@ class Monitor:
             self._events.emit(ACTED, source=f"{self.side}.qmp", command=command)
         return answer
 
-    def hand_file(self, name: str, descriptor: int, *, seconds: float = 30) -> None:
-        """Give it a descriptor of ours, which it has by that name from now on (``getfd``)."""
-        self._loop.run(self._hand_file(name, descriptor), seconds, f"getfd on the {self.side}'s monitor")
+    def hand_file(
+        self, descriptor: int, command: str, arguments: Mapping[str, object], *, seconds: float = 30
+    ) -> object:
+        """Run a command that takes a descriptor of ours along: ``getfd``, ``add-fd``; its answer."""
+        what = f"{command} on the {self.side}'s monitor"
+        return self._loop.run(self._hand_file(descriptor, command, arguments), seconds, what)
 
-    async def _hand_file(self, name: str, descriptor: int) -> None:
+    async def _hand_file(self, descriptor: int, command: str, arguments: Mapping[str, object]) -> object:
         # With a blank of JSON's, which QEMU keeps until the command that takes it.
         self._client.send_fd_scm(descriptor)
-        await self._execute("getfd", {"fdname": name}, at_once=False)
+        return await self._execute(command, arguments, at_once=False)
 
     def ended(self) -> bool:
         """Whether this QEMU is gone, or goes rather than answer."""

@@ -132,20 +132,28 @@ class Unix(Route):
 
 @dataclass
 class Descriptor(Route):
-    """One end each of a pair of connected sockets, handed over by SCM_RIGHTS (QMP's getfd)."""
+    """Descriptors that both QEMUs are given (SCM_RIGHTS, QMP's getfd): a pair of connected sockets.
+
+    ``one_way``: the ends of a pipe.
+    """
 
     channels: bool = False
+    one_way: bool = False
 
     @contextmanager
     def _prepared(self, source: Monitor, destination: Monitor) -> Iterator[None]:
-        ends = socket.socketpair()
+        if self.one_way:
+            ends = os.pipe()
+        else:
+            here, there = socket.socketpair()
+            ends = there.detach(), here.detach()
         try:
             for side, end in zip((destination, source), ends, strict=True):
-                side.hand_file(_DESCRIPTOR, end.fileno())
+                side.hand_file(end, "getfd", {"fdname": _DESCRIPTOR})
             yield
         finally:
             for end in ends:
-                end.close()
+                os.close(end)
 
     def _to_listen(self) -> Place:
         return Place(f"fd:{_DESCRIPTOR}", {"transport": "socket", "type": "fd", "str": _DESCRIPTOR})

@@ -397,8 +397,8 @@ class LiveMigration:
         folder, channels = self._guest.monitor_socket(self._target).parent, how.address == "channels"
         if how.over == "unix":
             return Unix(folder, channels=channels)
-        if how.over == "fd":
-            return Descriptor(channels=channels)
+        if how.over in ("fd", "pipe"):
+            return Descriptor(channels=channels, one_way=how.over == "pipe")
         if how.over == "exec":
             return Exec(folder, channels=channels)
         tap = None if self._stream is None else self._origin.tap(self._address, self._stream)

@@ -347,9 +347,9 @@ class Migration(Section):
     """The file through which it goes, and what is done to it on its way."""
     over: Transport = "tcp"
     """By what it goes from one QEMU to the other. tcp: the network between the hosts. unix: a Unix socket.
-    fd: a pair of sockets, whose descriptors both QEMUs are given (QMP's getfd). exec: a program on each side,
-    and a pipe between them; it goes one way, so without return-path. All but tcp past libvirt, in a lab, and
-    without a tap."""
+    fd: a pair of sockets, whose descriptors both QEMUs are given (QMP's getfd). pipe: those of a pipe. exec:
+    a program on each side, and a pipe between them. pipe and exec go one way, so without return-path. All
+    but tcp past libvirt, in a lab, and without a tap."""
     address: AddressForm = "uri"
     """How QEMU is told where to. uri: by a text, such as tcp:HOST:PORT. channels: by a list of channels, as
     QEMU has it since 8.2; past libvirt."""

@@ -23,6 +23,9 @@ _OF_A_STREAM: Final = ("multifd", "xbzrle", "auto_converge", "zero_pages", "band
 class SavedFile(Section):
     """The file through which the guest goes."""
 
+    by: Literal["path", "fd", "fdset"] = "path"
+    """How QEMU, which writes and reads it itself (to: file, background-snapshot), is told of it. path: by its
+    name. fd: it is given the open file (QMP's getfd). fdset: the same, in a set (add-fd, /dev/fdset/N)."""
     keep: bool = False
     """Leave the file in the run folder. Else it goes when the run ends, as it is as large as a guest; unless
     the memory that was restored is wrong."""
@@ -77,6 +80,10 @@ def demand_way(scenario: Any, how: Any) -> None:
         refuse("xbzrle", "does not go together with migration.mapped_ram")
     if how.direct_io and not (how.mapped_ram and how.multifd):
         refuse("direct_io", "goes only with mapped_ram and multifd: QEMU opens no other file that way")
+    if file.by != "path" and streamed != "file":
+        refuse("file.by", "goes only together with migration.to: file or background-snapshot")
+    if file.by == "fd" and how.direct_io:
+        refuse("file.by", "does not go together with direct_io: QEMU takes that of a path or a set")
     if file.compression is not None and way != "save":
         refuse("file.compression", "goes only together with migration.to: save")
     if file.used_memory and way == "save":

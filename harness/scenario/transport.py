@@ -8,12 +8,14 @@ from typing import Any, Final, Literal, TypeAlias
 from pydantic_core import PydanticCustomError
 
 #: QEMU's transports.
-Transport: TypeAlias = Literal["tcp", "unix", "fd", "exec"]
+Transport: TypeAlias = Literal["tcp", "unix", "fd", "pipe", "exec"]
 #: The two forms in which QEMU takes an address.
 AddressForm: TypeAlias = Literal["uri", "channels"]
 
 #: Those that are one connection, and cannot be made again by who connects.
-_ONE_CONNECTION: Final = ("fd", "exec")
+_ONE_CONNECTION: Final = ("fd", "pipe", "exec")
+#: Those by which nothing comes back.
+ONE_WAY: Final = ("pipe", "exec")
 #: Capabilities that take more connections.
 _OF_SEVERAL: Final = ("multifd", "postcopy-preempt")
 
@@ -47,7 +49,7 @@ def _refuse(scenario: Any, how: Any, number: int, place: tuple[str | int, ...], 
     for capability in _OF_SEVERAL if value in _ONE_CONNECTION else ():
         if how.switches_on(capability):
             wrong(f"is one connection, and {capability} takes more")
-    if value == "exec":
+    if value in ONE_WAY:
         if how.switches_on("postcopy-ram"):
             wrong("goes one way only, and postcopy asks for pages")
         if how.capabilities.get("return-path"):

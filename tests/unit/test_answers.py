@@ -28,6 +28,7 @@ ANSWER = {
         {"status": {"not": "failed", "has": "ctiv", "lacks": "x"}},
         {"no.such.thing": {"absent": True}},
         {"nothing": {"lacks": "x"}},
+        {"status": {"matches": "^a.*e$"}, ".": {"matches": r'"cpu": \d'}},
         {".": {"has": '"remaining": 4096'}},
         {"error-desc": None},
     ],
@@ -47,6 +48,7 @@ def test_met(wanted: dict[str, Any]) -> None:
         ({"ram.multifd": {"min": 1}}, "ram.multifd: expected at least 1, got true"),
         ({"ram": {"remaining": 1}}, 'ram: expected {"remaining": 1}, got {"remaining"'),
         ({"vcpus.7.cpu": 1}, "vcpus.7.cpu: expected 1, got nothing"),
+        ({"status": {"matches": "^a.*x$"}}, 'status: expected what "^a.*x$" matches, got "active"'),
         ({"status": {"absent": True}}, 'status: expected nothing, got "active"'),
         ({"none": {"absent": False}}, "none: expected something, got nothing"),
         ({"none": {"has": "x"}}, 'none: expected "x" in it, got nothing'),
@@ -68,6 +70,7 @@ def test_what_hmp_says_is_one_text() -> None:
     [
         ({"a": {"min": "3"}}, "a: expected a number for min, got '3'"),
         ({"a": {"has": 3}}, "a: expected text for has, got 3"),
+        ({"a": {"matches": "("}}, "a: no regular expression: '('"),
         ({"a": {"absent": "yes"}}, "a: expected true or false for absent"),
         ({"a..b": 1}, "should match pattern"),
         ({"": 1}, "should match pattern"),

@@ -23,7 +23,7 @@ class FakeMonitor:
 
     def __init__(self) -> None:
         self.told: list[tuple[str, Mapping[str, Any]]] = []
-        self.files: dict[str, tuple[int, ...]] = {}
+        self.files: dict[str, os.stat_result] = {}
 
     def execute(self, command: str, arguments: Any = None, *, at_once: bool = False) -> object:
         del at_once
@@ -32,8 +32,9 @@ class FakeMonitor:
         self.told.append((command, arguments))
         return {}
 
-    def hand_file(self, name: str, descriptor: int) -> None:
-        self.files[name] = (os.fstat(descriptor).st_ino,)
+    def hand_file(self, descriptor: int, command: str, arguments: Mapping[str, Any]) -> None:
+        assert command == "getfd"
+        self.files[arguments["fdname"]] = os.fstat(descriptor)
 
 
 def led(route: Route, *, again: bool = False) -> tuple[FakeMonitor, FakeMonitor]:
@@ -91,11 +92,14 @@ def test_a_unix_socket_is_a_new_one_each_time(tmp_path: Path) -> None:
     assert all(path.startswith(f"unix:{tmp_path}/") for path in paths)
 
 
-def test_each_side_gets_an_end_of_its_own() -> None:
-    source, destination = led(Descriptor())
+@pytest.mark.parametrize("one_way", [False, True])
+def test_each_side_gets_an_end_of_its_own(one_way: bool) -> None:
+    source, destination = led(Descriptor(one_way=one_way))
     [(name, end)], [(other, rest)] = source.files.items(), destination.files.items()
     assert name == other
-    assert end != rest
+    # A pipe is one file, of two sockets each is one.
+    assert (end.st_ino == rest.st_ino) == one_way
+    assert (stat.S_ISFIFO if one_way else stat.S_ISSOCK)(end.st_mode)
     assert source.told[0][1]["uri"] == destination.told[0][1]["uri"] == f"fd:{name}"
 
 
@@ -115,6 +119,10 @@ def test_a_program_on_each_side_of_a_fifo(tmp_path: Path) -> None:
     [
         ("migration: {over: fd, multifd: 2}", "3:13: migration.over: fd is one connection"),
         ("migration: {over: exec, postcopy: true}", "exec goes one way only"),
+        ("migration: {over: pipe, postcopy: true}", "pipe goes one way only"),
+        ("migration: {file: {by: fd}}", "migration.file: goes only together with migration.to: file"),
+        ("migration: {to: save, file: {by: fd}}", "migration.file.by: goes only together with"),
+        ("migration: {to: file, mapped_ram: true, multifd: 2, direct_io: true, file: {by: fd}}", "direct_io"),
         ("migration: {over: exec, capabilities: {return-path: true}}", "there is no return path"),
         ("migration: {over: unix, to: file}", "unix does not go together with migration.to: file"),
         ("migration: {address: channels, to: save}", "channels does not go together with migration.to: save"),
@@ -122,7 +130,7 @@ def test_a_program_on_each_side_of_a_fifo(tmp_path: Path) -> None:
         ("migration: {over: unix}\nscript: [{at: setup, do: [{action: wire-cut}]}]", "the script's wire-cut"),
         ("migration: {over: unix}\ntap: true", "tap: does not go together with a migration that goes over"),
         ("moves: [{}, {migration: {over: fd, multifd: 1}}]", "moves[1].migration.over: fd is one connection"),
-        ("migration: {over: smoke}", "expected 'tcp', 'unix', 'fd' or 'exec'"),
+        ("migration: {over: smoke}", "expected 'tcp', 'unix', 'fd', 'pipe' or 'exec'"),
     ],
 )  # fmt: skip
 def test_what_excludes_a_transport_is_refused(tmp_path: Path, text: str, words: str) -> None:

@@ -31,19 +31,21 @@ def freepage(freepage: Freepage) -> Freepage:
 def test_unix_with_several_channels(freepage: Freepage) -> None:
     keys = {"migration.over": "unix", "migration.multifd": 2, "migration.address": "channels"}
     run = freepage.run("idle", set=keys)
-    assert run.result is not None
     assert run.result.verdict == "pass", str(run)
     [there] = told(run.folder, "migrate")
     assert there["channels"][0]["addr"]["type"] == "unix"
 
 
-def test_there_by_a_descriptor_and_back_by_a_command(freepage: Freepage, tmp_path: Path) -> None:
+def test_there_by_a_descriptor_back_by_a_command_and_there_by_a_pipe(
+    freepage: Freepage, tmp_path: Path
+) -> None:
     """Broken and recovered in postcopy on its way there, by another pair of sockets."""
     file = tmp_path / "mine.yaml"
     file.write_text(
         "name: by-descriptor\n"
         "migration: {over: fd, postcopy: true, bandwidth: 16MiB/s}\n"
-        "moves: [{}, {migration: {over: exec, postcopy: false}}]\n"
+        "moves: [{}, {migration: {over: exec, postcopy: false}},\n"
+        "        {migration: {over: pipe, postcopy: false}}]\n"
         "script:\n"
         "- {at: pass, number: 3, do: [{action: postcopy-start, bandwidth: 4MiB/s}]}\n"
         "- {at: postcopy-active, do: [{action: postcopy-break}]}\n"
@@ -51,9 +53,18 @@ def test_there_by_a_descriptor_and_back_by_a_command(freepage: Freepage, tmp_pat
         encoding="utf-8",
     )
     run = freepage.run(str(file))
-    assert run.result is not None
     assert run.result.verdict == "pass", str(run)
-    first, again, back = (one["uri"] for one in told(run.folder, "migrate"))
-    assert first == again
+    first, again, back, there = (one["uri"] for one in told(run.folder, "migrate"))
+    assert first == again == there
     assert first.startswith("fd:")
     assert back.startswith("exec:")
+
+
+@pytest.mark.parametrize("by", ["fd", "fdset"])
+def test_to_a_file_that_qemu_is_handed(freepage: Freepage, by: str) -> None:
+    keys: dict[str, object] = {"migration.to": "file", "migration.file.by": by, "migration.mapped_ram": True}
+    keys["migration.multifd"] = 2
+    run = freepage.run("idle", set=keys)
+    assert run.result.verdict == "pass", str(run)
+    [uri] = (one["uri"] for one in told(run.folder, "migrate"))
+    assert uri.startswith({"fd": "fd:", "fdset": "file:/dev/fdset/"}[by])

@@ -8,7 +8,8 @@ before the destination is told of the file (``migrate-incoming``).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 TO_FILE: Final = ("events", "pause-before-switchover")
 #: A background snapshot stops the guest by itself, at its beginning.
 IN_BACKGROUND: Final = ("events", "background-snapshot")
+
+#: What the file is called in a QEMU's monitor, and the number of its set.
+_NAME: Final = "freepage-state"
+_SET: Final = 7
 
 _ENDED: Final = frozenset({"completed", "failed"})
 
@@ -48,14 +53,41 @@ def switch_on(monitor: Monitor, capabilities: Iterable[str], parameters: Mapping
         monitor.execute("migrate-set-parameters", parameters)
 
 
-def load(monitor: Monitor, path: Path, deadline: Deadline) -> None:
+@contextlib.contextmanager
+def told_of(monitor: Monitor, path: Path, by: str, *, writes: bool, direct: bool = False) -> Iterator[str]:
+    """The URI of a file for one QEMU, to which it was handed where it is not told the path.
+
+    ``by`` is the scenario's ``migration.file.by``.  ``direct``: it goes past the page cache, for which a set
+    has two descriptors (docs/devel/migration/mapped-ram.rst).  Ours are closed afterwards.
+    """
+    if by == "path":
+        yield f"file:{path}"
+        return
+    flags = (os.O_WRONLY | os.O_CREAT | os.O_TRUNC if writes else os.O_RDONLY) | os.O_CLOEXEC
+    opened = [os.open(path, flags, 0o600)]
+    try:
+        if by == "fd":
+            monitor.hand_file(opened[0], "getfd", {"fdname": _NAME})
+            yield f"fd:{_NAME}"
+            return
+        if direct:
+            opened.append(os.open(path, flags | os.O_DIRECT, 0o600))
+        for descriptor in opened:
+            monitor.hand_file(descriptor, "add-fd", {"fdset-id": _SET})
+        yield f"file:/dev/fdset/{_SET}"
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+
+
+def load(monitor: Monitor, uri_of_file: str, deadline: Deadline) -> None:
     """Have a QEMU that waits read a file; returns when it has all of it.
 
     Raises :class:`MachineryError` with QEMU's reason if it does not take it, and :class:`QemuGone` if it
     ends over it.
     """
     heard = HeardEvents(monitor)
-    uri = {"uri": f"file:{path}"}
+    uri = {"uri": uri_of_file}
     try:
         # So that it lives to say why.
         monitor.execute("migrate-incoming", {**uri, "exit-on-error": False})

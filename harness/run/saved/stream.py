@@ -18,6 +18,7 @@ from harness.run.saved.qmp_stream import (
     load,
     parameters_of,
     switch_on,
+    told_of,
 )
 from harness.run.saved.used_memory import fill
 
@@ -59,10 +60,17 @@ class StreamToFile(SavedJob):
             switch_on(self._destination.monitor, there, parameters)
             self.before()
             crossing.file.begun()
-            crossing.source.execute("migrate", {"uri": f"file:{crossing.file.path}"})
+            with told_of(
+                crossing.source, crossing.file.path, crossing.file.how.by, writes=True, direct=self._direct
+            ) as uri:
+                crossing.source.execute("migrate", {"uri": uri})
         except CommandError as error:
             self.stay_if_stopped()
             self.give_up(error.message)
+
+    @property
+    def _direct(self) -> bool:
+        return self._with.how.direct_io
 
     def before(self) -> None:
         """What is done before QEMU is told to begin."""
@@ -82,7 +90,9 @@ class StreamToFile(SavedJob):
             blocks = destination.ramblocks()
             fill(destination.monitor.pid, [block for block in blocks if block.name in crossing.images])
             crossing.file.memory_was_used()
-        load(destination.monitor, crossing.file.to_restore(), crossing.deadline)
+        monitor, file = destination.monitor, crossing.file
+        with told_of(monitor, file.to_restore(), file.how.by, writes=False, direct=self._direct) as uri:
+            load(monitor, uri, crossing.deadline)
         assert self._there is not None
         return self._there
 

@@ -12,13 +12,14 @@ the path ``.`` is all of it (what HMP says is one text).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, TypeAlias, TypeGuard
 
 from pydantic import AfterValidator, Field
 
 #: What may stand in place of a value.
-_DEMANDS: Final = frozenset({"min", "max", "has", "lacks", "not", "absent"})
+_DEMANDS: Final = frozenset({"min", "max", "has", "lacks", "matches", "not", "absent"})
 #: The path of the answer itself.
 _WHOLE: Final = "."
 #: Of what QEMU said, so much is shown.
@@ -49,9 +50,13 @@ def _checked(wanted: Mapping[str, Any]) -> Mapping[str, Any]:
         for word in ("min", "max"):
             if word in demand and not _is_number(demand[word]):
                 raise ValueError(f"{path}: expected a number for {word}, got {demand[word]!r}")
-        for word in ("has", "lacks"):
+        for word in ("has", "lacks", "matches"):
             if word in demand and not isinstance(demand[word], str):
                 raise ValueError(f"{path}: expected text for {word}, got {demand[word]!r}")
+        try:
+            re.compile(str(demand.get("matches", "")))
+        except re.error as error:
+            raise ValueError(f"{path}: no regular expression: {demand['matches']!r}: {error}") from None
         if not isinstance(demand.get("absent", True), bool):
             raise ValueError(f"{path}: expected true or false for absent, got {demand['absent']!r}")
     return wanted
@@ -104,6 +109,8 @@ def _misses(found: object, wanted: object) -> str | None:
     text = found if isinstance(found, str) else json.dumps(found, ensure_ascii=False, default=str)
     if "has" in demand and (isinstance(found, _Absent) or str(demand["has"]) not in text):
         return f"{_as_json(demand['has'])} in it"
+    if "matches" in demand and (isinstance(found, _Absent) or not re.search(str(demand["matches"]), text)):
+        return f"what {_as_json(demand['matches'])} matches"
     if "lacks" in demand and str(demand["lacks"]) in text:
         return f"no {_as_json(demand['lacks'])} in it"
     least, most = demand.get("min"), demand.get("max")

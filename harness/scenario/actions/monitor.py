@@ -50,7 +50,7 @@ class Qmp(Action):
     answer: Wanted = Field(default={})
     """What its answer must hold: names of fields, with dots between them (`ram.remaining`, `0.status`; `.`
     is all of it, as of HMP's text), each with a value or with one or more of `{min: ..., max: ..., not: ...,
-    has: TEXT, lacks: TEXT, absent: true}`."""
+    has: TEXT, lacks: TEXT, matches: REGULAR EXPRESSION, absent: true}`."""
 
     seconds: ClassVar[float] = 60.0
 
