@@ -433,6 +433,11 @@ class Measure(Section):
     """Milliseconds between two samples, by the guest's clock."""
 
 
+_Words: TypeAlias = Annotated[
+    tuple[Annotated[Text, Field(min_length=1)], ...], BeforeValidator(as_tuple), Field(max_length=16)
+]
+
+
 class Expect(Section):
     """What must come out. An expectation that is not met is a failure."""
 
@@ -484,6 +489,10 @@ class Expect(Section):
     statuses: Annotated[tuple[Text, ...], BeforeValidator(as_tuple), Field(max_length=16)] = ()
     """Statuses of QEMU's that the source must have had in the last migration, in this order; others may come
     between them: `[wait-unplug, active]`."""
+    qemu_says: _Words = ()
+    """Each must be in a line that one of the QEMUs of the last migration has written to its log."""
+    qemu_says_not: _Words = ()
+    """None of them may be in one."""
     runs_on: Literal["source", "destination"] | None = None
     """Where the guest runs in the end, of the last migration's two sides."""
     qemu_growth_max: Size | None = None

@@ -23,7 +23,7 @@ from harness.verdict.rules.expected_outcome import Convergence, FreeMemory, Migr
 NUMBERS = MigrationNumbers(passes=5, syncs=6, total_ms=1000, downtime_ms=100)
 OUTCOME = MigrationOutcome(
     QemuAccount("source", ("active", "completed"), ((0.0, 1.0),)),
-    QemuAccount("destination", ("completed",), ((2.0, None),)),
+    QemuAccount("destination", ("completed",), ((2.0, None),), last_words=("nbd: Disconnect client",)),
 )
 FREE = FreeMemory(before=1000, after=900)
 
@@ -122,3 +122,10 @@ def test_a_rule_is_expected_of_a_failure_alone() -> None:
     assert load_scenario("idle", ["expect.verdict=fail", "expect.rule=stuck"]).expect.rule == "stuck"
     with pytest.raises(InputError, match="expected only with verdict: fail"):
         load_scenario("idle", ["expect.rule=stuck"])
+
+
+def test_what_a_qemu_writes_to_its_log() -> None:
+    assert rules(qemu_says=["Disconnect", "nbd:"]) == []
+    assert rules(qemu_says=["Disconnect", "Connect client"]) == ["qemu-says"]
+    assert rules(qemu_says_not=["Connect client"]) == []
+    assert rules(qemu_says_not=["Connect client", "Disconnect"]) == ["qemu-says-not"]

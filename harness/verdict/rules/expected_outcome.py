@@ -129,6 +129,32 @@ def statuses(case: JudgeInput, context: Context) -> Iterator[Finding]:
 
 @rule(
     "expectation",
+    {"qemu-says": "neither QEMU has written to its log what `expect.qemu_says` has"},
+    needs=(MigrationOutcome,),
+)
+def qemu_says(case: JudgeInput, context: Context) -> Iterator[Finding]:
+    """What QEMU tells whoever reads its log."""
+    lines = [line for account in context.fact(MigrationOutcome).sides for line in account.last_words]
+    for words in case.expect.qemu_says:
+        if not any(words in line for line in lines):
+            yield _finding("qemu-says", f"no QEMU has said {words!r}")
+
+
+@rule(
+    "expectation",
+    {"qemu-says-not": "a QEMU has written to its log what `expect.qemu_says_not` has"},
+    needs=(MigrationOutcome,),
+)
+def qemu_says_not(case: JudgeInput, context: Context) -> Iterator[Finding]:
+    """An error that is none."""
+    for account in context.fact(MigrationOutcome).sides:
+        said = [line for line in account.last_words if any(one in line for one in case.expect.qemu_says_not)]
+        if said:
+            yield _finding("qemu-says-not", f"the {account.side}'s QEMU says: {said[0]}")
+
+
+@rule(
+    "expectation",
     {"runs-on": "the guest runs elsewhere than `expect.runs_on` in the end"},
     needs=(MigrationOutcome,),
 )
