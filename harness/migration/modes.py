@@ -106,6 +106,11 @@ class Modes:
         """QEMU's capabilities, past libvirt: those that every such migration has, and those asked for."""
         return self.all_capabilities() if self.direct else ()
 
+    def asked_capabilities(self) -> tuple[str, ...]:
+        """Those that the scenario asks for, beside what every migration has."""
+        names = (setting.mode.capability for setting in self.settings)
+        return tuple(dict.fromkeys(name for name in names if name is not None))
+
     def all_capabilities(self) -> tuple[str, ...]:
         """QEMU's capabilities, whoever switches them on."""
         names = (*LIBVIRTS_OWN, *(setting.mode.capability for setting in self.settings))
@@ -130,6 +135,11 @@ class Modes:
             if setting.mode.qemu_parameter is not None and setting.value is not None
         }
 
+
+#: Parameters that a script's actions change while a migration goes on.
+LIMITS: Final = frozenset(
+    {_BANDWIDTH, "max-postcopy-bandwidth", "downtime-limit", "avail-switchover-bandwidth"}
+)
 
 #: One stream, and nothing else.
 PLAIN: Final = Modes()

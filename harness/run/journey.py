@@ -25,6 +25,7 @@ from harness.evidence.work_meter import WorkMeter
 from harness.evidence.workload_reports import WorkloadReports
 from harness.guest.death import DeathWatch, halted_for_good
 from harness.memory.record import Request
+from harness.migration.modes import LIMITS, Modes
 from harness.migration.statistics import MigrationError, OutOfTimeError, StuckError
 from harness.report.folder import RunFolder
 from harness.report.move import MoveEnd
@@ -34,10 +35,12 @@ from harness.run.findings import Findings, GuestReview
 from harness.run.live_migration import LiveMigration
 from harness.run.suspending import wake_up
 from harness.scenario.actions.migration import Cont, Stop
+from harness.scenario.actions.monitor import Qmp
 from harness.verdict.facts import StayedPut
 from harness.verdict.finding import Finding
 from harness.verdict.judge import JudgeInput, Judgement, judge_memory
 from harness.verdict.locks import lock_findings
+from harness.verdict.modes import ModesAsked, modes_findings
 from harness.verdict.outcome import KIND as OUTCOME
 from harness.verdict.outcome import MigrationOutcome, outcome_findings
 from harness.verdict.rules.expected_outcome import Convergence, FreeMemory
@@ -303,6 +306,9 @@ class Journey:
                     step.note(sent=numbers.sent, total_ms=numbers.total_ms, downtime_ms=numbers.downtime_ms)
         self._note_file(turn, migration)
         self._note_throttle(turn, migration, moved=isinstance(end, SwitchOver))
+        if isinstance(end, SwitchOver):
+            # One that was given up may not have been told yet.
+            self._note_modes(turn, migration)
         self._take_news(turn, migration)
         ended = end.ended if isinstance(end, Abort) else "completed"
         # That it was cancelled is our doing, and what it was cancelled for is found by its own rule.
@@ -374,6 +380,22 @@ class Journey:
         words = not_slowed(looks, migration.throttles, wanted=scenario.expect.throttled) if moved else None
         if words is not None:
             self._course.unexercised.append(turn.named(words))
+
+    def _note_modes(self, turn: Turn, migration: LiveMigration) -> None:
+        """Whether each QEMU has on what it was told."""
+        resolved = self._ready.plan.resolved.scenario
+        how = resolved.migration_of(turn.number)
+        modes = Modes.of(how, ignore_shared=resolved.guest.shared is not None)
+        actions = [action for entry in self._entries(turn.number) for action in entry.do]
+        if how.to != "host" or any(isinstance(one, Qmp) and one.sets_modes for one in actions):
+            return
+        asked = ModesAsked(modes.asked_capabilities(), modes.all_parameters()).without(LIMITS)
+        # Of the destination's QEMU libvirt sets what concerns it, and no more.
+        sides = ("source", "destination") if modes.direct else ("source",)
+        for side, said in migration.modes.items():
+            if side in sides:
+                found = modes_findings(asked, side, said.capabilities, said.parameters)
+                self._course.found += [replace(one, text=turn.named(one.text)) for one in found]
 
     def _left_stopped(self, turn: Turn) -> bool:
         """Whether the script has left the guest stopped."""

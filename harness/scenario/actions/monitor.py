@@ -55,6 +55,11 @@ class Qmp(Action):
     seconds: ClassVar[float] = 60.0
 
     @property
+    def sets_modes(self) -> bool:
+        """Whether it changes what the migration has on."""
+        return self.command.startswith("migrate-set-")
+
+    @property
     def needs_destination(self) -> bool:
         """On that side."""
         return self.side == "destination"

@@ -24,6 +24,7 @@ from harness.verdict.rules import interrupts
 from harness.verdict.rules import expectations
 from harness.verdict.rules import expected_outcome
 from harness.verdict.rules import throttle
+from harness.verdict.rules import modes
 from harness.verdict.rules import growth
 from harness.verdict.rules import course
 from harness.verdict.rules import doubts
@@ -44,6 +45,7 @@ __all__ = [
     "guest",
     "interrupts",
     "log",
+    "modes",
     "outcome",
     "pages",
     "postcopy",
