@@ -10,6 +10,12 @@ from pydantic_core import PydanticCustomError
 #: Beyond this one machine's two cores, and its memory, show nothing more.
 MOST_GUESTS: Final = 8
 
+#: Keys of a migration, what they have to be, and why.
+_ONLY: Final = (
+    ("to", "host", "they all move at the same time, from host to host"),
+    ("over", "tcp", "what is not a port of the network would be the same for each"),
+)
+
 
 def refuse_with_several_guests(scenario: Any) -> None:
     """Raise an error of pydantic's, at the key, for what several guests cannot have.
@@ -21,12 +27,12 @@ def refuse_with_several_guests(scenario: Any) -> None:
     if scenario.remote is not None:
         _refuse(("remote",), "they are in a lab of the run's own")
     for number, how in enumerate(scenario.migrations):
-        # What a move says itself is where it has to be changed.
         own = scenario.moves[number].migration
-        if how.to != "host":
-            moved = own is not None and "to" in own.model_fields_set
-            path = ("moves", number, "migration", "to") if moved else ("migration", "to")
-            _refuse(path, "they all move at the same time, from host to host")
+        for key, only, why in _ONLY:
+            if getattr(how, key) != only:
+                # What a move says itself is where it has to be changed.
+                moved = own is not None and key in own.model_fields_set
+                _refuse(("moves", number, "migration", key) if moved else ("migration", key), why)
     _refuse_devices(scenario.guest)
     for index, entry in enumerate(scenario.script):
         for place, action in enumerate(entry.do):

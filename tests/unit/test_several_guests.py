@@ -266,6 +266,7 @@ def test_counts_are_sums_and_times_the_longest() -> None:
     ("text", "words"),
     [
         ("migration: {to: file}", r":3:13: migration.to: does not go together with several guests"),
+        ("migration: {over: unix}", r":3:13: migration.over: does not go together with several guests"),
         ("moves: [{migration: {to: save}}]", r":3:22: moves\[0\].migration.to: does not go together"),
         ("script: [{at: request, do: [{action: wire-cut}]}]", r"wire-cut is about the one network"),
         ("script: [{at: request, do: [{action: stall}]}]", r"stall is about the one network"),

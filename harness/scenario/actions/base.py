@@ -86,11 +86,6 @@ class Action(Section):
         return None
 
     @property
-    def touches_wire(self) -> bool:
-        """Whether it is about the network between the hosts, and nothing where a migration goes otherwise."""
-        return self.changes_wire
-
-    @property
     def needs_destination(self) -> bool:
         """Whether it is done to the destination's QEMU, or to what serves that."""
         return False

@@ -106,11 +106,6 @@ class PostcopyBreak(Action):
     needs_postcopy = True
     needs_network = True
 
-    @property
-    def touches_wire(self) -> bool:
-        """By the wire it is."""
-        return self.by == "wire"
-
     def carry_out(self, stage: Stage, deadline: Deadline) -> None:
         """QMP's ``migrate-pause``."""
         stage.will_break()
