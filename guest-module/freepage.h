@@ -170,6 +170,7 @@ struct fpb_device {
 	struct fpb_stats stats;
 	struct page_reporting_dev_info reporting;
 	struct fpb_info info;
+	struct notifier_block reboot;	/* where virtio drivers have no shutdown */
 	struct dentry *debugfs;
 };
 

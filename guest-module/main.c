@@ -4,6 +4,7 @@
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/poison.h>
+#include <linux/reboot.h>
 #include <linux/slab.h>
 #include <linux/virtio_ring.h>
 
@@ -129,6 +130,50 @@ static void fpb_down(struct fpb_device *dev)
 	vdev->config->del_vqs(vdev);
 }
 
+/*
+ * The machine goes down, or starts another kernel.  Unlike its removal, this waits
+ * for no host, and gives no page back: the device is broken, and reset, first.
+ */
+static void fpb_shutdown(struct virtio_device *vdev)
+{
+	virtio_break_device(vdev);
+	virtio_synchronize_cbs(vdev);
+	fpb_quiesce(vdev->priv);
+}
+
+/*
+ * Where virtio drivers have no shutdown, the bus may have one (in stable since
+ * 6.12.y): it breaks and resets the device, wakes nobody who waits for it, and
+ * keeps the driver core from calling ours.  A reboot notifier comes before it.
+ */
+#ifdef HAVE_VIRTIO_DRIVER_SHUTDOWN
+static int fpb_watch_reboot(struct fpb_device *dev)
+{
+	return 0;
+}
+
+static void fpb_unwatch_reboot(struct fpb_device *dev)
+{
+}
+#else
+static int fpb_reboot(struct notifier_block *block, unsigned long event, void *command)
+{
+	fpb_shutdown(container_of(block, struct fpb_device, reboot)->vdev);
+	return NOTIFY_DONE;
+}
+
+static int fpb_watch_reboot(struct fpb_device *dev)
+{
+	dev->reboot.notifier_call = fpb_reboot;
+	return register_reboot_notifier(&dev->reboot);
+}
+
+static void fpb_unwatch_reboot(struct fpb_device *dev)
+{
+	unregister_reboot_notifier(&dev->reboot);
+}
+#endif
+
 static int fpb_probe(struct virtio_device *vdev)
 {
 	struct fpb_device *dev;
@@ -154,9 +199,14 @@ static int fpb_probe(struct virtio_device *vdev)
 	err = fpb_up(dev);
 	if (err)
 		goto out_info;
+	err = fpb_watch_reboot(dev);
+	if (err)
+		goto out_down;
 	fpb_debugfs_add(dev);
 	return 0;
 
+out_down:
+	fpb_down(dev);
 out_info:
 	fpb_info_free(dev);
 out_free:
@@ -169,28 +219,11 @@ static void fpb_remove(struct virtio_device *vdev)
 	struct fpb_device *dev = vdev->priv;
 
 	fpb_debugfs_remove(dev);
+	fpb_unwatch_reboot(dev);
 	fpb_down(dev);
 	fpb_info_free(dev);
 	kfree(dev);
 }
-
-/*
- * The machine goes down, or starts another kernel.  Unlike its removal, this waits
- * for no host, and gives no page back: the device is broken, and reset, first.
- */
-static void fpb_shutdown(struct virtio_device *vdev)
-{
-	virtio_break_device(vdev);
-	virtio_synchronize_cbs(vdev);
-	fpb_quiesce(vdev->priv);
-}
-
-#ifndef HAVE_VIRTIO_DRIVER_SHUTDOWN
-static void fpb_driver_shutdown(struct device *device)
-{
-	fpb_shutdown(dev_to_virtio(device));
-}
-#endif
 
 static void fpb_config_changed(struct virtio_device *vdev)
 {
@@ -267,8 +300,6 @@ static struct virtio_driver fpb_driver = {
 	.remove = fpb_remove,
 #ifdef HAVE_VIRTIO_DRIVER_SHUTDOWN
 	.shutdown = fpb_shutdown,
-#else
-	.driver.shutdown = fpb_driver_shutdown,
 #endif
 	.config_changed = fpb_config_changed,
 #ifdef CONFIG_PM_SLEEP

@@ -29,7 +29,7 @@ from harness.toolchain.kernel import Kernel
 from harness.toolchain.module import MODULE
 from harness.toolchain.run import build_environment, find_program, run_program
 
-_BUILD: Final = 1  # changes when what is done below changes
+_BUILD: Final = 2  # changes when what is done below changes
 
 
 class DistributionRecipe(BaseModel):

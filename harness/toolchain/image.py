@@ -208,6 +208,12 @@ def module_depends(data: bytes) -> list[str]:
     return [module_name(Path(name)) for name in names if name]
 
 
+def module_asks_first(data: bytes) -> list[str]:
+    """What a module would like to have before it (``softdep=pre:``): maybe a name of several modules."""
+    found = re.findall(rb"\0softdep=pre: ([a-zA-Z0-9_ -]*?)(?: post:[^\0]*)?\0", data)
+    return [module_name(Path(name)) for line in found for name in line.decode().split()]
+
+
 def load_order(names: Sequence[str], files: dict[str, Path], builtin: Iterable[str]) -> list[str]:
     """These modules and what they need, each after what it needs itself."""
     order: list[str] = []
@@ -218,8 +224,15 @@ def load_order(names: Sequence[str], files: dict[str, Path], builtin: Iterable[s
             return
         if name not in files:
             raise InputError(f"the kernel has no module {name}, which a guest needs")
-        for other in module_depends(read_module(files[name])):
+        data = read_module(files[name])
+        for other in module_depends(data):
             visit(other)
+        for wanted in module_asks_first(data):
+            # A cipher or checksum is asked for as crypto-NAME; the portable form of it is NAME_generic.
+            portable = f"{wanted.removeprefix('crypto_')}_generic"
+            found = next((one for one in (wanted, portable) if one in files), None)
+            if found is not None:
+                visit(found)
         order.append(name)
 
     for name in names:

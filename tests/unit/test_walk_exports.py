@@ -23,11 +23,13 @@ SIZE = 0x3000
 
 
 def image(names: bytes, exported: dict[int, tuple[int, int]]) -> bytearray:
-    """``exported``: where an entry is, by the places of the symbol and of its name."""
+    """``exported``: where an entry is, by the places of the symbol and of its name.  Another one follows."""
     content = bytearray(SIZE)
+    content[0x2800:0x2806] = b"other\0"
     content[0x2000 : 0x2000 + len(names)] = names
     for place, (symbol, name) in exported.items():
         struct.pack_into("<iii", content, place, symbol - place, name - place - 4, 0)
+        struct.pack_into("<ii", content, place + 12, 0, 0x2800 - place - 16)
     return content
 
 
@@ -47,6 +49,15 @@ def test_a_name_that_another_one_ends_with() -> None:
 
 def test_two_places_that_would_do_are_none() -> None:
     content = image(b"node_data\0", {0x1000: (0x5000, 0x2000), 0x1100: (0x6000, 0x2000)})
+    assert look(content, "node_data") == {}
+
+
+def test_a_word_that_leads_to_the_name_by_chance_is_no_entry() -> None:
+    content = image(b"node_data\0", {0x1000: (0x5000, 0x2000)})
+    struct.pack_into("<i", content, 0x400, 0x2000 - 0x400)
+    assert look(content, "node_data") == {"node_data": START + 0x5000}
+    # Nor is it one where there is no other.
+    struct.pack_into("<iii", content, 0x1000, 0, 0, 0)
     assert look(content, "node_data") == {}
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from harness.arch import AARCH64, HOST
 from harness.explain.store import PAGES_FILE, SKIPPED, Kept, KeptWalk
 from harness.memory.walk import Kind, to_frames
 from harness.testing import Freepage, Run
@@ -73,3 +74,60 @@ def test_memory_that_virtio_mem_has_taken_back_is_left_out(freepage: Freepage) -
     taken = seen.of_kind(Kind.OFFLINE) | seen.of_kind(Kind.UNKNOWN)
     assert taken.sum() >= 190 * MIB
     assert not (taken & seen.skipped).any()
+
+
+def said(run: Run, number: int = 0) -> int:
+    """The first number that a command of the guest's wrote."""
+    return int(next(word for word in run.result.commands[number].output.split() if word.isdigit()))
+
+
+def test_transparent_huge_pages_are_in_use_as_a_whole(freepage: Freepage) -> None:
+    run = freepage.run("huge-pages")
+    seen = passed(run)
+    assert said(run) > 64 << 10  # KiB of them
+    assert not (seen.of_kind(Kind.ANONYMOUS) & seen.skipped).any()
+
+
+def test_pages_that_were_merged_are_free(freepage: Freepage) -> None:
+    run = freepage.run(
+        "merged-pages",
+        set={"guest.commands.after": [["cat", "/sys/kernel/mm/ksm/pages_sharing"]]},
+    )
+    passed(run)
+    assert said(run, -1) > 500
+
+
+def test_what_is_in_the_compressed_cache_of_swap_is_in_use(freepage: Freepage) -> None:
+    run = freepage.run("swapped-pages", timeout=1200)
+    passed(run)
+    assert said(run, 1) > 4000  # pages
+
+
+def test_memory_that_may_only_be_moved_is_walked(freepage: Freepage) -> None:
+    """A DIMM that is plugged in becomes a zone of its own."""
+    run = freepage.run(
+        "freed",
+        memory="384MiB",
+        set={
+            "guest.dimm": "128MiB",
+            "guest.cmdline": "movable_node memhp_default_state=online_movable",
+            "workload.noise": "50%",
+        },
+    )
+    seen = passed(run)
+    names = [name for name in seen.walk.zones if "Movable" in name]
+    assert names, seen.walk.zones
+    movable = seen.walk.place >> 4 == seen.walk.zones.index(names[0])
+    assert movable.sum() > 100 * MIB
+    assert (movable & seen.skipped).sum() > 100 * MIB
+
+
+@pytest.mark.skipif(HOST is AARCH64, reason="here the same is asked without --arch")
+def test_contiguous_memory_that_nobody_has_taken_is_free(freepage: Freepage) -> None:
+    """Debian's kernels have CMA on Arm: its free pages are the page allocator's, of a type of their own."""
+    run = freepage.run("freed", "--arch", "aarch64", memory="512MiB", timeout=900)
+    seen = passed(run)
+    cma = seen.walk.place & 15 == seen.walk.types.index("CMA")
+    cma &= seen.of_kind(Kind.FREE)
+    assert cma.sum() > 48 * MIB
+    assert (cma & seen.skipped).sum() > 48 * MIB

@@ -26,7 +26,10 @@ WANTED = 128 * MIB
 
 @pytest.fixture(
     scope="module",
-    params=["default", *(pytest.param(name, marks=pytest.mark.slow) for name in ("debug", "newest"))],
+    params=[
+        "default",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("debug", "trixie", "newest")),
+    ],
 )
 def kernel(request: pytest.FixtureRequest) -> Kernel:
     """Those that take a driver's end each in its own way."""

@@ -90,6 +90,7 @@ SHIPPED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("hot-off", "rewrite-once", "churn-init-on-free", "multifd-init-on-free", "sent-then-freed"),
         (),
     ),
+    "kinds of memory": (("huge-pages", "merged-pages", "swapped-pages"), ()),
     "machines": (("vcpus-plugged", "virtio-mem", "virtio-mem-unplugged", "ballooned-offset"), ()),
     "devices": (("every-device", "interrupts", "vhost-user", "backend-killed"), ()),
     "stays": (("backup-under-way", "virtiofsd-gone", "suspended"), ()),

@@ -2,6 +2,8 @@
 #define _GNU_SOURCE
 #include "region.h"
 
+static int advice;	/* of madvise(), for all that is mapped; 0: none */
+
 uint64_t system_page(void)
 {
 	static uint64_t bytes;
@@ -21,9 +23,21 @@ void *map(uint64_t bytes, int huge)
 		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (base == MAP_FAILED)
 		die("mmap of %" PRIu64 " bytes: %s", bytes, strerror(errno));
-	if (!huge)
+	if (advice && madvise(base, bytes, advice))
+		die("madvise: %s (this kernel cannot)", strerror(errno));
+	if (!huge && advice != MADV_HUGEPAGE)
 		madvise(base, bytes, MADV_NOHUGEPAGE);
 	return base;
+}
+
+void advise(const char *name)
+{
+	if (!strcmp(name, "huge"))
+		advice = MADV_HUGEPAGE;
+	else if (!strcmp(name, "mergeable"))
+		advice = MADV_MERGEABLE;
+	else
+		die("unknown advice: %s", name);
 }
 
 void region_map(struct region *r, uint64_t seed, uint64_t bytes, int huge)

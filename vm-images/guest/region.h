@@ -41,6 +41,8 @@ static inline uint64_t *page_at(const struct region *r, uint64_t page)
 
 /* Memory of our own; `huge`: it may be in huge pages. */
 void *map(uint64_t bytes, int huge);
+/* What the kernel is told of all that is mapped from now on: "huge", or "mergeable" (for KSM). */
+void advise(const char *name);
 void region_map(struct region *r, uint64_t seed, uint64_t bytes, int huge);
 
 /*

@@ -82,7 +82,10 @@ int workload_main(int argc, char **argv, const struct workload_ops *ops)
 	if (argc < 5 || parse_u64(argv[3], &load.seed) || parse_u64(argv[4], &load.bytes))
 		die("expected: load KIND SEED BYTES [key=value..]");
 	for (i = 5; i < argc; i++)
-		read_option(ops->options, argv[i]);
+		if (!strncmp(argv[i], "advice=", 7))
+			advise(argv[i] + 7);
+		else
+			read_option(ops->options, argv[i]);
 	demand_size(load.bytes);
 	freed = ops->load(&load, &t);
 	answer_work(load.kind, &t, freed, ops->server, since);

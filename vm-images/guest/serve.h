@@ -20,7 +20,7 @@ struct server {
 	int (*other)(const char *line);
 };
 
-/* A word of its command line: `name=NUMBER`, or `name=ANYTHING` where `word` is there. */
+/* A word of its command line: `name=NUMBER`, or `name=ANYTHING` where `word` is there.  All have `advice=`. */
 struct workload_option {
 	const char *name;
 	uint64_t *number;

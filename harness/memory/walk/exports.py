@@ -6,14 +6,19 @@
 A kernel without CONFIG_KALLSYMS_ALL has only functions in that table.  What modules may use is in another
 one (``struct kernel_symbol`` with relative references, include/linux/export-internal.h): three numbers of
 32 bits, of which the first leads from its own place to the symbol, the second from its own to the name.
+That one word of a large image leads to the name by chance is rare, and happened: the entry before or
+after it in the table has to lead to a name, too.
+
 BTF is known by its first bytes.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 
 import numpy as np
+import numpy.typing as npt
 
 from harness.memory.walk import btf
 from harness.memory.walk.errors import WalkError
@@ -22,6 +27,11 @@ from harness.memory.walk.vmcoreinfo import VmcoreInfo
 
 #: No kernel's text and constants are larger.
 _LONGEST = 96 << 20
+#: Numbers in a struct kernel_symbol.
+_ENTRY = 3
+#: The names of all exported symbols stand together: some 250 KiB of them.
+_LONGEST_NAMES = 4 << 20
+_NAME = re.compile(rb"[A-Za-z_][A-Za-z0-9_]{1,127}\0")
 #: struct btf_header: magic, version 1, no flags, the header's own size.
 _BTF_BEGINS = btf.HEADER.pack(btf.MAGIC, 1, 0, btf.HEADER.size, 0, 0, 0, 0)[:12]
 
@@ -42,11 +52,22 @@ def find_exports(space: AddressSpace, info: VmcoreInfo, wanted: Collection[str])
             # The linker keeps a name that another one ends with in there: no zero has to stand in front.
             for text in _all(content, name.encode("ascii") + b"\0")
             for place in np.flatnonzero(targets == text).tolist()
-            if place
+            if place and _in_table(content, targets, place)
         ]
         if len(places) == 1:
             found[name] = start + int(targets[places[0] - 1])
     return found | _btf(content, start)
+
+
+def _in_table(content: bytes, targets: npt.NDArray[np.int64], place: int) -> bool:
+    """Whether an entry beside the one whose name is told at ``place`` has a name as well."""
+    beside = (place - _ENTRY, place + _ENTRY)
+    return any(
+        0 <= other < len(targets)
+        and abs(int(targets[other]) - int(targets[place])) < _LONGEST_NAMES
+        and _NAME.match(content, max(0, int(targets[other]))) is not None
+        for other in beside
+    )
 
 
 def _image(space: AddressSpace, start: int) -> bytes:

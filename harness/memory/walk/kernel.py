@@ -12,11 +12,12 @@ must call itself what the note calls it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.arch import GUEST, Architecture, PageTables
 from harness.memory.walk.errors import WalkError
+from harness.memory.walk.exports import find_exports
 from harness.memory.walk.extras import Extras, learn_extras, learn_symbols
 from harness.memory.walk.kinds import Marks
 from harness.memory.walk.layout import Layout
@@ -144,11 +145,20 @@ def learn(memory: GuestMemory, note: Note, architecture: Architecture = GUEST) -
         raise WalkError("other-kernel", where, f"the kernel in this memory calls itself {running!r}")
     if all(info.get("SYMBOL", name) is None for name in _NODES):
         # Only x86's VMCOREINFO says where the nodes are.
-        with contextlib.suppress(WalkError):  # who reads the nodes says what is missing
-            info = info.with_symbols(learn_symbols(space, info, _NODES))
+        info = info.with_symbols(_nodes(space, info, where))
     extras = learn_extras(space, info)
     layout = Layout.of(info, len(extras.zones) or None)
     return KernelLayout(replace(note, info=info), layout, root, levels, mask, tables, architecture, extras)
+
+
+def _nodes(space: AddressSpace, info: VmcoreInfo, where: str) -> Mapping[str, int]:
+    """Where the nodes are: by the table of symbols, or, where that cannot be read, by what is exported."""
+    for look in (learn_symbols, find_exports):
+        with contextlib.suppress(WalkError):
+            found = look(space, info, _NODES)
+            if found.keys() & set(_NODES):
+                return found
+    raise WalkError("vmcoreinfo-lacks", where, f"nothing tells where its {' or '.join(_NODES)} is")
 
 
 def _tables(info: VmcoreInfo, architecture: Architecture) -> PageTables:

@@ -188,3 +188,12 @@ class Filling(Workload):
     def with_noise(self, size: int) -> Self:
         """With ``noise`` in bytes."""
         return self.model_copy(update={"noise": size})
+
+
+class Advised(Filling):
+    """One of which the guest's kernel can be told to treat its memory in a way of its own."""
+
+    advice: Literal["huge", "mergeable"] | None = None
+    """What madvise() tells the guest's kernel of its memory. huge: transparent huge pages, also where pages
+    are freed one by one. mergeable: equal pages may be made one by KSM, once a command has told the guest to
+    run it. null: nothing."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from harness.scenario.values import Share
-from harness.scenario.workloads.base import Filling
+from harness.scenario.workloads.base import Advised
 from harness.units import PAGE_SIZE, Percent
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from harness.memory.formula import Generations, Words
 
 
-class _Changing(Filling):
+class _Changing(Advised):
     """Its pages change with every step, and the number of steps says how."""
 
     work_unit = "pages"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from harness.scenario.values import Share
-from harness.scenario.workloads.base import Filling
+from harness.scenario.workloads.base import Advised
 from harness.units import PAGE_SIZE, Percent
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from harness.memory.formula import Generations, VerifyAnswer, Words
 
 
-class Patterns(Filling):
+class Patterns(Advised):
     """Of each page little changes at a time, in one of eight ways.
 
     By the page's number: one bit; a word that is A, B, A, B; the same words written again, in pages that
