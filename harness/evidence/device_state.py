@@ -23,14 +23,14 @@ import functools
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from harness.devicestate.acted import ActedUpon, changed_sides, explain_by_acts
 from harness.devicestate.compare import Comparison, compare_sections
 from harness.devicestate.fields import KNOWN_PLACES
-from harness.devicestate.registers import compare_registers
+from harness.devicestate.registers import compare_registers, count_vcpus_shown
 from harness.devicestate.sections import MOST_BYTES, Section, read_description, read_sections
 from harness.errors import FreepageError, MachineryError
 from harness.migration.cleanup import await_cleanup
@@ -83,7 +83,8 @@ def save(monitor: Monitor, seen_by_qemu: Path, fetch: Callable[[], bytes]) -> Sa
         return SavedState(missing=error.message)
     except QemuGone as error:
         return SavedState(missing=f"it has ended: {error}")
-    return SavedState(read_sections(fetch()), version=version, registers=registers_of(monitor))
+    saved = SavedState(read_sections(fetch()), version=version)
+    return replace(saved, registers=registers_of(monitor, apics=saved.has_kvmclock))
 
 
 def qemu_version(answer: object) -> str:
@@ -94,11 +95,21 @@ def qemu_version(answer: object) -> str:
     return ".".join(str(numbers.get(part, "?")) for part in ("major", "minor", "micro"))
 
 
-def registers_of(monitor: Monitor) -> str:
-    """What a QEMU shows of its vCPUs' registers, which changes nothing; empty if it does not."""
+def registers_of(monitor: Monitor, *, apics: bool) -> str:
+    """What a QEMU shows of its vCPUs' registers, which changes nothing; empty if it does not.
+
+    ``apics``: their local APICs as well, one by one.
+    """
+    shown = ""
     with contextlib.suppress(FreepageError):
-        return str(monitor.execute("human-monitor-command", {"command-line": "info registers -a"}))
-    return ""
+        shown = _shown(monitor, "info registers -a")
+        for number in range(count_vcpus_shown(shown) if apics else 0):
+            shown += "\n" + _shown(monitor, "info lapic", {"cpu-index": number})
+    return shown
+
+
+def _shown(monitor: Monitor, line: str, of: Mapping[str, object] | None = None) -> str:
+    return str(monitor.execute("human-monitor-command", {"command-line": line, **(of or {})}))
 
 
 def compare_states(

@@ -792,7 +792,7 @@ class LiveMigration:
         with timed(self._events, "devices"):
             kvm = self._guest.plan.resolved.accelerator == "kvm"
             if kvm and (source.has_kvmclock or source.missing is not None):
-                return SavedState(missing=KVM_CLOCK, registers=registers_of(destination.monitor))
+                return SavedState(missing=KVM_CLOCK, registers=registers_of(destination.monitor, apics=True))
             return destination.save_devices()
 
     def _describe(self, destination: Endpoint) -> Mapping[str, object]:

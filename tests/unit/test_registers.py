@@ -6,7 +6,8 @@ from __future__ import annotations
 from harness.devicestate.compare import Comparison
 from harness.devicestate.registers import compare_registers, shown_registers
 from harness.devicestate.sections import Section
-from harness.evidence.device_state import SavedState, compare_states
+from harness.evidence.device_state import SavedState, compare_states, registers_of
+from harness.migration.qmp import CommandError
 from harness.verdict.judge import JudgeInput, judge
 
 TEXT = """\r
@@ -25,6 +26,22 @@ CPU#1\r
 RAX=0000000000000002 RBX=0000000000000003
 """
 WHY = "because of the clock"
+#: QEMU's x86_cpu_dump_local_apic_state().
+APIC = """\r
+dumping local APIC state for CPU 1 \r
+\r
+LVT0\t 0x00010700 active-hi edge  masked                      ExtINT (vec 0)\r
+LVTT\t 0x000400ec active-hi edge                 tsc-deadline Fixed  (vec 236)\r
+Timer\t DCR=0x3 (divide by 16) initial_count = 62500 current_count = 4711\r
+SPIV\t 0x000001ff APIC enabled, focus=off, spurious vec 255\r
+ICR\t 0x000000fd physical edge de-assert no-shorthand\r
+ICR2\t 0x00000001 cpu 1 (X2APIC ID)\r
+ESR\t 0x00000000\r
+ISR\t (none)\r
+IRR\t 38 236(level) \r
+\r
+APR 0x00 TPR 0x10 DFR 0x0f LDR 0x02 PPR 0x10\r
+"""
 
 
 def test_registers_are_read_by_name() -> None:
@@ -35,6 +52,51 @@ def test_registers_are_read_by_name() -> None:
     assert found[0, "HLT"] == "1"
     assert found[0, "XMM00"] == "0000000000000000 00000000000000ff"
     assert found[1, "RBX"] == "0000000000000003"
+
+
+def test_an_apics_registers_are_its_vcpus() -> None:
+    found = shown_registers(TEXT + APIC)
+    assert found[0, "RAX"] == "000000000001ad40"
+    assert found[1, "RAX"] == "0000000000000002"
+    assert found[1, "apic.LVT0"] == "0x00010700 active-hi edge masked ExtINT (vec 0)"
+    assert found[1, "apic.IRR"] == "38 236(level)"
+    assert found[1, "apic.ISR"] == "(none)"
+    assert (found[1, "apic.DCR"], found[1, "apic.initial_count"]) == ("0x3", "62500")
+    assert (found[1, "apic.LDR"], found[1, "apic.PPR"]) == ("0x02", "0x10")
+    assert not any("current" in name for _, name in found)
+
+
+def test_an_interrupt_that_waited_and_is_gone() -> None:
+    found = compare_registers(TEXT + APIC, TEXT + APIC.replace("IRR\t 38 236(level)", "IRR\t (none)"), WHY)
+    assert isinstance(found, Comparison)
+    assert [str(one) for one in found.differences] == ["cpu[1]: apic.IRR 38 236(level) -> (none)"]
+    later = compare_registers(TEXT + APIC, TEXT + APIC.replace("4711", "4700"), WHY)
+    assert isinstance(later, Comparison)
+    assert later.differences == ()
+
+
+class Shows:
+    """A QEMU's monitor."""
+
+    def __init__(self, *, lapic: bool = True) -> None:
+        self.asked: list[tuple[object, object]] = []
+        self.lapic = lapic
+
+    def execute(self, command: str, arguments: dict[str, object]) -> str:
+        assert command == "human-monitor-command"
+        line = arguments["command-line"]
+        self.asked.append((line, arguments.get("cpu-index")))
+        if line == "info lapic" and not self.lapic:
+            raise CommandError("no")
+        return TEXT if line == "info registers -a" else APIC
+
+
+def test_each_apic_is_asked_for() -> None:
+    monitor = Shows()
+    assert registers_of(monitor, apics=False) == TEXT  # type: ignore[arg-type]
+    assert "dumping local APIC" in registers_of(monitor, apics=True)  # type: ignore[arg-type]
+    assert monitor.asked[1:] == [("info registers -a", None), ("info lapic", 0), ("info lapic", 1)]
+    assert registers_of(Shows(lapic=False), apics=True) == TEXT  # type: ignore[arg-type]
 
 
 def test_one_register_differs() -> None:
