@@ -57,6 +57,8 @@ OWN_MEMORY: Final = 1536 << 20
 OWN_FOLDERS: Final = tuple(
     Path("/", name) for name in ("dev", "proc", "sys", "run", "var/cache", "var/log", "var/tmp")
 )
+#: The one of them for what is temporary: what is this host's comes by 9p, where no socket can be made.
+_TEMPORARY: Final = Path("/", "var", "tmp")
 
 _CPUS: Final[Mapping[Chain, tuple[str, ...]]] = {
     "kvm-in-tcg": ("-accel", "tcg,thread=multi", "-cpu", HOST.board.nesting_cpu),
@@ -251,7 +253,7 @@ class NestedMachine:
         self._commands += 1
         number = self._commands
         sinks = {"out": out or _to(1), "err": err or _to(2)}
-        variables = {CHAIN_VARIABLE: self._spec.chain, **(env or {})}
+        variables = {CHAIN_VARIABLE: self._spec.chain, "TMPDIR": str(_TEMPORARY), **(env or {})}
         terminal = None if keyboard is None else keyboard.size()
         self._send(
             run=number,
