@@ -82,8 +82,8 @@ def demand_way(scenario: Any, how: Any) -> None:
         refuse("direct_io", "goes only with mapped_ram and multifd: QEMU opens no other file that way")
     if file.by != "path" and streamed != "file":
         refuse("file.by", "goes only together with migration.to: file or background-snapshot")
-    if file.by == "fd" and how.direct_io:
-        refuse("file.by", "does not go together with direct_io: QEMU takes that of a path or a set")
+    if file.by == "fd" and how.mapped_ram:
+        refuse("file.by", "does not go together with mapped_ram: QEMU takes that of a path or a set")
     if file.compression is not None and way != "save":
         refuse("file.compression", "goes only together with migration.to: save")
     if file.used_memory and way == "save":

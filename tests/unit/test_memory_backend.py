@@ -40,7 +40,6 @@ DEVICE = {"size": "256MiB", "plugged": "128MiB"}
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"memory_backend": {"type": "ram", "share": True}}, "expected false"),
         ({"memory_backend": {"type": "memfd", "offset": "2MiB"}}, "expected only with type: file"),
         ({"memory_backend": {"offset": "2MiB", "page": "2MiB"}}, "and without an offset"),
         (

@@ -62,8 +62,9 @@ def test_there_by_a_descriptor_back_by_a_command_and_there_by_a_pipe(
 
 @pytest.mark.parametrize("by", ["fd", "fdset"])
 def test_to_a_file_that_qemu_is_handed(freepage: Freepage, by: str) -> None:
-    keys: dict[str, object] = {"migration.to": "file", "migration.file.by": by, "migration.mapped_ram": True}
-    keys["migration.multifd"] = 2
+    keys: dict[str, object] = {"migration.to": "file", "migration.file.by": by}
+    if by == "fdset":
+        keys |= {"migration.mapped_ram": True, "migration.multifd": 2}
     run = freepage.run("idle", set=keys)
     assert run.result.verdict == "pass", str(run)
     [uri] = (one["uri"] for one in told(run.folder, "migrate"))
