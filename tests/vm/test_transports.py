@@ -16,7 +16,8 @@ pytestmark = pytest.mark.slow
 
 def told(out: Path, command: str) -> list[dict[str, Any]]:
     """The arguments with which QEMUs were told to do something, in order."""
-    said = [json.loads(line) for line in (out / "qmp.jsonl").read_text("utf-8").splitlines()]
+    files = [out / "qmp.jsonl", *sorted(out.glob("move-*/qmp.jsonl"))]
+    said = [json.loads(line) for file in files for line in file.read_text("utf-8").splitlines()]
     messages = [one["execute"] for one in said if isinstance(one.get("execute"), dict)]
     return [one["arguments"] for one in messages if one.get("execute") == command]
 
