@@ -122,13 +122,22 @@ def since_switch(
 
 
 def _torn(before: Words, after: Words, was: WrittenPages, steps: WorkloadSteps, last: int) -> Flags:
-    """Which pages the workload was writing when the guest was stopped: new at the front, old behind."""
+    """Which pages the workload was writing when the guest was stopped: new at the front, older behind.
+
+    What is behind is the source's, or of a step that came since the switch as well.
+    """
     found = np.zeros(len(before), dtype=np.bool_)
     begun = steps.by_first_word(after[:, 0])
     for row in np.flatnonzero((was.page == begun.page) & (begun.step >= max(last, 0))).tolist():
         new = formula.words_of(after[row, 0]) == after[row]
         front = WORDS_PER_PAGE if new.all() else int(np.argmin(new))
-        found[row] = bool((after[row, front:] == before[row, front:]).all())
+        if front < WORDS_PER_PAGE and not (after[row, front:] == before[row, front:]).all():
+            older = formula.page_with(after[row, front], front)
+            step = steps.by_first_word(older[:1])
+            known = step.page[0] == begun.page[row] and last <= step.step[0] < begun.step[row]
+            found[row] = bool(known and (after[row, front:] == older[front:]).all())
+        else:
+            found[row] = True
     return found
 
 

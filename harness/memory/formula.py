@@ -160,6 +160,12 @@ def holds(words: Words, seed: int, pages: Words, generations: Words) -> npt.NDAr
     return found
 
 
+def page_with(word: np.uint64, place: int) -> Words:
+    """All words of the page of which ``word`` is the one at ``place``, counted from 0."""
+    key = keys_of(np.array([word])) + _STRIDES[0] - _STRIDES[place]
+    return _mix(key + _STRIDES)
+
+
 def first_generation(seed: int, keys: Words) -> Words:
     """The number of each page, if it is of generation 0 under this seed; else any number."""
     return (keys ^ np.uint64(seed & _MASK)) * np.uint64(pow(_GOLDEN, -1, 1 << 64))

@@ -32,3 +32,9 @@ def test_the_guest_counts_from_the_same_number() -> None:
     text = (SOURCES / "pages.c").read_text("utf-8")
     assert re.search(rf"#define FIRST_GENERATION\s+0x{FIRST:X}U", text)
     assert re.search(r"#define MOST_PAGES\s+\(4UL << 18\)", text)
+
+
+def test_a_page_is_known_by_any_of_its_words() -> None:
+    page = formula.words_of(np.uint64(12345))
+    for place in (0, 1, 436, 511):
+        assert (formula.page_with(page[place], place) == page).all()
