@@ -6,7 +6,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from harness.report.part import Part
-from harness.scenario.model import VerdictWord
+from harness.scenario.expectations import VerdictWord
 
 
 class GuestEnd(Part):

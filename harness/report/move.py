@@ -10,7 +10,7 @@ from pydantic import Field
 from harness.report.modes import SideModes
 from harness.report.part import Part
 from harness.report.throttle import Throttle
-from harness.scenario.model import VerdictWord
+from harness.scenario.expectations import VerdictWord
 from harness.verdict.outcome import MigrationOutcome, QemuAccount
 
 

@@ -29,7 +29,8 @@ from harness.report.move import MoveEnd
 from harness.report.part import Part
 from harness.report.remote import RemoteReport
 from harness.report.wire import WireReport
-from harness.scenario.model import Arm, VerdictWord
+from harness.scenario.expectations import VerdictWord
+from harness.scenario.model import Arm
 from harness.verdict.floor import Account
 from harness.verdict.judge import Finding, Judgement, PageCounts, Testimony
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from harness.run.arrival import DeviceLook
     from harness.run.live_migration import LiveMigration
     from harness.run.saved.state_file import FileFacts
-    from harness.scenario.model import Move
+    from harness.scenario.migration import Move
     from harness.verdict.judge import MemoryJudgement
     from harness.verdict.outcome import MigrationOutcome
     from harness.verdict.rules.expected_outcome import Convergence

@@ -24,18 +24,11 @@ from pydantic_core import SchemaSerializer, core_schema
 from harness.errors import InputError
 from harness.reading import read_text
 from harness.scenario import located
+from harness.scenario.expectations import Expect, VerdictWord
+from harness.scenario.guest import Guest
 from harness.scenario.located import LocatedError, Override
-from harness.scenario.model import (
-    Accelerator,
-    Arm,
-    Expect,
-    Guest,
-    Measure,
-    Migration,
-    Scenario,
-    VerdictWord,
-    noise_bytes,
-)
+from harness.scenario.migration import Migration
+from harness.scenario.model import Accelerator, Arm, Measure, Scenario, noise_bytes
 from harness.scenario.problems import did_you_mean, problem_of
 from harness.scenario.shipped import shipped_names, shipped_texts
 from harness.scenario.workloads.at_rest import Fragmented, Freed, Idle

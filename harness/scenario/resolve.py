@@ -9,7 +9,8 @@ from typing import Literal
 
 from harness.errors import InputError
 from harness.scenario.devices.base import address_of
-from harness.scenario.model import LEAST_MEMORY, Scenario, noise_bytes
+from harness.scenario.guest import LEAST_MEMORY
+from harness.scenario.model import Scenario, noise_bytes
 from harness.scenario.script import actions
 from harness.scenario.values import MIB
 from harness.units import format_size

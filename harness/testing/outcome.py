@@ -12,7 +12,7 @@ from harness.invoke import Output
 
 if TYPE_CHECKING:
     from harness.report.result import Result
-    from harness.scenario.model import VerdictWord
+    from harness.scenario.expectations import VerdictWord
 
 _LAST_LINES = 20
 

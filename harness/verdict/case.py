@@ -11,7 +11,8 @@ from harness.memory.compare import PageNumbers
 from harness.memory.image import Flags
 from harness.memory.record import Accept, Block, Request
 from harness.memory.walk import FreeWalk
-from harness.scenario.model import Arm, Expect
+from harness.scenario.expectations import Expect
+from harness.scenario.model import Arm
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 from harness.errors import MachineryError
 from harness.memory.compare import PageNumbers
-from harness.scenario.model import VerdictWord
+from harness.scenario.expectations import VerdictWord
 from harness.verdict import rules as _shipped  # noqa: F401 - they register
 from harness.verdict.case import BlockState, JudgeInput, RequestWitness, demand_complete
 from harness.verdict.context import Analyses, Context

@@ -14,8 +14,8 @@ import pytest
 from harness.errors import InputError
 from harness.events import EventStream
 from harness.guest.dirty_log import RING_ENTRIES, DirtyLog
+from harness.scenario.guest import Guest
 from harness.scenario.load import Scenario
-from harness.scenario.model import Guest
 from harness.scenario.resolve import MachineFacts, resolve
 from harness.toolchain.cache import Cache
 from harness.toolchain.preload import HIDDEN, no_manual_protect

@@ -10,8 +10,8 @@ import pytest
 
 from harness.errors import InputError
 from harness.run.carry_out import exit_status
+from harness.scenario.expectations import Expect
 from harness.scenario.load import load_scenario
-from harness.scenario.model import Expect
 from harness.units import Percent
 from harness.verdict.context import Analyses, Context
 from harness.verdict.facts import GuestChecks, StayedPut

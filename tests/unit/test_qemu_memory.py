@@ -9,7 +9,7 @@ import pytest
 
 from harness.events import Event
 from harness.evidence.qemu_memory import own_files, own_memory
-from harness.scenario.model import Expect
+from harness.scenario.expectations import Expect
 from harness.verdict.context import Analyses, Context
 from harness.verdict.judge import JudgeInput, judge
 from harness.verdict.rules.growth import QemuMemory, too_few_migrations

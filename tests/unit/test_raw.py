@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from harness.guest.domain import destination_xml, domain_xml
 from harness.guest.xml_edits import EditError, edit
-from harness.scenario.model import Guest, Scenario
+from harness.scenario.guest import Guest
+from harness.scenario.model import Scenario
 from harness.scenario.raw import XmlEdit, words_for
 from tests.unit.test_domain import arguments, make
 

@@ -12,7 +12,7 @@ from harness.memory.record import Block
 from harness.migration.qmp import CommandError
 from harness.migration.throttle import look_at_throttle, throttle_in
 from harness.report.throttle import Throttle
-from harness.scenario.model import Expect
+from harness.scenario.expectations import Expect
 from harness.verdict.judge import BlockState, JudgeInput, judge
 from harness.verdict.throttle import ThrottleLook, Throttling, VcpuLimit, not_slowed, throttle_findings
 

@@ -11,7 +11,7 @@ import pytest
 
 from harness.errors import MachineryError
 from harness.memory.record import Accept, Block, PackedFlags, Request
-from harness.scenario.model import Expect
+from harness.scenario.expectations import Expect
 from harness.units import PAGE_SIZE
 from harness.verdict.judge import BlockState, GuestChecks, JudgeInput, SentOverFloor, judge
 from harness.verdict.log import reached

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from harness.memory.record import Accept, Block, PackedFlags, Request
-from harness.scenario.model import Expect
+from harness.scenario.expectations import Expect
 from harness.units import PAGE_SIZE
 from harness.verdict.judge import BlockState, JudgeInput
 

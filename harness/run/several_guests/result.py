@@ -11,7 +11,7 @@ from harness.report.guests import GuestEnd, Guests
 from harness.report.part import Part
 from harness.report.result import WRONG_PAGES, Bytes, GuestReport, Pages, Protocol, Result, Time
 from harness.run.several_guests.jobs import GuestJob, common_ms
-from harness.scenario.model import VerdictWord
+from harness.scenario.expectations import VerdictWord
 
 _Whole = TypeVar("_Whole", bound=Part)
 
