@@ -49,9 +49,11 @@ class Seen:
 def passed(run: Run) -> Seen:
     assert run.verdict == "pass", run
     witnesses = run.result.witnesses
-    assert witnesses is not None and witnesses.agreement is not None
+    assert witnesses is not None
     # That they differ without a reason is a failure; that they were asked at all, is what is left to see.
-    assert witnesses.agreement["both"] > 0
+    # Of a guest that works, each page of an answer has to have been free when it was asked.
+    assert (witnesses.agreement or {}).get("both", 0) or witnesses.standing.get("free-at-request", 0)
+    assert not witnesses.undecided
     return Seen.of(run)
 
 
@@ -82,10 +84,12 @@ def said(run: Run, number: int = 0) -> int:
 
 
 def test_transparent_huge_pages_are_in_use_as_a_whole(freepage: Freepage) -> None:
-    run = freepage.run("huge-pages")
+    run = freepage.run("huge-pages", memory="768MiB")
     seen = passed(run)
     assert said(run) > 64 << 10  # KiB of them
-    assert not (seen.of_kind(Kind.ANONYMOUS) & seen.skipped).any()
+    # What is freed later is asked for again, and may be left out then.
+    assert seen.of_kind(Kind.ANONYMOUS).sum() > 64 * MIB
+    assert (seen.of_kind(Kind.FREE) & seen.skipped).sum() > 200 * MIB
 
 
 def test_pages_that_were_merged_are_free(freepage: Freepage) -> None:
