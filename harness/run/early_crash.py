@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Container
+from dataclasses import replace
 from typing import Final
 
 from harness.errors import DeadlineExceeded, GuestLost
@@ -21,9 +22,7 @@ from harness.plan.plan import RunPlan
 from harness.run.findings import Findings, GuestReview
 from harness.run.guest import Guest
 from harness.scenario.resolve import ResolvedScenario
-from harness.verdict.case import JudgeInput
 from harness.verdict.finding import Finding
-from harness.verdict.judge import judge_memory
 from harness.verdict.outcome import CRASH_SIGNALS, KIND
 
 #: How long the end of a process may take to be told, once its sockets are closed.
@@ -76,14 +75,5 @@ def early_crash(
 
 def findings_of_crash(crash: EarlyCrash, resolved: ResolvedScenario) -> Findings:
     """All that a run has found out whose guest never came to be migrated."""
-    nothing = JudgeInput(arm="off", blocks=(), expect=resolved.scenario.expect)
-    return Findings(
-        evidence=None,
-        memory=judge_memory(nothing),
-        statistics=None,
-        counters={},
-        completed_at=None,
-        held_seconds=0.0,
-        guest=GuestReview(None, None),
-        found=(crash.finding,),
-    )
+    findings = Findings.of_no_arrival(resolved.scenario.expect, GuestReview(None, None))
+    return replace(findings, found=(crash.finding,))

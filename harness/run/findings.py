@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from harness.errors import GuestLost
 from harness.migration.statistics import MigrationStatistics
 from harness.run.commands import CommandLog
+from harness.verdict.case import JudgeInput
+from harness.verdict.judge import judge_memory
 
 if TYPE_CHECKING:
     from harness.evidence.gather import Evidence
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from harness.report.move import MoveEnd
     from harness.run.arrival import DeviceLook
     from harness.run.saved.state_file import FileFacts
+    from harness.scenario.expectations import Expect
     from harness.verdict.facts import StayedPut
     from harness.verdict.judge import Finding, GuestChecks, MemoryJudgement
     from harness.verdict.outcome import MigrationOutcome
@@ -71,6 +74,19 @@ class Findings:
     free_blocks: list[int] | None = None
     #: The last file through which the guest went.
     file: FileFacts | None = None
+
+    @classmethod
+    def of_no_arrival(cls, expect: Expect, guest: GuestReview) -> Findings:
+        """Of a run whose guest has not come to another host: nothing of its memory is to be judged."""
+        return cls(
+            evidence=None,
+            memory=judge_memory(JudgeInput(arm="off", blocks=(), expect=expect)),
+            statistics=None,
+            counters={},
+            completed_at=None,
+            held_seconds=0.0,
+            guest=guest,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ from harness.scenario.actions.migration import Cont, Stop
 from harness.scenario.actions.monitor import Qmp
 from harness.verdict.facts import StayedPut
 from harness.verdict.finding import Finding
-from harness.verdict.judge import JudgeInput, Judgement, judge_memory
+from harness.verdict.judge import Judgement, judge_memory
 from harness.verdict.locks import lock_findings
 from harness.verdict.modes import ModesAsked, modes_findings
 from harness.verdict.outcome import KIND as OUTCOME
@@ -114,9 +114,15 @@ class Journey:
             if self._line is not None:
                 self._line.meet()
             with LiveMigration(
-                ready.guest, hosts, place, self._events, script,
-                move=number, stand=self._stand, line=self._line,
-            ) as migration:  # fmt: skip
+                ready.guest,
+                hosts,
+                place,
+                self._events,
+                script,
+                move=number,
+                stand=self._stand,
+                line=self._line,
+            ) as migration:
                 end = self._migrate(turn, migration, domain)
                 if isinstance(end, Abort):
                     runs = self._gone_on(turn, migration, end)
@@ -179,15 +185,8 @@ class Journey:
                 if watch.words is not None and review.lost is None:
                     self._note_death(turn, GuestLost(watch.words))
         scenario = self._ready.plan.resolved.scenario
-        nothing = JudgeInput(arm="off", blocks=(), expect=scenario.expect)
-        return Findings(
-            evidence=None,
-            memory=judge_memory(nothing),
-            statistics=None,
-            counters={},
-            completed_at=None,
-            held_seconds=0.0,
-            guest=review,
+        return replace(
+            Findings.of_no_arrival(scenario.expect, review),
             moves=tuple(course.moves),
             found=tuple(course.found),
             unexercised=tuple(course.unexercised),

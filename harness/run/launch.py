@@ -87,8 +87,8 @@ class Launch:
         if modes.direct:
             follower.hands_over = route is not None
             return self._start_direct(domain, xml, how, settings, follower, route)
-        own_disk = spec.disk is not None and not spec.disk.readonly
         uri, listen = self._way()
+        own_disk = spec.disk is not None and not spec.disk.readonly
         own_disk = own_disk or self._parts.guest.libvirt_has_disks
         copied = self._parts.guest.copied_disks(self._parts.target)
         request = MigrationRequest(

@@ -56,7 +56,7 @@ def learn_extras(space: AddressSpace, info: VmcoreInfo) -> Extras:
     """Read symbols and types; never fails, as nothing depends on it."""
     gaps: list[str] = []
     try:
-        symbols = learn_symbols(space, info, _SYMBOLS)
+        symbols = _learn_symbols(space, info, _SYMBOLS)
         types = _types(space, symbols)
     except WalkError as error:
         return Extras(gaps=(f"symbols and types of the kernel are not known: {error}",))
@@ -90,7 +90,7 @@ def learn_extras(space: AddressSpace, info: VmcoreInfo) -> Extras:
     )
 
 
-def learn_symbols(space: AddressSpace, info: VmcoreInfo, wanted: Collection[str]) -> Mapping[str, int]:
+def _learn_symbols(space: AddressSpace, info: VmcoreInfo, wanted: Collection[str]) -> Mapping[str, int]:
     """The addresses of these symbols, by the kernel's table of symbols, or else by what it exports."""
     found = find_symbols(space, info, wanted)
     missing = [name for name in wanted if name not in found]

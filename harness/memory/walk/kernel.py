@@ -18,7 +18,8 @@ from dataclasses import dataclass, field, replace
 from harness.arch import GUEST, Architecture, PageTables
 from harness.memory.walk.errors import WalkError
 from harness.memory.walk.exports import find_exports
-from harness.memory.walk.extras import Extras, learn_extras, learn_symbols
+from harness.memory.walk.extras import Extras, learn_extras
+from harness.memory.walk.kallsyms import find_symbols
 from harness.memory.walk.kinds import Marks
 from harness.memory.walk.layout import Layout
 from harness.memory.walk.pagetables import AddressSpace
@@ -153,7 +154,7 @@ def learn(memory: GuestMemory, note: Note, architecture: Architecture = GUEST) -
 
 def _nodes(space: AddressSpace, info: VmcoreInfo, where: str) -> Mapping[str, int]:
     """Where the nodes are: by the table of symbols, or, where that cannot be read, by what is exported."""
-    for look in (learn_symbols, find_exports):
+    for look in (find_symbols, find_exports):
         with contextlib.suppress(WalkError):
             found = look(space, info, _NODES)
             if found.keys() & set(_NODES):
