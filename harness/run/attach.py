@@ -48,6 +48,8 @@ class LabAtHand:
     guest_address: str
     #: qemu.qmp's shell, which comes with this project.
     qmp_shell: Path | None
+    #: Whether this machine has socat.
+    socat: bool = True
 
     def outside(self, path: Path) -> Path:
         """Where a file of the lab is seen from outside."""
@@ -66,12 +68,7 @@ def lines_of(lab: LabAtHand) -> Iterator[str]:
         yield f"{qemu.side}: QEMU is process {qemu.pid}; {qemu.state}"
         # Of the libraries the same files are here: gdb need not enter the lab's mounts, which takes root.
         yield f"  gdb       gdb -iex 'set sysroot /' {shlex.quote(str(qemu.program))} -p {qemu.pid}"
-        yield f"  HMP       socat - UNIX-CONNECT:{lab.outside(qemu.folder / HMP_SOCKET)}"
-        qmp = lab.outside(qemu.folder / QMP_SOCKET)
-        if lab.qmp_shell is not None:
-            yield f"  QMP       {shlex.quote(str(lab.qmp_shell))} {qmp}"
-        else:
-            yield f"  QMP       socat - UNIX-CONNECT:{qmp}"
+        yield from _monitors(lab, qemu)
         if qemu.stopped:
             yield f"  monitors answer once the process goes on, as does the migration: kill -CONT {qemu.pid}"
     for name, socket in lab.daemons:
@@ -82,3 +79,15 @@ def lines_of(lab: LabAtHand) -> Iterator[str]:
             f"a shell in the guest, where it runs (cont): {lab.enter} ssh -F /dev/null -i {lab.keys}/client "
             f"-o UserKnownHostsFile={lab.keys}/known_hosts root@{lab.guest_address}"
         )
+
+
+def _monitors(lab: LabAtHand, qemu: QemuAtHand) -> Iterator[str]:
+    hmp, qmp = (lab.outside(qemu.folder / name) for name in (HMP_SOCKET, QMP_SOCKET))
+    if lab.qmp_shell is None:
+        yield f"  HMP       socat - UNIX-CONNECT:{hmp}"
+        yield f"  QMP       socat - UNIX-CONNECT:{qmp}"
+        return
+    shell = shlex.quote(str(lab.qmp_shell))
+    # Without socat by way of QMP, whose socket takes one at a time.
+    yield f"  HMP       socat - UNIX-CONNECT:{hmp}" if lab.socat else f"  HMP, or   {shell} -H {qmp}"
+    yield f"  QMP       {shell} {qmp}"

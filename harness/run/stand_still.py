@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -178,6 +179,7 @@ class StandStill:
             keys=self._keys(),
             guest_address=GUEST_ADDRESS,
             qmp_shell=shell if shell.exists() else None,
+            socat=shutil.which("socat") is not None,
         )
 
     def _keys(self) -> Path | None:

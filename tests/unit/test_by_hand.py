@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,14 @@ def test_the_lines_of_processes_that_are_stopped_in_an_ordinary_user_s_lab() -> 
     assert "kill -CONT 13" in text
     assert "nsenter -t 9 -U --preserve-credentials -m -n ssh" in text
     assert "ssh" not in "\n".join(lines_of(lab(stopped)))
+
+
+def test_the_lines_of_a_machine_without_socat() -> None:
+    stands = QemuAtHand("source", 12, Path("/qemu"), "its guest is 'paused'", Path("/run/q"))
+    text = "\n".join(lines_of(replace(lab(stands), socat=False, qmp_shell=Path("/bin/qmp-shell"))))
+    assert "  HMP, or   /bin/qmp-shell -H /proc/9/root/run/q/qmp.sock" in text
+    assert "  QMP       /bin/qmp-shell /proc/9/root/run/q/qmp.sock" in text
+    assert "socat" not in text
 
 
 def test_what_a_process_is_called_inside() -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,7 +22,7 @@ from harness import invoke
 NOBODY = 65534
 _GOES_ON = "freepage: the run goes on"
 _PROCESS = re.compile(r"^(source|destination): QEMU is process (\d+); (.*)$")
-_SOCKET = re.compile(r"^  (HMP|QMP) .*?(/proc/\S+)$")
+_LINE = re.compile(r"^  (gdb|HMP|QMP)(?:, or)? +(.*?(/proc/\S+)?)$")
 
 
 class Stop:
@@ -32,14 +33,17 @@ class Stop:
         self.text = "\n".join(lines)
         self.pids: dict[str, int] = {}
         self.states: dict[str, str] = {}
+        self.lines: dict[tuple[str, str], str] = {}
         self.sockets: dict[tuple[str, str], Path] = {}
         side = ""
         for line in lines:
             if (found := _PROCESS.match(line)) is not None:
                 side = found[1]
                 self.pids[side], self.states[side] = int(found[2]), found[3]
-            elif (place := _SOCKET.match(line)) is not None:
-                self.sockets[side, place[1]] = Path(place[2])
+            elif (way := _LINE.match(line)) is not None:
+                self.lines[side, way[1]] = way[2]
+                if way[3]:
+                    self.sockets[side, way[1]] = Path(way[3])
 
 
 def stops(process: subprocess.Popen[str]) -> Iterator[Stop]:
@@ -58,6 +62,12 @@ def go_on(process: subprocess.Popen[str]) -> None:
     assert process.stdin is not None
     process.stdin.write("\n")
     process.stdin.flush()
+
+
+def pasted(line: str, typed: str) -> str:
+    """What a line says when somebody pastes it into a shell, and types something."""
+    done = subprocess.run(["bash", "-c", line], input=typed, capture_output=True, text=True, timeout=120)
+    return done.stdout + done.stderr
 
 
 def state(pid: int) -> str:
@@ -145,10 +155,11 @@ def test_a_failed_run_is_kept_with_both_qemus(folder: Path) -> None:
             assert uri is not None
             said = subprocess.run(["virsh", "-c", uri[1], "list"], capture_output=True, text=True, check=True)
             assert "guest" in said.stdout
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(20)
-            connection.connect(str(stop.sockets["destination", "HMP"]))
-            assert b"QEMU" in connection.recv(4096)
+            assert "VM status: paused" in pasted(stop.lines[side, "HMP"], "info status\n")
+            assert status in pasted(stop.lines[side, "QMP"], "query-status\n")
+            if shutil.which("gdb") is not None:
+                threads = pasted(stop.lines[side, "gdb"], "info threads\ndetach\nquit\n")
+                assert re.search(r"Thread .*qemu-system", threads), threads
         go_on(process)
         stdout, stderr = process.communicate(timeout=200)
     assert process.returncode == 1, stderr
