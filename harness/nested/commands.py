@@ -267,6 +267,8 @@ def kept_console(machine: NestedMachine, folder: Path) -> Iterator[None]:
             if folder.is_dir():
                 RunFolder(folder).write_text("nested-console.log", machine.console())
                 RunFolder(folder).write_text("nested.command", machine.command)
+                if machine.inquest:
+                    RunFolder(folder).write_text("nested-inquest.txt", machine.inquest)
 
 
 @contextlib.contextmanager

@@ -36,6 +36,7 @@ from harness.accel import CHAIN_VARIABLE
 from harness.arch import HOST
 from harness.errors import GuestLost, MachineryError
 from harness.events import Deadline, EventStream
+from harness.nested.inquest import hold_inquest
 from harness.nested.keyboard import Keyboard
 from harness.nested.parts import Parts
 from harness.nested.wire import PORT, LineBuffer, MachineWireError, encode, pack_message, unpack
@@ -104,8 +105,8 @@ class MachineSpec:
         return max(2, min(4, len(os.sched_getaffinity(0))))
 
 
-def machine_command(parts: Parts, spec: MachineSpec, console: int, control: int) -> list[str]:
-    """QEMU's command line; ``console`` and ``control`` are descriptors that it inherits."""
+def machine_command(parts: Parts, spec: MachineSpec, console: int, control: int, monitor: int) -> list[str]:
+    """QEMU's command line; ``console``, ``control`` and ``monitor`` are descriptors that it inherits."""
     words = [str(parts.qemu), "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
     words += ["-machine", "q35,usb=off,vmport=off", *_CPUS[spec.chain]]
     words += ["-smp", str(spec.vcpus), "-m", f"{spec.memory >> 20}M"]
@@ -116,6 +117,7 @@ def machine_command(parts: Parts, spec: MachineSpec, console: int, control: int)
     words += ["-device", "virtio-rng-pci", "-device", "virtio-serial-pci"]
     words += ["-chardev", f"socket,id=control,fd={control}"]
     words += ["-device", f"virtserialport,name={PORT},chardev=control"]
+    words += ["-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor,mode=control"]
     for name in ("stdin", "stdout", "stderr", "dev_stdout", "dev_stderr"):
         # virtme-ng's init runs its script with these; ours speaks on the port above.
         words += [
@@ -156,6 +158,8 @@ def kernel_arguments(parts: Parts, spec: MachineSpec) -> str:
     ]
     # Tests of clocks against each other that emulation fails for the wrong reasons.
     words += ["tsc=reliable", "no_timer_check", "nowatchdog"]
+    # The addresses of a machine that hangs are to be found in its kernel's System.map.
+    words += ["nokaslr"]
     words += [
         "virtme_hostname=nested",
         f"virtme_console={HOST.board.console}",
@@ -199,6 +203,8 @@ class NestedMachine:
         self._command: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
+        self._monitor: socket.socket | None = None
+        self._inquest = ""
 
     @property
     def command(self) -> str:
@@ -287,6 +293,11 @@ class NestedMachine:
         size = os.fstat(self._console).st_size if self._console >= 0 else 0
         return os.pread(self._console, size, 0).decode("utf-8", "replace") if size else ""
 
+    @property
+    def inquest(self) -> str:
+        """What was found in a machine that said nothing any more: its CPUs, QEMU's threads; else nothing."""
+        return self._inquest
+
     # --- the machine
 
     def _start(self) -> None:
@@ -294,11 +305,14 @@ class NestedMachine:
         self._stack.callback(self._close_console)
         ours, theirs = socket.socketpair()
         self._control = self._stack.enter_context(ours)
+        asked, asking = socket.socketpair()
+        self._monitor = self._stack.enter_context(asked)
         # For QEMU opened once more: a descriptor that it is given must be for writing only.
         writing = os.open(f"/proc/self/fd/{self._console}", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         self._stack.callback(os.close, writing)
-        with theirs:
-            self._command = machine_command(self._parts, self._spec, writing, theirs.fileno())
+        with theirs, asking:
+            inherited = (writing, theirs.fileno(), asking.fileno())
+            self._command = machine_command(self._parts, self._spec, *inherited)
             taps = () if self._spec.tap is None else (self._spec.tap.descriptor,)
             setpriv = shutil.which("setpriv", path=search_path())
             if setpriv is None:
@@ -309,7 +323,7 @@ class NestedMachine:
                 stdin=subprocess.DEVNULL,
                 stdout=writing,
                 stderr=writing,
-                pass_fds=(writing, theirs.fileno(), *taps),
+                pass_fds=(*inherited, *taps),
                 start_new_session=True,  # Ctrl-C comes to us, and is handed on once
             )
         self._stack.callback(_end, self._process)
@@ -352,7 +366,7 @@ class NestedMachine:
         while True:
             ready, _, _ = select.select([self._control], [], [], max(deadline.remaining(), 0))
             if not ready:
-                raise self._lost(f"{deadline.what}: not within {deadline.seconds:g} s")
+                raise self._silent(f"{deadline.what}: not within {deadline.seconds:g} s")
             data = b""
             with contextlib.suppress(ConnectionError):
                 data = self._control.recv(_PIECE)
@@ -373,13 +387,21 @@ class NestedMachine:
             return f" (QEMU's exit status {status})"
         return ""
 
-    def _lost(self, message: str) -> GuestLost:
+    def _silent(self, message: str) -> GuestLost:
+        """Say what the machine does instead of speaking: it is gone when this error has been handled."""
+        if self._process is None or self._monitor is None:
+            return self._lost(message)
+        found = hold_inquest(self._process.pid, self._monitor, self._spec.vcpus)
+        self._inquest = found.report
+        return self._lost(message, found.summary)
+
+    def _lost(self, message: str, more: Sequence[str] = ()) -> GuestLost:
         lines = self.console().replace("\r", "").splitlines()
         # A panic's backtrace is longer than what is shown.
         panic = next((line for line in lines if _PANIC in line), None)
         return GuestLost(
             message if panic is None else f"{message}: its kernel has panicked: {panic.strip()}",
-            last_lines=lines[-_TAIL:],
+            last_lines=[*lines[-_TAIL:], *more],
             hint="these are the last lines of its console; what a command had said until then is no verdict",
         )
 

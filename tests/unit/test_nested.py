@@ -98,14 +98,16 @@ def options(words: list[str], name: str) -> list[str]:
     [("kvm-in-tcg", "tcg,thread=multi", "EPYC,+svm,+npt"), ("kvm-in-kvm", "kvm", "host")],
 )
 def test_the_chain_decides_the_cpu(chain: Any, accelerator: str, cpu: str) -> None:
-    words = machine_command(PARTS, MachineSpec(chain, 3 << 30), 7, 8)
+    words = machine_command(PARTS, MachineSpec(chain, 3 << 30), 7, 8, 9)
     assert options(words, "-accel") == [accelerator]
     assert options(words, "-cpu") == [cpu]
     assert options(words, "-m") == ["3072M"]
 
 
 def test_the_root_is_read_only_and_a_share_may_be_written() -> None:
-    words = machine_command(PARTS, MachineSpec("kvm-in-tcg", 1 << 30, (SharedFolder(Path("/runs,1")),)), 7, 8)
+    words = machine_command(
+        PARTS, MachineSpec("kvm-in-tcg", 1 << 30, (SharedFolder(Path("/runs,1")),)), 7, 8, 9
+    )
     root, share = options(words, "-fsdev")
     assert ",readonly=on" in root
     assert ",readonly=on" not in share
@@ -124,11 +126,11 @@ def test_the_script_is_for_a_shell_whatever_a_folder_is_called(tmp_path: Path) -
 
 def test_a_machine_has_no_network_unless_it_is_given_one() -> None:
     spec = MachineSpec("kvm-in-tcg", 1 << 30)
-    words = machine_command(PARTS, spec, 7, 8)
+    words = machine_command(PARTS, spec, 7, 8, 9)
     assert not options(words, "-netdev")
     assert not any("net-pci" in word for word in options(words, "-device"))
-    words = machine_command(PARTS, replace(spec, tap=Tap(9, "52:54:00:78:00:0b")), 7, 8)
-    assert options(words, "-netdev") == ["tap,id=net,fd=9"]
+    words = machine_command(PARTS, replace(spec, tap=Tap(10, "52:54:00:78:00:0b")), 7, 8, 9)
+    assert options(words, "-netdev") == ["tap,id=net,fd=10"]
     assert any(word.startswith("virtio-net-pci,netdev=net,mac=52:") for word in options(words, "-device"))
 
 

@@ -194,6 +194,10 @@ def test_a_machine_that_hangs_is_an_error(broken: Callable[[str], NestedMachine]
         pass
     assert f"not within {HANG_SECONDS} s" in caught.value.message
     assert "before the hang" in caught.value.last_lines
+    # What its CPUs did: a kernel that waits has halted them.
+    assert sum("its CPU " in line for line in caught.value.last_lines) == machine.spec.vcpus
+    assert "== info lapic 1" in machine.inquest
+    assert "thread " in machine.inquest
 
 
 def test_sigkill_while_it_boots_leaves_nothing(freepage: Freepage) -> None:
@@ -332,6 +336,7 @@ def test_every_way_to_log_writes(freepage: Freepage, setting: str) -> None:
         assert setting.rpartition("=")[2] in said
 
 
+@pytest.mark.slow
 def test_vcpus_are_unplugged(freepage: Freepage, folder: Path) -> None:
     """What QEMU says of one that is gone, it says under KVM only."""
     scenario = folder / "unplug.yaml"
