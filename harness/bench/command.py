@@ -91,9 +91,11 @@ def check_points(wanted: BenchOrder) -> None:
     """Refuse what no run could do before the first one is made."""
     from harness.hosts.this_machine import memory_available
     from harness.scenario.resolve import MachineFacts, resolve
+    from harness.verdict.expected_rule import demand_known_rule
 
     facts = MachineFacts(memory_available(), kvm_usable=True)
     for scenario in scenarios_of(wanted):
+        demand_known_rule(scenario)
         if scenario.guests > 1:
             raise scenario.wrong("guests", "a bench measures one guest, and no other beside it")
         resolve(scenario, facts)

@@ -42,6 +42,7 @@ def run_matrix_command(
     from harness.scenario.load import load_scenario
     from harness.terminal import TerminalProgress
     from harness.toolchain.qemu_names import canonical
+    from harness.verdict.expected_rule import demand_known_rule
 
     if len(scenarios) != 1:
         raise InputError("--qemu-matrix takes one scenario")
@@ -53,6 +54,7 @@ def run_matrix_command(
         given["arm"], given.get("accel"), given.get("memory"), None, strict, [*(settings or ())]
     )
     scenario = load_scenario(scenarios[0], changes)
+    demand_known_rule(scenario)
     if scenario.remote is not None:
         raise InputError("--qemu-matrix is for the lab: two other machines have QEMUs of their own")
     qemus = [canonical(name.strip()) for name in names.split(",") if name.strip()]

@@ -40,19 +40,24 @@ def scenario_show(
 ) -> None:
     """Print a scenario with every default filled in."""
     from harness.scenario.load import load_scenario
+    from harness.verdict.expected_rule import demand_known_rule
 
-    typer.echo(load_scenario(name, settings or ()).to_yaml(), nl=False)
+    scenario = load_scenario(name, settings or ())
+    demand_known_rule(scenario)
+    typer.echo(scenario.to_yaml(), nl=False)
 
 
 @scenarios.command("check")
 def scenario_check(files: Annotated[list[str], typer.Argument(metavar="FILE...")]) -> None:
     """Say whether scenario files are right, and where they are not."""
     from harness.scenario.load import load_scenario
+    from harness.verdict.expected_rule import demand_known_rule
 
     wrong = 0
     for file in files:
         try:
             loaded = load_scenario(file)
+            demand_known_rule(loaded)
         except InputError as error:
             wrong += 1
             typer.echo(error.render(), err=True)

@@ -35,6 +35,7 @@ from harness.toolchain import GuestImage, Kernel, QemuBinary, Toolchain
 from harness.toolchain.cache import file_digest
 from harness.toolchain.own_image import OwnImage, read_own_image
 from harness.toolchain.user_program import demand_static_program
+from harness.verdict.expected_rule import demand_known_rule
 
 #: From this version on an emulating QEMU's dirty log is complete in the first RAMBlock; see docs/found.md.
 _DIRTY_LOG_RIGHT: Final = (9, 0)
@@ -47,6 +48,7 @@ _LOSES_WRITES: Final = (
 def load_with_tools(name: str, changes: Sequence[str | Override], tools: Tools) -> tuple[Scenario, Tools]:
     """The scenario with the command's changes; a kernel named on the command line wins."""
     scenario = with_whole_paths(load_scenario(name, changes))
+    demand_known_rule(scenario)
     if tools.kernel is None and scenario.guest.kernel != "default":
         tools = replace(tools, kernel=scenario.guest.kernel)
     elif tools.kernel is not None:

@@ -132,6 +132,13 @@ def run_in_guest(guest: CommandRunner, command: Command) -> CommandEnd:
     )
 
 
+#: What :func:`disappointments` may name.
+COMMAND_RULES: Final[Mapping[str, str]] = {
+    "command-status": "a command in the guest ends with another status than the scenario says, or too late",
+    "command-output": "a command in the guest does not write what the scenario says",
+}
+
+
 def disappointments(command: Command, end: CommandEnd) -> list[tuple[str, str]]:
     """What of a command's end is not as the scenario says: rules and words."""
     name = " ".join(end.words)[:80]

@@ -32,7 +32,7 @@ class Expect(Section):
     """The verdict that this scenario is written to show. It changes nothing in the verdict; the result says
     both. A run that ends with it is as expected, and the command ends with 0."""
     rule: Annotated[Text, Field(pattern=r"^[a-z0-9-]{1,60}$")] | None = None
-    """verdict: fail: the rule by which it must fail; null: any."""
+    """verdict: fail: the rule by which it must fail, of those in docs/oracle.md; null: any."""
     skipping: bool | None = None
     """Whether pages must have been skipped at all. true: in the arms info and hint, and it is a failure if
     none was. null: in those arms, and it is inconclusive if none was."""

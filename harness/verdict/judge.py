@@ -42,7 +42,7 @@ from harness.verdict.pages import (
     judged_blocks,
     page_counts,
 )
-from harness.verdict.registry import Outcome, Rule, doubts, rules
+from harness.verdict.registry import Outcome, Rule, doubts, known_names, rules
 from harness.verdict.rules.doubts import hinted_and_sent, unrecorded_hints
 from harness.verdict.witness import Testimony, testimony_of
 
@@ -181,7 +181,8 @@ def _ask(rule: Rule, case: JudgeInput, context: Context) -> tuple[Outcome, ...]:
     outcomes = tuple(rule.check(case, context))
     for outcome in outcomes:
         # Names from outside are announced, not the rule's own.
-        if isinstance(outcome, Finding) and rule.stage != "run" and outcome.rule not in rule.names:
+        names = known_names() if rule.stage == "run" else rule.names
+        if isinstance(outcome, Finding) and outcome.rule not in names:
             raise MachineryError(f"a rule has found {outcome.rule!r}, a name that it has not registered")
     return outcomes
 

@@ -27,6 +27,8 @@ Outcome: TypeAlias = Finding | Observation
 Check: TypeAlias = Callable[[JudgeInput, Context], Iterable[Outcome]]
 BlockCheck: TypeAlias = Callable[[BlockView], Iterable[Outcome]]
 PageCheck: TypeAlias = Callable[[BlockView], Flags]
+#: Names of rules, each with its words; or a function for what is not known yet when it is announced.
+Names: TypeAlias = Mapping[str, str] | Callable[[], Mapping[str, str]]
 DoubtCheck: TypeAlias = Callable[[JudgeInput, Context], str | None]
 
 #: The order in which a verdict asks its rules, and lists what they find.  A rule's stage is its kind,
@@ -92,7 +94,7 @@ _rules: list[Rule] = []
 _block_rules: list[BlockRule] = []
 _page_rules: list[PageRule] = []
 _doubts: list[Doubt] = []
-_announced: list[RuleRow] = []
+_announced: list[tuple[str, Names]] = []
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -147,9 +149,9 @@ def doubt(needs: tuple[type[object], ...] = ()) -> Callable[[DoubtCheck], DoubtC
     return register
 
 
-def announce(kind: str, names: Mapping[str, str]) -> None:
+def announce(kind: str, names: Names) -> None:
     """Name findings that come from outside of the judge, such as a script's, with their words."""
-    _announced.extend(RuleRow(name, kind, words) for name, words in names.items())
+    _announced.append((kind, names))
 
 
 def unregister(check: Callable[..., object]) -> None:
@@ -187,4 +189,11 @@ def rows() -> Iterator[RuleRow]:
     for entry in entries:
         for name, words in entry.names.items():
             yield RuleRow(name, entry.kind, words)
-    yield from _announced
+    for kind, announced in _announced:
+        for name, words in (announced() if callable(announced) else announced).items():
+            yield RuleRow(name, kind, words)
+
+
+def known_names() -> frozenset[str]:
+    """Every name that a finding can have."""
+    return frozenset(row.name for row in rows())

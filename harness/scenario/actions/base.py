@@ -18,6 +18,7 @@ the JSON Schema.  It is registered as its class is made, under its ``action`` wo
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar, Final, TypeAlias
 
 from pydantic import GetJsonSchemaHandler
@@ -72,6 +73,9 @@ class Action(Section):
     ends_hold: ClassVar[bool] = False
     #: The status of the source's QEMU by which it shows that this was taken; None: nothing shows it.
     brings: ClassVar[str | None] = None
+    #: The rules by which it may find something wrong (``stage.find``), each with the words of the table of
+    #: all rules: "found when ...".
+    finds: ClassVar[Mapping[str, str]] = {}
     #: Seconds that it may take; the guest may be emulated, and have memory to move.
     seconds: ClassVar[float] = 180.0
 
@@ -161,6 +165,11 @@ class Action(Section):
 ACTIONS: Final[Registry[Action]] = Registry(Action, key="action", noun="action")  # type: ignore[type-abstract]
 
 AnyAction: TypeAlias = Annotated[Action, OneOf(ACTIONS)]
+
+
+def rules_of_actions() -> dict[str, str]:
+    """All that actions may find: names of rules, each with its words."""
+    return {name: words for action in ACTIONS.values() for name, words in action.finds.items()}
 
 
 class GuestAction(Action):

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from harness.events import Deadline
 from harness.scenario.actions.base import GuestAction
 from harness.scenario.actions.stage import Stage
-from harness.scenario.command import Command, disappointments, run_in_guest
+from harness.scenario.command import COMMAND_RULES, Command, disappointments, run_in_guest
 
 
 class GuestRun(GuestAction, Command):
@@ -19,6 +20,8 @@ class GuestRun(GuestAction, Command):
     """
 
     action: Literal["guest-run"] = "guest-run"
+
+    finds: ClassVar[Mapping[str, str]] = COMMAND_RULES
 
     def carry_out(self, stage: Stage, deadline: Deadline) -> None:
         """By the agent; the command's own limit counts, by the guest's clock."""

@@ -25,6 +25,13 @@ def _qemu(stage: Stage, side: MigrationSide) -> Qemu:
 
 
 _Command: TypeAlias = Annotated[Text, Field(pattern=r"^[a-zA-Z0-9_.-]{1,80}$")]
+_ANSWER: Final[Mapping[str, str]] = {
+    "qmp-answer": "QEMU refuses a script's command, takes one that it should refuse, or answers otherwise "
+    "than the scenario says"
+}
+_EVENT: Final[Mapping[str, str]] = {
+    "event-missing": "an event that a script waits for did not come, or the guest did not let go of a device"
+}
 #: Between two questions.
 _TURN_SECONDS: Final = 0.2
 #: What the scenario says of these does not hold any more once a script has changed them.
@@ -53,6 +60,7 @@ class Qmp(Action):
     has: TEXT, lacks: TEXT, matches: REGULAR EXPRESSION, absent: true}`."""
 
     seconds: ClassVar[float] = 60.0
+    finds: ClassVar[Mapping[str, str]] = _ANSWER
 
     @property
     def sets_modes(self) -> bool:
@@ -111,6 +119,7 @@ class AwaitAnswer(Action):
     """Seconds until it must."""
 
     waits: ClassVar[bool] = True
+    finds: ClassVar[Mapping[str, str]] = _ANSWER
 
     @property
     def needs_destination(self) -> bool:
@@ -157,6 +166,7 @@ class Wait(Action):
     """Seconds until it must have come."""
 
     waits: ClassVar[bool] = True
+    finds: ClassVar[Mapping[str, str]] = _EVENT
 
     def carry_out(self, stage: Stage, deadline: Deadline) -> None:
         """In a thread: the migration, which may bring it, goes on."""
@@ -252,6 +262,8 @@ class DeviceDel(_Plugs):
     """Unplug a device by libvirt, and wait until the guest has let go of it."""
 
     action: Literal["device-del"] = "device-del"
+
+    finds: ClassVar[Mapping[str, str]] = _EVENT
 
     @property
     def plugs(self) -> tuple[str, int, bool] | None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field
 
@@ -68,6 +68,9 @@ class PostcopyTouch(Action):
     needs_postcopy = True
     needs_network = True
     waits = True
+    finds: ClassVar[Mapping[str, str]] = {
+        PAGE_MISSING: "a page that the destination asked for in postcopy did not come"
+    }
 
     def carry_out(self, stage: Stage, deadline: Deadline) -> None:
         """The monitor's ``xp``."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field
@@ -51,6 +52,9 @@ class VcpuRemove(GuestAction):
     """How many."""
 
     needs_kvm: ClassVar[bool] = True
+    finds: ClassVar[Mapping[str, str]] = {
+        "vcpu-remove": "the guest does not take as many vCPUs offline as a script wants to unplug"
+    }
     only_at: ClassVar[tuple[str, ...]] = _BEFORE
 
     @property

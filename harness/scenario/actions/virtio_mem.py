@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from harness.errors import DeadlineExceeded
@@ -30,6 +31,9 @@ class VirtioMemResize(Action):
 
     needs_virtio_mem: ClassVar[bool] = True
     waits: ClassVar[bool] = True
+    finds: ClassVar[Mapping[str, str]] = {
+        "virtio-mem-size": "the guest does not come to the virtio-mem that a script asks it to have"
+    }
 
     @property
     def needs_destination(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from harness.scenario.actions.base import rules_of_actions
 from harness.verdict.case import JudgeInput
 from harness.verdict.context import Context
 from harness.verdict.facts import CourseOfRun
@@ -28,7 +29,6 @@ announce(
 announce(
     "expectation",
     {
-        "postcopy-page-missing": "a page that the destination asked for in postcopy did not come",
         "qmp-frozen": "a command was not answered while the network was down",
         "migration-ended": "a migration ended otherwise than the scenario says",
         "guest-undone": "a guest that has moved cannot do what the script has it do, or does not come to it: "
@@ -36,6 +36,10 @@ announce(
         "migration-reason": "a migration that was given up ended with other words than the scenario says",
     },
 )
+
+
+# A command of ``guest.commands`` is judged as one of a script's.
+announce("expectation", rules_of_actions)
 
 
 @rule("expectation", {}, needs=(CourseOfRun,), stage="run")
