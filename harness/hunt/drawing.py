@@ -32,10 +32,13 @@ from harness.hunt.company import Companions
 from harness.hunt.episodes import Episode, Leg, ScenarioTree
 from harness.hunt.language import DrawnKey, DrawnKind
 from harness.scenario.actions.base import ACTIONS
+from harness.scenario.devices.base import DEVICES
 from harness.scenario.model import Scenario
 
 #: What every draw says: Debian's kernel and the image need some of it, and the machine needs it twice.
 DRAWN_MEMORY: Final = "192MiB"
+#: A machine for devices that need PCI Express.
+PCIE_MACHINE: Final = "q35"
 #: Of one scenario at most; more would make each run another mixture of everything.
 MOST_SETTINGS: Final = 6
 MOST_DRAWN_DEVICES: Final = 3
@@ -133,6 +136,8 @@ def _scenarios(draw: DrawFn, space: DrawSpace) -> Drawn:
         found = draw(st.lists(kinds, max_size=MOST_DRAWN_DEVICES, unique_by=lambda one: one["device"]))
         if found:
             put(tree, "guest.devices", found)
+        if any(DEVICES[one["device"]].needs_pcie for one in found):
+            put(tree, "guest.machine", PCIE_MACHINE)
     legs = _legs(draw, space, arm)
     if (moves := episodes.moves_of(legs)) and legs:
         tree["moves"] = moves

@@ -30,6 +30,8 @@ _TRANSIENT: Final = ("does not fit: source and destination together",)
 
 #: A QEMU that does not start, and says why.
 _SAID_NO: Final = re.compile(r"cannot start the guest: .*qemu-system\S*: (.+)")
+#: A guest that has no room for its workload, beside all that was drawn for it.
+_NO_ROOM: Final = re.compile(r"the guest cannot load (\w+) .*: this needs \d+ bytes")
 
 _PATH: Final = re.compile(r"(?<![\w.])/[\w./@+-]+")
 _PLACE: Final = re.compile(r"\S+\.yaml:\d+:\d+: ")
@@ -86,6 +88,8 @@ def _without_verdict(status: int, said: str, error_type: str, stack: Sequence[st
         return RunEnding("refused", words, said)
     if (no := _SAID_NO.search(said)) is not None and not stack:
         return RunEnding("refused", plain(no[1]), said)
+    if (full := _NO_ROOM.search(said)) is not None and not stack:
+        return RunEnding("refused", f"there is no room for {full[1]}", said)
     if error_type == _OUT_OF_TIME:
         return RunEnding("inconclusive", text=said)
     if error_type in _LOST or stack:

@@ -29,7 +29,8 @@ from harness.hunt import episodes, language
 from harness.hunt.drawing import Drawn, DrawSpace, hypothesis_version
 from harness.hunt.ending import RunEnding
 
-FORMAT: Final = 1
+#: Changes when the same choices draw another scenario, and nothing in the language says so.
+FORMAT: Final = 2
 _VERSION: Final = "hunt.json"
 _RUNS: Final = "runs.jsonl"
 

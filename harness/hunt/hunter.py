@@ -25,6 +25,7 @@ from harness.hunt.ending import RunEnding
 from harness.hunt.folder import HuntFolder, HuntRow
 from harness.hunt.known import KnownFailure, described_failures, explanation, found_failure
 from harness.hunt.parts import needed_parts
+from harness.hunt.refusals import Refusals
 from harness.hunt.running import RunDone, TimeIsUp
 
 #: Scenarios of a batch, and how many of them are run.
@@ -149,7 +150,7 @@ class Hunt:
         self._coverage = Coverage()
         self._database = DirectoryBasedExampleDatabase(folder.examples(space))
         self._memory: dict[str, HuntRow] = {}
-        self._refusals: list[frozenset[str]] = []
+        self._refusals = Refusals()
         self._known: list[KnownFailure] = list(described_failures(patched="info" in space.arms))
         for row in folder.rows():
             self._remember(row)
@@ -161,8 +162,13 @@ class Hunt:
             return
         self._memory[row.scenario] = row
         self._coverage.add(row.tree)
+        self._learn(row)
+
+    def _learn(self, row: HuntRow) -> None:
         if row.word == "refused":
-            self._refusals.append(features(row.tree))
+            self._refusals.refused(row.signature, features(row.tree))
+        else:
+            self._refusals.taken(features(row.tree))
 
     def go(self) -> HuntReport:
         """Hunt until time is up, somebody interrupts, or there is nothing left to draw."""
@@ -217,9 +223,8 @@ class Hunt:
         return row is not None and row.word == "failed"
 
     def _is_refused(self, drawn: Drawn) -> bool:
-        """Whether it has all that was refused together before."""
-        found = features(drawn.tree)
-        return any(refused <= found for refused in self._refusals)
+        """Whether it would be refused, as others were before."""
+        return self._refusals.explain(features(drawn.tree))
 
     def _choose(self, drawn: Sequence[Drawn]) -> list[Drawn]:
         """Those of a batch with most that is seldom; each counts as met once it is chosen."""
@@ -296,7 +301,7 @@ class Hunt:
         self._memory[row.scenario] = row
         if ending.word == "refused":
             self._tally.refused[ending.signature] += 1
-            self._refusals.append(features(drawn.tree))
+        self._learn(row)
         self._count_errors(ending)
         return row
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +22,7 @@ from harness.hunt.folder import HuntFolder
 from harness.hunt.hunter import BATCH, RUN_OF_BATCH, Hunt, HuntReport, batch_seed
 from harness.hunt.known import described_failures, explanation, found_failure
 from harness.hunt.parts import needed_parts, without_each
+from harness.hunt.refusals import Refusals
 from harness.hunt.running import RunDone, TimeIsUp
 from harness.scenario.actions.base import ACTIONS
 from harness.scenario.load import load_scenario
@@ -72,6 +74,39 @@ def test_only_the_named_keys_are_drawn() -> None:
 def test_arms_are_those_of_the_space() -> None:
     found = {one.tree["arm"] for one in drawing.draw(DrawSpace(arms=("off", "hint")), 2, 40)}
     assert found <= {"off", "hint"}
+
+
+def test_what_needs_pci_express_has_a_machine_with_it() -> None:
+    seen = 0
+    for one in drawing.draw(DrawSpace(only=("guest.devices", "guest.machine")), 5, 60):
+        guest = one.tree["guest"]
+        if any(device["device"] in ("iommu", "root-port") for device in guest.get("devices", ())):
+            seen += 1
+            assert guest["machine"] == "q35"
+    assert seen
+
+
+def test_a_reason_for_a_refusal_is_in_what_was_refused_in_the_same_words() -> None:
+    always = {"guest.memory=192MiB", "arm=off"}
+
+    def having(*more: str) -> frozenset[str]:
+        return frozenset({*always, *more})
+
+    known = Refusals()
+    known.refused("no vsock", having("device=vsock", "guest.vcpus=2"))
+    assert known.explain(having("device=vsock", "guest.vcpus=2", "kind=freed"))
+    assert not known.explain(having("device=vsock"))
+    known.refused("no vsock", having("device=vsock", "kind=freed"))
+    assert known.explain(having("device=vsock"))
+    assert not known.explain(having("device=rng"))
+    # Of others nothing is learnt: what they have in common every scenario has.
+    known.refused("it does not fit", having("guest.vcpus=2"))
+    known.refused("it does not fit", having("guest.vcpus=3"))
+    assert not known.explain(having("device=rng"))
+    # What was taken with it is no reason.
+    known.taken(having("device=vsock", "device=rng"))
+    assert not known.explain(having("device=vsock"))
+    assert known.explain(having("device=vsock", "guest.vcpus=2"))
 
 
 def test_a_leg_that_is_ended_has_what_is_over_by_then() -> None:
@@ -248,6 +283,12 @@ def test_kinds_are_keys_of_their_own() -> None:
             "inconclusive",
         ),
         (ExitCode.ERROR, "the agent refused", "MachineryError", "error"),
+        (
+            ExitCode.ERROR,
+            "the guest cannot load rewrite 2020 60395520 rate=20000: this needs 60395520 bytes and a margin",
+            "AgentError",
+            "refused",
+        ),
         (
             ExitCode.ERROR,
             "the source cannot start the guest: internal error: process exited while connecting to monitor: "
@@ -436,7 +477,7 @@ def test_an_interrupt_leaves_a_report(tmp_path: Path) -> None:
 def test_a_database_of_another_version_is_refused(tmp_path: Path) -> None:
     place = HuntFolder(tmp_path / "hunt").path / "hunt.json"
     HuntFolder(tmp_path / "hunt")
-    place.write_text(place.read_text("utf-8").replace('"format": 1', '"format": 0'), encoding="utf-8")
+    place.write_text(re.sub('"format": [0-9]+', '"format": 0', place.read_text("utf-8")), encoding="utf-8")
     with pytest.raises(InputError, match="another version"):
         HuntFolder(tmp_path / "hunt")
 
