@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.report.result import DeviceDifference, Result
+from harness.report.devices import DeviceDifference
+from harness.report.result import Result
 
 
 def device_lines(result: Result) -> Iterator[str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from harness.explain.argument import ArgumentStep
 from harness.explain.case import Case
 from harness.explain.page import _Lines, explain_page
-from harness.report.result import WRONG_PAGES
+from harness.report.judged_pages import WRONG_PAGES
 
 _WIDTH = 118
 _LABEL = 30

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from harness.errors import ExitCode
 
 if TYPE_CHECKING:
-    from harness.report.result import FoundRule, Result
+    from harness.report.judged_pages import FoundRule
+    from harness.report.result import Result
 
 EndWord: TypeAlias = Literal["right", "inconclusive", "refused", "failed", "error", "cut"]
 

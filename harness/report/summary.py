@@ -7,8 +7,10 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from harness.report.devices import Devices
 from harness.report.guests import GuestEnd
-from harness.report.result import Devices, FileReport, Postcopy, Result
+from harness.report.migration import FileReport, Postcopy
+from harness.report.result import Result
 from harness.terminal import OutputConsole
 from harness.units import human_size
 

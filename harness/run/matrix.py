@@ -18,9 +18,10 @@ from typing import Final, Literal, TypeAlias
 from harness.errors import ExitCode, InputError, MachineryError
 from harness.events import EventStream
 from harness.invoke import invoke
+from harness.report.devices import DeviceDifference
 from harness.report.folder import RunFolder, demand_new
 from harness.report.gravity import INTERRUPTED, worst
-from harness.report.result import DeviceDifference, Result
+from harness.report.result import Result
 
 CellOutcome: TypeAlias = Literal["right", "refused", "wrong", "inconclusive", "error"]
 

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from harness.report.commands import GuestCommand, QmpCommand
     from harness.report.costs import Walk
     from harness.report.machine import MachineReport
+    from harness.report.migration import Bytes, Postcopy, Time
     from harness.report.remote import RemoteReport
-    from harness.report.result import Bytes, GuestReport, Postcopy, Result, Time
+    from harness.report.result import GuestReport, Result
     from harness.report.wire import WireReport
     from harness.run.guest import Guest
     from harness.verdict.floor import Account
@@ -42,18 +43,10 @@ def build_result(
 
     ``hosts``: what remote ones tell of themselves; ``guest``: as it is now.
     """
-    from harness.report.result import (
-        Devices,
-        FileReport,
-        FoundRule,
-        Liveness,
-        NotCompared,
-        Pages,
-        Protocol,
-        Result,
-        witness_counts,
-        wrong_pages_of,
-    )
+    from harness.report.devices import Devices, Liveness
+    from harness.report.judged_pages import FoundRule, NotCompared, Pages, witness_counts, wrong_pages_of
+    from harness.report.migration import FileReport, Protocol
+    from harness.report.result import Result
     from harness.verdict.facts import CourseOfRun, SentOverFloor
     from harness.verdict.floor import account_of
     from harness.verdict.rules.expected_outcome import MigrationNumbers
@@ -205,7 +198,7 @@ def _machine(plan: RunPlan) -> MachineReport:
 
 
 def _bytes(account: Account | None, numbers: MigrationStatistics | None) -> Bytes | None:
-    from harness.report.result import Bytes
+    from harness.report.migration import Bytes
 
     if account is None or numbers is None:
         return None
@@ -213,7 +206,7 @@ def _bytes(account: Account | None, numbers: MigrationStatistics | None) -> Byte
 
 
 def _time(numbers: MigrationStatistics | None, held_seconds: float) -> Time | None:
-    from harness.report.result import Time
+    from harness.report.migration import Time
 
     if numbers is None:
         return None
@@ -227,7 +220,7 @@ def _time(numbers: MigrationStatistics | None, held_seconds: float) -> Time | No
 
 def _postcopy(found: Findings) -> Postcopy | None:
     """What came before the switch and what after it, by QEMU's counters at either end."""
-    from harness.report.result import Postcopy, PostcopyPages
+    from harness.report.migration import Postcopy, PostcopyPages
 
     move, outcome = found.postcopy, found.outcome
     if move is None or outcome is None or outcome.source.switched is None:

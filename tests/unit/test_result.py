@@ -12,18 +12,9 @@ import pytest
 from rich.console import Console
 
 from harness.errors import InputError
-from harness.report.result import (
-    Bytes,
-    FoundRule,
-    GuestReport,
-    NotCompared,
-    Pages,
-    Protocol,
-    Result,
-    Time,
-    result_schema,
-    wrong_pages_of,
-)
+from harness.report.judged_pages import FoundRule, NotCompared, Pages, wrong_pages_of
+from harness.report.migration import Bytes, Protocol, Time
+from harness.report.result import GuestReport, Result, result_schema
 from harness.report.summary import print_summary
 from harness.verdict.floor import Account
 from harness.verdict.judge import JudgeInput, Judgement, judge

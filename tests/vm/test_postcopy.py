@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from harness.hosts.this_machine import demand_hugepages, demand_userfaultfd
-from harness.report.result import Postcopy, Result
+from harness.report.migration import Postcopy
+from harness.report.result import Result
 from harness.testing import Freepage, Run
 from tests.vm.test_modes import skip_unless, switched_on
 

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, TypeVar
 
 from harness.report.guests import GuestEnd, Guests
+from harness.report.judged_pages import WRONG_PAGES, Pages
+from harness.report.migration import Bytes, Protocol, Time
 from harness.report.part import Part
-from harness.report.result import WRONG_PAGES, Bytes, GuestReport, Pages, Protocol, Result, Time
+from harness.report.result import GuestReport, Result
 from harness.run.several_guests.jobs import GuestJob, common_ms
 from harness.scenario.expectations import VerdictWord
 
