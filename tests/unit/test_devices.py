@@ -29,6 +29,7 @@ from harness.plan.device_facts import (
 from harness.run.arrival import board_devices, look_at_devices
 from harness.scenario.devices import DEVICES, ArrivedGuest, Device, DeviceContext, DeviceFacts, DeviceUser
 from harness.scenario.devices.generation_id import GenerationId
+from harness.scenario.devices.input import events_for
 from harness.scenario.load import load_scenario, scenario_schema
 from harness.toolchain import Kernel, QemuBinary
 from tests.unit.test_domain import arguments, make
@@ -393,3 +394,11 @@ def test_virtio_goes_through_an_iommu_but_for_the_balloon() -> None:
     assert "virtio-net-pci.iommu_platform=on" in words
     assert "balloon" not in words
     assert device.kernel_words == ("intel_iommu=on",)
+
+
+def test_a_tablet_points_to_another_place_each_time() -> None:
+    """The guest drops a position that is the one before, so a second arrival would be met with silence."""
+    first, second = (events_for("tablet", noticed) for noticed in (0, 3))
+    assert first != second
+    assert [one["data"]["axis"] for one in first] == ["x", "y"]
+    assert all(0 <= one["data"]["value"] < 0x8000 for one in events_for("tablet", 123456))

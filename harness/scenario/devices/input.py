@@ -8,23 +8,31 @@ from typing import Final, Literal
 
 from harness.scenario.devices.base import ArrivedGuest, Device, DeviceContext, DeviceUser
 
-#: What is done to each of them: QMP's words for it.
-EVENTS: Final[Mapping[str, Sequence[Mapping[str, object]]]] = {
-    "keyboard": tuple(
-        {"type": "key", "data": {"down": down, "key": {"type": "qcode", "data": "f9"}}}
-        for down in (True, False)
-    ),
-    "mouse": ({"type": "rel", "data": {"axis": "x", "value": 5}},),
-    "tablet": tuple(
-        {"type": "abs", "data": {"axis": axis, "value": value}} for axis, value in (("x", 4711), ("y", 815))
-    ),
-}
+#: Positions of a tablet, from one edge to the other (INPUT_EVENT_ABS_MAX).
+_POSITIONS: Final = 0x8000
+
+
+def events_for(kind: str, noticed: int) -> Sequence[Mapping[str, object]]:
+    """What is done to one of them, in QMP's words; ``noticed``: events that the guest has had from it.
+
+    Where a tablet points to differs each time: Linux drops a position that is the one before
+    (input_handle_abs_event()).
+    """
+    if kind == "keyboard":
+        key = {"type": "qcode", "data": "f9"}
+        return [{"type": "key", "data": {"down": down, "key": key}} for down in (True, False)]
+    if kind == "mouse":
+        return [{"type": "rel", "data": {"axis": "x", "value": 5}}]
+    return [
+        {"type": "abs", "data": {"axis": axis, "value": (start + 16 * noticed) % _POSITIONS}}
+        for axis, start in (("x", 4711), ("y", 815))
+    ]
 
 
 def touch(guest: ArrivedGuest, name: str, kind: str) -> None:
     """Press, push or point, and wait until the guest has noticed; ``name`` is the reader's in the guest."""
     before = int.from_bytes(bytes.fromhex(guest.use("input", "count", name)), "little")
-    guest.execute("input-send-event", {"events": list(EVENTS[kind])})
+    guest.execute("input-send-event", {"events": list(events_for(kind, before))})
     guest.use("input", "wait", name, before)
 
 
