@@ -20,9 +20,10 @@ from harness.hunt.language import DrawnKey
 #: Keys and their values, dotted.
 Company = Mapping[str, Any]
 
-#: QEMU's parameters, and the key that has to be on for them to mean anything.
+#: QEMU's parameters and capabilities, and the key that has to be on for them to mean anything.
 NO_EFFECT_WITHOUT: Final[Mapping[str, Company]] = {
     "multifd-compression": {"migration.multifd": 2},
+    "zero-copy-send": {"migration.multifd": 2},
     "xbzrle-cache-size": {"migration.xbzrle": True},
     "cpu-throttle-initial": {"migration.auto_converge": True},
     "max-cpu-throttle": {"migration.auto_converge": True},
