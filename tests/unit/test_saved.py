@@ -22,11 +22,13 @@ from harness.plan.saving import demand_direct_io, demand_saving
 from harness.run.saved import waits_for_a_stream
 from harness.run.saved.qmp_stream import TO_FILE, capabilities_of, parameters_of
 from harness.run.saved.state_file import StateFile
+from harness.run.saved.stream import flaw_of
 from harness.run.saved.used_memory import USED, fill
 from harness.scenario.load import Migration, load_scenario
 from harness.scenario.saved_file import SavedFile
 from harness.units import PAGE_SIZE, Percent
 from harness.verdict.outcome import MigrationOutcome, QemuAccount, outcome_findings
+from tests.unit.test_migstream import SOUND
 
 REMOTE = "{source: {uri: 'qemu+ssh://root@one/system'}, destination: {uri: 'qemu+ssh://root@two/system'}}"
 MAPPED = ["migration.to=file", "migration.mapped_ram=true"]
@@ -157,3 +159,18 @@ def test_a_share_and_a_size_are_both_a_place_to_cut() -> None:
     with pytest.raises(ValidationError):
         SavedFile.model_validate({"cut_to": -1})
     assert SavedFile.model_validate({"cut_to": "64MiB"}).cut_to == 64 << 20
+
+
+def test_a_file_that_qemu_has_not_written_to_its_end_has_a_flaw(tmp_path: Path) -> None:
+    file = tmp_path / "guest.state"
+    file.write_bytes(SOUND)
+    assert flaw_of(file) is None
+    for size in (0, 7, len(SOUND) // 2, len(SOUND) - 1):
+        file.write_bytes(SOUND[:size])
+        assert "the stream ends" in str(flaw_of(file)), size
+
+
+def test_a_file_that_is_no_stream_at_all_has_one(tmp_path: Path) -> None:
+    file = tmp_path / "guest.state"
+    file.write_bytes(b"LibvirtQemudSave")
+    assert "no migration stream" in str(flaw_of(file))

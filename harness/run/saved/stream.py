@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from harness.errors import MachineryError
 from harness.memory.compare import compare
 from harness.migration.qmp import CommandError
+from harness.migstream.account import read_stream
+from harness.migstream.source import StreamError, UnknownFormError
 from harness.run.saved.frozen import frozen
 from harness.run.saved.job import SavedJob
 from harness.run.saved.qmp_stream import (
@@ -21,8 +23,12 @@ from harness.run.saved.qmp_stream import (
     told_of,
 )
 from harness.run.saved.used_memory import fill
+from harness.verdict.finding import Finding
+from harness.verdict.outcome import KIND as OUTCOME
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import libvirt
 
     from harness.memory.access import Image
@@ -39,12 +45,26 @@ def _differing(then: Image | OSError, now: Image | OSError) -> int:
     return int(compare(then, now).differing.size)
 
 
+def flaw_of(path: Path) -> str | None:
+    """Why a file is no whole stream of QEMU's; None: it is, or it is of a form that is not read here."""
+    try:
+        with path.open("rb") as file:
+            read_stream(file, keep=False).close()
+    except UnknownFormError:
+        return None
+    except StreamError as error:
+        return error.message
+    return None
+
+
 class StreamToFile(SavedJob):
     """``migrate`` to a ``file:``, and ``migrate-incoming`` from it in a QEMU that has waited."""
 
     incoming: ClassVar[bool] = True
     #: What is switched on whatever the scenario says.
     always: ClassVar[tuple[str, ...]] = TO_FILE
+    #: What is wrong with the file that was written.
+    _flaw: str | None = None
 
     def begin(self) -> None:
         """Start the destination's QEMU, and have the source's write."""
@@ -82,6 +102,18 @@ class StreamToFile(SavedJob):
         """The device state may be written."""
         if status == "pre-switchover":
             self._with.source.execute("migrate-continue", {"state": "pre-switchover"})
+
+    def written(self) -> None:
+        """The file is read here as well: a QEMU that takes it may not need all that is missing of it."""
+        self._flaw = flaw_of(self._with.file.path)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Of the file as QEMU has written it, too."""
+        if self._flaw is None:
+            return super().findings
+        text = f"QEMU has written {self._with.file.path}, which is no whole stream: {self._flaw}"
+        return [*super().findings, Finding("file-broken", OUTCOME, text)]
 
     def restore(self) -> libvirt.virDomain:
         """Have the QEMU that waits read the file."""
@@ -163,6 +195,7 @@ class BackgroundSnapshot(StreamToFile):
     def written(self) -> None:
         """Stop the guest, which is further than its snapshot by now; how far is counted."""
         self._with.source.execute("stop")
+        super().written()
         then = {**self._held, **(self._with.seen.others or {})}
         now = {**self._with.images, **self._with.sides.source.copy(self._others())}
         pages = sum(_differing(held, now[name]) for name, held in then.items())

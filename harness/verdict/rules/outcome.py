@@ -22,6 +22,7 @@ announce(
         "not by the one that does",
         "status-disagrees": "the two QEMUs, or QEMU and libvirt, say different things of the migration's end",
         "file-accepted": "a QEMU restored a guest from a file that was cut off, or is another's",
+        "file-broken": "a file that a QEMU has written is no whole stream, whoever takes it",
         "postcopy-broke": "in postcopy a QEMU paused the migration, though nobody had broken the connection",
         "stuck": "for `migration.stuck_s` nothing of the migration moved, or QEMU did not answer",
     },
