@@ -300,6 +300,14 @@ def test_cases_of_qemus_history(freepage: Freepage, scenario: str, ends: list[st
     assert [move.ended for move in result.moves] == ends
 
 
+@slow
+def test_a_cancelled_migration_that_still_connects(freepage: Freepage) -> None:
+    """QEMU 10.0 has said that it is cancelled: docs/found.md."""
+    run = freepage.run("cancelled-connects")
+    assert run.exit_code == 0, str(run)
+    assert {finding.rule for finding in run.result.findings} == {"qmp-answer"}
+
+
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [

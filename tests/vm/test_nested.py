@@ -78,6 +78,10 @@ SHIPPED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("retried-whole", "fewer-channels", "paused-retried", "paused-twice", "cancelled-in-setup"),
         (),
     ),
+    "cancelled": (
+        ("cancelled-connects",),
+        (),
+    ),
     "rounds": (
         ("patterns-multifd", "pause-kept", "cancelled-in-third-pass", "answer-crosses-sync", "asked-again"),
         (),
