@@ -33,7 +33,7 @@ from harness.guest.devices.base import option
 from harness.guest.dirty_log import QEMUS_CHOICE, DirtyLog
 from harness.guest.memory_shape import ONE_BLOCK, MemoryShape, add_backing, add_maximum, add_nodes
 from harness.guest.xml_edits import edit
-from harness.hosts.interface import Nic, Sockets
+from harness.hosts.interface import Sockets
 from harness.scenario.raw import XmlEdit
 
 Accelerator: TypeAlias = Literal["kvm", "tcg"]
@@ -93,13 +93,7 @@ class DomainSpec:
     balloon: BalloonDevice
     sockets: Sockets
     #: None: the guest has no network.
-    nic: Nic | None
-    #: The host's kernel serves the NIC, instead of QEMU; for one with a tap.
-    vhost: bool = False
-    #: Its model, by libvirt's name; how many pairs of queues; the socket of another process that serves it.
-    nic_model: str = "virtio"
-    nic_queues: int = 1
-    nic_served_at: str | None = None
+    nics: tuple[Interface, ...] = ()
     #: The guest's only disk.
     disk: Disk | None = None
     #: Another one, from which a guest of the user's own image gets its agent.
@@ -138,14 +132,11 @@ class DomainSpec:
     def standard(self) -> tuple[DomainDevice, ...]:
         """The devices that every guest has, in the order in which libvirt and QEMU are told of them."""
         disk = tuple(one for one in (self.disk, self.seed) if one is not None)
-        nic: tuple[DomainDevice, ...] = ()
-        if self.nic is not None:
-            nic = (Interface(self.nic, self.vhost, self.nic_model, self.nic_queues, self.nic_served_at),)
         return (
             *((Vmcoreinfo(),) if self.vmcoreinfo else ()),
             SerialPorts(self.sockets, self.architecture.board.serial),
             *disk,
-            *nic,
+            *self.nics,
             self.balloon,
             *(() if self.shape.device is None else (self.shape.device,)),
         )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     import libvirt
 
+    from harness.events import Deadline
     from harness.scenario.wire import WireConditions
 
 
@@ -87,7 +88,17 @@ class Host(Protocol):
 
     @property
     def nic(self) -> Nic | None:
-        """How a guest's NIC is attached here; None: it gets none."""
+        """How a guest's NIC is attached here, the first if it has several; None: it gets none."""
+
+    @property
+    def nics(self) -> tuple[Nic, ...]:
+        """All of them."""
+
+    def forget_announcements(self) -> None:
+        """What was announced here is of no matter any more: a new QEMU is about to start."""
+
+    def announced(self, nic: Nic, deadline: Deadline) -> bool:
+        """Whether a QEMU here has announced the NIC to the network since; waits for it."""
 
     @property
     def site(self) -> Site:
@@ -211,7 +222,8 @@ class Nic:
     """How the guest's NIC is attached to a host: a tap, or datagrams where none may be made.
 
     ``ports`` are the relay's and QEMU's own, on the host's loopback; ``packets`` is the link that the relay
-    takes frames from.  ``address``: the guest's, on the segment that both hosts share.
+    takes frames from.  ``address``: the guest's, on the segment that both hosts share; ``lab``: the lab's
+    own there.
     """
 
     mac: str
@@ -219,3 +231,4 @@ class Nic:
     ports: tuple[int, int] = (0, 0)
     address: str = ""
     packets: str = ""
+    lab: str = ""

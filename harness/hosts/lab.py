@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import os
 import signal
 import subprocess
@@ -32,8 +33,9 @@ from typing import TYPE_CHECKING, Final
 
 from harness import accel
 from harness.errors import FreepageError, HostLost, MachineryError
-from harness.events import EventStream, patience
+from harness.events import Deadline, EventStream, patience
 from harness.hosts import capscache, kernel, netns, relay
+from harness.hosts.announcements import Announcements
 from harness.hosts.certificates import write_certificates
 from harness.hosts.enter import inside_lab
 from harness.hosts.interface import Ends, Nic, Site, Sockets, Through
@@ -91,7 +93,8 @@ class LabHost:
             program, self._space, folders.own / "libvirt", folders.memory, folders.logs, compressor
         )
         self._connection: Future[libvirt.virConnect] | None = None
-        self._network: Future[tuple[Nic, ...]] | None = None
+        self._network: Future[tuple[tuple[Nic, ...], ...]] | None = None
+        self._announcements: Future[Announcements] | None = None
         self._guest = 1
         self._relays: list[subprocess.Popen[bytes]] = []
         #: The daemon's exit status, once it has ended: one list for all who see this host.
@@ -110,10 +113,28 @@ class LabHost:
 
     @property
     def nic(self) -> Nic:
-        """How a guest's NIC is attached here; waits until the network is there."""
+        """How a guest's first NIC is attached here; waits until the network is there."""
+        return self.nics[0]
+
+    @property
+    def nics(self) -> tuple[Nic, ...]:
+        """All of them."""
         assert self._network is not None
         with _told(f"cannot make the {self.name}'s network"):
             return self._network.result(patience(START_SECONDS))[self._guest - 1]
+
+    def forget_announcements(self) -> None:
+        """What has been announced here is of no matter any more: a new QEMU is about to start."""
+        self._announced().forget()
+
+    def announced(self, nic: Nic, deadline: Deadline) -> bool:
+        """Whether a QEMU on this host has announced the NIC since; waits for it."""
+        return self._announced().heard(self.nics.index(nic), nic.mac, deadline)
+
+    def _announced(self) -> Announcements:
+        assert self._announcements is not None
+        with _told(f"cannot listen to the {self.name}'s announcements"):
+            return self._announcements.result(patience(START_SECONDS))
 
     @property
     def site(self) -> Site:
@@ -267,17 +288,22 @@ class LabHost:
             last_lines=self.last_words(),
         )
 
-    def attach(self, network: Future[tuple[Nic, ...]]) -> None:
+    def attach(self, network: Future[tuple[tuple[Nic, ...], ...]]) -> None:
         """Say where the guests' NICs will come from; starts relays if they need them."""
 
-        def settle() -> tuple[Nic, ...]:
+        def settle() -> tuple[tuple[Nic, ...], ...]:
             nics = network.result()
-            for nic in nics:
+            for nic in itertools.chain(*nics):
                 if nic.tap is None:
                     self._space.run(partial(self._relay, nic))
             return nics
 
+        def listen() -> Announcements:
+            segments = len(network.result()[0])
+            return Announcements([netns.port_of(self.name, segment) for segment in range(segments)])
+
         self._network = background(settle, f"nic-{self.name}")
+        self._announcements = background(listen, f"announcements-{self.name}")
 
     def for_guest(self, number: int) -> LabHost:
         """The same host as one of several guests sees it: with a NIC and a connection of its own.
@@ -334,8 +360,8 @@ class Lab:
     guests may be backed with those that this machine has reserved (root's only).
     ``room``: there is a further file system, of so many bytes, for a guest that is saved; ``compressor``:
     the program by which libvirt compresses it.
-    ``relayed``: the guest's frames go by datagrams and not by a tap.  ``queues``: of the tap.
-    ``guests``: there is a NIC for each of so many.
+    ``nics``: of each guest: how many, and how each is attached; where no tap can be made, otherwise.
+    ``guests``: there are such NICs for each of so many.
     ``wire``: the migration wire is like that, ``seed`` says which of its frames are lost.
     """
 
@@ -351,8 +377,7 @@ class Lab:
         room: int | None = None,
         disk_room: int | None = None,
         compressor: str | None = None,
-        relayed: bool = False,
-        queues: int = 1,
+        nics: Sequence[netns.SegmentPlan] = (netns.SegmentPlan(),),
         guests: int = 1,
         wire: WireConditions | None = None,
         seed: int = 0,
@@ -361,8 +386,7 @@ class Lab:
         self._events = events
         self._room = room
         self._disk_room = disk_room
-        self._relayed = relayed
-        self._queues = queues
+        self._nics = nics
         self._guests = guests
         self._wire = wire
         self._seed = seed
@@ -435,8 +459,8 @@ class Lab:
                 if self._hugepages:
                     (host.runtime_dir / "libvirt" / HUGEPAGES).mkdir(mode=0o700)
                 host.begin()
-            tap = netns.can_open_tun() and not self._relayed
-            if not tap and not self._relayed:
+            tap = netns.can_open_tun()
+            if not tap and any(nic.tap for nic in self._nics):
                 self._events.emit(
                     "message",
                     text="no access to /dev/net/tun: the guest's frames go through a relay instead of a tap",
@@ -447,8 +471,7 @@ class Lab:
                 lambda: netns.build_network(
                     spaces,
                     self._bandwidth,
-                    tap=tap,
-                    queues=self._queues,
+                    segments=[netns.SegmentPlan(tap and nic.tap, nic.queues) for nic in self._nics],
                     apart=apart,
                     guests=self._guests,
                 ),
@@ -467,7 +490,10 @@ class Lab:
         self._stack.close()
 
     def _relay_wire(
-        self, conditions: WireConditions, network: Future[tuple[Nic, ...]], stack: contextlib.ExitStack
+        self,
+        conditions: WireConditions,
+        network: Future[tuple[tuple[Nic, ...], ...]],
+        stack: contextlib.ExitStack,
     ) -> None:
         """Start the relay when there are links."""
 

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The lab's network: one segment for the guest, one wire for migrations.
+"""The lab's network: a segment for each NIC of the guest's, one wire for migrations.
 
 ::
 
     lab       bridge lab0 (the harness) --+-- source
                                           +-- destination
-    host      bridge br0 = up0 (to lab0) + the guest's NIC
+    host      bridge br0 = up0 (to lab0) + the guest's NIC; br1 = up1 (to lab1) + its second one, ...
     between   mig0 ---- mig0, shaped on request; or, for a bad wire,
               mig0 ---- wire0 (in the lab) -- relay -- wire1 ---- mig0
 
 The guest's segment spans both hosts, so the guest keeps its address, and QEMU's
-announcement after a migration teaches the bridges where it is now.  Migrations
+announcement after a migration teaches the bridges where it is now.  A second NIC
+has a segment of its own, so that nothing for it can come in by the first.  Migrations
 have a wire of their own: shaping it does not slow down the guest's ssh session.
 Nothing leads out of the namespaces, so the addresses are nobody else's.
 """
@@ -22,6 +23,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
@@ -57,8 +59,11 @@ _RELAYED_MTU: Final = 9000
 _RELAYED_BUFFER: Final = 16 << 20
 _SO_RCVBUFFORCE: Final = 33
 
-#: QEMU's and the relay's ports of the first guest; two more for each further one.
+#: QEMU's and the relay's ports of the first guest; two more for each further one, and so many for a segment.
 _FIRST_PORT: Final = 7001
+_PORTS_OF_SEGMENT: Final = 32
+#: The third number of the addresses on the second NIC's segment is one more than this.
+_FURTHER_SEGMENTS: Final = 16
 TUN: Final = Path("/dev/net/tun")
 #: The flag of a listening socket in /proc/net/unix (__SO_ACCEPTCON).
 _ACCEPTS: Final = 0x10000
@@ -66,14 +71,37 @@ _ACCEPTS: Final = 0x10000
 _OFFLOADS: Final = ("tx-checksumming", "tcp-segmentation-offload", "generic-segmentation-offload")
 
 
-def nic_of(number: int, *, tap: bool) -> Nic:
-    """The NIC of the lab's guest of that number, from 1: the same on both hosts."""
+@dataclass(frozen=True, slots=True)
+class SegmentPlan:
+    """What each guest's NIC on one segment is to be attached by."""
+
+    #: A tap; else datagrams, which a relay carries.
+    tap: bool = True
+    #: Of the tap.
+    queues: int = 1
+
+
+def lab_address(segment: int) -> str:
+    """The lab's own address on the segment of the guests' NICs of that number, from 0."""
+    return LAB_ADDRESS if not segment else str(ip_address(LAB_ADDRESS) + 256 * (_FURTHER_SEGMENTS + segment))
+
+
+def nic_of(number: int, *, tap: bool, segment: int = 0) -> Nic:
+    """A NIC (from 0, ``segment``) of the lab's guest of that number, from 1: the same on both hosts."""
     at = number - 1
-    address, mac = ip_address(GUEST_ADDRESS) + at, f"{GUEST_MAC[:-2]}{int(GUEST_MAC[-2:], 16) + at:02x}"
+    lab = ip_address(lab_address(segment))
+    address = lab + (int(ip_address(GUEST_ADDRESS)) - int(ip_address(LAB_ADDRESS))) + at
+    mac = f"{GUEST_MAC[:-5]}{segment:02x}:{int(GUEST_MAC[-2:], 16) + at:02x}"
+    name = f"{at}n{segment}" if segment else str(at)
     if tap:
-        return Nic(mac, f"tap{at}", address=str(address))
-    ports = (_FIRST_PORT + 2 * at, _FIRST_PORT + 2 * at + 1)
-    return Nic(mac, None, ports, str(address), f"nic{at}")
+        return Nic(mac, f"tap{name}", address=str(address), lab=str(lab))
+    port = _FIRST_PORT + 2 * at + _PORTS_OF_SEGMENT * segment
+    return Nic(mac, None, (port, port + 1), str(address), f"nic{name}", str(lab))
+
+
+def port_of(host: str, segment: int) -> str:
+    """The lab's end of what leads to a host on a segment, a link."""
+    return host[:11] + (str(segment) if segment else "")
 
 
 def try_device(path: Path) -> None:
@@ -94,12 +122,11 @@ def build_network(
     spaces: Sequence[Space],
     bandwidth: int | None,
     *,
-    tap: bool,
-    queues: int = 1,
+    segments: Sequence[SegmentPlan] = (SegmentPlan(),),
     apart: bool = False,
     guests: int = 1,
-) -> tuple[Nic, ...]:
-    """Make all links; returns how each guest's NIC is attached, to either host.
+) -> tuple[tuple[Nic, ...], ...]:
+    """Make all links; returns how each guest's NICs are attached, to either host.
 
     ``apart``: the migration wire ends in the lab on both sides, see :func:`wire_sockets`.
     """
@@ -109,18 +136,8 @@ def build_network(
     source, destination = spaces
     with IPRoute() as route:
         _quiet()
-        bridge = _add(route, "lab0", kind="bridge")
-        route.addr("add", index=bridge, address=LAB_ADDRESS, prefixlen=PREFIX)
-        route.link("set", index=bridge, state="up")
-        for space in spaces:
-            route.link(
-                "add",
-                ifname=space.name[:12],
-                kind="veth",
-                peer={"ifname": "up0", "net_ns_fd": space.network},
-            )
-            (port,) = route.link_lookup(ifname=space.name[:12])
-            route.link("set", index=port, master=bridge, state="up")
+        for segment in range(len(segments)):
+            _make_segment(route, segment, spaces)
         if apart:
             for end, space in zip(_WIRE_ENDS, spaces, strict=True):
                 _make_wire_end(route, end, space)
@@ -132,10 +149,26 @@ def build_network(
                 net_ns_fd=source.network,
                 peer={"ifname": "mig0", "net_ns_fd": destination.network},
             )
-    nics = tuple(nic_of(number, tap=tap) for number in range(1, guests + 1))
+    nics = tuple(
+        tuple(nic_of(number, tap=plan.tap, segment=segment) for segment, plan in enumerate(segments))
+        for number in range(1, guests + 1)
+    )
+    queues = [plan.queues for plan in segments]
     for space, address in zip(spaces, WIRE, strict=True):
         space.run(_inside(IPRoute, address, bandwidth, nics, queues=queues, apart=apart))
     return nics
+
+
+def _make_segment(route: Any, segment: int, spaces: Sequence[Space]) -> None:
+    bridge = _add(route, f"lab{segment}", kind="bridge")
+    route.addr("add", index=bridge, address=lab_address(segment), prefixlen=PREFIX)
+    route.link("set", index=bridge, state="up")
+    for space in spaces:
+        name = port_of(space.name, segment)
+        peer = {"ifname": f"up{segment}", "net_ns_fd": space.network}
+        route.link("add", ifname=name, kind="veth", peer=peer)
+        (port,) = route.link_lookup(ifname=name)
+        route.link("set", index=port, master=bridge, state="up")
 
 
 def _make_wire_end(route: Any, end: str, space: Space) -> None:
@@ -171,17 +204,31 @@ def wire_sockets() -> tuple[socket.socket, socket.socket]:
 
 
 def _inside(
-    route_type: Any, address: str, bandwidth: int | None, nics: Sequence[Nic], *, queues: int, apart: bool
+    route_type: Any,
+    address: str,
+    bandwidth: int | None,
+    nics: Sequence[Sequence[Nic]],
+    *,
+    queues: Sequence[int],
+    apart: bool,
 ) -> Callable[[], None]:
     """The part of :func:`build_network` that is done in a host's namespaces."""
 
     def work() -> None:
         with route_type() as route:
             _quiet()
-            bridge = _add(route, "br0", kind="bridge")
-            route.link("set", index=bridge, state="up")
-            (uplink,) = route.link_lookup(ifname="up0")
-            route.link("set", index=uplink, master=bridge, state="up")
+            for segment, queue_pairs in enumerate(queues):
+                bridge = _add(route, f"br{segment}", kind="bridge")
+                route.link("set", index=bridge, state="up")
+                (uplink,) = route.link_lookup(ifname=f"up{segment}")
+                route.link("set", index=uplink, master=bridge, state="up")
+                for nic in (of_guest[segment] for of_guest in nics):
+                    port = (
+                        _make_packet_port(route, nic)
+                        if nic.tap is None
+                        else _make_tap(route, nic.tap, queue_pairs)
+                    )
+                    route.link("set", index=port, master=bridge, state="up")
             (wire,) = route.link_lookup(ifname="mig0")
             route.addr("add", index=wire, address=address, prefixlen=_WIRE_PREFIX)
             if apart:
@@ -190,9 +237,6 @@ def _inside(
             route.link("set", index=wire, state="up")
             if bandwidth is not None:
                 shape(route, wire, bandwidth)
-            for nic in nics:
-                port = _make_packet_port(route, nic) if nic.tap is None else _make_tap(route, nic.tap, queues)
-                route.link("set", index=port, master=bridge, state="up")
 
     return work
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from harness.errors import FreepageError, HostLost, MachineryError
-from harness.events import EventStream
+from harness.events import Deadline, EventStream
 from harness.hosts.interface import Ends, Site, Sockets, Through
 from harness.hosts.remote_deputy import DeputyClient
 from harness.hosts.remote_files import bring, fetch
@@ -82,6 +82,18 @@ class RemoteHost:
     def nic(self) -> Nic | None:
         """None: the guest gets no network there, since none is the run's own."""
         return None
+
+    @property
+    def nics(self) -> tuple[Nic, ...]:
+        """None, as well."""
+        return ()
+
+    def forget_announcements(self) -> None:
+        """Nothing is announced of a guest without a NIC."""
+
+    def announced(self, nic: Nic, deadline: Deadline) -> bool:  # noqa: ARG002 - as of any host
+        """There is no such NIC."""
+        raise MachineryError(f"the {self.name} has no NIC {nic.mac}")
 
     @property
     def site(self) -> Site:

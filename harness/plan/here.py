@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from harness import accel
 from harness.hosts.enter import enter
 from harness.hosts.lab import Lab
+from harness.hosts.netns import SegmentPlan
 from harness.hosts.this_machine import (
     demand_hugepages,
     demand_userfaultfd,
@@ -121,7 +122,7 @@ class LabMachines(Machines):
         memory = scenario.memory_of_both + beside + MEMORY_SLACK
         tls = any(how.tls for how in scenario.migrations)
         hugepages = scenario.guest.hugepages or (backend is not None and backend.page is not None)
-        nic = scenario.guest.nic
+        nics = [SegmentPlan(not nic.served_apart, nic.queues) for nic in scenario.guest.all_nics]
         files = [how.file for how in scenario.migrations]
         with Lab(
             events,
@@ -129,8 +130,7 @@ class LabMachines(Machines):
             logs=logs,
             tls=tls,
             hugepages=hugepages,
-            relayed=nic.served_apart,
-            queues=nic.queues,
+            nics=nics,
             guests=scenario.guests,
             wire=scenario.bad_wire,
             seed=scenario.seed or 0,

@@ -12,12 +12,15 @@ from harness.errors import DeadlineExceeded, GuestRefused, MachineryError
 from harness.events import Deadline, EventStream
 from harness.guest.control import GuestControl
 from harness.guest.devices import ScenarioDevice
+from harness.hosts.interface import Host
 from harness.migration.qmp import Monitor
 from harness.scenario.devices import DeviceContext, DeviceError
 from harness.verdict.finding import Finding
 
 #: For each device of a guest, which may be emulated: more than the guest itself waits for one.
 DEVICE_SECONDS: Final = 120.0
+#: How long QEMU may take to announce a NIC: it does so five times within a second.
+ANNOUNCEMENT_SECONDS: Final = 20.0
 #: How long a QMP event of a device's may take to come.
 EVENT_SECONDS: Final = 60.0
 
@@ -55,6 +58,8 @@ class ArrivedDevice(UsedDevice):
     monitor: Monitor | None = None
     events: EventStream | None = None
     since: int = -1
+    #: Where announcements are heard; None: there are to be none.
+    host: Host | None = None
 
     def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> object:
         """Have the destination's QEMU do something; what it answers."""
@@ -71,6 +76,14 @@ class ArrivedDevice(UsedDevice):
         except DeadlineExceeded:
             return False
         return True
+
+    def is_announced(self) -> bool:
+        """Whether QEMU has announced this NIC on its network, or need not."""
+        link = self.context.link
+        if self.host is None or link is None:
+            return True
+        patience = Deadline(ANNOUNCEMENT_SECONDS, "the announcement of a NIC")
+        return self.host.announced(self.host.nics[link.number], patience)
 
     def wait_until(self, holds: Callable[[], bool]) -> bool:
         """Ask again and again, as often as the guest answers; whether it came about."""
@@ -120,7 +133,7 @@ def board_devices(
                 added.device.boarding(UsedDevice(added.context, control, notes.setdefault(added.number, {})))
             except DeviceError as trouble:
                 raise MachineryError(
-                    f"guest.devices: {added.device.device}: before it was migrated: {trouble}"
+                    f"guest.devices: {added.device.title(added.context)}: before it was migrated: {trouble}"
                 ) from trouble
 
 
@@ -130,8 +143,9 @@ def look_at_devices(
     monitor: Monitor,
     events: EventStream,
     notes: MutableMapping[int, dict[str, str]],
+    host: Host | None = None,
 ) -> list[DeviceLook]:
-    """Have the guest use each device on its new host.
+    """Have the guest use each device on its new host; ``host``: where its QEMU announces its NICs.
 
     Raises :class:`harness.errors.GuestLost` if the guest does not answer at all.
     """
@@ -142,13 +156,15 @@ def look_at_devices(
         for added in devices:
             since = events.history()[-1].seq
             own = notes.setdefault(added.number, {})
-            guest = ArrivedDevice(added.context, control, own, monitor=monitor, events=events, since=since)
-            name = added.device.device
+            guest = ArrivedDevice(
+                added.context, control, own, monitor=monitor, events=events, since=since, host=host
+            )
+            name = added.device.title(added.context)
             findings: list[Finding] = []
             with _noted(name, findings):
                 texts = added.device.arrived(guest)
                 findings.extend(Finding("device-wrong", "guest", f"{name}: {text}") for text in texts)
-            looks.append(DeviceLook(name, tuple(guest.did), tuple(findings)))
+            looks.append(DeviceLook(added.device.device, tuple(guest.did), tuple(findings)))
         found = sum(len(look.findings) for look in looks)
         step.note(devices=[look.device for look in looks], findings=found)
     return looks

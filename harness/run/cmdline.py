@@ -7,6 +7,7 @@ from typing import Final
 
 from harness import accel
 from harness.arch import GUEST
+from harness.hosts.interface import Nic
 from harness.hosts.netns import PREFIX
 from harness.plan.plan import RunPlan
 
@@ -17,8 +18,8 @@ INIT_CONTROL: Final = "ttyS1"
 _EMULATED_KVM: Final = "loglevel=4 cryptomgr.notests"
 
 
-def kernel_cmdline(plan: RunPlan, *, address: str | None) -> str:
-    """The words that the guest's kernel is started with; ``address``: of its NIC, None: it has none.
+def kernel_cmdline(plan: RunPlan, *, nic: Nic | None) -> str:
+    """The words that the guest's kernel is started with; ``nic``: its first, None: it has none yet.
 
     A kernel that panics restarts at once, which ends its QEMU: a guest that
     failed must not sit there until a deadline.
@@ -28,7 +29,9 @@ def kernel_cmdline(plan: RunPlan, *, address: str | None) -> str:
         f"console={board.console} panic=-1 {board.cmdline}",
         f"freepage.driver={plan.driver}",
         f"freepage.control={board.control}" if board.control != INIT_CONTROL else "",
-        f"freepage.ip={address}/{PREFIX}" if address is not None else "",
+        f"freepage.ip={nic.address}/{PREFIX}" if nic is not None else "",
+        # Which of several is the first, as drivers come in no order.
+        f"freepage.mac={nic.mac}" if nic is not None and len(guest.all_nics) > 1 else "",
         # Of a guest that names its interfaces itself; the small one does not care.
         "net.ifnames=0" if plan.disk is not None and plan.disk.distribution else "",
         _EMULATED_KVM if accel.chain() == "kvm-in-tcg" else "",

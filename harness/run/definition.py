@@ -16,15 +16,18 @@ from harness.guest.devices.dimm import VirtioMemory
 from harness.guest.dirty_log import DirtyLog
 from harness.guest.domain import Boot, DomainSpec, FirmwareImage
 from harness.guest.memory_shape import MAPPABLE, FileWithOffset, HostBacking, MemoryShape
-from harness.hosts.interface import Host, Pair
+from harness.hosts.interface import Host, Nic, Pair
+from harness.hosts.netns import PREFIX
 from harness.migration.hand_over import AUXILIARY_SHARED
 from harness.plan.plan import RunPlan
 from harness.run.attach import HMP_SOCKET, QMP_SOCKET
 from harness.run.channels import QemuFiles
 from harness.run.cmdline import kernel_cmdline
 from harness.scenario.devices import DeviceContext
+from harness.scenario.devices.base import NicLink
 from harness.scenario.devices.nic import ListedNic
 from harness.scenario.devices.pmem import Pmem
+from harness.scenario.guest import Guest
 from harness.scenario.raw import words_for
 from harness.scenario.script import DEVICE_HOLDS, holds_needed, restarts
 from harness.toolchain import QemuBinary
@@ -33,6 +36,11 @@ from harness.toolchain import QemuBinary
 ROOMS: Final = "rooms"
 #: What libvirt calls the kinds of backends.
 _BACKED: Final = {"file": "file", "memfd": "memfd", "ram": "anonymous"}
+
+
+def link_name(guest: Guest, number: int) -> str:
+    """What QEMU calls a NIC of the guest's: of several, by libvirt's rules for names that are not its own."""
+    return f"ua-net{number}" if 1 < len(guest.all_nics) > number else f"net{number}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +57,8 @@ class Definition:
     uuid: UUID = field(default_factory=uuid4)
     #: The scenario's devices that are not plugged in at present, by number.
     absent: set[int] = field(default_factory=set)
+    #: The NICs, from 0, whose links a script has taken down.
+    links_down: set[int] = field(default_factory=set)
 
     @property
     def seed(self) -> Path:
@@ -119,11 +129,7 @@ class Definition:
                 arm=scenario.arm, hold=self._holds(), record=self._record(host, qemu, files)
             ),
             sockets=files.sockets.qemu,
-            nic=host.nic if self.has_nic else None,
-            vhost=scenario.guest.vhost,
-            nic_model=scenario.guest.nic.model,
-            nic_queues=scenario.guest.nic.queues,
-            nic_served_at=self._nic_socket(host, files),
+            nics=self._nics(host, files),
             extra=(
                 *plan.injection.qemu_arguments,
                 *self._tracing(host, files),
@@ -140,12 +146,24 @@ class Definition:
             log=DirtyLog(scenario.guest.kvm_dirty, scenario.migration.clear_bitmap_shift, plan.preload),
         )
 
-    def nic_of(self, host: Host) -> Interface:
-        """The guest's NIC, as it is on a tap of ``host``."""
+    def interface_of(self, host: Host, number: int, served_at: str | None = None) -> Interface:
+        """One of the guest's NICs, counted from 0, as it is on ``host``."""
         guest = self.plan.resolved.scenario.guest
+        if number >= len(host.nics):
+            raise MachineryError(f"the {host.name} has no NIC {number} for the guest")
+        nic = guest.all_nics[number]
+        alias = link_name(guest, number) if len(guest.all_nics) > 1 else None
+        return Interface(host.nics[number], guest.vhost, nic.model, nic.queues, served_at, alias)
+
+    def _nics(self, host: Host, files: QemuFiles) -> tuple[Interface, ...]:
+        """Those that are plugged in."""
         if host.nic is None:
-            raise MachineryError(f"the {host.name} has no NIC for the guest")
-        return Interface(host.nic, guest.vhost, guest.nic.model, guest.nic.queues)
+            return ()
+        socket = self._nic_socket(host, files)
+        # Only the first can be another process's.
+        return tuple(
+            self.interface_of(host, number, None if number else socket) for number in self.present_nics
+        )
 
     def _handing_over(self) -> tuple[str, ...]:
         """What a QEMU needs whose memory is handed over to another one, or that is that other one."""
@@ -156,8 +174,7 @@ class Definition:
         plan = self.plan
         if plan.own_image:
             return None
-        nic = self.pair.source.nic
-        cmdline = kernel_cmdline(plan, address=nic.address if nic is not None and self.has_nic else None)
+        cmdline = kernel_cmdline(plan, nic=self.pair.source.nic if 0 in self.present_nics else None)
         return Boot(host.path_of(plan.kernel.vmlinuz), host.path_of(self.initrd), cmdline)
 
     def _holds(self) -> tuple[str, ...]:
@@ -209,21 +226,45 @@ class Definition:
         return tuple(words)
 
     def _nic_socket(self, host: Host, files: QemuFiles) -> str | None:
-        """Where another process than QEMU serves the NIC."""
-        for added in self.added(host, files):
+        """Where another process than QEMU serves the first NIC."""
+        for added in self.every(host, files):
             if isinstance(added.device, ListedNic):
                 return added.device.bridge_socket(added.context)
         return None
 
     @property
-    def has_nic(self) -> bool:
-        """Whether the guest has its NIC at present."""
+    def _listed_nics(self) -> tuple[int, ...]:
+        """The NICs among the scenario's devices, by their numbers there."""
         devices = self.plan.resolved.scenario.guest.all_devices
-        return not any(isinstance(devices[number], ListedNic) for number in self.absent)
+        return tuple(number for number, one in enumerate(devices) if isinstance(one, ListedNic))
+
+    @property
+    def present_nics(self) -> tuple[int, ...]:
+        """The guest's NICs that are plugged in at present, counted from 0."""
+        if not self._listed_nics:
+            return (0,)
+        return tuple(place for place, number in enumerate(self._listed_nics) if number not in self.absent)
+
+    @property
+    def nics_at_boot(self) -> tuple[Nic, ...]:
+        """Those that a guest of the user's own image is told of by its seed."""
+        nics = self.pair.source.nics
+        return tuple(nics[number] for number in self.present_nics) if nics else ()
 
     def added(self, host: Host, files: QemuFiles) -> tuple[ScenarioDevice, ...]:
-        """Those of the scenario's devices that are plugged in."""
-        return tuple(one for one in self.every(host, files) if one.number not in self.absent)
+        """Those of the scenario's devices that are plugged in, a NIC with what its network is."""
+        there = (one for one in self.every(host, files) if one.number not in self.absent)
+        return tuple(
+            replace(one, context=replace(one.context, link=self._link(host, one.number))) for one in there
+        )
+
+    def _link(self, host: Host, device: int) -> NicLink | None:
+        """The network of a device that is a NIC, and of any other the first NIC's."""
+        number = self._listed_nics.index(device) if device in self._listed_nics else 0
+        if host.nic is None or number not in self.present_nics:
+            return None
+        nic, up = host.nics[number], number not in self.links_down
+        return NicLink(number, nic.mac, nic.address, PREFIX, nic.lab, up)
 
     def every(self, host: Host, files: QemuFiles) -> tuple[ScenarioDevice, ...]:
         """The scenario's devices, with what each may know of its QEMU on ``host``."""

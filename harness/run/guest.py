@@ -27,7 +27,7 @@ from harness.plan.plan import RunPlan
 from harness.report.folder import RunFolder
 from harness.run.arrival import DeviceLook, board_devices, look_at_devices
 from harness.run.channels import Channels
-from harness.run.definition import ROOMS, Definition
+from harness.run.definition import ROOMS, Definition, link_name
 from harness.run.helpers import DeviceHelpers
 from harness.run.last_words import explained
 from harness.run.seed import demand_driver, silence_explained
@@ -35,6 +35,7 @@ from harness.run.start import plug_dimm, start_guest
 from harness.run.warm import KeptGuest, key_of_guest, restore_guest, wake_guest, write_guest
 from harness.scenario.devices import DeviceContext
 from harness.scenario.devices.disk import ListedDisk
+from harness.scenario.devices.nic import ListedNic
 from harness.toolchain.preload import HIDDEN
 
 if TYPE_CHECKING:
@@ -147,6 +148,8 @@ class Guest:
     def arrive(self, host: Host) -> None:
         """A new QEMU is about to start on ``host``: sockets and files for it, and what serves its devices."""
         self._channels.arrive(host)
+        if any(isinstance(one, ListedNic) for one in self.plan.resolved.scenario.guest.all_devices):
+            host.forget_announcements()
         self._helpers.arrive(host, self._definition.every(host, self._channels.of(host)))
 
     def plug_xml(self, device: str, which: int, host: Host) -> tuple[int, str]:
@@ -155,7 +158,8 @@ class Guest:
         wanted = (guest.nics if device == "nic" else guest.disks)[which]
         every = self._definition.every(host, self._channels.of(host))
         added = next(one for one in every if one.device is wanted)
-        shape = self._definition.nic_of(host) if device == "nic" else added
+        nics = [id(one) for one in guest.all_nics]
+        shape = self._definition.interface_of(host, nics.index(id(wanted))) if device == "nic" else added
         return added.number, ET.tostring(next(shape.elements()), encoding="unicode")
 
     def plugged(self, number: int, host: Host, events: EventStream) -> None:
@@ -163,6 +167,15 @@ class Guest:
         self._definition.absent.discard(number)
         there = [one for one in self._devices_on(host) if one.number == number]
         board_devices(there, self.control, events, self._notes)
+
+    def link_name(self, nic: int) -> str:
+        """What QEMU calls a NIC of the guest's."""
+        return link_name(self.plan.resolved.scenario.guest, nic)
+
+    def linked(self, nic: int, *, up: bool) -> None:
+        """Its link is up from now on, or down."""
+        down = self._definition.links_down
+        (down.discard if up else down.add)(nic)
 
     def unplugged(self, number: int) -> None:
         """The guest has let go of it."""
@@ -291,9 +304,15 @@ class Guest:
         """Have it use the scenario's devices, on ``host``, before it is migrated."""
         board_devices(self._devices_on(host), self.control, events, self._notes)
 
-    def look_at_devices(self, host: Host, monitor: Monitor, events: EventStream) -> list[DeviceLook]:
-        """How the scenario's devices are, now that it runs on ``host``; its QEMU's monitor."""
-        return look_at_devices(self._devices_on(host), self.control, monitor, events, self._notes)
+    def look_at_devices(
+        self, host: Host, monitor: Monitor, events: EventStream, *, announced: bool
+    ) -> list[DeviceLook]:
+        """How the scenario's devices are, now that it runs on ``host``; its QEMU's monitor.
+
+        ``announced``: it has come there by the network, so its QEMU announces its NICs.
+        """
+        network = host if announced else None
+        return look_at_devices(self._devices_on(host), self.control, monitor, events, self._notes, network)
 
     def look_at_devices_left(self, host: Host, monitor: Monitor, events: EventStream) -> list[DeviceLook]:
         """The same of a guest that has not left ``host``: without those whose server a script has killed."""

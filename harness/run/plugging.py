@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The scenario's own disks and NIC, plugged in and out by a script while the guest runs."""
+"""The scenario's own disks and NICs, plugged in and out by a script, and the links of NICs."""
 
 from __future__ import annotations
 
@@ -33,6 +33,11 @@ class Plugging:
         number, xml = self._guest.plug_xml(device, which, self._host)
         self._domain.attach(xml)
         self._guest.plugged(number, self._host, self._events)
+
+    def set_link(self, nic: int, stage: RunStage, *, up: bool) -> None:
+        """Take a NIC's link down or up, on the QEMU that the guest leaves."""
+        stage.source.execute("set_link", {"name": self._guest.link_name(nic), "up": up})
+        self._guest.linked(nic, up=up)
 
     def unplug(self, device: str, which: int, stage: RunStage, deadline: Deadline) -> bool:
         """Unplug it; whether the guest has let go of it by the deadline.  It is no part of the guest then."""

@@ -189,7 +189,8 @@ class Review:
 
     def _look_at_devices(self, arrival: Arrival) -> list[Finding]:
         guest, monitor = self._ready.guest, arrival.switch_over.monitor
-        looks = guest.look_at_devices(arrival.turn.hosts[1], monitor, self._events)
+        by_network = self._ready.plan.resolved.scenario.migration_of(arrival.turn.number).to == "host"
+        looks = guest.look_at_devices(arrival.turn.hosts[1], monitor, self._events, announced=by_network)
         self._course.looks = looks
         return [finding for look in looks for finding in look.findings]
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -30,15 +30,18 @@ _EVERY_BOOT: Final = "/var/lib/cloud/scripts/per-boot/freepage"
 _LEVEL: Final = 3  # of ISO 9660's interchange: names of up to 30 characters
 
 
-def write_seed(path: Path, plan: RunPlan, keys: Keys, guest: UUID, nic: Nic | None) -> None:
+def write_seed(path: Path, plan: RunPlan, keys: Keys, guest: UUID, nics: Sequence[Nic]) -> None:
     """Write the disk.  ``path`` must not exist yet."""
     # Only such a guest pays for it.
     import pycdlib
 
+    named = [(f"eth{number}", nic) for number, nic in enumerate(nics)]
     files = {
         "meta-data": _json({"instance-id": str(guest), "local-hostname": "guest"}),
         "user-data": b"#cloud-config\n" + _json(_user_data(keys)),
-        "network-config": _json({"version": 2, "ethernets": {} if nic is None else {"eth0": _ethernet(nic)}}),
+        "network-config": _json(
+            {"version": 2, "ethernets": {name: _ethernet(name, nic) for name, nic in named}}
+        ),
         "driver": plan.driver.encode() + b"\n",
         "start": (sources() / "vm-images" / "seed" / "start").read_bytes(),
     }
@@ -91,10 +94,10 @@ def _user_data(keys: Keys) -> dict[str, object]:
     }
 
 
-def _ethernet(nic: Nic) -> dict[str, object]:
+def _ethernet(name: str, nic: Nic) -> dict[str, object]:
     return {
         "match": {"macaddress": nic.mac},
-        "set-name": "eth0",
+        "set-name": name,
         "dhcp4": False,
         # Nothing in the guest waits for it.
         "optional": True,

@@ -43,7 +43,7 @@ def start_guest(
     plan, pair = definition.plan, definition.pair
     brought = {}
     if plan.own_image:
-        write_seed(definition.seed, plan, keys, definition.uuid, pair.source.nic)
+        write_seed(definition.seed, plan, keys, definition.uuid, definition.nics_at_boot)
     else:
         write_initrd(definition.initrd, plan, keys)
         brought = {"initrd": definition.initrd, "vmlinuz": plan.kernel.vmlinuz}

@@ -18,7 +18,7 @@ from harness.scenario.command import Commands
 from harness.scenario.devices import AnyDevice, Device
 from harness.scenario.devices.disk import ListedDisk
 from harness.scenario.devices.generation_id import GenerationId
-from harness.scenario.devices.nic import ListedNic
+from harness.scenario.devices.nic import MOST_NICS, ListedNic
 from harness.scenario.devices.pmem import Pmem
 from harness.scenario.memory import MemoryBackend, VirtioMem
 from harness.scenario.raw import Globals, QemuWords, XmlEdits
@@ -196,8 +196,10 @@ class Guest(Section):
     says another one, and writes it. Short for the device generation-id."""
     devices: Annotated[tuple[AnyDevice, ...], BeforeValidator(as_tuple), Field(max_length=16)] = ()
     """More devices, each with its own keys. The guest uses each before it is migrated and on its new host."""
-    nics: Annotated[tuple[ListedNic, ...], BeforeValidator(as_tuple), Field(max_length=1)] = ()
-    """Its NIC, where that is not to be virtio's with one pair of queues. A list, of one at present."""
+    nics: Annotated[tuple[ListedNic, ...], BeforeValidator(as_tuple), Field(max_length=MOST_NICS)] = ()
+    """Its NICs, where there is not to be one of virtio's with one pair of queues. Each is on a network of
+    its own; the first is the one that ssh, traffic and workloads use. The guest uses each before it is
+    migrated and on its new host, where QEMU has to announce it."""
     disks: Annotated[tuple[ListedDisk, ...], BeforeValidator(as_tuple), Field(max_length=8)] = ()
     """Disks beside the one that a workload may bring: short for devices of the kind disk, which come after
     the others. A workload that writes to a disk takes the first that is blank."""
@@ -258,10 +260,14 @@ class Guest(Section):
         return tuple(one for one in self.all_devices if isinstance(one, ListedDisk))
 
     @property
+    def all_nics(self) -> tuple[ListedNic, ...]:
+        """The NICs that it has, from whichever of the two lists; the first is what runs need."""
+        return tuple(one for one in self.all_devices if isinstance(one, ListedNic)) or (ListedNic(),)
+
+    @property
     def nic(self) -> ListedNic:
-        """The NIC that it has, from whichever of the two lists."""
-        listed = (device for device in self.all_devices if isinstance(device, ListedNic))
-        return next(listed, ListedNic())
+        """The first of them."""
+        return self.all_nics[0]
 
     @property
     def work_disk(self) -> int | None:

@@ -37,6 +37,7 @@ from harness.scenario.remote import Remote
 from harness.scenario.saved_file import demand_way
 from harness.scenario.script import Script, actions, count_plugged, needs_controls, restarts
 from harness.scenario.several_guests import MOST_GUESTS, refuse_with_several_guests
+from harness.scenario.several_nics import refuse_wrong_nics
 from harness.scenario.transport import refuse_wrong_transports
 from harness.scenario.values import (
     Section,
@@ -190,11 +191,7 @@ class Scenario(Section):
                 "the script needs {wanted} vCPUs, and there can be {most}",
                 {"path": ("guest", "topology"), "wanted": self.guest.vcpus + plugged, "most": most},
             )
-        if self.guest.vcpus < self.guest.nic.queues:
-            devices = [device.device for device in self.guest.devices]
-            listed = ("nics", 0) if self.guest.nics else ("devices", devices.index("nic"))
-            where = {"path": ("guest", *listed, "queues")}
-            raise PydanticCustomError("at", "expected at most as many queues as vcpus", where)
+        refuse_wrong_nics(self.guest)
         noise, margin = noise_bytes(self), self.guest.kept_by_kernel or NOISE_MARGIN
         if noise + margin > self.guest.memory:
             raise PydanticCustomError(

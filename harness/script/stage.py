@@ -50,6 +50,9 @@ class Plugs(Protocol):
     def unplug(self, device: str, which: int, stage: RunStage, deadline: Deadline) -> bool:
         """Unplug one; whether the guest has let go of it."""
 
+    def set_link(self, nic: int, stage: RunStage, *, up: bool) -> None:
+        """Take a NIC's link down or up."""
+
 
 class RunStage:
     """The stage of one migration.
@@ -226,6 +229,10 @@ class RunStage:
     def unplug(self, device: str, which: int, deadline: Deadline) -> bool:
         """Unplug one; whether the guest has let go of it."""
         return self._plugs().unplug(device, which, self, deadline)
+
+    def set_link(self, nic: int, *, up: bool) -> None:
+        """Take a NIC's link down or up."""
+        self._plugs().set_link(nic, self, up=up)
 
     def _plugs(self) -> Plugs:
         if self.plugs is None:

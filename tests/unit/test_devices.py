@@ -14,10 +14,12 @@ from uuid import UUID
 import pytest
 
 from harness.errors import GuestRefused, InputError, MachineryError
-from harness.events import EventStream
+from harness.events import Deadline, EventStream
 from harness.guest.control import GuestControl
 from harness.guest.devices import ScenarioDevice
 from harness.guest.domain import destination_xml, domain_xml
+from harness.hosts.interface import Host, Nic
+from harness.hosts.netns import nic_of
 from harness.migration.qmp import Monitor
 from harness.plan.device_facts import (
     PlannedFacts,
@@ -28,8 +30,10 @@ from harness.plan.device_facts import (
 )
 from harness.run.arrival import board_devices, look_at_devices
 from harness.scenario.devices import DEVICES, ArrivedGuest, Device, DeviceContext, DeviceFacts, DeviceUser
+from harness.scenario.devices.base import NicLink
 from harness.scenario.devices.generation_id import GenerationId
 from harness.scenario.devices.input import events_for
+from harness.scenario.devices.nic import ListedNic
 from harness.scenario.load import load_scenario, scenario_schema
 from harness.toolchain import Kernel, QemuBinary
 from tests.unit.test_domain import arguments, make
@@ -369,6 +373,71 @@ def test_a_nic_is_the_guests_from_whichever_list(tmp_path: Path, key: str) -> No
     path.write_text(f"name: s\nguest:\n  {key}: [{{device: nic, queues: 3}}]\n")
     with pytest.raises(InputError, match=rf"3:\d+: guest.{key}\[0\].queues: expected at most as many"):
         load_scenario(str(path))
+
+
+@pytest.mark.parametrize(
+    ("rest", "words"),
+    [
+        ("nics: [{}, {queues: 2}]", r"nics\[1\].queues: expected at most as many"),
+        ("nics: [{}, {backend: vhost-user}]", r"nics\[1\].backend: vhost-user is for the first"),
+        ("image: debian, nics: [{}, {}]", r"guest.image: expected small, or a path"),
+        ("nics: [{}, {}, {}, {}, {}]", r"guest.nics: expected at most 4"),
+    ],
+)
+def test_what_several_nics_cannot_be(tmp_path: Path, rest: str, words: str) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(f"name: s\nguest: {{{rest}}}\n")
+    with pytest.raises(InputError, match=words):
+        load_scenario(str(path))
+
+
+class FakeNetwork:
+    """A host at whose network somebody listens."""
+
+    def __init__(self, announced: bool) -> None:
+        self.nics = tuple(nic_of(1, tap=True, segment=number) for number in (0, 1))
+        self._announced = announced
+
+    def announced(self, nic: Nic, deadline: Deadline) -> bool:
+        assert (nic, deadline is not None) == (self.nics[1], True)
+        return self._announced
+
+
+class FakeNicControl:
+    """A guest with a NIC: whether it has a link, and what is sent back of what it sends."""
+
+    def __init__(self, carrier: str) -> None:
+        self.carrier = carrier
+        self.asked: list[str] = []
+
+    def call(self, verb: str, name: str, action: str, mac: str, *_: object, deadline: object) -> object:
+        assert (verb, name, mac, deadline is not None) == ("device", "nic", "52:54:00:77:01:0a", True)
+        self.asked.append(action)
+        return {"wrong": "", "silent": False, "did": "", "value": self.carrier}
+
+
+@pytest.mark.parametrize(
+    ("up", "carrier", "announced", "wrong"),
+    [
+        (True, "01", True, None),
+        (True, "00", True, "nic 1: on the destination it has no link"),
+        (True, "01", False, "nic 1: the destination's QEMU has not announced it to its network (RARP)"),
+        (False, "00", False, None),
+        (False, "01", True, "nic 1: on the destination it has a link, and a script had taken it down"),
+    ],
+)
+def test_a_second_nic_has_its_link_and_is_announced(
+    up: bool, carrier: str, announced: bool, wrong: str | None
+) -> None:
+    # Where it listens there is no lab here: the loopback will do.
+    link = NicLink(1, "52:54:00:77:01:0a", "127.0.0.2", 24, "127.0.0.1", up)
+    nic = ScenarioDevice(ListedNic(), dataclasses.replace(THERE, link=link), 0)
+    guest, network = FakeNicControl(carrier), cast("Host", FakeNetwork(announced))
+    (look,) = look_at_devices(
+        [nic], cast("GuestControl", guest), cast("Monitor", None), EventStream(), {}, network
+    )
+    assert [one.text for one in look.findings] == ([wrong] if wrong else [])
+    assert guest.asked == (["carrier", "echo"] if up and carrier == "01" else ["carrier"])
 
 
 def test_an_nvdimm_has_a_file_of_each_qemus_own(tmp_path: Path) -> None:

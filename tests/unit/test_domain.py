@@ -11,10 +11,10 @@ from uuid import UUID
 import pytest
 
 from harness.errors import MachineryError
-from harness.guest.devices import BalloonDevice
+from harness.guest.devices import BalloonDevice, Interface
 from harness.guest.domain import Boot, DomainSpec, FirmwareImage, destination_xml, domain_xml
 from harness.hosts.interface import Nic, Sockets
-from harness.hosts.netns import GUEST_MAC
+from harness.hosts.netns import GUEST_MAC, nic_of
 
 QEMU = "{http://libvirt.org/schemas/domain/qemu/1.0}"
 TAP = Nic(GUEST_MAC, "tap0")
@@ -34,7 +34,7 @@ def make(**changes: object) -> DomainSpec:
         accelerator="tcg",
         balloon=BalloonDevice("off"),
         sockets=Sockets.below(Path("/run/source")),
-        nic=TAP,
+        nics=(Interface(TAP),),
     )
     return dataclasses.replace(spec, **changes)
 
@@ -132,7 +132,7 @@ def test_what_xml_cannot_hold_is_an_error() -> None:
 
 
 def test_tap_is_ours_and_without_vhost() -> None:
-    root = ET.fromstring(domain_xml(make(nic=TAP)))
+    root = ET.fromstring(domain_xml(make()))
     interface = root.find("devices/interface")
     assert interface is not None
     assert interface.get("type") == "ethernet"
@@ -142,19 +142,41 @@ def test_tap_is_ours_and_without_vhost() -> None:
 
 
 def test_vhost_is_said() -> None:
-    root = ET.fromstring(domain_xml(make(nic=TAP, vhost=True)))
+    root = ET.fromstring(domain_xml(make(nics=(Interface(TAP, vhost=True),))))
     interface = root.find("devices/interface")
     assert interface is not None
     assert value(interface, "driver", "name") == "vhost"
 
 
 def test_relay_by_datagrams_on_the_loopback() -> None:
-    root = ET.fromstring(domain_xml(make(nic=RELAY)))
+    root = ET.fromstring(domain_xml(make(nics=(Interface(RELAY),))))
     assert value(root, "devices/interface", "type") == "udp"
     source = root.find("devices/interface/source")
     assert source is not None
     assert (source.get("address"), source.get("port")) == ("127.0.0.1", "7001")
     assert value(source, "local", "port") == "7002"
+
+
+def test_each_of_several_nics_is_attached_by_its_address() -> None:
+    def both(taps: str) -> tuple[Interface, Interface]:
+        first, second = (nic_of(1, tap=True, segment=number) for number in (0, 1))
+        return (
+            Interface(dataclasses.replace(first, tap=f"{taps}0"), queues=2, alias="ua-net0"),
+            Interface(dataclasses.replace(second, tap=f"{taps}1"), model="e1000e", alias="ua-net1"),
+        )
+
+    running = ET.fromstring(domain_xml(make(nics=both("here"))))
+    devices = running.find("devices")
+    assert devices is not None
+    found = devices.findall("interface")
+    assert [value(one, "alias", "name") for one in found] == ["ua-net0", "ua-net1"]
+    assert [value(one, "model", "type") for one in found] == ["virtio", "e1000e"]
+    # The order of what libvirt says is its own affair.
+    devices.remove(found[0])
+    devices.append(found[0])
+    moved = ET.fromstring(destination_xml(ET.tostring(running, encoding="unicode"), make(nics=both("there"))))
+    taps = [(value(one, "model", "type"), value(one, "target", "dev")) for one in moved.iter("interface")]
+    assert taps == [("e1000e", "there1"), ("virtio", "there0")]
 
 
 def as_libvirt_says(xml: str) -> str:
@@ -180,7 +202,7 @@ def test_the_destination_gets_its_own_paths_and_the_same_guest(there: Nic, kind:
         qemu=Path("/other/qemu"),
         sockets=Sockets.below(Path("/run/destination")),
         balloon=dataclasses.replace(info, record=Path("/run/destination/record")),
-        nic=there,
+        nics=(Interface(there),),
     )
     text = destination_xml(running, moved)
     assert "/run/source" not in text

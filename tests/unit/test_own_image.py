@@ -128,7 +128,8 @@ def plan(tmp_path: Path, driver: str = "info") -> SimpleNamespace:
 
 def test_cloud_init_finds_what_it_looks_for(tmp_path: Path) -> None:
     keys, seed = Keys.generate(), tmp_path / "seed.iso"
-    write_seed(seed, plan(tmp_path), keys, UUID(int=7), nic_of(1, tap=True))  # type: ignore[arg-type]
+    nics = [nic_of(1, tap=True, segment=number) for number in (0, 1)]
+    write_seed(seed, plan(tmp_path), keys, UUID(int=7), nics)  # type: ignore[arg-type]
     disk = pycdlib.PyCdlib()
     disk.open(str(seed))
     assert disk.pvd.volume_identifier.decode().strip() == "cidata"
@@ -149,8 +150,11 @@ def test_cloud_init_finds_what_it_looks_for(tmp_path: Path) -> None:
     assert script["content"].startswith("#!/bin/sh\n")
     public = wanted["ssh_keys"]["ed25519_public"].removesuffix(" freepage\n")
     assert keys.known_hosts("x").decode() == f"x {public}\n"
-    (nic,) = yaml.safe_load(content("network-config"))["ethernets"].values()
-    assert nic["addresses"] == ["10.77.0.10/24"]
+    wired = yaml.safe_load(content("network-config"))["ethernets"]
+    assert {name: (one["set-name"], one["addresses"]) for name, one in wired.items()} == {
+        "eth0": ("eth0", ["10.77.0.10/24"]),
+        "eth1": ("eth1", ["10.77.17.10/24"]),
+    }
     assert seed.stat().st_mode & 0o777 == 0o600
 
 

@@ -185,7 +185,7 @@ def test_a_domain_for_a_machine_that_is_not_ours() -> None:
         accelerator="tcg",
         balloon=BalloonDevice("off"),
         sockets=Sockets.below(Path("/s")),
-        nic=None,
+        nics=(),
         ram="memfd",
         unconfined=("apparmor",),
     )

@@ -7,13 +7,14 @@ import ctypes
 import mmap
 import os
 import threading
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
 
 from harness.errors import DeadlineExceeded, InputError
 from harness.events import Deadline, EventStream
-from harness.hosts.netns import nic_of
+from harness.hosts.netns import PREFIX, WIRE, nic_of
 from harness.memory.qemu_ram import PlacedBlock, backings
 from harness.report.result import Result
 from harness.run.several_guests.jobs import GuestJob, common_ms, jobs_of
@@ -54,11 +55,16 @@ def test_each_guest_has_a_seed_that_follows_from_the_runs() -> None:
 
 def test_no_two_guests_have_an_address_a_tap_or_a_port_in_common() -> None:
     for tap in (True, False):
-        nics = [nic_of(number, tap=tap) for number in range(1, 9)]
+        nics = [nic_of(number, tap=tap, segment=one) for number in range(1, 9) for one in range(4)]
         ports = [port for nic in nics for port in nic.ports if port]
-        assert len({nic.mac for nic in nics}) == len({nic.address for nic in nics}) == 8
-        assert len({nic.tap for nic in nics}) == (8 if tap else 1)
-        assert len(ports) == len(set(ports)) == (0 if tap else 16)
+        assert len({nic.mac for nic in nics}) == len({nic.address for nic in nics}) == 32
+        assert len({nic.tap for nic in nics}) == (32 if tap else 1)
+        assert len(ports) == len(set(ports)) == (0 if tap else 64)
+        assert all(len(nic.tap or nic.packets.replace("nic", "guest")) < 16 for nic in nics)
+        networks = {ip_address(nic.lab): ip_network(f"{nic.lab}/{PREFIX}", strict=False) for nic in nics}
+        assert len(set(networks.values())) == 4
+        assert all(ip_address(nic.address) in networks[ip_address(nic.lab)] for nic in nics)
+        assert not any(ip_address(end) in network for end in WIRE for network in networks.values())
 
 
 def test_what_a_guest_says_is_in_no_other_guests_stream() -> None:

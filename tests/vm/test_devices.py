@@ -224,9 +224,18 @@ def test_a_destination_that_is_told_to_change_is_no_loss(freepage: Freepage, fol
 
 
 @pytest.mark.slow
-def test_a_guest_behind_an_iommu_takes_it_along(freepage: Freepage, folder: Path) -> None:
-    run = freepage.run(scenario(folder, "[{device: iommu}, {device: rng}]", machine="q35"))
+@pytest.mark.parametrize(("model", "kernel"), [("intel", "default"), ("virtio", "trixie")])
+def test_a_guest_behind_an_iommu_takes_it_along(
+    freepage: Freepage, folder: Path, model: str, kernel: str
+) -> None:
+    """The disk, whose driver waits for the IOMMU's as the NIC's does, is written to all the time."""
+    devices = f"[{{device: iommu, model: {model}}}, {{device: rng}}, {{device: disk}}]"
+    rest = "workload: {kind: journal}\nmigration: {bandwidth: 64MiB/s}\n"
+    run = freepage.run(scenario(folder, devices, machine="q35", kernel=kernel, rest=rest))
     assert run.verdict == "pass", run
+    # The disk is the workload's, which reports of it.
+    assert [one.answers for one in run.result.liveness] == [True, True, None]
+    assert run.result.observed["disk-requests"] > 100
     iommu = next(one for one in run.result.liveness if one.device == "iommu")
     assert iommu.answers and any("the NIC is behind it (DMA" in did for did in iommu.did)
 

@@ -96,7 +96,7 @@ SHIPPED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "kinds of memory": (("huge-pages", "merged-pages", "swapped-pages"), ()),
     "machines": (("vcpus-plugged", "virtio-mem", "virtio-mem-unplugged", "ballooned-offset"), ()),
-    "devices": (("every-device", "interrupts", "vhost-user", "backend-killed"), ()),
+    "devices": (("every-device", "several-nics", "interrupts", "vhost-user", "backend-killed"), ()),
     "stays": (("backup-under-way", "virtiofsd-gone", "suspended"), ()),
     "disks": (("disk-copied", "disk-full", "disk-filled", "hot-plugged", "pmem"), ()),
 }

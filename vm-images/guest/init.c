@@ -17,6 +17,7 @@
  *   freepage.modules=NAME[,NAME]     more modules to load, out of those in /lib/modules
  *   freepage.control=NAME            the serial port of the agent; default ttyS1
  *   freepage.ip=A.B.C.D/N            address of eth0
+ *   freepage.mac=XX:XX:XX:XX:XX:XX   of the NIC that gets it, if that may not be eth0
  *   freepage.gw=A.B.C.D              default route
  *   freepage.init=nothing            ready at once, and nothing else: the
  *                                    yardstick for the time that a boot takes
@@ -42,11 +43,14 @@
 #include <unistd.h>
 
 #include "boot.h"
+#include "nic.h"
 #include "words.h"
 
 #define AGENT		"/bin/agent"
 #define DROPBEAR	"/usr/sbin/dropbear"
 #define MAX_SESSIONS	16
+/* For its NIC to come: a driver may wait for another one. */
+#define NIC_SECONDS	20
 
 static char cmdline[4096];
 /* The serial port at whose other end the host is. */
@@ -130,7 +134,7 @@ static void interface(int fd, const char *name, struct in_addr address, int bits
 
 static void network(void)
 {
-	char text[64], *slash, *end;
+	char text[64], mac[64], name[IFNAMSIZ] = "eth0", *slash, *end;
 	struct in_addr address;
 	long bits;
 	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -145,7 +149,9 @@ static void network(void)
 		bits = slash ? strtol(slash + 1, &end, 10) : -1;
 		if (!slash || *end || bits < 1 || bits > 32 || !inet_aton(text, &address))
 			fatal("freepage.ip: expected A.B.C.D/N");
-		interface(fd, "eth0", address, bits);
+		if (nic_await(option("freepage.mac", mac, sizeof(mac)), name, NIC_SECONDS))
+			fatal("there is no NIC %s (is there its module?)", name);
+		interface(fd, name, address, bits);
 	}
 	if (option("freepage.gw", text, sizeof(text))) {
 		struct rtentry route = { .rt_flags = RTF_UP | RTF_GATEWAY };

@@ -20,11 +20,13 @@ class Interface(DomainDevice):
 
     nic: Nic
     vhost: bool = False
-    #: Libvirt's name of it.
+    #: Libvirt's name of the model.
     model: str = "virtio"
     queues: int = 1
     #: The socket of another process that serves it, if one does.
     served_at: str | None = None
+    #: What QEMU calls it, where libvirt is not to choose.
+    alias: str | None = None
 
     def elements(self) -> Iterator[ET.Element]:
         """The NIC with the run's own address."""
@@ -38,13 +40,19 @@ class Interface(DomainDevice):
                 driver["queues"] = str(self.queues)
             ET.SubElement(interface, "driver", driver)
         ET.SubElement(interface, "rom", {"enabled": "no"})
+        if self.alias is not None:
+            ET.SubElement(interface, "alias", {"name": self.alias})
         self._attach(interface)
         yield interface
 
     def reattach(self, devices: ET.Element) -> None:
         """The guest cannot tell the difference."""
-        for interface in devices.findall("interface"):
-            self._attach(interface)
+        found = devices.findall("interface")
+        for interface in found:
+            mac = interface.find("mac")
+            # It may have others; and of a single one a scenario may have changed the address.
+            if len(found) == 1 or (mac is not None and mac.get("address") == self.nic.mac):
+                self._attach(interface)
 
     def _attach(self, interface: ET.Element) -> None:
         for tag in ("source", "target", "backend"):

@@ -183,21 +183,19 @@ class Wait(Action):
         return name == self.event and unmet(data, self.fields) is None
 
 
-def _set_link(stage: Stage, nic: int, *, up: bool) -> None:
-    # libvirt's names of NICs; the guest sees the change as it would a cable's.
-    stage.source.execute("set_link", {"name": f"net{nic}", "up": up})
-
-
 class NicDown(Action):
-    """The guest's NIC loses its link, on the QEMU that it leaves."""
+    """One of the guest's NICs loses its link, on the QEMU that it leaves.
+
+    One of guest.nics must have none on the new host either, as long as no nic-up is about it.
+    """
 
     action: Literal["nic-down"] = "nic-down"
     nic: Annotated[int, Field(ge=0, le=15)] = 0
     """Which NIC, counted from 0."""
 
     def carry_out(self, stage: Stage, deadline: Deadline) -> None:
-        """QMP's ``set_link``."""
-        _set_link(stage, self.nic, up=False)
+        """QMP's ``set_link``: the guest sees the change as it would a cable's."""
+        stage.set_link(self.nic, up=False)
 
 
 class NicUp(Action):
@@ -209,7 +207,7 @@ class NicUp(Action):
 
     def carry_out(self, stage: Stage, deadline: Deadline) -> None:
         """QMP's ``set_link``."""
-        _set_link(stage, self.nic, up=True)
+        stage.set_link(self.nic, up=True)
 
 
 _XmlText: TypeAlias = Annotated[Text, Field(min_length=1, max_length=16384)]

@@ -210,6 +210,9 @@ class Stage(Protocol):
     def unplug(self, device: str, which: int, deadline: Deadline) -> bool:
         """Unplug one; whether the guest has let go of it by the deadline."""
 
+    def set_link(self, nic: int, *, up: bool) -> None:
+        """Take the link of one of the guest's NICs down or up, on the QEMU that it leaves."""
+
     def note_command(self, end: CommandEnd) -> None:
         """A command of the script's in the guest has ended, for the result."""
 

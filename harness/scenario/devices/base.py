@@ -77,6 +77,8 @@ class DeviceContext:
     number: int = 0
     #: The workload works on this device, a disk: nobody else writes to it.
     at_work: bool = False
+    #: Of a NIC that is plugged in: its network; of another device: the first NIC's, if that is there.
+    link: NicLink | None = None
 
     @property
     def name(self) -> str:
@@ -110,6 +112,20 @@ class DeviceContext:
     def uuid(self, *, each_host: bool) -> UUID:
         """A UUID for a device: one for each host, or the same on both."""
         return uuid5(self.guest, self.host if each_host else self.first_host)
+
+
+@dataclass(frozen=True, slots=True)
+class NicLink:
+    """A NIC of the guest's on a network: which of its NICs, from 0, and the addresses of both ends."""
+
+    number: int
+    mac: str
+    address: str
+    prefix: int
+    #: The lab's own address there.
+    lab: str
+    #: False: a script has taken the link down.
+    up: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +215,9 @@ class ArrivedGuest(DeviceUser, Protocol):
     def wait_for(self, event: str) -> bool:
         """Whether QEMU says so (a QMP event) since the look at this device began; waits for it."""
 
+    def is_announced(self) -> bool:
+        """Of a NIC: whether QEMU has told its network where it is now; waits for it."""
+
     def wait_until(self, holds: Callable[[], bool]) -> bool:
         """Wait for something that no event tells; false if it does not come about."""
 
@@ -238,6 +257,10 @@ class Device(Section):
     def comes_later(self) -> bool:
         """Whether it is not there when the guest boots: a script plugs it in."""
         return False
+
+    def title(self, context: DeviceContext) -> str:  # noqa: ARG002 - for those of which there are several
+        """What reports call it."""
+        return self.device
 
     def xml(self, context: DeviceContext) -> ET.Element | None:  # noqa: ARG002 - for those that have some
         """The device for libvirt, a child of ``<devices>``; None where it has no words for it.

@@ -7,9 +7,12 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterable
 from typing import Final, Literal
 
+from harness.errors import MachineryError
 from harness.scenario.devices.base import ArrivedGuest, Device, DeviceContext, DeviceUser
 from harness.scenario.devices.mirror import Mirror
 
+#: QEMU's names.
+_MODELS: Final = {"intel": "intel-iommu", "virtio": "virtio-iommu-pci"}
 #: Devices of virtio's that go through it. The balloon does not: its driver knows addresses of the guest only.
 _BEHIND: Final = (
     "virtio-net-pci",
@@ -31,19 +34,24 @@ class Iommu(Device):
 
     device: Literal["iommu"] = "iommu"
     """Which device."""
-    model: Literal["intel"] = "intel"
-    """intel: VT-d. virtio-iommu is not to be had yet: its driver is a module, behind which the guest's NIC
-    comes too late for the guest's init."""
+    model: Literal["intel", "virtio"] = "intel"
+    """intel: VT-d. virtio: virtio-iommu; Debian's kernels have its driver from trixie's on, a module, and the
+    guest's NIC comes once that is loaded."""
 
     @property
     def qemu_devices(self) -> tuple[str, ...]:
         """QEMU's name of the model."""
-        return ("intel-iommu",)
+        return (_MODELS[self.model],)
+
+    @property
+    def guest_modules(self) -> tuple[str, ...]:
+        """Intel's is built in."""
+        return ("virtio_iommu",) if self.model == "virtio" else ()
 
     @property
     def kernel_words(self) -> tuple[str, ...]:
         """Debian's kernels use Intel's when they are told to."""
-        return ("intel_iommu=on",)
+        return ("intel_iommu=on",) if self.model == "intel" else ()
 
     def xml(self, context: DeviceContext) -> ET.Element:  # noqa: ARG002
         """Libvirt puts it before all devices, as QEMU needs it."""
@@ -57,9 +65,12 @@ class Iommu(Device):
         )
 
     def _use(self, guest: DeviceUser) -> None:
-        with Mirror() as (address, port):
-            guest.use("iommu", "check")
-            guest.use("nic", "echo", address, port, 1)
+        link = guest.context.link
+        if link is None:
+            raise MachineryError("the guest has no NIC that could be behind its IOMMU")
+        with Mirror(link.lab) as (address, port):
+            guest.use("iommu", "check", link.mac)
+            guest.use("nic", "echo", link.mac, address, port, 1)
 
     def boarding(self, guest: DeviceUser) -> None:
         """The NIC is behind it, and carries datagrams."""

@@ -6,21 +6,21 @@ from __future__ import annotations
 import socket
 import threading
 from types import TracebackType
-from typing import Final
-
-#: The lab's end of the guest's segment.
-_LAB: Final = "10.77.0.1"
 
 
 class Mirror:
-    """Context manager: sends datagrams back to whoever sent them; it gives its address and port."""
+    """Context manager: sends datagrams back to whoever sent them; it gives its address and port.
 
-    def __init__(self) -> None:
+    ``address``: the lab's end of the NIC's segment.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._thread = threading.Thread(target=self._reflect, name="mirror", daemon=True)
 
     def __enter__(self) -> tuple[str, int]:
-        self._socket.bind((_LAB, 0))
+        self._socket.bind((self._address, 0))
         self._thread.start()
         address, port = self._socket.getsockname()
         return address, port

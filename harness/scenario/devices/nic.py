@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The guest's NIC: its model, its queues, and who serves it."""
+"""The guest's NICs: the model of each, its queues, and who serves it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from harness.errors import InputError
+from harness.errors import InputError, MachineryError
 from harness.scenario.devices.base import (
     ArrivedGuest,
     Device,
@@ -16,6 +16,7 @@ from harness.scenario.devices.base import (
     DeviceFacts,
     DeviceUser,
     HelperProgram,
+    NicLink,
     Plugged,
     demand_slot,
 )
@@ -33,14 +34,15 @@ _MODELS: Final = {
 }
 #: The ports of the lab's relay, and of who is in QEMU's place (harness/hosts/netns.py).
 _RELAY_PORT, _OWN_PORT = 7001, 7002
-#: The guest's own address there.
-_GUEST, _PREFIX = "10.77.0.10", 24
+#: So many networks a lab has.
+MOST_NICS: Final = 4
 
 
 class ListedNic(Device):
-    """The guest's NIC. All of its queues have to carry datagrams, on both hosts."""
+    """A NIC of the guest's. All of its queues have to carry datagrams, on both hosts."""
 
     needs_lab = True
+    most = MOST_NICS
 
     device: Literal["nic"] = "nic"
     """Which device."""
@@ -77,10 +79,8 @@ class ListedNic(Device):
 
     @property
     def only_of_one_guest(self) -> str | None:
-        """One that is served apart has ports of the lab's, and one that comes later an address."""
-        if self.served_apart:
-            return "the lab has ports for one bridge (backend: vhost-user)"
-        return "it takes the address of the first guest (plugged: later)" if self.comes_later else None
+        """One that is served apart has ports of the lab's."""
+        return "the lab has ports for one bridge (backend: vhost-user)" if self.served_apart else None
 
     @property
     def served_apart(self) -> bool:
@@ -108,21 +108,41 @@ class ListedNic(Device):
             path = context.socket(_SOCKET)
             yield HelperProgram(_BRIDGE, (*ports, "-c", "-u", str(path)), path, connects=True, talks=True)
 
-    def _exchange(self, guest: DeviceUser) -> None:
-        with Mirror() as (address, port):
-            guest.use("nic", "echo", address, port, self.queues)
+    def title(self, context: DeviceContext) -> str:
+        """With its number, from the second one on."""
+        return f"nic {context.link.number}" if context.link is not None and context.link.number else "nic"
+
+    def _exchange(self, guest: DeviceUser, link: NicLink) -> None:
+        with Mirror(link.lab) as (address, port):
+            guest.use("nic", "echo", link.mac, address, port, self.queues)
 
     def boarding(self, guest: DeviceUser) -> None:
-        """All queues carry datagrams; one that came later has no address yet."""
-        if self.comes_later:
-            guest.use("nic", "join", _GUEST, _PREFIX)
-        self._exchange(guest)
+        """All queues carry datagrams; a second one, or one that came later, has no address yet."""
+        link = _link(guest)
+        if self.comes_later or link.number:
+            guest.use("nic", "join", link.mac, link.address, link.prefix)
+        self._exchange(guest, link)
 
     def arrived(self, guest: ArrivedGuest) -> Iterable[str]:
-        """All queues carry datagrams."""
-        self._exchange(guest)
-        return ()
+        """All queues carry datagrams, and its network knows where it is; one without a link says so."""
+        link = _link(guest)
+        carrier = guest.use("nic", "carrier", link.mac)
+        if link.up != (carrier == "01"):
+            there = "has a link, and a script had taken it down" if carrier == "01" else "has no link"
+            yield f"on the {guest.context.host} it {there}"
+        elif link.up:
+            self._exchange(guest, link)
+            # A bridge announces by itself, in its own way.
+            if not self.served_apart and not guest.is_announced():
+                yield f"the {guest.context.host}'s QEMU has not announced it to its network (RARP)"
 
     def bridge_socket(self, context: DeviceContext) -> str | None:
         """Where QEMU finds who serves it; None: QEMU serves it itself."""
         return str(context.socket(_SOCKET)) if self.served_apart else None
+
+
+def _link(guest: DeviceUser) -> NicLink:
+    link = guest.context.link
+    if link is None:
+        raise MachineryError("nothing is known of the network of a NIC")
+    return link

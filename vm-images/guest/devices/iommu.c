@@ -2,7 +2,7 @@
 /*
  * An IOMMU: what the kernel says of the NIC's way to memory.
  *
- *   iommu check    the NIC must be in a group of the IOMMU's whose addresses are translated
+ *   iommu check MAC    the NIC must be in a group of the IOMMU's whose addresses are translated
  */
 #define _GNU_SOURCE
 #include <limits.h>
@@ -12,20 +12,19 @@
 #include <unistd.h>
 
 #include "device.h"
+#include "nic.h"
 #include "words.h"
-
-#define NIC	"/sys/class/net/eth0/device"
 
 static void run_iommu(int argc, char **argv)
 {
-	char path[PATH_MAX], group[PATH_MAX], type[64], *end;
+	char path[PATH_MAX], group[PATH_MAX], type[64], name[IFNAMSIZ], *end;
 
-	(void)argv;
-	if (argc != 1)
-		unable("expected: iommu check");
+	if (argc != 2 || nic_of_mac(argv[1], name))
+		unable("expected: iommu check MAC, of a NIC that is there");
+	snprintf(group, sizeof(group), "/sys/class/net/%s/device", name);
 	/* Of virtio, the group is that of the PCI device above it. */
-	if (!realpath(NIC, path))
-		unable("there is no " NIC);
+	if (!realpath(group, path))
+		unable("there is no %s", group);
 	for (;;) {
 		snprintf(group, sizeof(group), "%.*s/iommu_group/type", PATH_MAX - 24, path);
 		if (!access(group, R_OK))

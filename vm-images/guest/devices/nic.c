@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * The guest's NIC, whose datagrams somebody sends back.
+ * A NIC of the guest's, whose datagrams somebody sends back.  MAC says which.
  *
- *   nic echo ADDRESS PORT QUEUES    from as many processors as there are queues: each queue
- *                                   has to carry datagrams both ways
- *   nic join ADDRESS BITS           one that was plugged in gets its address, and comes up
+ *   nic echo MAC ADDRESS PORT QUEUES    from as many processors as there are queues: each
+ *                                       queue has to carry datagrams both ways
+ *   nic join MAC ADDRESS BITS           one that has none gets its address, and comes up
+ *   nic carrier MAC                     whether its link is up, as a byte of 1 or 0
  *
  * A processor sends by the queue of its number.  What comes back of a flow comes by the
  * queue that has sent it, once the host has seen that; until then by any.  Datagrams may
@@ -28,11 +29,14 @@
 #include <unistd.h>
 
 #include "device.h"
+#include "nic.h"
+#include "words.h"
 
-#define INTERFACE	"eth0"
 #define AGAIN_MS	100
 #define MOST_QUEUES	64
 #define MOST_COUNTERS	2048
+
+static char interface[IFNAMSIZ];
 
 /* Packets by queue, both ways. */
 struct carried {
@@ -43,7 +47,7 @@ static int ask_driver(int fd, void *what)
 {
 	struct ifreq request = { .ifr_data = what };
 
-	strcpy(request.ifr_name, INTERFACE);
+	strcpy(request.ifr_name, interface);
 	return ioctl(fd, SIOCETHTOOL, &request);
 }
 
@@ -58,7 +62,7 @@ static void count(int fd, struct carried *carried)
 	uint32_t i;
 
 	if (ask_driver(fd, &set) || set.length > MOST_COUNTERS)
-		unable("the driver of " INTERFACE " counts nothing: %s", strerror(errno));
+		unable("the driver of %s counts nothing: %s", interface, strerror(errno));
 	names = calloc(1, sizeof(*names) + set.length * ETH_GSTRING_LEN);
 	stats = calloc(1, sizeof(*stats) + set.length * sizeof(uint64_t));
 	if (!names || !stats)
@@ -66,7 +70,7 @@ static void count(int fd, struct carried *carried)
 	*names = (struct ethtool_gstrings){ ETHTOOL_GSTRINGS, ETH_SS_STATS, set.length };
 	*stats = (struct ethtool_stats){ ETHTOOL_GSTATS, set.length };
 	if (ask_driver(fd, names) || ask_driver(fd, stats))
-		unable("the driver of " INTERFACE ": %s", strerror(errno));
+		unable("the driver of %s: %s", interface, strerror(errno));
 	memset(carried, 0, sizeof(*carried));
 	for (i = 0; i < set.length; i++) {
 		const char *name = (const char *)names->data + i * ETH_GSTRING_LEN;
@@ -118,23 +122,31 @@ static void join(struct in_addr address, unsigned int bits)
 
 	if (fd < 0 || !bits || bits > 32)
 		unable("no network: %s", strerror(errno));
-	strcpy(request.ifr_name, INTERFACE);
+	strcpy(request.ifr_name, interface);
 	in->sin_family = AF_INET;
 	in->sin_addr = address;
-	/* It is there once the guest has seen what was plugged in. */
-	while (ioctl(fd, SIOCSIFADDR, &request)) {
-		if (errno != ENODEV)
-			wrong("address of " INTERFACE ": %s", strerror(errno));
-		breathe();
-	}
+	if (ioctl(fd, SIOCSIFADDR, &request))
+		wrong("address of %s: %s", interface, strerror(errno));
 	in->sin_addr.s_addr = htonl(~0U << (32 - bits));
 	if (ioctl(fd, SIOCSIFNETMASK, &request))
-		wrong("netmask of " INTERFACE ": %s", strerror(errno));
+		wrong("netmask of %s: %s", interface, strerror(errno));
 	request.ifr_flags = IFF_UP | IFF_RUNNING;
 	if (ioctl(fd, SIOCSIFFLAGS, &request))
-		wrong(INTERFACE " does not come up: %s", strerror(errno));
+		wrong("%s does not come up: %s", interface, strerror(errno));
 	close(fd);
 	did("it has come up");
+}
+
+static void carrier(void)
+{
+	char path[64], text[8];
+	unsigned char up;
+
+	snprintf(path, sizeof(path), "/sys/class/net/%s/carrier", interface);
+	if (read_file(path, text, sizeof(text)))
+		unable("%s: %s", path, strerror(errno));
+	up = text[0] == '1';
+	value(&up, sizeof(up));
 }
 
 static void run_nic(int argc, char **argv)
@@ -144,14 +156,23 @@ static void run_nic(int argc, char **argv)
 	unsigned int queues, queue;
 	uint64_t number = 1;
 
-	if (argc == 3 && !strcmp(argv[0], "join") && inet_aton(argv[1], &there.sin_addr)) {
-		join(there.sin_addr, number_word(argv[2]));
+	if (argc < 2)
+		unable("expected: nic echo|join|carrier MAC ...");
+	/* It is there once the guest has seen what was plugged in. */
+	if (nic_await(argv[1], interface, PATIENCE))
+		wrong("the guest has no NIC %s", argv[1]);
+	if (argc == 2 && !strcmp(argv[0], "carrier")) {
+		carrier();
 		return;
 	}
-	if (argc != 4 || !inet_aton(argv[1], &there.sin_addr))
-		unable("expected: nic echo ADDRESS PORT QUEUES, or nic join ADDRESS BITS");
-	there.sin_port = htons(number_word(argv[2]));
-	queues = number_word(argv[3]);
+	if (argc == 4 && !strcmp(argv[0], "join") && inet_aton(argv[2], &there.sin_addr)) {
+		join(there.sin_addr, number_word(argv[3]));
+		return;
+	}
+	if (argc != 5 || strcmp(argv[0], "echo") || !inet_aton(argv[2], &there.sin_addr))
+		unable("expected: nic echo MAC ADDRESS PORT QUEUES, or nic join MAC ADDRESS BITS");
+	there.sin_port = htons(number_word(argv[3]));
+	queues = number_word(argv[4]);
 	if (!queues || queues > MOST_QUEUES)
 		unable("that is no number of queues");
 	for (queue = 0; queue < queues; queue++) {
