@@ -74,7 +74,7 @@ def lines_of(lab: LabAtHand) -> Iterator[str]:
     for name, socket in lab.daemons:
         uri = f"qemu+unix:///{lab.realm}?socket={lab.outside(socket)}"
         yield f"libvirt of the {name} (the guest is {lab.guest_name!r} there): virsh -c {shlex.quote(uri)}"
-    if lab.keys is not None:
+    if lab.keys is not None and lab.qemus:
         yield (
             f"a shell in the guest, where it runs (cont): {lab.enter} ssh -F /dev/null -i {lab.keys}/client "
             f"-o UserKnownHostsFile={lab.keys}/known_hosts root@{lab.guest_address}"

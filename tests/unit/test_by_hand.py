@@ -85,6 +85,8 @@ def test_the_lines_of_processes_that_are_stopped_in_an_ordinary_user_s_lab() -> 
     assert "kill -CONT 13" in text
     assert "nsenter -t 9 -U --preserve-credentials -m -n ssh" in text
     assert "ssh" not in "\n".join(lines_of(lab(stopped)))
+    # No QEMU is left: there is no guest either.
+    assert "ssh" not in "\n".join(lines_of(lab(keys=Path("/run/ssh"))))
 
 
 def test_the_lines_of_a_machine_without_socat() -> None:
