@@ -213,7 +213,7 @@ def test_backing(huge: bool) -> None:
 
 
 def test_shared_memory_has_a_name_and_all_else_has_none() -> None:
-    shape = MemoryShape(shared=SharedMemory(Path("/x,y/shared"), 128 * MIB))
+    shape = MemoryShape(shared=SharedMemory(Path("/x,y/shared"), 128 * MIB, 2))
     root, cpu = ET.Element("domain"), ET.Element("cpu")
     add_maximum(root, shape, 256 * MIB)
     add_nodes(cpu, shape, 256 * MIB, 1)
@@ -225,7 +225,7 @@ def test_shared_memory_has_a_name_and_all_else_has_none() -> None:
     assert source.get("type") == "memfd"
     assert list(shape.arguments()) == [
         *("-object", f"memory-backend-file,id=shared,mem-path=/x,,y/shared,size={128 * MIB},share=on"),
-        *("-device", "pc-dimm,id=shared-dimm,memdev=shared"),
+        *("-device", "pc-dimm,id=shared-dimm,memdev=shared,slot=2"),
     ]
 
 
