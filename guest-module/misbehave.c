@@ -104,7 +104,8 @@ static void fpb_mark_stretch(struct fpb_pass *pass, unsigned long first, unsigne
 /* Called under the zone's lock, for a block that was just marked. */
 void fpb_test_block(struct fpb_pass *pass, unsigned long pfn, unsigned int order)
 {
-	unsigned long first = pfn << FPB_PAGE_ORDER, after = (pfn + (1UL << order)) << FPB_PAGE_ORDER;
+	unsigned long first = pfn << FPB_PAGE_ORDER;
+	unsigned long after = (pfn + (1UL << order)) << FPB_PAGE_ORDER;
 	struct fpb_info *info = pass->info;
 
 	if (fpb_misbehaves(info, FPB_WRONG_ORDER)) {

@@ -74,7 +74,7 @@ struct fpb_misbehaving {
 	u64 ids[2];			/* of this request and the one before */
 	bool older_wanted;
 	struct completion older_done;
-	struct fpb_chunk *older;	/* a walk made when it was asked for, or at the first request */
+	struct fpb_chunk *older;	/* made when it was asked for, or at the first request */
 	unsigned int nr_older;
 };
 
