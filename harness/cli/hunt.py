@@ -47,6 +47,9 @@ def hunt(
     until_found: Annotated[
         bool, typer.Option("--until-found", help="End with the first failure that is not known.")
     ] = False,
+    coverage: Annotated[
+        bool, typer.Option("--coverage", help="Say which lines of QEMU's code were reached, by gcov.")
+    ] = False,
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Runs, examples, what was found; a hunt there goes on.")
     ] = Path("hunt"),
@@ -76,17 +79,10 @@ def hunt(
             hint="pip install 'freepage-testbed[hunt]'",
         ) from error
     tools = tools_of(qemu, source_qemu, destination_qemu, kernel, qemu_source, fault)
-    given = {
-        "source-qemu": tools.source_qemu,
-        "destination-qemu": tools.destination_qemu,
-        "qemu-source": tools.qemu_source,
-        "kernel": tools.kernel,
-        "fault": fault,
-    }
-    options = [word for name, value in given.items() if value for word in (f"--{name}", str(value))]
-    if warm is not False:
-        options.append("--warm")
+    options = [] if warm is False else ["--warm"]
     options += worker_options(workers, tls)
+    if coverage and workers is not None:
+        raise InputError("--coverage has nothing to say beside --workers: what they count stays there")
     from harness.history.hunt import hunt_batch
     from harness.history.record import keep_batch
     from harness.history.store import open_for_writing
@@ -102,6 +98,7 @@ def hunt(
             jobs=jobs,
             out=out,
             until_found=until_found,
+            coverage=coverage,
         )
         # With a fault the hunt is a test of itself, and what it finds is no QEMU's.
         if store is not None and fault is None:

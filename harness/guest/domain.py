@@ -12,8 +12,8 @@ from __future__ import annotations
 import math
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 from uuid import UUID
@@ -120,6 +120,8 @@ class DomainSpec:
     cpu_without: tuple[str, ...] = ()
     #: More QEMU arguments, after those of the devices that every guest has.
     extra: tuple[str, ...] = ()
+    #: Variables of QEMU's environment, beside those that the log needs.
+    environment: Mapping[str, str] = field(default_factory=dict)
     #: Changes of the whole, which the scenario writes out.
     edits: tuple[XmlEdit, ...] = ()
     #: Its words for QEMU, after all others.
@@ -279,7 +281,7 @@ def _command_line(root: ET.Element, spec: DomainSpec) -> None:
     line = ET.SubElement(root, f"{{{_QEMU}}}commandline")
     for argument in _arguments(spec):
         ET.SubElement(line, f"{{{_QEMU}}}arg", {"value": argument})
-    for name, value in spec.log.environment().items():
+    for name, value in {**spec.log.environment(), **spec.environment}.items():
         ET.SubElement(line, f"{{{_QEMU}}}env", {"name": name, "value": value})
 
 

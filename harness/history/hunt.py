@@ -26,9 +26,17 @@ def hunt_batch(report: HuntReport, began: datetime, seconds: float, status: int,
         seed=report.seed,
         seconds=round(seconds, 3),
         exit_status=status,
-        host={"runs": str(report.runs), **ends},
+        host={"runs": str(report.runs), **ends, **_lines(report)},
     )
     return FoundBatch(batch, tuple(_run(one, report.qemu, began) for one in report.found))
+
+
+def _lines(report: HuntReport) -> dict[str, str]:
+    """How much of QEMU was reached, where that was counted."""
+    if report.code is None:
+        return {}
+    parts = report.code.parts().values()
+    return {f"lines reached of {part.file}/": f"{part.reached} of {part.lines}" for part in parts}
 
 
 def _run(found: FoundFailure, qemu: str, began: datetime) -> KeptRun:

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -18,17 +20,27 @@ from harness.hunt import language
 from harness.hunt.drawing import DrawSpace
 from harness.hunt.folder import HuntFolder
 from harness.hunt.hunter import Hunt, HuntReport
+from harness.hunt.lines import CodeReport
+from harness.hunt.page import write_hunt_page
+from harness.hunt.reached import ReachedLines, notes_of
 from harness.hunt.running import Runner
 from harness.plan.plan import Tools
 from harness.scenario.problems import did_you_mean
 from harness.terminal import TerminalProgress, print_error
 from harness.toolchain import QemuBinary, Toolchain
 from harness.toolchain.cache import key_of
+from harness.toolchain.counted import COUNTED, OPTION
+from harness.toolchain.qemu import FLAVOURS, PATCHED
+from harness.toolchain.qemu_names import file_of
+from harness.toolchain.run import search_path
 
 #: Arms, the simplest first, as Hypothesis makes scenarios simpler.
 _ARMS: Final = ("off", "hint", "info")
 #: A small guest that has not moved by then moves too slowly for the hunt.
 _LIMITS: Final = ("--set", "migration.timeout_s=100")
+_GCOV: Final = "it comes with gcc"
+#: So many functions that no run has been in are named in the report for people.
+_NAMED: Final = 20
 
 
 def conduct_hunt(
@@ -41,67 +53,107 @@ def conduct_hunt(
     jobs: int,
     out: Path,
     until_found: bool = False,
+    coverage: bool = False,
 ) -> tuple[int, HuntReport]:
-    """Hunt; the exit status and the report.  ``options`` go to each ``freepage run``."""
+    """Hunt; the exit status and the report.
+
+    ``options`` go to each ``freepage run``, beside what ``tools`` names.  ``coverage``: which lines of QEMU
+    are reached is counted, too.
+    """
     demand_keys(only)
+    if coverage:
+        demand_countable(tools)
     folder = HuntFolder(out)
+    order = _Order(minutes, seed, only, jobs, until_found, coverage)
     try:
         with FileLock(folder.path / "lock", timeout=0):
-            return _hunt(
-                folder,
-                tools,
-                options,
-                minutes=minutes,
-                seed=seed,
-                only=only,
-                jobs=jobs,
-                until_found=until_found,
-            )
+            return _hunt(folder, tools, options, order)
     except Timeout:
         raise InputError(
             f"another hunt is at work in {folder.path}", hint="give --out a folder of its own"
         ) from None
 
 
-def _hunt(
-    folder: HuntFolder,
-    tools: Tools,
-    options: Sequence[str],
-    *,
-    minutes: float,
-    seed: int,
-    only: Sequence[str],
-    jobs: int,
-    until_found: bool,
-) -> tuple[int, HuntReport]:
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """How a hunt is to be made: see :func:`conduct_hunt`."""
+
+    minutes: float
+    seed: int
+    only: Sequence[str]
+    jobs: int
+    until_found: bool
+    coverage: bool
+
+
+def _hunt(folder: HuntFolder, tools: Tools, options: Sequence[str], order: _Order) -> tuple[int, HuntReport]:
     events = EventStream()
     with TerminalProgress(events):
         toolchain = Toolchain(events=events, qemu_source=tools.qemu_source)
         injection = injection_of(tools.fault)
-        qemus = _qemus(toolchain, tools, injection.qemu_flavour)
-        space = DrawSpace(possible_arms(qemus), tuple(only))
+        if order.coverage:
+            qemus = [_counting(toolchain, tools.source_qemu)] * 2
+            place = str(qemus[0].path)
+            tools = replace(tools, source_qemu=place, destination_qemu=place)
+        else:
+            qemus = _qemus(toolchain, tools, injection.qemu_flavour)
+        space = DrawSpace(possible_arms(qemus), tuple(order.only))
         kernel = toolchain.kernel(tools.kernel or "default")
         made = [toolchain.image(kernel, variant).sha256 for variant in ("shipped", "test")]
+        lines = None
+        if order.coverage:
+            with events.step("lines", text="the lines that QEMU has"):
+                kept = folder.path / f"lines-{qemus[0].sha256[:12]}.json"
+                lines = ReachedLines(notes_of(qemus[0]), kept)
     identity = key_of(
         qemus=[qemu.identity for qemu in qemus], kernel=kernel.digest, images=made, fault=tools.fault or ""
     )
     label = " -> ".join(dict.fromkeys(f"{qemu.path.name} {qemu.version}" for qemu in qemus))
     # What was built is not the hunt's time.
-    runner = Runner(folder, [*options, *_LIMITS], time.monotonic() + 60 * minutes)
+    deadline = time.monotonic() + 60 * order.minutes
+    runner = Runner(folder, [*tools.options(), *options, *_LIMITS], deadline, lines)
     hunt = Hunt(
         folder,
         space,
         runner,
         identity,
-        seed=seed,
-        jobs=jobs,
+        seed=order.seed,
+        jobs=order.jobs,
         label=label,
-        until_found=until_found,
+        until_found=order.until_found,
         say=print_error,
     )
     with polite_signals():
         report = hunt.go()
+    if lines is not None:
+        report = replace(report, code=lines.report())
+    write_hunt_page(report, folder.path)
     return status_of(report), report
+
+
+def demand_countable(tools: Tools) -> None:
+    """Raise :class:`InputError` if which lines these QEMUs reach cannot be counted, as far as names say."""
+    if shutil.which("gcov", path=search_path()) is None:
+        raise InputError("--coverage: there is no program gcov, which reads the counters", hint=_GCOV)
+    if tools.fault is not None:
+        raise InputError("--coverage has nothing to say beside --fault: that is a test of the hunt itself")
+    if tools.source_qemu != tools.destination_qemu:
+        raise InputError("--coverage takes one QEMU for both sides", hint="name it with --qemu")
+    name = tools.source_qemu
+    if name is not None and file_of(name) is None and name not in FLAVOURS:
+        raise InputError(
+            f"--coverage: {name} is not built here, and counts no lines",
+            hint=f"leave --qemu out, or name {', '.join(FLAVOURS)}, or a QEMU built with {OPTION}",
+        )
+
+
+def _counting(toolchain: Toolchain, name: str | None) -> QemuBinary:
+    """The QEMU that counts its lines: one of ours built so, or the one that was named."""
+    if name is None or name in FLAVOURS:
+        return toolchain.qemu(name or PATCHED, variant=COUNTED)
+    found = toolchain.named_qemu(name)
+    notes_of(found)
+    return found
 
 
 def demand_keys(only: Sequence[str]) -> None:
@@ -165,4 +217,19 @@ def summarise_hunt(report: HuntReport) -> list[str]:
         size = "every part of it is needed" if one.smallest else "it may not be the smallest"
         lines.append(f"found: {one.signature}: {one.file} ({size}; it came {one.repeats})")
     lines.append(f"found {len(report.found)} that are not known")
+    if report.code is not None:
+        lines += _code_lines(report.code)
     return lines
+
+
+def _code_lines(code: CodeReport) -> Iterator[str]:
+    trouble = f" ({code.trouble})" if code.trouble else ""
+    yield f"lines of QEMU: the counters of {code.runs} runs; {code.without} left none{trouble}"
+    for name, part in code.parts().items():
+        percent = 100 * part.reached / part.lines
+        yield f"  {name}/: {part.reached} of {part.lines} lines reached ({percent:.1f} %)"
+    never = sorted(code.never("migration"), key=lambda one: -one.lines)
+    for one in never[:_NAMED]:
+        yield f"  no run was in {one.function}() ({one.file}:{one.line}, {one.lines} lines)"
+    if len(never) > _NAMED:
+        yield f"  nor in {len(never) - _NAMED} more functions of migration/; all of them: hunt.html"

@@ -24,6 +24,7 @@ from harness.hunt.drawing import Drawn, DrawSpace
 from harness.hunt.ending import RunEnding
 from harness.hunt.folder import HuntFolder, HuntRow
 from harness.hunt.known import KnownFailure, described_failures, explanation, found_failure
+from harness.hunt.lines import CodeReport
 from harness.hunt.parts import needed_parts
 from harness.hunt.refusals import Refusals
 from harness.hunt.running import RunDone, TimeIsUp
@@ -91,6 +92,8 @@ class HuntReport:
     """Why it ended."""
     broken: bool = False
     """Whether the machinery ended it."""
+    code: CodeReport | None = None
+    """Which lines of QEMU were reached; None: they were not counted."""
 
     def document(self) -> dict[str, Any]:
         """For ``--json``."""

@@ -20,6 +20,8 @@ from harness.errors import InputError
 from harness.hunt.drawing import Drawn
 from harness.hunt.ending import FRAMES, RunEnding, judge_ending
 from harness.hunt.folder import HuntFolder, replayable
+from harness.hunt.reached import ReachedLines
+from harness.report.folder import LINE_COUNTERS
 from harness.report.result import Result
 from harness.run_process import RunProcess, start_run
 
@@ -55,13 +57,20 @@ class RunDone:
 class Runner:
     """Runs scenarios until a deadline; ``options`` go to each ``freepage run``.
 
-    ``deadline``: by :func:`time.monotonic`.
+    ``deadline``: by :func:`time.monotonic`.  ``lines``: adds up which lines of QEMU the runs have reached.
     """
 
-    def __init__(self, folder: HuntFolder, options: Sequence[str], deadline: float) -> None:
+    def __init__(
+        self,
+        folder: HuntFolder,
+        options: Sequence[str],
+        deadline: float,
+        lines: ReachedLines | None = None,
+    ) -> None:
         self._folder = folder
         self._options = tuple(options)
         self._deadline = deadline
+        self._lines = lines
         self._lock = threading.Lock()
         self._running: set[RunProcess] = set()
         self._over = False
@@ -116,6 +125,9 @@ class Runner:
 
     def _done(self, status: int | None, said: str, seconds: float, out: Path) -> RunDone:
         run = out / "run"
+        if self._lines is not None and run.exists():
+            self._lines.take(run / LINE_COUNTERS)
+            shutil.rmtree(run / LINE_COUNTERS, ignore_errors=True)
         if status is None:
             text = f"the run took over {HUNG_SECONDS:g} s, and was ended"
             return RunDone(RunEnding("failed", f"hang/{_last_step(run)}", text), seconds, out)

@@ -15,11 +15,12 @@ from harness.events import EventStream
 from harness.mutants.draw import Mutant
 from harness.toolchain.cache import Cache, file_digest
 from harness.toolchain.patches import Patch
-from harness.toolchain.qemu import PATCHED, PLAIN_BUILD, STOCK, TARGET, QemuBuilder
+from harness.toolchain.qemu import PATCHED, STOCK, TARGET, QemuBuilder
 from harness.toolchain.run import ProgramFailed
 from harness.toolchain.source import find_source
 from harness.toolchain.sources import sources
 from harness.toolchain.toolchain import SOURCE_VARIABLE
+from harness.toolchain.variant import PLAIN_BUILD
 
 _TREE: Final = "mutants"
 

@@ -30,6 +30,9 @@ _MARKER_TEXT: Final = (
 RUN_RESULT: Final = "result.json"
 LARGEST_RESULT: Final = 64 << 20
 
+#: Where QEMUs that count their lines (gcov) leave what they have counted.
+LINE_COUNTERS: Final = "counters"
+
 #: Any of these, and a folder is that of a run.
 _OF_A_RUN: Final = (RUN_RESULT, INCOMPLETE_MARKER, "events.jsonl")
 

@@ -81,6 +81,7 @@ def booted(
                 rate = SPARSE if scenario.guest.traffic == "sparse" else DENSE
                 stack.enter_context(Traffic(guest.address, rate))
             yield ready
+            _end_politely(plan, lab)
         except GuestLost as error:
             _demand_hosts(lab)
             explained = guest.explained(error)
@@ -102,6 +103,19 @@ def booted(
             name = lab.guest_name
             its_words = start_refusal(scenario, lab.destination, name, str(error), by_libvirt=False)
             raise its_words or MachineryError(str(error)) from error
+
+
+def _end_politely(plan: RunPlan, lab: Pair) -> None:
+    """End this guest's QEMUs by libvirt, where they have something to write when they exit."""
+    import libvirt
+
+    if not any(qemu.counts_lines for qemu in (plan.source_qemu, plan.destination_qemu)):
+        return
+    for host in lab.hosts:
+        # One that is gone already, or hangs, has written what it will.
+        with contextlib.suppress(libvirt.libvirtError, MachineryError):
+            # It says SIGTERM first (virProcessKillPainfully()).
+            host.connect().lookupByName(lab.guest_name).destroy()
 
 
 def _demand_hosts(lab: Pair) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -20,6 +21,7 @@ from harness.hosts.interface import Host, Nic, Pair
 from harness.hosts.netns import PREFIX
 from harness.migration.hand_over import AUXILIARY_SHARED
 from harness.plan.plan import RunPlan
+from harness.report.folder import LINE_COUNTERS
 from harness.run.attach import HMP_SOCKET, QMP_SOCKET
 from harness.run.channels import QemuFiles
 from harness.run.cmdline import kernel_cmdline
@@ -31,6 +33,7 @@ from harness.scenario.guest import Guest
 from harness.scenario.raw import words_for
 from harness.scenario.script import DEVICE_HOLDS, holds_needed, restarts
 from harness.toolchain import QemuBinary
+from harness.toolchain.counted import COUNTERS_VARIABLE
 
 #: Below a lab's folder: the small file systems of disks, one for each host.
 ROOMS: Final = "rooms"
@@ -139,6 +142,7 @@ class Definition:
                 *self._for_hand(files),
             ),
             added=self.added(host, files),
+            environment=self._counting(qemu, files),
             edits=scenario.guest.xml,
             words=self._words(host),
             ram=host.site.ram,
@@ -192,6 +196,12 @@ class Definition:
     def _record(self, host: Host, qemu: QemuBinary, files: QemuFiles) -> Path | None:
         """A QEMU of anybody's may keep none."""
         return host.record_path(files.record) if qemu.records(self.plan.resolved.scenario.arm) else None
+
+    def _counting(self, qemu: QemuBinary, files: QemuFiles) -> Mapping[str, str]:
+        """Where a QEMU that counts its lines leaves the counters: both sides add to the same files."""
+        if not (qemu.counts_lines and self.plan.machines.local):
+            return {}
+        return {COUNTERS_VARIABLE: str(files.record.with_name(LINE_COUNTERS))}
 
     def _firmware(self, host: Host) -> FirmwareImage | None:
         firmware = self.plan.firmware

@@ -10,6 +10,7 @@ from typing import Final
 
 from harness.errors import InputError
 from harness.toolchain.cache import MIB, Cache, file_digest, key_of
+from harness.toolchain.counted import counts_lines
 from harness.toolchain.firmware import NEEDED, firmware
 from harness.toolchain.probe import probe_binary, require_program
 from harness.toolchain.qemu import QemuBinary
@@ -18,7 +19,7 @@ from harness.toolchain.sources import package_folder
 
 #: What was found out, by the program that was named, and by the program that it runs.
 _NAMED: Final = "external-qemu"
-_RUN: Final = "running-qemu-2"
+_RUN: Final = "running-qemu-3"
 #: Changes when more is found out.
 _FORM: Final = 1
 
@@ -50,6 +51,7 @@ def external_qemu(cache: Cache, path: Path) -> QemuBinary:
         has_free_page_hint=bool(facts["has_free_page_hint"]),
         has_record=bool(facts["has_record"]),
         has_hold=bool(facts["has_hold"]),
+        counts_lines=bool(facts["counts_lines"]),
         words=running.words,
         emulator=None if running.takes_detach else _filtered(cache, path),
     )
@@ -99,6 +101,7 @@ def _facts(cache: Cache, path: Path, running: RunningQemu) -> dict[str, object]:
         "has_free_page_hint": found.has_free_page_hint,
         "has_record": found.has_record,
         "has_hold": found.has_hold,
+        "counts_lines": counts_lines(running.program),
         "has_firmware": all(any((folder / name).exists() for folder in found.data_dirs) for name in NEEDED),
     }
     cache.remember(_RUN, {**known, key: facts})

@@ -21,8 +21,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from harness.arch import GUEST, HOST, Architecture
+from harness.arch import GUEST
 from harness.errors import InputError, MachineryError
+from harness.toolchain import counted
 from harness.toolchain.cache import GIB, MIB, Cache, file_digest, key_of, require_space, sums_file
 from harness.toolchain.firmware import firmware
 from harness.toolchain.patches import Patch, patch_at, read_series
@@ -31,6 +32,7 @@ from harness.toolchain.run import build_environment, run_program, search_path
 from harness.toolchain.source import QemuSource, clean_leftovers
 from harness.toolchain.sources import sources
 from harness.toolchain.sums import Sums
+from harness.toolchain.variant import PLAIN_BUILD, Variant
 from harness.toolchain.worktree import WorkTree
 
 TARGET = GUEST.qemu_binary
@@ -46,65 +48,9 @@ FLAVOURS = (PATCHED, INSTRUMENTED, STOCK)
 INSTRUMENT_SERIES = "instrument"
 MOMENT_SERIES = "moments"
 
-# No debug information: it doubles the time of a build.  Whoever wants it builds a QEMU
-# of their own and names it with --qemu.
-_KVM = "--enable-kvm"
-_OPTIONS = (
-    "--without-default-features",
-    "--enable-system",
-    _KVM,
-    "--enable-tcg",
-    "--enable-slirp",
-    "--enable-pixman",
-    "--enable-zstd",
-    "--enable-vhost-kernel",
-    "--enable-vhost-net",
-    "--enable-vhost-user",
-    "--enable-vhost-user-blk-server",
-    "--enable-vhost-vdpa",
-    "--enable-gnutls",
-    "--enable-linux-aio",
-    "--enable-linux-io-uring",
-    "--enable-numa",
-    "--enable-tpm",
-    "--enable-vnc",
-    "--enable-spice",
-    "--enable-spice-protocol",
-    "--enable-tools",
-    "--disable-docs",
-    "--disable-install-blobs",
-    "--disable-debug-info",
-)
-
-
-def options(architecture: Architecture = GUEST) -> tuple[str, ...]:
-    """What QEMU's ``configure`` is told for guests of this architecture."""
-    # KVM runs guests of the machine's own; asked for where there can be none, it is an error.
-    plain = (word for word in _OPTIONS if word != _KVM or architecture is HOST)
-    return (f"--target-list={architecture.qemu_target}", *plain)
-
-
-OPTIONS = options()
-
 # QEMU 10 wants a newer meson than Debian 12 has.
 BUILD_TOOLS = ("meson>=1.5", "ninja")
 
-
-@dataclasses.dataclass(frozen=True)
-class Variant:
-    """A way to compile the tree, in a build folder of its own beside the others."""
-
-    name: str
-    options: tuple[str, ...]
-
-    def folder(self, tree: WorkTree) -> Path:
-        """The name of the variant's build folder."""
-        return tree.build.with_name(f"{tree.build.name}-{self.name}") if self.name else tree.build
-
-
-PLAIN_BUILD = Variant("" if GUEST is HOST else GUEST.name, OPTIONS)
-#: Else QEMU has no COLO to refuse anything to.
-WITH_COLO = Variant("-".join(filter(None, (PLAIN_BUILD.name, "colo"))), (*OPTIONS, "--enable-replication"))
 
 _TREE_SPACE = 2 * GIB
 _PROGRESS = re.compile(r"^\[(\d+)/(\d+)\] ")
@@ -125,6 +71,8 @@ class QemuBinary:
     """Whether it can record what it sends."""
     has_hold: bool = False
     """Whether it can hold a migration at free page info's own moments."""
+    counts_lines: bool = False
+    """Whether it was built to count how often each of its lines is reached (gcov)."""
     folder: Path | None = None
     """What the program does not run without: it cannot be copied alone."""
     words: tuple[str, ...] = ()
@@ -290,6 +238,8 @@ class QemuBuilder:
             binary = folder / TARGET
             shutil.copyfile(build / TARGET, binary)
             binary.chmod(0o755)
+            if counted.OPTION in variant.options:
+                counted.keep_notes(build, folder / counted.NOTES)
         found = probe_binary(binary)
         (folder / "facts.json").write_text(json.dumps(_facts(found, binary)), encoding="utf-8")
         (folder / "made-of.json").write_text(
@@ -415,6 +365,7 @@ def _facts(found: QemuProbe, binary: Path) -> dict[str, object]:
         "has_free_page_hint": found.has_free_page_hint,
         "has_record": found.has_record,
         "has_hold": found.has_hold,
+        "counts_lines": counted.counts_lines(binary),
     }
 
 

@@ -12,7 +12,8 @@ from typing import Final
 
 from harness.toolchain.cache import MIB, key_of
 from harness.toolchain.patches import read_series
-from harness.toolchain.qemu import PATCHED, PLAIN_BUILD, QemuBuilder
+from harness.toolchain.qemu import PATCHED, QemuBuilder
+from harness.toolchain.variant import PLAIN_BUILD
 
 #: Their names, and what QEMU's build makes of them where.
 QEMU_TOOLS: Final = {

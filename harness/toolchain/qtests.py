@@ -24,8 +24,9 @@ from harness.arch import GUEST
 from harness.errors import MachineryError
 from harness.toolchain.cache import MIB, key_of
 from harness.toolchain.firmware import firmware
-from harness.toolchain.qemu import OPTIONS, PATCHED, PLAIN_BUILD, TARGET, QemuBuilder, Variant
+from harness.toolchain.qemu import PATCHED, TARGET, QemuBuilder
 from harness.toolchain.run import build_environment, find_program
+from harness.toolchain.variant import OPTIONS, PLAIN_BUILD, Variant
 
 OUR_TEST = "virtio-balloon-info-test"
 BALLOON_TEST = "virtio-balloon-test"

@@ -41,11 +41,9 @@ from harness.toolchain.qemu import (
     FLAVOURS,
     INSTRUMENTED,
     PATCHED,
-    PLAIN_BUILD,
     STOCK,
     QemuBinary,
     QemuBuilder,
-    Variant,
 )
 from harness.toolchain.qemu_names import DEBIAN
 from harness.toolchain.qemu_tools import QEMU_TOOLS, build_qemu_tools
@@ -54,6 +52,7 @@ from harness.toolchain.recipe import Recipe, read_recipe
 from harness.toolchain.source import SUITE, find_source
 from harness.toolchain.sources import sources
 from harness.toolchain.user_program import build_program_archive
+from harness.toolchain.variant import PLAIN_BUILD, Variant
 
 SOURCE_VARIABLE = "FREEPAGE_QEMU_SOURCE"
 PARTS = ("qemu", "qtests", "kernel", "module", "image")

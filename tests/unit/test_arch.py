@@ -27,7 +27,7 @@ from harness.toolchain import signatures
 from harness.toolchain.cache import Cache
 from harness.toolchain.debian_archive import MIRROR_VARIABLE, DebianArchive
 from harness.toolchain.kernel import kernel_release
-from harness.toolchain.qemu import OPTIONS, options
+from harness.toolchain.variant import OPTIONS, options
 from tests.unit.small_archive import SmallArchive
 from tests.unit.test_domain import make
 

@@ -258,3 +258,11 @@ def test_firmware_is_an_image_or_two_flashes() -> None:
     assert value(root, "os/nvram", "template") == "/f/vars"
     assert value(root, "features/smm", "state") == "on"
     assert ET.fromstring(domain_xml(make())).find("os/loader") is None
+
+
+def test_variables_of_qemu_s_go_to_both_sides() -> None:
+    source = domain_xml(make(environment={"GCOV_PREFIX": "/run/counters"}))
+    there = destination_xml(source, make(environment={"GCOV_PREFIX": "/elsewhere"}))
+    for xml, where in ((source, "/run/counters"), (there, "/elsewhere")):
+        [variable] = ET.fromstring(xml).iter(f"{QEMU}env")
+        assert variable.attrib == {"name": "GCOV_PREFIX", "value": where}

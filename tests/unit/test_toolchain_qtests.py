@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from harness.errors import MachineryError
-from harness.toolchain.qtests import OPTIONS, SANITIZED, QemuTests, TapResult
+from harness.toolchain.qtests import SANITIZED, QemuTests, TapResult
+from harness.toolchain.variant import OPTIONS
 
 OUTPUT = """\
 # random seed: R02S2dd50d6d13a9a3b0d4cf4bff1ef1bd5e

@@ -10,6 +10,8 @@ import pytest
 from harness.testing import Freepage
 
 FAULT = "page-tail-lost"
+#: What the source and the destination do with XBZRLE alone.
+XBZRLE = {"save_xbzrle_page", "load_xbzrle"}
 
 
 @pytest.mark.slow
@@ -31,3 +33,22 @@ def test_a_fault_is_found_and_made_small(freepage: Freepage) -> None:
     again = ["hunt", "--seed", "1", "--minutes", "1", "--json", "--out", str(out)]
     clean = json.loads(freepage.command(*again, timeout=600).stdout)
     assert clean["runs"] >= 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_mode_reaches_what_no_run_without_it_does(freepage: Freepage) -> None:
+    """QEMU counts its lines: both sides' are there, and the next hunt in the folder adds to them."""
+    words = ["hunt", "--coverage", "--seed", "1", "--json", "--out", str(freepage.folder / "hunt")]
+
+    def encoders(*more: str) -> tuple[set[str], dict[str, object]]:
+        output = freepage.command(*words, *more, timeout=2400)
+        assert output.exit_code == 0, str(output)
+        code = json.loads(output.stdout)["code"]
+        never = {one["function"] for one in code["missed"] if not one["reached"]}
+        return never & {"ram_save_page", "ram_load_precopy", *XBZRLE}, code
+
+    never, code = encoders("--only", "guest.vcpus", "--minutes", "2")
+    assert code["runs"]
+    assert never == XBZRLE
+    assert encoders("--only", "migration.xbzrle", "--minutes", "3")[0] == set()

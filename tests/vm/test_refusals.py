@@ -22,7 +22,7 @@ from harness.migration.qmp import CommandError, Monitor
 from harness.testing.agent_guest import ModuleGuest, Setup
 from harness.testing.plain_guest import MIB, PlainGuest, PlainMachine, Software
 from harness.toolchain import QemuBinary, Toolchain
-from harness.toolchain.qemu import WITH_COLO
+from harness.toolchain.variant import WITH_COLO
 
 DEVICE = "/machine/peripheral/balloon/virtio-backend"
 MEMORY = 256 * MIB
