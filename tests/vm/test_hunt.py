@@ -10,6 +10,7 @@ import pytest
 from harness.testing import Freepage
 
 FAULT = "page-tail-lost"
+ONLY = "workload,guest.vcpus,migration.bandwidth"
 #: What the source and the destination do with XBZRLE alone.
 XBZRLE = {"save_xbzrle_page", "load_xbzrle"}
 
@@ -18,19 +19,22 @@ XBZRLE = {"save_xbzrle_page", "load_xbzrle"}
 @pytest.mark.timeout(3600)
 def test_a_fault_is_found_and_made_small(freepage: Freepage) -> None:
     words = ["--fault", FAULT, "--seed", "1", "--minutes", "40", "--until-found", "--json"]
+    # Few keys, so that it is soon known of which parts every one is needed.
+    words += ["--only", ONLY]
     out = freepage.folder / "hunt"
     output = freepage.command("hunt", *words, "--out", str(out), timeout=3000)
     assert output.exit_code == 1, str(output)
     report = json.loads(output.stdout)
     [found] = report["found"]
-    assert found["signature"].startswith("differs-though-sent")
+    # Which rule it is depends on what else was drawn: arm, strictness, walk.
+    assert found["signature"].startswith(("differs-", "lost-since-switch")), found
     assert found["smallest"], str(output)
     # With the fault the scenario fails, without it it does not.
     replay = ["run", found["file"], "--out"]
     assert freepage.command(*replay, str(freepage.folder / "bad"), "--fault", FAULT).exit_code == 1
     assert freepage.command(*replay, str(freepage.folder / "good")).exit_code == 0
     # The same folder, without the fault, is another QEMU's: what was kept is tried first, and forgotten.
-    again = ["hunt", "--seed", "1", "--minutes", "1", "--json", "--out", str(out)]
+    again = ["hunt", "--seed", "1", "--minutes", "3", "--only", ONLY, "--json", "--out", str(out)]
     clean = json.loads(freepage.command(*again, timeout=600).stdout)
     assert clean["runs"] >= 1
 
