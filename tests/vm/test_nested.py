@@ -87,7 +87,7 @@ SHIPPED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         (),
     ),
     "more rounds": (
-        ("patterns-legacy-zero", "patterns-postcopy", "patterns-mapped", "given-up-often"),
+        ("patterns-legacy-zero", "patterns-postcopy", "patterns-mapped", "given-up-often", "edges-owned"),
         (),
     ),
     "busy": (
