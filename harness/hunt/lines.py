@@ -32,6 +32,7 @@ class MissedLines:
 
     file: str
     function: str
+    """Empty: lines that gcov counts to no function."""
     line: int
     """Its first line with code."""
     lines: int
@@ -70,7 +71,7 @@ class CodeReport:
         return tuple(
             one
             for one in self.missed
-            if one.file.startswith(f"{part}/") and not one.reached and one.file in seen
+            if one.function and one.file.startswith(f"{part}/") and not one.reached and one.file in seen
         )
 
 

@@ -187,15 +187,16 @@ def test_what_cannot_be_counted_is_refused(
 
 def test_the_report_for_people_and_its_page() -> None:
     lines = SourceLines()
-    lines.learn(document({3: ("f", 1), 4: ("f", 0), 12: ("never_called", 0)}))
+    lines.learn(document({3: ("f", 1), 4: ("f", 0), 7: ("", 0), 12: ("never_called", 0)}))
     coverage = CoverageReport(2, 1, 1, 0, ("<b>",), ())
     report = HuntReport(1, "qemu", 3, {"right": 3}, (), (), {}, {"no": 1}, {}, coverage, "time is up")
     code: CodeReport = lines.report(3, 0)
     text = "\n".join(conduct.summarise_hunt(replace(report, code=code)))
-    assert "migration/: 1 of 3 lines reached (33.3 %)" in text
+    assert "migration/: 1 of 4 lines reached (25.0 %)" in text
+    assert "no run was in ()" not in text
     assert "no run was in never_called() (migration/ram.c:12, 1 lines)" in text
     assert "lines of QEMU" not in "\n".join(conduct.summarise_hunt(report))
     html = page(replace(report, code=code))
-    assert "migration/ram.c: 1 of 3" in html
+    assert "migration/ram.c: 1 of 4" in html
     assert "&lt;b&gt;" in html
     assert "QEMU's code" not in page(report)
