@@ -78,11 +78,9 @@ class Definition:
     def shape(self) -> MemoryShape:
         """How its memory is cut up."""
         guest = self.plan.resolved.scenario.guest
-        nvdimms = tuple(one.size for one in guest.devices if isinstance(one, Pmem))
         shared = None
         if guest.shared is not None and self.pair.memory_dir is not None:
-            file = self.pair.memory_dir / f"{self.label}shared"
-            shared = SharedMemory(file, guest.shared, len(nvdimms) + (guest.dimm is not None))
+            shared = SharedMemory(self.pair.memory_dir / f"{self.label}shared", guest.shared)
         backend, memory = guest.memory_backend, guest.virtio_mem
         # What is at an offset is told to QEMU alone; libvirt's own is not used then.
         told = backend is not None and backend.offset is None
@@ -95,7 +93,7 @@ class Definition:
             HostBacking(_BACKED[backend.type], backend.shared, backend.prealloc, backend.page)
             if told and backend is not None
             else MAPPABLE,
-            nvdimms=nvdimms,
+            nvdimms=tuple(one.size for one in guest.devices if isinstance(one, Pmem)),
             device=VirtioMemory(memory.size, memory.block, memory.plugged) if memory is not None else None,
         )
 

@@ -23,6 +23,7 @@ from pydantic_core import PydanticCustomError
 from harness.errors import InputError
 from harness.scenario.copied_disks import refuse_with_copied_disks
 from harness.scenario.devices.disk import ListedDisk
+from harness.scenario.devices.pmem import Pmem
 from harness.scenario.expectations import Expect
 from harness.scenario.guest import MOST_VCPUS, NOISE_MARGIN, Guest
 from harness.scenario.migration import Migration, Move
@@ -232,9 +233,14 @@ class Scenario(Section):
 
     @model_validator(mode="after")
     def _shared(self) -> Scenario:
-        """It takes the slot for DIMMs, and files that both hosts see."""
+        """It takes a DIMM's slot; what else is in a file that others could map would stay behind with it."""
         guest = self.guest
-        others = {"guest.dimm": guest.dimm, "guest.hugepages": guest.hugepages, "remote": self.remote}
+        others = {
+            "guest.dimm": guest.dimm,
+            "guest.hugepages": guest.hugepages,
+            "remote": self.remote,
+            "a device pmem": any(isinstance(one, Pmem) for one in guest.devices),
+        }
         for name, value in others.items():
             if guest.shared is not None and value:
                 path = {"path": ("guest", "shared"), "name": name}

@@ -213,7 +213,7 @@ def test_backing(huge: bool) -> None:
 
 
 def test_shared_memory_has_a_name_and_all_else_has_none() -> None:
-    shape = MemoryShape(shared=SharedMemory(Path("/x,y/shared"), 128 * MIB, 2))
+    shape = MemoryShape(shared=SharedMemory(Path("/x,y/shared"), 128 * MIB))
     root, cpu = ET.Element("domain"), ET.Element("cpu")
     add_maximum(root, shape, 256 * MIB)
     add_nodes(cpu, shape, 256 * MIB, 1)
@@ -225,7 +225,7 @@ def test_shared_memory_has_a_name_and_all_else_has_none() -> None:
     assert source.get("type") == "memfd"
     assert list(shape.arguments()) == [
         *("-object", f"memory-backend-file,id=shared,mem-path=/x,,y/shared,size={128 * MIB},share=on"),
-        *("-device", "pc-dimm,id=shared-dimm,memdev=shared,slot=2"),
+        *("-device", "pc-dimm,id=shared-dimm,memdev=shared"),
     ]
 
 
@@ -248,6 +248,10 @@ def test_certificates_are_for_their_hosts(tmp_path: Path) -> None:
         ("guest: {dimm: 100MiB}", "guest.dimm: expected whole 128MiB"),
         ("guest: {shared: 100MiB}", "guest.shared: expected whole 128MiB"),
         ("guest: {shared: 128MiB, dimm: 128MiB}", "guest.shared: does not go together with guest.dimm"),
+        (
+            "guest: {shared: 128MiB, devices: [{device: pmem}]}",
+            "guest.shared: does not go together with a device pmem",
+        ),
         ("migration: {multifd: 2}\ntrace: pages", "trace: with multifd QEMU does not trace single pages"),
         ("migration: {zero_pages: some}", "migration.zero_pages: expected 'none', 'legacy' or 'multifd'"),
         ("script: [{at: start, do: [{action: reset}]}]", "walk: expected false"),

@@ -29,20 +29,16 @@ class Dimm(DomainDevice):
 
 @dataclass(frozen=True, slots=True)
 class SharedMemory(DomainDevice):
-    """A DIMM in a file that both hosts map.  ``size`` in bytes.
-
-    ``slot``: behind those that libvirt, which knows nothing of this one, gives to its own.
-    """
+    """A DIMM in a file that both hosts map.  ``size`` in bytes."""
 
     file: Path
     size: int
-    slot: int = 0
 
     def arguments(self) -> Iterator[str]:
         """Libvirt puts every DIMM into a file of the host's own, so it is not told of this one."""
         memory = f"memory-backend-file,id={SHARED},mem-path={option(self.file)},size={self.size},share=on"
         yield from ("-object", memory)
-        yield from ("-device", f"pc-dimm,id={SHARED}-dimm,memdev={SHARED},slot={self.slot}")
+        yield from ("-device", f"pc-dimm,id={SHARED}-dimm,memdev={SHARED}")
 
 
 #: The name of the virtio-mem device for libvirt, which leaves "ua-" to its users, and so for QEMU.
