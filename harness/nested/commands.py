@@ -128,7 +128,7 @@ def prepare_here(scenario: Scenario, tools: Tools, events: EventStream) -> None:
             "moves": tuple(moves),
         }
     )
-    prepare(here, tools, events, command_start(), LabMachines())
+    prepare(here, tools, events, command_start(), LabMachines(own_kernel=False))
     if scenario.guest.kvm_dirty == "bitmap-without-manual-protect":
         Toolchain(events=events).no_manual_protect()
 

@@ -46,10 +46,12 @@ class PlannedFacts:
     accelerator: str
     remote: bool
     machine: str = "pc"
+    #: Whether QEMU opens files of this machine's kernel, and not those of another machine's.
+    own_kernel: bool = True
 
     def why_closed(self, path: str) -> str | None:
-        """Why this user may not open a file of this machine's; None: may."""
-        if not self.remote:
+        """Why this user may not open a file of this machine's; None: may, or it is another's."""
+        if not self.remote and self.own_kernel:
             try:
                 try_device(Path(path))
             except OSError as error:
@@ -58,11 +60,11 @@ class PlannedFacts:
 
 
 def device_facts(
-    qemus: Sequence[QemuBinary], accelerator: str, machine: str, *, remote: bool
+    qemus: Sequence[QemuBinary], accelerator: str, machine: str, *, remote: bool, own_kernel: bool = True
 ) -> PlannedFacts:
     """What there is for the devices.  A QEMU on another machine is not asked: it says what it lacks."""
     known = [] if remote else [ThisQemu(qemu) for qemu in dict.fromkeys(qemus)]
-    return PlannedFacts(known, accelerator, remote, machine)
+    return PlannedFacts(known, accelerator, remote, machine, own_kernel)
 
 
 #: Slots of the root bus that are for them.

@@ -55,10 +55,16 @@ def demand_huge_pages_of(scenario: Scenario, size: int, folder: Path = _HUGE_PAG
 
 
 class LabMachines(Machines):
-    """This machine, as both hosts."""
+    """This machine, as both hosts.
+
+    ``own_kernel``: false where a nested machine will make the run, and this one only builds for it.
+    """
 
     step = "lab"
     local = True
+
+    def __init__(self, *, own_kernel: bool = True) -> None:
+        self.own_kernel = own_kernel
 
     @classmethod
     def serves(cls, scenario: Scenario) -> bool:

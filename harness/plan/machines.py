@@ -57,6 +57,8 @@ class Machines(ABC):
     step: ClassVar[str] = "hosts"
     #: Whether both hosts are this machine.
     local: ClassVar[bool] = False
+    #: Whether they have this machine's kernel, and the files of devices that it makes.
+    own_kernel: bool = True
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

@@ -89,7 +89,13 @@ def prepare(
             events.emit("message", text=_LOSES_WRITES.format(version=source.version))
         devices = resolved.scenario.guest.all_devices
         machine = resolved.scenario.guest.machine
-        facts = device_facts(binaries.qemus, resolved.accelerator, machine, remote=not machines.local)
+        facts = device_facts(
+            binaries.qemus,
+            resolved.accelerator,
+            machine,
+            remote=not machines.local,
+            own_kernel=machines.own_kernel,
+        )
         demand_devices(devices, facts, place_in(scenario))
         device_modules = None
         names = [name for device in devices for name in device.guest_modules]

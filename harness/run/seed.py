@@ -115,8 +115,9 @@ def silence_explained(plan: RunPlan, deadline: Deadline) -> Iterator[None]:
             raise
         raise GuestLost(
             f"{error.message}: no agent came up in the guest of guest.image",
-            hint="the image needs cloud-init with the datasource NoCloud, and its kernel a port ttyS1; "
-            "a slow guest needs a longer guest.boot_timeout_s (docs/image.md)",
+            hint="the image needs cloud-init with the datasource NoCloud, and its kernel a port ttyS1: there "
+            "is no other way in, by ssh neither; a slow guest needs a longer guest.boot_timeout_s "
+            "(docs/image.md)",
         ) from error
 
 

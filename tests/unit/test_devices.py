@@ -21,6 +21,7 @@ from harness.guest.domain import destination_xml, domain_xml
 from harness.hosts.interface import Host, Nic
 from harness.hosts.netns import nic_of
 from harness.migration.qmp import Monitor
+from harness.nested import commands
 from harness.plan.device_facts import (
     PlannedFacts,
     ThisQemu,
@@ -28,6 +29,8 @@ from harness.plan.device_facts import (
     demand_modules,
     device_facts,
 )
+from harness.plan.here import LabMachines
+from harness.plan.plan import Tools
 from harness.run.arrival import board_devices, look_at_devices
 from harness.scenario.devices import DEVICES, ArrivedGuest, Device, DeviceContext, DeviceFacts, DeviceUser
 from harness.scenario.devices.base import NicLink
@@ -373,6 +376,18 @@ def test_a_nic_is_the_guests_from_whichever_list(tmp_path: Path, key: str) -> No
     path.write_text(f"name: s\nguest:\n  {key}: [{{device: nic, queues: 3}}]\n")
     with pytest.raises(InputError, match=rf"3:\d+: guest.{key}\[0\].queues: expected at most as many"):
         load_scenario(str(path))
+
+
+def test_a_nested_machine_has_files_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this one's kernel lacks, such as /dev/vhost-vsock, is no reason to refuse a run in that one."""
+    path = "/nosuch/vhost-vsock"
+    assert device_facts([], "tcg", "pc", remote=False).why_closed(path) == "No such file or directory"
+    assert device_facts([], "tcg", "pc", remote=False, own_kernel=False).why_closed(path) is None
+    asked: list[bool] = []
+    monkeypatch.setattr(commands, "prepare", lambda *words: asked.append(words[-1].own_kernel))
+    commands.prepare_here(load_scenario("idle"), Tools(), EventStream())
+    assert asked == [False]
+    assert LabMachines().own_kernel
 
 
 @pytest.mark.parametrize(
