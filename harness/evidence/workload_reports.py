@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from harness.events import Deadline, Event, EventStream, patience
+from harness.evidence.wait_meter import WaitMeter
 from harness.guest.control import GuestControl
 from harness.guestview.partner import Partner
 from harness.guestview.report import Aftermath, Pause, Report
@@ -43,6 +44,7 @@ class WorkloadReports:
         self._events = events
         self._before: Report | None = None
         self._partner: Partner | None = None
+        self._waits: WaitMeter | None = None
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -52,6 +54,8 @@ class WorkloadReports:
             partner = workload.partner(self._resolved.seed, self._address)
             if partner is not None:
                 self._partner = self._stack.enter_context(partner)
+            if workload.punctual:
+                self._waits = self._stack.enter_context(WaitMeter(self._events))
             self._before = self._ask()
         return self
 
@@ -85,6 +89,7 @@ class WorkloadReports:
                 disk=self._disk() if resolved.scenario.workload.writes_disk else None,
                 partner=found,
                 patience=patience(1.0),
+                waits=self._waits.of_each() if self._waits is not None else (),
             )
             facts = resolved.scenario.workload.facts(aftermath)
             step.note(report=after.said, paused_s=round(sum(gap.seconds for gap in gaps), 3), facts=facts)

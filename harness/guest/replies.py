@@ -194,6 +194,12 @@ class Registers(Reply):
     pv_eoi: Register
 
 
+class RegisterValues(Reply):
+    """``msr-values CPU NUMBER..``: any registers of one processor; null: there is none of that number."""
+
+    values: Annotated[list[Register], Field(max_length=40)]
+
+
 class Orders(Reply):
     """``orders``: free blocks by order, from 0."""
 
@@ -216,6 +222,7 @@ REPLIES: Final[dict[str, type[Reply]]] = {
     "window": Window,
     "orders": Orders,
     "msrs": Registers,
+    "msr-values": RegisterValues,
     "wake": Nothing,
     "poweroff": Nothing,
     "hold": Nothing,

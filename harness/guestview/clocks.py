@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from harness.guestview.report import Aftermath, Report
+from harness.guestview.waits import longest_wait
 
 #: Seconds: when we hear of QEMU's word that the guest stands, or goes on, is not quite when it spoke.
 TOLERANCE_S: Final = 0.2
@@ -65,6 +66,9 @@ class ClockReview:
     late: float
     """By how many seconds the timer fired too late that was the latest, and how late it may be."""
     late_most: float
+    waited: float
+    """For how many seconds QEMU's threads waited for the host's processors, at most, in a span that is as
+    long as that timer was late."""
     fired: int
 
 
@@ -76,6 +80,7 @@ def review(aftermath: Aftermath) -> ClockReview:
     tsc = _TSC in (source, source_after) and aftermath.accelerator == "kvm"
     longest = max((pause.seconds for pause in aftermath.pauses), default=0.0)
     names = after.word("clocks").split()
+    late = after.number("late_ns") / 1e9
     shift = paused if tsc else 0.0
     return ClockReview(
         source=source,
@@ -87,8 +92,9 @@ def review(aftermath: Aftermath) -> ClockReview:
             for name, back in zip(names, after.numbers("back", len(names)), strict=True)
             if back
         ),
-        late=after.number("late_ns") / 1e9,
+        late=late,
         late_most=LATE_S * aftermath.patience + (longest if tsc else 0.0),
+        waited=max((longest_wait(samples, late) for samples in aftermath.waits), default=0.0),
         fired=after.number("fired"),
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from harness.errors import MachineryError
+from harness.guestview.waits import WaitSample
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,3 +75,6 @@ class Aftermath:
     """What the host's half of the workload has found; see :mod:`harness.guestview.partner`."""
     patience: float = 1.0
     """How many times as long everything may take here; see :func:`harness.events.patience`."""
+    waits: Sequence[Sequence[WaitSample]] = ()
+    """What the threads of each QEMU have waited for the host's processors meanwhile; for a workload that is
+    :attr:`~harness.scenario.workloads.base.Workload.punctual`."""

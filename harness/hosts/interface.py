@@ -16,6 +16,7 @@ from harness.memory.access import Image
 from harness.memory.qemu_ram import BlockPlace
 
 if TYPE_CHECKING:
+    import socket
     import subprocess
 
     import libvirt
@@ -147,6 +148,12 @@ class Host(Protocol):
 
         What comes from here is written to ``folder``.  The tap listens on this host's loopback at
         the port that is returned, and connects to the same port there.
+        """
+
+    def reserve_port(self) -> socket.socket:
+        """A port of this host's on the migration network that only those get who name it, until it is closed.
+
+        For a lab's hosts only.
         """
 
     def qemu_log(self, guest: str) -> Path:

@@ -48,6 +48,8 @@ from harness.hosts.space import Space, background
 from harness.hosts.wire_relay import WireRelay, start_tap
 
 if TYPE_CHECKING:
+    import socket
+
     import libvirt
 
     from harness.scenario.wire import WireConditions
@@ -211,6 +213,11 @@ class LabHost:
         """Start a tap in this host; it ends with the lab."""
         with _told(f"cannot start a tap on the {self.name}"):
             return self._space.run(lambda: start_tap(onward, folder))
+
+    def reserve_port(self) -> socket.socket:
+        """Bound in this host's network, and listening to nobody."""
+        with _told(f"cannot reserve a port on the {self.name}"):
+            return self._space.run(lambda: netns.reserve_port(self.address))
 
     def _relay_of_wire(self) -> WireRelay:
         if self._wire is None:

@@ -241,6 +241,17 @@ def _inside(
     return work
 
 
+def reserve_port(address: str) -> socket.socket:
+    """A port of the calling thread's network that the kernel gives to nobody who does not name it.
+
+    Who sets SO_REUSEADDR, as QEMU does, can listen at it meanwhile (net/ipv4/inet_connection_sock.c).
+    """
+    reserved = socket.socket()
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.bind((address, 0))
+    return reserved
+
+
 def set_wire(*, up: bool) -> None:
     """Switch the migration wire's end of the calling thread's network; addresses stay."""
     from pyroute2.iproute.linux import IPRoute

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -272,6 +273,10 @@ class RemoteHost:
     def tap(self, onward: str, folder: Path) -> int:  # noqa: ARG002 - likewise
         """Raises, likewise."""
         raise MachineryError("the network between the machines is not ours to listen to")
+
+    def reserve_port(self) -> socket.socket:
+        """Raises, likewise."""
+        raise MachineryError("the network between the machines is not ours to take ports of")
 
     def change_wire(self, conditions: WireConditions) -> None:  # noqa: ARG002 - likewise
         """Raises, likewise."""

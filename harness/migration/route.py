@@ -89,24 +89,38 @@ class Route(ABC):
 
 @dataclass
 class Tcp(Route):
-    """A port that the destination chooses; or a tap's, on the source's loopback and at the destination."""
+    """A port that the destination chooses; or a tap's, on the source's loopback and at the destination.
+
+    ``again``: ports of the destination for the recoveries.  One that it chooses it would be asked for,
+    and its main loop may wait for the recovery; and that loop holds on to where it has listened before for as
+    long as it waits for events, so that the same port may be in use.
+    """
 
     address: str
     tap: int | None = None
     channels: bool = False
+    again: tuple[int, ...] = ()
+    #: The connections that are made already.
+    _made: int = 0
+
+    @contextmanager
+    def _prepared(self, source: Monitor, destination: Monitor) -> Iterator[None]:
+        yield
+        self._made += 1
 
     def _to_listen(self) -> Place:
-        return _inet(self.address, str(self.tap or 0))
+        return _inet(self.address, str(self._own_port() or 0))
 
     def _to_connect(self, destination: Monitor) -> Place:
-        if self.tap is not None:
+        if self.tap is not None and self._made == 0:
             return _inet("127.0.0.1", str(self.tap))
-        return _inet(self.address, _port(destination))
+        return _inet(self.address, str(self._own_port() or _port(destination)))
 
-    def lead_again(self, source: Monitor, destination: Monitor) -> None:
-        """At another port: the tap has heard its connections."""
-        self.tap = None
-        super().lead_again(source, destination)
+    def _own_port(self) -> int | None:
+        """None: the destination chooses."""
+        if self._made == 0:
+            return self.tap
+        return self.again[self._made - 1] if self._made <= len(self.again) else None
 
 
 @dataclass
@@ -134,14 +148,23 @@ class Unix(Route):
 class Descriptor(Route):
     """Descriptors that both QEMUs are given (SCM_RIGHTS, QMP's getfd): a pair of connected sockets.
 
-    ``one_way``: the ends of a pipe.
+    ``one_way``: the ends of a pipe.  ``again``: how many recoveries there will be.  The destination is given
+    its ends for those before it begins: later its main loop, which takes them, may wait for the recovery.
     """
 
     channels: bool = False
     one_way: bool = False
+    again: int = 0
+    #: The connections that are made already.
+    _made: int = 0
 
-    @contextmanager
-    def _prepared(self, source: Monitor, destination: Monitor) -> Iterator[None]:
+    def lead(self, source: Monitor, destination: Monitor) -> None:
+        """With those for the recoveries."""
+        for number in range(1 + self.again):
+            self._hand_ends(_descriptor(number), source, destination)
+        super().lead(source, destination)
+
+    def _hand_ends(self, name: str, source: Monitor, destination: Monitor) -> None:
         if self.one_way:
             ends = os.pipe()
         else:
@@ -149,14 +172,19 @@ class Descriptor(Route):
             ends = there.detach(), here.detach()
         try:
             for side, end in zip((destination, source), ends, strict=True):
-                side.hand_file(end, "getfd", {"fdname": _DESCRIPTOR})
-            yield
+                side.hand_file(end, "getfd", {"fdname": name})
         finally:
             for end in ends:
                 os.close(end)
 
+    @contextmanager
+    def _prepared(self, source: Monitor, destination: Monitor) -> Iterator[None]:
+        yield
+        self._made += 1
+
     def _to_listen(self) -> Place:
-        return Place(f"fd:{_DESCRIPTOR}", {"transport": "socket", "type": "fd", "str": _DESCRIPTOR})
+        name = _descriptor(self._made)
+        return Place(f"fd:{name}", {"transport": "socket", "type": "fd", "str": name})
 
     def _to_connect(self, destination: Monitor) -> Place:
         return self._to_listen()
@@ -189,6 +217,11 @@ class Exec(Route):
         words = [program, word, "bs=65536", "status=none"]
         # Of a URI QEMU makes a shell's line.
         return Place(f"exec:{shlex.join(words)}", {"transport": "exec", "args": words})
+
+
+def _descriptor(number: int) -> str:
+    """What the ends of a connection are called in both monitors: the first, or that of a recovery."""
+    return _DESCRIPTOR if number == 0 else f"{_DESCRIPTOR}-{number}"
 
 
 def _new(folder: Path) -> Path:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from harness.evidence.switch_over import SwitchOver
     from harness.hosts.interface import Host
     from harness.report.move import MoveEnd
+    from harness.run.announcing import Announcing
     from harness.run.arrival import DeviceLook
     from harness.run.live_migration import LiveMigration
     from harness.run.saved.state_file import FileFacts
@@ -110,6 +111,8 @@ class Arrival:
     memory: MemoryJudgement
     #: It was lost before it could move on.
     lost: GuestLost | None = None
+    #: What its network hears of it.
+    announcing: Announcing | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -17,6 +17,7 @@ from harness.evidence.device_state import NOT_SAVED, SavedState
 from harness.memory.access import Image
 from harness.memory.digest import look
 from harness.migration import device
+from harness.migration.bitmaps import bitmaps_of
 from harness.migration.cleanup import await_cleanup
 from harness.migration.follow import Follower
 from harness.migration.hold import HoldKeeper
@@ -33,6 +34,7 @@ from harness.run.last_words import lost
 from harness.run.sides import Sides
 from harness.script.runner import ScriptRunner
 from harness.script.stage import RunStage
+from harness.verdict.bitmaps import CAPABILITY, DirtyBitmap
 from harness.verdict.throttle import THROTTLES, ThrottleLook
 
 #: For an answer that only reads counters.
@@ -63,12 +65,19 @@ class LastLook:
     page_counters: PageCounters | None = None
     #: How it slowed the guest down.
     throttle: list[ThrottleLook] = field(default_factory=list)
+    #: The disks' dirty bitmaps, where the migration takes them along, as the source stood still.
+    bitmaps: tuple[DirtyBitmap, ...] = ()
 
     @property
     def throttles(self) -> tuple[str, ...]:
         """The capabilities to slow the guest down that were on."""
+        return tuple(name for name in THROTTLES if name in self.capabilities)
+
+    @property
+    def capabilities(self) -> Sequence[str]:
+        """What the source's QEMU had on."""
         source = self.modes.get("source")
-        return tuple(name for name in THROTTLES if source is not None and name in source.capabilities)
+        return () if source is None else source.capabilities
 
 
 class RunsByHand(Protocol):
@@ -214,6 +223,8 @@ class RunFollower(Follower):
         self.cost.look()
         source = self._sides.source
         self.seen.others = self._copy()
+        if CAPABILITY in self.seen.capabilities:
+            self.seen.bitmaps = bitmaps_of(source.monitor)
         if self._stage.outcome.switched or self._stage.outcome.guest_runs or self.hands_over:
             with self._events.step("switch"):
                 counters = PageCounters.of(source.monitor.execute("query-migrate"))

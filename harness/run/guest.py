@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from harness.guest.control import GuestControl
 from harness.guest.devices import ScenarioDevice
 from harness.guest.domain import DomainSpec
 from harness.guest.ssh import Keys
+from harness.guestview.msrs import Registers
 from harness.hosts.interface import Host, Pair
 from harness.hosts.qemu_log import last_words
 from harness.memory.registered import SourceFinding
@@ -35,7 +36,6 @@ from harness.run.start import plug_dimm, start_guest
 from harness.run.warm import KeptGuest, key_of_guest, restore_guest, wake_guest, write_guest
 from harness.scenario.devices import DeviceContext
 from harness.scenario.devices.disk import ListedDisk
-from harness.scenario.devices.nic import ListedNic
 from harness.toolchain.preload import HIDDEN
 
 if TYPE_CHECKING:
@@ -83,6 +83,8 @@ class Guest:
         self.has_moved = False
         #: Where it has its hypervisor write, as it said last.
         self.registers: SourceFinding | None = None
+        #: What its processors had in their registers then.
+        self.msrs: Sequence[Registers] | None = None
 
     def __enter__(self) -> Guest:
         self._channels.__enter__()
@@ -148,7 +150,7 @@ class Guest:
     def arrive(self, host: Host) -> None:
         """A new QEMU is about to start on ``host``: sockets and files for it, and what serves its devices."""
         self._channels.arrive(host)
-        if any(isinstance(one, ListedNic) for one in self.plan.resolved.scenario.guest.all_devices):
+        if host.nic is not None:
             host.forget_announcements()
         self._helpers.arrive(host, self._definition.every(host, self._channels.of(host)))
 

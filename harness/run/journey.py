@@ -27,6 +27,7 @@ from harness.migration.statistics import MigrationError, OutOfTimeError, StuckEr
 from harness.report.folder import RunFolder
 from harness.report.move import MoveEnd
 from harness.report.throttle import Throttle
+from harness.run.announcing import announcing
 from harness.run.course import Arrival, Course, Setback, Turn
 from harness.run.findings import Findings
 from harness.run.live_migration import LiveMigration
@@ -119,7 +120,8 @@ class Journey:
                         yield Setback(turn, migration, runs, end.ended)
                         return
                     continue
-                arrival = self._judge(turn, migration, end, place)
+                heard = announcing(hosts[1], ready.plan.resolved.scenario, number)
+                arrival = replace(self._judge(turn, migration, end, place), announcing=heard)
                 if arrival.memory.verdict == "fail" or turn.last:
                     yield arrival
                     return
@@ -192,6 +194,7 @@ class Journey:
         if isinstance(end, SwitchOver):
             # One that was given up may not have been told yet.
             self._notes.modes(turn, migration, self._entries(turn.number))
+            self._notes.bitmaps(turn, migration)
         self._notes.take_news(turn, migration)
         ended = end.ended if isinstance(end, Abort) else "completed"
         # That it was cancelled is our doing, and what it was cancelled for is found by its own rule.

@@ -28,6 +28,7 @@ from harness.run.migration_parts import MigrationParts
 from harness.run.saved import Crossing, SavedJob, job_for, waits_for_a_stream
 from harness.run.saved.state_file import StateFile
 from harness.run.sides import Endpoint
+from harness.scenario.script import actions
 
 if TYPE_CHECKING:
     from harness.scenario.load import Migration
@@ -182,11 +183,16 @@ class Launch:
         # Beside the destination's monitor: a folder that both QEMUs of a lab see.
         parts = self._parts
         folder, channels = parts.guest.monitor_socket(parts.target).parent, how.address == "channels"
+        mine = (entry for entry in parts.scenario.script if entry.move == parts.move)
+        again = sum(action.connects_anew for action in actions(mine))
         if how.over == "unix":
             return Unix(folder, channels=channels)
         if how.over in ("fd", "pipe"):
-            return Descriptor(channels=channels, one_way=how.over == "pipe")
+            return Descriptor(channels=channels, one_way=how.over == "pipe", again=again)
         if how.over == "exec":
             return Exec(folder, channels=channels)
         tap = None if parts.stream is None else parts.origin.tap(self._address, parts.stream)
-        return Tcp(self._address, tap, channels=channels)
+        ports = [parts.stack.enter_context(parts.target.reserve_port()) for _ in range(again)]
+        return Tcp(
+            self._address, tap, channels=channels, again=tuple(port.getsockname()[1] for port in ports)
+        )

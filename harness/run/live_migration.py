@@ -21,10 +21,13 @@ from harness.errors import DeadlineExceeded, FreepageError, MachineryError
 from harness.events import Deadline, Event, EventStream
 from harness.evidence.check_times import timed
 from harness.evidence.host_writes import HostWritten, generation_id, host_written
+from harness.evidence.msrs import read_msrs
 from harness.evidence.switch_over import Abort, SwitchOver
+from harness.guestview.msrs import RegisterReview, review_registers
 from harness.hosts.interface import Host
 from harness.memory.access import Image
 from harness.memory.live_image import LiveImage
+from harness.migration.bitmaps import bitmaps_of
 from harness.migration.direct import DirectJob
 from harness.migration.hold import HoldKeeper
 from harness.migration.inbox import Inbox
@@ -59,6 +62,7 @@ from harness.scenario.script import STATUSES
 from harness.script.outcome import ScriptNews
 from harness.script.runner import ScriptRunner
 from harness.script.stage import RunStage
+from harness.verdict.bitmaps import bitmap_findings
 from harness.verdict.locks import LockLook
 from harness.verdict.outcome import MigrationOutcome
 from harness.verdict.rules.vcpus import VcpuCount
@@ -236,10 +240,10 @@ class LiveMigration:
         runs: bool = state != libvirt.VIR_DOMAIN_PAUSED
         if runs:
             self._stage.guest.ask_registers()
-            self._guest.registers = self._stage.guest.registers
+            self._guest.registers, self._guest.msrs = self._stage.guest.registers, self._stage.guest.msrs
         else:
             # Asked before it was paused: over a migration that was given up, into this one.
-            self._stage.guest.registers = self._guest.registers
+            self._stage.guest.registers, self._stage.guest.msrs = self._guest.registers, self._guest.msrs
         return runs
 
     def _destination_has_all(self, there: libvirt.virDomain, deadline: Deadline) -> None:
@@ -423,6 +427,23 @@ class LiveMigration:
             return ()
         online = self._guest.control.call("cpus-online", deadline=deadline)["online"]
         return (VcpuCount(self._vcpus, count_vcpus(destination.monitor), int(str(online))),)
+
+    def bitmap_findings(self) -> Sequence[Finding]:
+        """What is wrong with the disks' dirty bitmaps of a guest that has arrived, and stands still."""
+        # A guest that has run there has written to its disks.
+        if self._running is None or self._stage.outcome.guest_runs:
+            return ()
+        here = self._running[0].seen.bitmaps
+        return tuple(bitmap_findings(here, bitmaps_of(self.monitor("destination")))) if here else ()
+
+    def msrs(self) -> tuple[RegisterReview, ...]:
+        """What the guest's processors, which run on its new host, have in their registers.
+
+        Nothing where they were not asked before, and of a guest that has suspended itself: it sets them anew.
+        """
+        before = self._stage.guest.msrs
+        after = None if before is None or self._suspended else read_msrs(self._guest.control, len(before))
+        return () if before is None or after is None else (review_registers(before, after),)
 
     def news(self) -> ScriptNews:
         """What the script has found and brought since this was called last."""

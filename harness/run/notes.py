@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from harness.events import EventStream
 from harness.migration.modes import LIMITS, Modes
-from harness.run.course import Course, Turn
+from harness.run.course import Arrival, Course, Turn
 from harness.run.suspending import wake_up
 from harness.scenario.actions.monitor import Qmp
 from harness.verdict.finding import Finding
@@ -86,6 +86,17 @@ class CourseNotes:
             if side in sides:
                 found = modes_findings(asked, side, said.capabilities, said.parameters)
                 self._course.found += [replace(one, text=turn.named(one.text)) for one in found]
+
+    def bitmaps(self, turn: Turn, migration: LiveMigration) -> None:
+        """The disks' dirty bitmaps, where they migrate; both sides stand still."""
+        found = migration.bitmap_findings()
+        self._course.found += [replace(one, text=turn.named(one.text)) for one in found]
+
+    def announcement(self, arrival: Arrival) -> None:
+        """Whether the guest's network knows where the guest is, which runs there."""
+        if arrival.announcing is not None:
+            found = arrival.announcing.findings()
+            self._course.found += [replace(one, text=arrival.turn.named(one.text)) for one in found]
 
     def outcome(self, turn: Turn, migration: LiveMigration, outcome: MigrationOutcome) -> None:
         """How a migration ended, by both QEMUs, and what is wrong with that."""

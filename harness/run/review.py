@@ -176,6 +176,7 @@ class Review:
             course.note_unreached(turn, migration)
             return
         self._resume(arrival)
+        self._notes.announcement(arrival)
         migration.resumed(Deadline(SCRIPT_SECONDS, "the rest of the script"))
         self._notes.take_news(turn, migration)
         course.note_unreached(turn, migration)
@@ -210,6 +211,7 @@ class Review:
         work: Work | None = None
         try:
             self._resume(arrival)
+            self._notes.announcement(arrival)
             work = self._course.meter.end()
             patience = WRONG_GUEST_SECONDS if wrong else SCRIPT_SECONDS
             migration.resumed(Deadline(patience, "the rest of the script"))
@@ -257,7 +259,7 @@ class Review:
             answers = check(self._ready.guest.control, resolved, since, self._events, seconds=seconds)
             facts: tuple[object, ...] = tuple(self._course.reports.end())
             if side == "destination":
-                facts = (*facts, *migration.vcpus(Deadline(seconds, "the guest's vCPUs")))
+                facts = (*facts, *migration.vcpus(Deadline(seconds, "the guest's vCPUs")), *migration.msrs())
         except MachineryError as error:
             return self._lost(turn, migration, side, error, wrong=wrong, work=work)
         return GuestReview(answers, None, work, facts)

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from harness.events import Deadline
 from harness.evidence.host_writes import read_registers
+from harness.evidence.msrs import read_msrs
 from harness.guest.control import GuestControl
+from harness.guestview.msrs import Registers
 from harness.memory.registered import SourceFinding
 
 #: Loading the guest once more; it may be emulated, and have memory to fill.
@@ -38,6 +40,8 @@ class ScriptAgent:
         self._since: int | None = None
         #: Where the guest has its hypervisor write, as it said when it was asked last.
         self.registers: SourceFinding | None = None
+        #: What its processors had in their other registers then; None: nobody could tell.
+        self.msrs: Sequence[Registers] | None = None
 
     @property
     def since(self) -> int | None:
@@ -49,9 +53,10 @@ class ScriptAgent:
         return self._control.call(verb, *words, deadline=deadline)
 
     def ask_registers(self) -> None:
-        """Ask the guest's processors for KVM's registers."""
+        """Ask the guest's processors, if KVM runs them, for KVM's registers, and for others that stay."""
         if vcpus := self._reload.vcpus():
             self.registers = read_registers(self._control, vcpus)
+            self.msrs = read_msrs(self._control, vcpus)
 
     def restart(self, begin: Callable[[Deadline], object]) -> None:
         """Have ``begin`` start a boot; wait for it, and load the guest as it was."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from harness.errors import DeadlineExceeded, InputError, MachineryError
 from harness.migration.modes import NO_LIMIT
-from harness.migration.postcopy import await_paused
+from harness.migration.postcopy import PAUSED, await_paused
 from harness.migration.qmp import ACTED, CommandError, Monitor, QemuGone
 from harness.migration.vcpus import count_vcpus
 from harness.migration.virtio_mem import await_virtio_mem, resize_virtio_mem
@@ -93,6 +93,8 @@ class RunStage:
         self.guest_has_moved = False
         self._events = events
         self._since = len(events.history()) - 1
+        #: The destination's last word of a pause that was recovered.
+        self._recovered_from = -1
 
     @property
     def source(self) -> Monitor:
@@ -277,9 +279,23 @@ class RunStage:
         """Have a migration that is paused in postcopy go on."""
         if self.recoverable is None:
             raise MachineryError("there is no migration that could be recovered")
-        for side in (self.source, self.destination):
-            await_paused(side, deadline)
+        await_paused(self.source, deadline)
+        self._recovered_from = self._await_paused_there(deadline)
         self.recoverable.recover(deadline)
+
+    def _await_paused_there(self, deadline: Deadline) -> int:
+        """Return when the destination has said that its migration is paused, by which of the events.
+
+        It is not asked: its main loop may wait for a page that comes with the recovery only.
+        """
+
+        def paused(event: Event) -> bool:
+            told = event.source == "destination.qmp" and event.kind == "MIGRATION"
+            data = event.data.get("data")
+            return told and isinstance(data, Mapping) and data.get("status") == PAUSED
+
+        # What it said before an earlier recovery is over.
+        return self._events.wait(paused, deadline, after=max(self._since, self._recovered_from)).seq
 
     def will_cut_wire(self) -> None:
         """The script is about to have the stream end in the middle."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import threading
 from collections.abc import Sequence
@@ -14,8 +15,11 @@ import numpy as np
 import pytest
 
 from harness.errors import MachineryError
+from harness.events import EventStream
+from harness.evidence.wait_meter import WaitMeter, sample_of
 from harness.guestview.clocks import ClockReview, review
 from harness.guestview.report import Aftermath, Pause, Report
+from harness.guestview.waits import WaitSample
 from harness.memory.record import Block
 from harness.scenario.workloads.clocks import Clocks
 from harness.verdict.judge import BlockState, JudgeInput, judge
@@ -100,6 +104,42 @@ def test_a_timer_that_fires_too_late() -> None:
     assert rules(reviewed(late)) == ["timer-late"]
     # A clock that goes on in the pauses makes a timer late by as much.
     assert rules(reviewed(late, "kvm")) == []
+
+
+@pytest.mark.parametrize(
+    ("samples", "found"),
+    [
+        # The host had the vCPU wait for half a second of the 1.2, in one piece.
+        ([(100.0, 0.0, 0.0), (101.0, 0.0, 0.1), (101.5, 0.0, 0.6), (102.0, 0.0, 0.6)], []),
+        # As much in all, but spread over ten seconds: at no time more than a tenth.
+        ([(100.0 + n, 0.0, 0.06 * n) for n in range(10)], ["timer-late"]),
+        # The main loop, which lets the timer fire.
+        ([(100.0, 0.0, 0.0), (101.0, 0.5, 0.0)], []),
+        ([], ["timer-late"]),
+    ],
+)
+def test_a_host_that_is_starved_explains_lateness(
+    samples: list[tuple[float, float, float]], found: list[str]
+) -> None:
+    waits = [WaitSample(at, loop, {7: vcpu, 8: 0.0}) for at, loop, vcpu in samples]
+    reports = (
+        Report(said(50.0), 100.0, 100.01),
+        Report(said(50.0 + RAN, rtc=10, late_ns=1_200_000_000), 110.0, 110.01),
+    )
+    assert rules(review(Aftermath(7, *reports, PAUSES, "tcg", waits=[waits]))) == found
+
+
+def test_a_process_that_runs_has_waited() -> None:
+    events = EventStream()
+    with WaitMeter(events) as meter:
+        events.emit("qemu-attached", source="source.qmp", pid=os.getpid(), core_limit="0")
+        events.emit("qemu-attached", source="destination.qmp", pid=1, core_limit=None)
+        [samples] = meter.of_each()
+    assert samples
+    assert samples[-1].loop >= 0
+    assert samples[0].at <= samples[-1].at
+    with pytest.raises(FileNotFoundError):
+        sample_of(1 << 30, 0.0)
 
 
 def test_a_report_that_makes_no_sense() -> None:

@@ -52,13 +52,38 @@ def test_tcp_goes_to_the_port_that_the_destination_has_chosen() -> None:
 
 
 def test_a_tap_is_gone_to_once() -> None:
-    route = Tcp("10.0.0.2", tap=7777)
+    route = Tcp("10.0.0.2", tap=7777, again=(8888,))
     source, destination = led(route)
     assert destination.told == [("migrate-incoming", {"uri": "tcp:10.0.0.2:7777"})]
     assert source.told == [("migrate", {"uri": "tcp:127.0.0.1:7777"})]
     source, destination = led(route, again=True)
-    assert destination.told == [("migrate-recover", {"uri": "tcp:10.0.0.2:0"})]
-    assert source.told == [("migrate", {"uri": "tcp:10.0.0.2:49153", "resume": True})]
+    assert destination.told == [("migrate-recover", {"uri": "tcp:10.0.0.2:8888"})]
+    assert source.told == [("migrate", {"uri": "tcp:10.0.0.2:8888", "resume": True})]
+
+
+class DeafMonitor(FakeMonitor):
+    """A QEMU whose main loop waits: it does what is told it out of band."""
+
+    def execute(self, command: str, arguments: Any = None, *, at_once: bool = False) -> object:
+        assert at_once, f"{command} would wait for ever"
+        return super().execute(command, arguments)
+
+    def hand_file(self, descriptor: int, command: str, arguments: Mapping[str, Any]) -> None:
+        raise AssertionError(f"{command} {arguments} with {descriptor} would wait for ever")
+
+
+def test_a_recovery_asks_the_destinations_main_loop_for_nothing(tmp_path: Path) -> None:
+    for route in (Tcp("10.0.0.2", again=(8887, 8888)), Unix(tmp_path), Descriptor(again=2)):
+        led(route)
+        for _ in range(2):
+            source, destination = FakeMonitor(), DeafMonitor()
+            route.lead_again(cast(Monitor, source), cast(Monitor, destination))
+            [(command, there)] = destination.told
+            assert command == "migrate-recover"
+            assert source.told == [("migrate", {"uri": there["uri"], "resume": True})]
+        assert not there["uri"].endswith(":0")
+    uris = [f"fd:freepage-migration{end}" for end in ("", "-1", "-2")]
+    assert there["uri"] == uris[2]
 
 
 def test_channels_say_the_same_in_another_form(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from harness.errors import ExitCode
 from harness.report.folder import INCOMPLETE_MARKER
 from harness.report.result import Result
 from harness.scenario.load import load_scenario
@@ -93,3 +94,26 @@ def _qemu_of(running: Running, guest: str) -> psutil.Process:
         if any(word.startswith(f"guest={guest},") for word in words_of(process))
     )
     return found
+
+
+def test_guests_whose_moves_are_refused_have_not_moved_together(freepage: Freepage, tmp_path: Path) -> None:
+    """Each ended as it had to, and none was ever under way."""
+    file = tmp_path / "apart.yaml"
+    file.write_text(
+        "name: apart\n"
+        "guests: 2\n"
+        "arm: 'off'\n"
+        "guest:\n"
+        "  memory: 192MiB\n"
+        "  qemu_args: [-blockdev, 'null-co,node-name=n0,size=1048576,read-zeroes=on',\n"
+        "              -device, 'nvme,drive=n0,serial=one']\n"
+        "workload: {kind: churn, noise: 32MiB}\n"
+        "migration: {capabilities: {switchover-ack: true}}\n"
+        "moves: [{ends: failed, reason: nvme}]\n",
+        encoding="utf-8",
+    )
+    ended = freepage.start(str(file)).end()
+    assert ended.exit_code == ExitCode.INCONCLUSIVE, str(ended)
+    assert "the migrations of the guests were not all under way at one time" in ended.result.reason
+    assert ended.result.guests is not None
+    assert [one.verdict for one in ended.result.guests.each] == ["pass", "pass"]

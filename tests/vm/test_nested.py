@@ -98,7 +98,7 @@ SHIPPED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "machines": (("vcpus-plugged", "virtio-mem", "virtio-mem-unplugged", "ballooned-offset"), ()),
     "devices": (("every-device", "several-nics", "interrupts", "vhost-user", "backend-killed"), ()),
     "stays": (("backup-under-way", "virtiofsd-gone", "suspended"), ()),
-    "disks": (("disk-copied", "disk-full", "disk-filled", "hot-plugged", "pmem"), ()),
+    "disks": (("disk-copied", "disk-full", "disk-filled", "hot-plugged", "pmem", "dirty-bitmap"), ()),
 }
 
 pytestmark = pytest.mark.timeout(LONGEST)

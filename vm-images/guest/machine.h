@@ -33,4 +33,7 @@ int machine_load_kernel(void);
 /* The values of KVM's own registers of one processor (msrs.c). */
 void msrs_read(int cpu, struct json *j);
 
+/* The values of any registers of one processor, by their numbers. */
+void msrs_read_numbers(int cpu, int count, char *const numbers[], struct json *j);
+
 #endif /* FREEPAGE_MACHINE_H */

@@ -239,6 +239,16 @@ static void msrs(const struct call *c)
 	at_once(c, msrs_now);
 }
 
+static void msr_values_now(const struct call *c, struct json *j)
+{
+	msrs_read_numbers(atoi(c->argv[1]), c->argc - 2, c->argv + 2, j);
+}
+
+static void msr_values(const struct call *c)
+{
+	at_once(c, msr_values_now);
+}
+
 static void load(const struct call *c)
 {
 	char *with_name[MOST_WORDS + 2] = { "workload" };
@@ -367,6 +377,7 @@ static const struct verb {
 	{ "device", 2, MOST_WORDS, device },		/* NAME ACTION [WORD..] */
 	{ "kmsg", 0, 1, kmsg },				/* [AFTER] */
 	{ "msrs", 1, 1, msrs },				/* CPU */
+	{ "msr-values", 2, MOST_WORDS, msr_values },	/* CPU NUMBER.. */
 	{ "load", 0, MOST_WORDS, load },		/* KIND SEED BYTES [key=value..] */
 	{ "unload", 0, 0, unload },
 	{ "verify", 0, 0, of_workload },

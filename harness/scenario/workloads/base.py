@@ -54,6 +54,9 @@ class Workload(Section):
     #: It answers ``report`` with more than pages: see :meth:`facts`.
     reports: ClassVar[bool] = False
 
+    #: What its report says of time is told from what the host's own load has done to it.
+    punctual: ClassVar[bool] = False
+
     #: While it works it gives pages up, which others may then have.
     frees: ClassVar[bool] = False
 

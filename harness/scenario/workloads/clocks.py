@@ -23,6 +23,7 @@ class Clocks(Workload):
     work_unit = "timers"
     stands_still = False
     reports = True
+    punctual = True
 
     kind: Literal["clocks"] = "clocks"
     """Which workload."""

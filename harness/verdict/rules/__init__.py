@@ -16,6 +16,7 @@ from harness.verdict.rules import log
 from harness.verdict.rules import counters
 from harness.verdict.rules import guest
 from harness.verdict.rules import vcpus
+from harness.verdict.rules import msrs
 from harness.verdict.rules import disk
 from harness.verdict.rules import copied_disks
 from harness.verdict.rules import clocks
@@ -46,6 +47,7 @@ __all__ = [
     "interrupts",
     "log",
     "modes",
+    "msrs",
     "outcome",
     "pages",
     "postcopy",

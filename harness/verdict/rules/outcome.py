@@ -24,6 +24,9 @@ announce(
         "file-accepted": "a QEMU restored a guest from a file that was cut off, or is another's",
         "file-broken": "a file that a QEMU has written is no whole stream, whoever takes it",
         "postcopy-broke": "in postcopy a QEMU paused the migration, though nobody had broken the connection",
+        "bitmaps-differ": "a dirty bitmap of a disk is not on the destination as the source had it",
+        "not-announced": "the destination's QEMU has not announced the guest to its network, "
+        "whose switches send what is for the guest to its old host",
         "stuck": "for `migration.stuck_s` nothing of the migration moved, or QEMU did not answer",
     },
 )
