@@ -59,6 +59,7 @@ class DirectJob:
         self._destination: Monitor | None = None
         self._by: Route | None = None
         self._over = False
+        self._refused = False
 
     def begin(self, xml: str) -> None:
         """Start the destination's QEMU, which waits."""
@@ -77,7 +78,7 @@ class DirectJob:
                 self._settings.apply(side)
             route.lead(source, destination)
         except CommandError as error:
-            self._give_up(error.message)
+            self._refuse(error.message)
 
     def recover(self, deadline: Deadline) -> None:
         """Connect both sides anew, once both are paused in postcopy; the migration goes on.
@@ -112,6 +113,11 @@ class DirectJob:
         self._domain.destroy()
 
     @property
+    def refused(self) -> bool:
+        """Whether a QEMU has refused it."""
+        return self._refused
+
+    @property
     def over(self) -> bool:
         """Whether it has ended, and has said so."""
         return self._over
@@ -130,6 +136,11 @@ class DirectJob:
             with contextlib.suppress(FreepageError):
                 self._source.execute("migrate_cancel")
         self._give_up("cancelled")
+
+    def _refuse(self, reason: str) -> None:
+        """Give up what a QEMU has refused: its words are the reason, and not that a destination ends then."""
+        self._refused = True
+        self._give_up(reason)
 
     def _give_up(self, reason: str) -> None:
         if self._over:

@@ -177,7 +177,9 @@ class Follower(ABC):
 
     def _closed(self, side: str, job: Job) -> None:
         # libvirt ends the source's QEMU when the guest has moved.
-        expected = self._progress.completed if side == "source" else self.destination_may_end()
+        # A destination that waits for nobody any more is ended as well, and its end is not what went wrong.
+        may_end = self.destination_may_end() or job.refused
+        expected = self._progress.completed if side == "source" else may_end
         if not expected:
             self._progress.gone.append(side)
             job.gone()

@@ -108,7 +108,7 @@ class HandOver(DirectJob):
             # It would wait for ever.
             with contextlib.suppress(libvirt.libvirtError):
                 self._target.connect().lookupByUUID(self._domain.UUID()).destroy()
-            self._give_up(error.message)
+            self._refuse(error.message)
             return
         self._started.wait(route.deadline.timeout())
         self._demand_start(self._started.is_set())
@@ -132,7 +132,7 @@ class HandOver(DirectJob):
             self._settings.apply(destination)
             destination.execute("migrate-incoming", {"uri": f"unix:{self._route.main}"})
         except CommandError as error:
-            self._give_up(error.message)
+            self._refuse(error.message)
 
 
 def _unix(path: Path) -> dict[str, object]:

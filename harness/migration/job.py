@@ -28,6 +28,10 @@ CANCEL_SECONDS: Final = 30.0
 class Job(Protocol):
     """A migration under way."""
 
+    @property
+    def refused(self) -> bool:
+        """A QEMU has refused it, in words; a destination that waited for it was ended."""
+
     def event(self, event: QmpEvent) -> None:
         """One of the source's MIGRATION events, after everybody else has seen it."""
 
@@ -53,6 +57,8 @@ class MigrationJob:
         self._domain = domain
         self._gate = gate
         self._arrived = arrived
+        #: libvirt has words for a refusal, and ends its destination by itself.
+        self.refused = False
 
     @classmethod
     def start(

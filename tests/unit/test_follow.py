@@ -51,8 +51,9 @@ class FakeGate:
 class FakeDirectJob:
     """Ends when it is told that a QEMU is gone."""
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: Scene, *, refused: bool = False) -> None:
         self.scene = scene
+        self.refused = refused
 
     def event(self, event: QmpEvent) -> None:
         del event
@@ -240,6 +241,17 @@ def test_past_libvirt_a_qemu_that_is_gone_ends_it_at_once(side: str) -> None:
     with pytest.raises(GuestLost, match=f"the {side} is gone"):
         scene.follow()
     assert scene.calls == ["gone"]
+
+
+def test_what_a_qemu_refuses_is_told_in_its_words() -> None:
+    """The destination, which waited for it, is ended then, and is heard of first."""
+    scene = Scene()
+    scene.job = FakeDirectJob(scene, refused=True)
+    scene.say(CLOSED, "destination")
+    scene.inbox.put(JobEnd(None, libvirt.libvirtError("State blocked by a device")))
+    with pytest.raises(MigrationError, match="State blocked by a device"):
+        scene.follow()
+    assert scene.calls == []
 
 
 def test_a_qemu_that_ends_while_it_is_asked_something_is_gone_all_the_same() -> None:

@@ -106,7 +106,7 @@ def test_guests_whose_moves_are_refused_have_not_moved_together(freepage: Freepa
         "guest:\n"
         "  memory: 192MiB\n"
         "  qemu_args: [-blockdev, 'null-co,node-name=n0,size=1048576,read-zeroes=on',\n"
-        "              -device, 'nvme,drive=n0,serial=one']\n"
+        "              -device, 'nvme,drive=n0,serial=one,addr=0x1d']\n"
         "workload: {kind: churn, noise: 32MiB}\n"
         "migration: {capabilities: {switchover-ack: true}}\n"
         "moves: [{ends: failed, reason: nvme}]\n",

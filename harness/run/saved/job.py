@@ -70,6 +70,8 @@ class SavedJob(ABC):
     incoming: ClassVar[bool] = False
     #: Whether the source's QEMU ends by itself when the file is whole.
     source_ends: ClassVar[bool] = False
+    #: A destination is started by what restores the file, and its words are the reason.
+    refused: ClassVar[bool] = False
     #: Whether the source's QEMU counts bytes and time of it, as it does of a migration.
     counted: ClassVar[bool] = True
 
