@@ -9,7 +9,7 @@ from typing import Final
 from harness.errors import FreepageError
 from harness.events import Deadline
 from harness.guest.control import GuestControl
-from harness.guestview.msrs import STEADY, Registers
+from harness.guestview.msrs import STEADY, VcpuMsrs
 
 #: Of a guest that answers at all.
 _ANSWER_SECONDS: Final = 60.0
@@ -17,7 +17,7 @@ _ANSWER_SECONDS: Final = 60.0
 _MOST: Final = 32
 
 
-def read_msrs(control: GuestControl, vcpus: int) -> Sequence[Registers] | None:
+def read_msrs(control: GuestControl, vcpus: int) -> Sequence[VcpuMsrs] | None:
     """By processor; None: the guest's kernel has no way to read them."""
     deadline = Deadline(_ANSWER_SECONDS, "the guest's registers")
     try:
@@ -26,7 +26,7 @@ def read_msrs(control: GuestControl, vcpus: int) -> Sequence[Registers] | None:
         return None
 
 
-def _of(control: GuestControl, cpu: int, deadline: Deadline) -> Registers:
+def _of(control: GuestControl, cpu: int, deadline: Deadline) -> VcpuMsrs:
     numbers, found = tuple(STEADY.values()), list[object]()
     for first in range(0, len(numbers), _MOST):
         some = numbers[first : first + _MOST]

@@ -56,7 +56,7 @@ STEADY: Final[Mapping[str, int]] = {
 }
 
 #: By name, what a processor has in a register; None: it has none of that number.
-Registers = Mapping[str, int | None]
+VcpuMsrs = Mapping[str, int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +81,14 @@ class RegisterReview:
     lost: tuple[LostRegister, ...]
 
 
-def review_registers(before: Sequence[Registers], after: Sequence[Registers]) -> RegisterReview:
+def review_registers(before: Sequence[VcpuMsrs], after: Sequence[VcpuMsrs]) -> RegisterReview:
     """Hold what each processor has against what it had; processors that have come or gone are left out."""
     pairs = list(enumerate(zip(before, after, strict=False)))
     read = sum(value is not None for _, (here, _) in pairs for value in here.values())
     return RegisterReview(read, tuple(lost for cpu, pair in pairs for lost in _lost(cpu, *pair)))
 
 
-def _lost(cpu: int, before: Registers, after: Registers) -> Iterator[LostRegister]:
+def _lost(cpu: int, before: VcpuMsrs, after: VcpuMsrs) -> Iterator[LostRegister]:
     for name in before:
         if before[name] != after.get(name):
             yield LostRegister(cpu, name, before[name], after.get(name))

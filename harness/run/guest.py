@@ -18,7 +18,7 @@ from harness.guest.control import GuestControl
 from harness.guest.devices import ScenarioDevice
 from harness.guest.domain import DomainSpec
 from harness.guest.ssh import Keys
-from harness.guestview.msrs import Registers
+from harness.guestview.msrs import VcpuMsrs
 from harness.hosts.interface import Host, Pair
 from harness.hosts.qemu_log import last_words
 from harness.memory.registered import SourceFinding
@@ -84,7 +84,7 @@ class Guest:
         #: Where it has its hypervisor write, as it said last.
         self.registers: SourceFinding | None = None
         #: What its processors had in their registers then.
-        self.msrs: Sequence[Registers] | None = None
+        self.msrs: Sequence[VcpuMsrs] | None = None
 
     def __enter__(self) -> Guest:
         self._channels.__enter__()

@@ -11,7 +11,7 @@ from harness.events import Deadline
 from harness.evidence.host_writes import read_registers
 from harness.evidence.msrs import read_msrs
 from harness.guest.control import GuestControl
-from harness.guestview.msrs import Registers
+from harness.guestview.msrs import VcpuMsrs
 from harness.memory.registered import SourceFinding
 
 #: Loading the guest once more; it may be emulated, and have memory to fill.
@@ -41,7 +41,7 @@ class ScriptAgent:
         #: Where the guest has its hypervisor write, as it said when it was asked last.
         self.registers: SourceFinding | None = None
         #: What its processors had in their other registers then; None: nobody could tell.
-        self.msrs: Sequence[Registers] | None = None
+        self.msrs: Sequence[VcpuMsrs] | None = None
 
     @property
     def since(self) -> int | None:

@@ -12,17 +12,17 @@ from harness.verdict.context import Context
 from harness.verdict.finding import Finding, Observation
 from harness.verdict.registry import rule
 
-LOST: Final = "msr-lost"
+MSR_LOST: Final = "msr-lost"
 #: How many are named.
 _NAMED: Final = 4
 
 
 @rule(
     "guest",
-    {LOST: "a model specific register of the guest's processors is not what it was before the migration"},
+    {MSR_LOST: "a model specific register of the guest's processors is not what it was before the migration"},
     needs=(RegisterReview,),
 )
-def lost(_: JudgeInput, context: Context) -> Iterator[Finding | Observation]:
+def msrs_lost(_: JudgeInput, context: Context) -> Iterator[Finding | Observation]:
     """Only of those that no kernel changes while it runs."""
     review = context.fact(RegisterReview)
     yield Observation("msrs-compared", review.read)
@@ -31,4 +31,4 @@ def lost(_: JudgeInput, context: Context) -> Iterator[Finding | Observation]:
         rest = len(review.lost) - _NAMED
         more = f" and {rest} more" if rest > 0 else ""
         text = f"the guest's model specific registers have changed: {told}{more}"
-        yield Finding(LOST, "guest", text, len(review.lost))
+        yield Finding(MSR_LOST, "guest", text, len(review.lost))
