@@ -340,7 +340,8 @@ class Hunt:
                 self._failed(drawn, number, again)
             else:
                 self._runner.drop(again)
-        except TimeIsUp:
+        except (TimeIsUp, KeyboardInterrupt):
+            # Whoever ends a hunt wants to see what it has met.
             self._keep(smallest, seed, keep, "once, and time was up", met_at, smallest=False)
             raise
         words = "each time" if repeats else "1 of 2"

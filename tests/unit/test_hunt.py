@@ -471,6 +471,24 @@ def test_an_interrupt_leaves_a_report(tmp_path: Path) -> None:
     assert report.ended == "interrupted"
 
 
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_an_interrupt_leaves_what_has_failed_by_then(tmp_path: Path, repeats: int) -> None:
+    """Before it has repeated, and while it is made smaller."""
+    ends = iter([RunEnding("failed", "differs/pc.ram", "3 pages differ", certain=True)] * repeats)
+
+    def interrupted_then(_: dict[str, Any]) -> RunEnding:
+        found = next(ends, None)
+        if found is None:
+            raise KeyboardInterrupt
+        return found
+
+    report, _ = hunted(tmp_path / "hunt", interrupted_then, 10)
+    assert report.ended == "interrupted"
+    [found] = report.found
+    assert (found.signature, found.smallest) == ("differs/pc.ram", False)
+    assert Path(found.file).exists()
+
+
 # What is wrong is said before anything is built.
 
 
