@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from harness.events import Deadline
-from harness.scenario.actions.monitor import Qmp
+from harness.scenario.actions.monitor import NicDown, NicUp, Qmp
 from harness.scenario.devices.nic import ListedNic
 from harness.verdict.finding import Finding
 from harness.verdict.outcome import KIND
@@ -58,4 +58,7 @@ def is_announced(scenario: Scenario, how: Migration) -> bool:
         return False
     done = [action for entry in scenario.script for action in entry.do]
     # A NIC whose link is down sends nothing.
+    links = [one for one in done if isinstance(one, NicDown | NicUp)]
+    if links and isinstance(links[-1], NicDown):
+        return False
     return not any(isinstance(one, Qmp) and one.command == "set_link" for one in done)

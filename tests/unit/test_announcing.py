@@ -27,6 +27,8 @@ def announced(folder: Path, text: str) -> bool:
         ("arm: 'off'\nmigration: {to: savevm}\n", False),
         ("migration: {parameters: {announce-rounds: 0}}\n", False),
         ("guest: {nics: [{}]}\n", False),
+        ("script: [{at: active, do: [{action: nic-down}]}]\n", False),
+        ("script: [{at: active, do: [{action: nic-down}, {action: nic-up}]}]\n", True),
         (
             "script: [{at: start, do: [{action: qmp, command: set_link, arguments: {up: false}}]}]\n",
             False,
