@@ -92,7 +92,7 @@ class DomainSpec:
     accelerator: Accelerator
     balloon: BalloonDevice
     sockets: Sockets
-    #: None: the guest has no network.
+    #: Empty: the guest has no network.
     nics: tuple[Interface, ...] = ()
     #: The guest's only disk.
     disk: Disk | None = None

@@ -170,7 +170,7 @@ class Hunt:
     def _learn(self, row: HuntRow) -> None:
         if row.word == "refused":
             self._refusals.refused(row.signature, features(row.tree))
-        else:
+        elif row.word != "error":  # of which nobody knows what QEMU would have said
             self._refusals.taken(features(row.tree))
 
     def go(self) -> HuntReport:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from harness.errors import InputError, MachineryError
+from harness.errors import DeadlineExceeded, InputError, MachineryError
 from harness.hunt.lines import CodeReport, SourceLines
 from harness.toolchain import QemuBinary
 from harness.toolchain.counted import NOTES, OPTION, object_name, objects
@@ -59,8 +59,8 @@ class ReachedLines:
         self._trouble = ""
         if kept.exists():
             self._read()
-        else:
-            self._learn(dict.fromkeys(self._notes))
+        elif not self._learn(dict.fromkeys(self._notes)):
+            raise MachineryError(f"--coverage: gcov reads nothing of QEMU's notes: {self._trouble}")
 
     def take(self, counters: Path) -> None:
         """Add what a run's QEMUs have left; a folder that is not there: nothing."""
@@ -112,9 +112,15 @@ class ReachedLines:
             # Torn by whoever killed QEMU meanwhile, or another compiler's: such a run tells nothing.
             self._trouble = self._trouble or (error.lines[-1] if error.lines else error.message)
             return
+        except DeadlineExceeded as error:
+            self._trouble = self._trouble or error.message
+            return
         for line in said.splitlines():
             if line.startswith("{"):
-                yield json.loads(line)
+                try:
+                    yield json.loads(line)
+                except ValueError as error:
+                    self._trouble = self._trouble or f"gcov's answer is no JSON: {error}"
 
     def _read(self) -> None:
         try:
@@ -129,5 +135,8 @@ class ReachedLines:
     def _write(self) -> None:
         document = {"runs": self._runs, "without": self._without, "files": self._lines.document()}
         place = self._kept.with_suffix(".new")
-        place.write_text(json.dumps(document), encoding="utf-8")
-        place.rename(self._kept)
+        try:
+            place.write_text(json.dumps(document), encoding="utf-8")
+            place.rename(self._kept)
+        except OSError as error:
+            self._trouble = self._trouble or f"cannot write {self._kept}: {error.strerror}"

@@ -35,7 +35,7 @@ from harness.migration.job import Job
 from harness.migration.memory_map import Range, query_map
 from harness.migration.modes import Modes
 from harness.migration.outside import OutsideWalk
-from harness.migration.qmp import CLOSED, Monitor
+from harness.migration.qmp import CLOSED, Monitor, QemuGone
 from harness.migration.settle import QemuSettings
 from harness.migration.statistics import (
     OutOfTimeError,
@@ -430,11 +430,18 @@ class LiveMigration:
 
     def bitmap_findings(self) -> Sequence[Finding]:
         """What is wrong with the disks' dirty bitmaps of a guest that has arrived, and stands still."""
-        # A guest that has run there has written to its disks.
-        if self._running is None or self._stage.outcome.guest_runs:
+        # A guest that has run there has written to its disks.  Of disks that are copied libvirt makes the
+        # bitmaps there itself, once the guest goes on.
+        if self._running is None or self._stage.outcome.guest_runs or self.copies:
             return ()
         here = self._running[0].seen.bitmaps
-        return tuple(bitmap_findings(here, bitmaps_of(self.monitor("destination")))) if here else ()
+        if not here:
+            return ()
+        try:
+            there = bitmaps_of(self.monitor("destination"))
+        except QemuGone:
+            return ()  # how it ended is found by rules of its own
+        return tuple(bitmap_findings(here, there))
 
     def msrs(self) -> tuple[RegisterReview, ...]:
         """What the guest's processors, which run on its new host, have in their registers.

@@ -13,6 +13,7 @@ from harness.events import Deadline, EventStream
 from harness.evidence.guest_checks import CHECK_SECONDS, WRONG_GUEST_SECONDS, check, check_guest, resume
 from harness.evidence.wire_witness import forget_stream
 from harness.guest.death import DeathWatch, halted_for_good
+from harness.run.announcing import announces
 from harness.run.course import Arrival, Course, Setback, Turn
 from harness.run.findings import Findings, GuestReview
 from harness.run.notes import CourseNotes
@@ -190,8 +191,9 @@ class Review:
 
     def _look_at_devices(self, arrival: Arrival) -> list[Finding]:
         guest, monitor = self._ready.guest, arrival.switch_over.monitor
-        by_network = self._ready.plan.resolved.scenario.migration_of(arrival.turn.number).to == "host"
-        looks = guest.look_at_devices(arrival.turn.hosts[1], monitor, self._events, announced=by_network)
+        how = self._ready.plan.resolved.scenario.migration_of(arrival.turn.number)
+        announced = how.to == "host" and announces(how)
+        looks = guest.look_at_devices(arrival.turn.hosts[1], monitor, self._events, announced=announced)
         self._course.looks = looks
         return [finding for look in looks for finding in look.findings]
 
@@ -211,8 +213,9 @@ class Review:
         work: Work | None = None
         try:
             self._resume(arrival)
-            self._notes.announcement(arrival)
             work = self._course.meter.end()
+            if not wrong:
+                self._notes.announcement(arrival)
             patience = WRONG_GUEST_SECONDS if wrong else SCRIPT_SECONDS
             migration.resumed(Deadline(patience, "the rest of the script"))
             self._notes.take_news(turn, migration)

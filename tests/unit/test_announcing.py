@@ -28,7 +28,10 @@ def announced(folder: Path, text: str) -> bool:
         ("migration: {parameters: {announce-rounds: 0}}\n", False),
         ("guest: {nics: [{}]}\n", False),
         ("script: [{at: active, do: [{action: nic-down}]}]\n", False),
-        ("script: [{at: active, do: [{action: nic-down}, {action: nic-up}]}]\n", True),
+        ("script: [{at: active, do: [{action: nic-down}, {action: nic-up}]}]\n", False),
+        ("script: [{at: active, do: [{action: stop}, {action: cont}]}]\n", True),
+        ("guest: {xml: [{at: devices/interface/mac, set: {address: '52:54:00:00:00:09'}}]}\n", False),
+        ("guest: {xml: [{at: devices/rng, remove: true}]}\n", True),
         (
             "script: [{at: start, do: [{action: qmp, command: set_link, arguments: {up: false}}]}]\n",
             False,

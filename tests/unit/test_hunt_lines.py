@@ -149,6 +149,13 @@ def test_counters_of_another_program_are_none(build: Path, tmp_path: Path) -> No
         ReachedLines(build, tmp_path / "lines.json")
 
 
+def test_notes_that_gcov_cannot_read_are_said_before_anything_is_counted(tmp_path: Path) -> None:
+    (tmp_path / "one.c.gcno").write_bytes(b"no notes")
+    with pytest.raises(MachineryError, match="gcov reads nothing of QEMU's notes"):
+        ReachedLines(tmp_path, tmp_path / "lines.json")
+    assert not (tmp_path / "lines.json").exists()
+
+
 def test_a_program_says_whether_it_counts(build: Path, tmp_path: Path) -> None:
     assert counts_lines(build / "qemu")
     (tmp_path / "empty").touch()

@@ -186,7 +186,7 @@ class Wait(Action):
 class NicDown(Action):
     """One of the guest's NICs loses its link, on the QEMU that it leaves.
 
-    One of guest.nics must have none on the new host either, as long as no nic-up is about it.
+    A NIC of guest.nics must then have no link on the new host either, until nic-up.
     """
 
     action: Literal["nic-down"] = "nic-down"
