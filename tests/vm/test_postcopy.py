@@ -25,8 +25,11 @@ def userfaultfd() -> None:
     skip_unless(demand_userfaultfd)
 
 
-def switched(run: Run, *, breaks: int = 0) -> tuple[Result, Postcopy]:
-    """Right, and in postcopy on both sides."""
+def switched(run: Run, *, breaks: int = 0, passed: bool = True) -> tuple[Result, Postcopy]:
+    """Right, and in postcopy on both sides.
+
+    ``passed``: whether a whole pass comes before the switch; without one, no page may have been sent by then.
+    """
     assert run.exit_code == 0, str(run)
     result = run.result
     assert (result.verdict, result.pages.wrong, result.not_compared) == ("pass", 0, [])
@@ -39,7 +42,7 @@ def switched(run: Run, *, breaks: int = 0) -> tuple[Result, Postcopy]:
         assert statuses[-1] == "completed"
     assert move.breaks == breaks
     assert move.pages is not None
-    assert move.pages.precopy > 0
+    assert move.pages.precopy > 0 or not passed
     assert move.pages.postcopy > 0
     assert move.pages.requests > 0
     assert "postcopy-ram" in switched_on(run.folder)[0]
@@ -115,7 +118,7 @@ def test_in_every_arm(freepage: Freepage, arm: str) -> None:
 
 def test_what_is_free_is_left_out_and_can_be_fetched(freepage: Freepage) -> None:
     """The switch comes when bits have been cleared and no sync has come since."""
-    result, _ = switched(freepage.run("postcopy-freed"))
+    result, _ = switched(freepage.run("postcopy-freed"), passed=False)
     assert result.pages.skipped_percent > 60
     assert result.pages.explained == {}
     assert 0 < result.protocol.fetched < 256
@@ -124,7 +127,7 @@ def test_what_is_free_is_left_out_and_can_be_fetched(freepage: Freepage) -> None
 @slow
 def test_pages_that_were_left_out_and_written_before_the_switch(freepage: Freepage) -> None:
     """The sync of the switch brings them back; then the guest takes what is free, and faults on it."""
-    result, move = switched(freepage.run("postcopy-freed-runs"))
+    result, move = switched(freepage.run("postcopy-freed-runs"), passed=False)
     assert move.guest == "runs"
     assert result.protocol.skipped - result.pages.skipped >= 2048
     assert result.pages.explained.get("undecided-since-switch", 0) < 2000
@@ -133,14 +136,14 @@ def test_pages_that_were_left_out_and_written_before_the_switch(freepage: Freepa
 @slow
 def test_switched_while_the_guest_is_asked(freepage: Freepage) -> None:
     """It answers on its new host, where nobody has asked."""
-    result, _ = switched(freepage.run("postcopy-freed-asked"))
+    result, _ = switched(freepage.run("postcopy-freed-asked"), passed=False)
     assert (result.protocol.requests, result.protocol.chunks, result.pages.skipped) == (1, 0, 0)
 
 
 @slow
 def test_switched_before_an_answer_is_used(freepage: Freepage) -> None:
     """It is used before the sync of the switch, or it is stale."""
-    result, _ = switched(freepage.run("postcopy-freed-answered"))
+    result, _ = switched(freepage.run("postcopy-freed-answered"), passed=False)
     assert result.protocol.responses == 1
     assert (result.pages.skipped > 0) == (result.protocol.stale == 0)
     assert result.pages.explained == {}
@@ -149,7 +152,7 @@ def test_switched_before_an_answer_is_used(freepage: Freepage) -> None:
 @slow
 def test_what_was_left_out_is_not_missing_at_a_recovery(freepage: Freepage) -> None:
     """Nor with a connection of its own for what is fetched."""
-    result, _ = switched(freepage.run("postcopy-freed-recover"), breaks=1)
+    result, _ = switched(freepage.run("postcopy-freed-recover"), breaks=1, passed=False)
     assert result.pages.skipped_percent > 50
     assert result.protocol.fetched > 0
     assert result.pages.explained == {}
@@ -158,7 +161,7 @@ def test_what_was_left_out_is_not_missing_at_a_recovery(freepage: Freepage) -> N
 @slow
 def test_huge_pages_are_fetched_whole(freepage: Freepage) -> None:
     skip_unless(demand_hugepages, 512 << 20)
-    result, _ = switched(freepage.run("postcopy-freed", set={"guest.hugepages": True}))
+    result, _ = switched(freepage.run("postcopy-freed", set={"guest.hugepages": True}), passed=False)
     assert result.pages.explained == {}
     assert result.protocol.fetched % 512 == 0
 
