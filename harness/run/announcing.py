@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from harness.events import Deadline
 from harness.scenario.actions.monitor import NicDown, Qmp
 from harness.scenario.devices.nic import ListedNic
+from harness.scenario.script import actions
 from harness.verdict.finding import Finding
 from harness.verdict.outcome import KIND
 
@@ -64,7 +65,7 @@ def is_announced(scenario: Scenario, how: Migration) -> bool:
     if any("interface" in one.at for one in guest.xml):
         return False
     # A NIC that is without a link when QEMU announces it sends nothing, whatever it has later.
-    done = [action for entry in scenario.script for action in entry.do]
     return not any(
-        isinstance(one, NicDown) or (isinstance(one, Qmp) and one.command == "set_link") for one in done
+        isinstance(one, NicDown) or (isinstance(one, Qmp) and one.command == "set_link")
+        for one in actions(scenario.script)
     )

@@ -34,6 +34,7 @@ from harness.run.live_migration import LiveMigration
 from harness.run.notes import CourseNotes
 from harness.run.review import Review
 from harness.scenario.actions.migration import Cont, Stop
+from harness.scenario.script import actions
 from harness.verdict.finding import Finding
 from harness.verdict.judge import Judgement, judge_memory
 from harness.verdict.outcome import KIND as OUTCOME
@@ -250,8 +251,8 @@ class Journey:
 
     def _left_stopped(self, turn: Turn) -> bool:
         """Whether the script has left the guest stopped."""
-        actions = [action for entry in self._entries(turn.number) for action in entry.do]
-        last = next((one for one in reversed(actions) if isinstance(one, Stop | Cont)), None)
+        done = list(actions(self._entries(turn.number)))
+        last = next((one for one in reversed(done) if isinstance(one, Stop | Cont)), None)
         return isinstance(last, Stop)
 
     def _judge(

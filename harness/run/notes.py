@@ -11,6 +11,7 @@ from harness.migration.modes import LIMITS, Modes
 from harness.run.course import Arrival, Course, Turn
 from harness.run.suspending import wake_up
 from harness.scenario.actions.monitor import Qmp
+from harness.scenario.script import actions
 from harness.verdict.finding import Finding
 from harness.verdict.locks import lock_findings
 from harness.verdict.modes import ModesAsked, modes_findings
@@ -18,7 +19,7 @@ from harness.verdict.outcome import MigrationOutcome, outcome_findings
 from harness.verdict.throttle import Throttling, most_percent, not_slowed, throttle_findings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from harness.errors import GuestLost
     from harness.migration.qmp import Monitor
@@ -48,7 +49,7 @@ class CourseNotes:
     def take_news(self, turn: Turn, migration: LiveMigration) -> None:
         """What the script has found and brought meanwhile."""
         news = migration.news()
-        self._course.found += [replace(one, text=turn.named(one.text)) for one in news.findings]
+        self._found(turn, news.findings)
         self._course.commands.of_script(turn.number, news)
 
     def file(self, turn: Turn, migration: LiveMigration) -> None:
@@ -56,7 +57,7 @@ class CourseNotes:
         if migration.file is not None:
             self._course.file = migration.file
             found = migration.file_findings
-            self._course.found += [replace(one, text=turn.named(one.text)) for one in found]
+            self._found(turn, found)
             if migration.file.written_meanwhile == 0:
                 text = "the guest wrote to no page while it was saved"
                 self._course.unexercised.append(turn.named(text))
@@ -64,7 +65,7 @@ class CourseNotes:
     def throttle(self, turn: Turn, migration: LiveMigration, *, moved: bool) -> None:
         """What is wrong with how QEMU slowed the guest down, and whether it has."""
         looks, scenario = migration.throttle, self._ready.plan.resolved.scenario
-        self._course.found += [replace(one, text=turn.named(one.text)) for one in throttle_findings(looks)]
+        self._found(turn, throttle_findings(looks))
         self._course.throttling = Throttling(most_percent(looks))
         # One that is given up may have been so before it came to that.
         words = not_slowed(looks, migration.throttles, wanted=scenario.expect.throttled) if moved else None
@@ -76,8 +77,7 @@ class CourseNotes:
         resolved = self._ready.plan.resolved.scenario
         how = resolved.migration_of(turn.number)
         modes = Modes.of(how, ignore_shared=resolved.guest.shared is not None)
-        actions = [action for entry in script for action in entry.do]
-        if how.to != "host" or any(isinstance(one, Qmp) and one.sets_modes for one in actions):
+        if how.to != "host" or any(isinstance(one, Qmp) and one.sets_modes for one in actions(script)):
             return
         asked = ModesAsked(modes.asked_capabilities(), modes.all_parameters()).without(LIMITS)
         # Of the destination's QEMU libvirt sets what concerns it, and no more.
@@ -85,18 +85,18 @@ class CourseNotes:
         for side, said in migration.modes.items():
             if side in sides:
                 found = modes_findings(asked, side, said.capabilities, said.parameters)
-                self._course.found += [replace(one, text=turn.named(one.text)) for one in found]
+                self._found(turn, found)
 
     def bitmaps(self, turn: Turn, migration: LiveMigration) -> None:
         """The disks' dirty bitmaps, where they migrate; both sides stand still."""
         found = migration.bitmap_findings()
-        self._course.found += [replace(one, text=turn.named(one.text)) for one in found]
+        self._found(turn, found)
 
     def announcement(self, arrival: Arrival) -> None:
         """Whether the guest's network knows where the guest is, which runs there."""
         if arrival.announcing is not None:
             found = arrival.announcing.findings()
-            self._course.found += [replace(one, text=arrival.turn.named(one.text)) for one in found]
+            self._found(arrival.turn, found)
 
     def outcome(self, turn: Turn, migration: LiveMigration, outcome: MigrationOutcome) -> None:
         """How a migration ended, by both QEMUs, and what is wrong with that."""
@@ -106,7 +106,7 @@ class CourseNotes:
         self._course.moves[-1] = self._course.moves[-1].with_outcome(outcome)
         locks = lock_findings(migration.locks(), outcome, migration.copies)
         found = [*outcome_findings(outcome), *locks]
-        self._course.found += [replace(finding, text=turn.named(finding.text)) for finding in found]
+        self._found(turn, found)
 
     def death(self, turn: Turn, error: GuestLost) -> None:
         """A guest that has died, though its memory was right."""
@@ -116,4 +116,7 @@ class CourseNotes:
     def wake_up(self, turn: Turn, monitor: Monitor, host: str) -> None:
         """A guest that had suspended itself is woken up on ``host``."""
         if (finding := wake_up(monitor, self._events, host)) is not None:
-            self._course.found.append(replace(finding, text=turn.named(finding.text)))
+            self._found(turn, [finding])
+
+    def _found(self, turn: Turn, findings: Iterable[Finding]) -> None:
+        self._course.found += [replace(one, text=turn.named(one.text)) for one in findings]

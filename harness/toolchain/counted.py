@@ -14,14 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from harness.toolchain.variant import PLAIN_BUILD, Variant
+from harness.toolchain.variant import with_option
 
 #: What QEMU's configure calls it.
 OPTION: Final = "--enable-gcov"
 #: As PLAIN_BUILD, and it counts.
-COUNTED: Final = Variant(
-    "-".join(filter(None, (PLAIN_BUILD.name, "counted"))), (*PLAIN_BUILD.options, OPTION)
-)
+COUNTED: Final = with_option("counted", OPTION)
 #: Below a folder with a QEMU of ours: the notes.
 NOTES: Final = "notes"
 #: By this libgcov is told where to leave the counters: before the whole path of each object.

@@ -63,5 +63,12 @@ class Variant:
 
 
 PLAIN_BUILD = Variant("" if GUEST is HOST else GUEST.name, OPTIONS)
+
+
+def with_option(name: str, option: str) -> Variant:
+    """As PLAIN_BUILD, with one more option of configure's; ``name`` is added to its name."""
+    return Variant("-".join(filter(None, (PLAIN_BUILD.name, name))), (*PLAIN_BUILD.options, option))
+
+
 #: Else QEMU has no COLO to refuse anything to.
-WITH_COLO = Variant("-".join(filter(None, (PLAIN_BUILD.name, "colo"))), (*OPTIONS, "--enable-replication"))
+WITH_COLO = with_option("colo", "--enable-replication")
