@@ -166,6 +166,13 @@ class GuestControl(PortOwner):
                 self._wait(deadline, deadline.remaining())
             return self._ready.model_dump()
 
+    def stay(self, seconds: float) -> None:
+        """Let some time pass.  Raises :class:`GuestLost` when there is no guest any more."""
+        until = Deadline(seconds, "waiting")
+        with self._changed:
+            while not until.expired:
+                self._wait(Deadline(seconds + 1, until.what), until.remaining())
+
     def greet(self, deadline: Deadline) -> Mapping[str, object]:
         """Ask a guest that goes on, and so does not say it by itself, what :meth:`wait_ready` waits for."""
         hello = Hello.model_validate(self.call("ping", deadline=deadline))

@@ -28,10 +28,11 @@ import paramiko
 
 from harness.errors import DeadlineExceeded, GuestLost, MachineryError
 from harness.events import Deadline
-from harness.guest.ssh import Keys, public_blob
+from harness.guest.login import HostKey, Login
+from harness.guest.ssh import Keys
 
 _PORT: Final = 22
-_USER: Final = "root"
+_RSA: Final = "ssh-rsa"
 _CHUNK: Final = 65536
 
 #: Seconds for a connection that may have ended to answer.
@@ -56,6 +57,14 @@ class CommandResult:
         return self.stdout
 
 
+class NotLetInError(GuestLost):
+    """The guest's server refuses the user: another key, another password, no such user."""
+
+
+class WrongHostKeyError(MachineryError):
+    """The guest's server shows a host key that it must not have."""
+
+
 class Shell:
     """An ssh connection with the guest, and commands on it.  It outlives a migration."""
 
@@ -65,10 +74,28 @@ class Shell:
 
     @classmethod
     def connect(cls, address: str, keys: Keys, deadline: Deadline, *, port: int = _PORT) -> Shell:
-        """Connect and authenticate; the guest's host key must be the run's.
+        """Connect and authenticate with the run's own key; the guest's host key must be the run's.
 
         Raises :class:`MachineryError` for another host key, :class:`DeadlineExceeded` or
         :class:`GuestLost` if there is no connection.
+        """
+        client = paramiko.Ed25519Key(file_obj=io.StringIO(keys.client_key().decode()))
+        login = Login(keys.user, (keys.host_key_shown,), client)
+        try:
+            return cls.connect_as(address, login, deadline, port=port)
+        except WrongHostKeyError:
+            raise MachineryError(
+                f"{address} shows another host key than the one that this run gave to its guest",
+                hint="something else answers at the guest's address, or its image ignores the run's key",
+            ) from None
+
+    @classmethod
+    def connect_as(cls, address: str, login: Login, deadline: Deadline, *, port: int = _PORT) -> Shell:
+        """Connect and authenticate as ``login`` says.
+
+        Raises :class:`WrongHostKeyError` for a host key that is not among the login's,
+        :class:`NotLetInError` where the server refuses, :class:`DeadlineExceeded` or :class:`GuestLost` if
+        there is no connection.
         """
         try:
             connection = socket.create_connection((address, port), deadline.timeout())
@@ -78,26 +105,28 @@ class Shell:
             raise GuestLost(f"cannot reach the guest's ssh server at {address}: {error}") from error
         transport = paramiko.Transport(connection)
         try:
-            # Only the kind of key that the guest has: it may have made others of its own.
-            transport.get_security_options().key_types = ("ssh-ed25519",)
-            transport.auth_timeout = deadline.timeout()
-            transport.start_client(timeout=deadline.timeout())
-            if transport.get_remote_server_key().asbytes() != public_blob(keys.host):
-                raise MachineryError(
-                    f"{address} shows another host key than the one that this run gave to its guest",
-                    hint="something else answers at the guest's address, or its image ignores the run's key",
-                )
-            client = paramiko.Ed25519Key(file_obj=io.StringIO(keys.client_key().decode()))
-            transport.auth_publickey(_USER, client)
+            _authenticate(transport, address, login, deadline)
+        except paramiko.ssh_exception.IncompatiblePeer as error:
+            transport.close()
+            raise WrongHostKeyError(f"{address} has no host key of a kind that is known: {error}") from error
         except (paramiko.SSHException, EOFError, OSError) as error:
+            # Who refuses somebody is still there; who goes away may not be ready yet.
+            refused = isinstance(error, paramiko.AuthenticationException) and transport.is_active()
             transport.close()
             # paramiko has no kind of its own for a server that is silent.
             deadline.check()
-            raise GuestLost(f"ssh with the guest failed: {error or 'it hung up'}") from error
+            kind = NotLetInError if refused else GuestLost
+            raise kind(f"ssh with the guest failed: {error or 'it hung up'}") from error
         except BaseException:
             transport.close()
             raise
         return cls(transport)
+
+    @property
+    def host_key(self) -> HostKey:
+        """The host key that the server has shown."""
+        shown = self._transport.get_remote_server_key()
+        return HostKey(shown.get_name(), shown.asbytes())
 
     def __enter__(self) -> Shell:
         return self
@@ -134,8 +163,10 @@ class Shell:
             self.open_channel(what, Deadline(_ANSWER_SECONDS, "the guest's ssh server")).close()
         return status
 
-    def run(self, command: Sequence[str], deadline: Deadline) -> CommandResult:
+    def run(self, command: Sequence[str], deadline: Deadline, *, given: bytes = b"") -> CommandResult:
         """Run a command in the guest and wait for its end.
+
+        ``given``: its standard input, for a command that writes little before it has read all of it.
 
         Raises :class:`DeadlineExceeded` if it has not ended by the deadline, and :class:`GuestLost` if the
         connection ends.
@@ -148,6 +179,7 @@ class Shell:
                 contextlib.suppress(paramiko.SSHException, EOFError, OSError),
             ):
                 channel.exec_command(line)
+                channel.sendall(given)
                 channel.shutdown_write()
                 stdout, stderr = _drain(channel)
                 channel.recv_exit_status()
@@ -156,6 +188,31 @@ class Shell:
             # What ended the channel, if not the command, is found here.
             status = self.exit_status(channel, repr(line))
         return CommandResult(line, status, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
+
+
+def _authenticate(transport: paramiko.Transport, address: str, login: Login, deadline: Deadline) -> None:
+    if login.host_keys:
+        # Only the kinds of keys that are known: it may have made others of its own.
+        transport.get_security_options().key_types = _algorithms(transport, login.host_keys)
+    transport.auth_timeout = deadline.timeout()
+    transport.start_client(timeout=deadline.timeout())
+    shown = transport.get_remote_server_key().asbytes()
+    if login.host_keys and shown not in [key.blob for key in login.host_keys]:
+        raise WrongHostKeyError(f"{address} shows another host key than those that are known of it")
+    if login.key is not None:
+        transport.auth_publickey(login.user, login.key)
+    else:
+        transport.auth_password(login.user, login.password or "")
+
+
+def _algorithms(transport: paramiko.Transport, keys: Sequence[HostKey]) -> tuple[str, ...]:
+    """Signatures that paramiko knows, by keys of these kinds; RSA's are named otherwise (RFC 8332)."""
+    kinds = {key.kind for key in keys}
+    known = transport.get_security_options().key_types
+    found = tuple(name for name in known if (_RSA if name.startswith("rsa-sha2-") else name) in kinds)
+    if not found:
+        raise WrongHostKeyError(f"no host key of a kind that can be checked: {', '.join(sorted(kinds))}")
+    return found
 
 
 @contextlib.contextmanager

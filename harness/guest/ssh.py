@@ -15,11 +15,13 @@ from __future__ import annotations
 import base64
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from harness.guest.login import HostKey
 
 _KIND: Final = b"ssh-ed25519"
 
@@ -53,15 +55,29 @@ def dropbear_key(key: Ed25519PrivateKey) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The two key pairs of one run: the guest's and the client's."""
+    """The two key pairs of one run: the guest's and the client's.
+
+    A guest that was entered by its own ssh server keeps its own host key: ``shown``.
+    """
 
     host: Ed25519PrivateKey
     client: Ed25519PrivateKey
+    shown: HostKey | None = None
+    user: str = "root"
 
     @classmethod
     def generate(cls) -> Keys:
         """New ones."""
         return cls(Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate())
+
+    def of_guest(self, shown: HostKey, user: str) -> Keys:
+        """The same for a guest that shows a host key of its own, to a user of its own."""
+        return replace(self, shown=shown, user=user)
+
+    @property
+    def host_key_shown(self) -> HostKey:
+        """The public key that the guest's server shows."""
+        return self.shown or HostKey(_KIND.decode(), public_blob(self.host))
 
     def authorized_keys(self) -> bytes:
         """The line that lets the client in."""
@@ -69,7 +85,8 @@ class Keys:
 
     def known_hosts(self, address: str) -> bytes:
         """The line that makes OpenSSH's client accept the guest, and nobody else."""
-        return address.encode() + b" " + _KIND + b" " + base64.b64encode(public_blob(self.host)) + b"\n"
+        key = self.host_key_shown
+        return f"{address} {key.kind} {base64.b64encode(key.blob).decode()}\n".encode()
 
     def client_key(self) -> bytes:
         """The client's private key in OpenSSH's format, for ``ssh -i``."""

@@ -36,7 +36,10 @@ from harness.hosts.space import Space
 #: The guest's segment.
 SUBNET: Final = "10.77.0.0/24"
 PREFIX: Final = 24
+NETMASK: Final = "255.255.255.0"
 LAB_ADDRESS: Final = "10.77.0.1"
+#: The lab's own link on the segment of the guests' first NICs.
+LAB_LINK: Final = "lab0"
 GUEST_ADDRESS: Final = "10.77.0.10"
 GUEST_MAC: Final = "52:54:00:77:00:0a"
 

@@ -120,6 +120,7 @@ LEFT_OUT: Final[Mapping[str, str]] = {
     "moves": "drawn as legs: see harness.hunt.episodes",
     "script": "drawn in episodes: see harness.hunt.episodes",
     "guest.image": _SLOW,
+    "guest.ssh": _SLOW,
     "guest.firmware": _SLOW,
     "guest.kernel": _SLOW,
     "guest.hugepages": _HOST,

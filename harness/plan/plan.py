@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from harness import __version__
 from harness.faults.injection import NO_INJECTION, Injection
+from harness.guest.login import Login
 from harness.hosts.libvirtd import libvirt_version
 from harness.plan.by_hand import NOT_BY_HAND, ByHand
 from harness.plan.machines import Binaries
@@ -102,8 +103,10 @@ class RunPlan:
     #: Unpacked over the image: what the workload needs beside it.
     archive: Path | None = None
     disk: GuestDisk | None = None
-    #: A folder with the programs for a guest of the user's own image, which come to it on a seed disk.
+    #: A folder with the programs for a guest of the user's own image, on a seed disk or by ssh.
     guest_programs: Path | None = None
+    #: How they come into it by ssh; None: on a seed disk.
+    login: Login | None = None
     #: Unpacked over the image as well: modules that the scenario's devices need.
     device_modules: Path | None = None
     #: Programs on the host that serve devices: the words that start each, by its name.
@@ -145,6 +148,11 @@ class RunPlan:
     def own_image(self) -> bool:
         """Whether the guest boots from a disk image of the user's, with a kernel of its own."""
         return self.disk is not None and self.disk.own
+
+    @property
+    def seeded(self) -> bool:
+        """Whether cloud-init in that image starts the agent, from a disk beside its own."""
+        return self.own_image and self.login is None
 
     @property
     def driver(self) -> str:

@@ -16,6 +16,7 @@ from typing import Final
 from harness.errors import InputError
 from harness.events import EventStream
 from harness.faults.injection import Injection, injection_of
+from harness.guest.login import Login, LoginError, read_login
 from harness.plan.architecture import demand_architecture
 from harness.plan.device_facts import (
     demand_devices,
@@ -68,6 +69,7 @@ def prepare(
     demand_architecture(scenario)
     demand_firmware(scenario)
     own_image = _look_at_own_image(scenario, tools)
+    login = _look_at_login(scenario)
     _look_at_own_program(scenario)
     toolchain = Toolchain(events=events, qemu_source=tools.qemu_source)
     with events.step("prepare") as step:
@@ -105,6 +107,9 @@ def prepare(
             demand_modules(devices, kernel, place_in(scenario))
             device_modules = toolchain.device_modules(kernel, names)
         wanted = dict.fromkeys(name for device in devices for name in device.host_programs)
+        if login is not None:
+            # It gives the guest its address.
+            wanted["dnsmasq"] = None
         programs = {name: toolchain.host_program(name) for name in wanted}
         if machines.local:
             demand_modes(resolved, binaries.qemus)
@@ -133,6 +138,7 @@ def prepare(
         archive,
         disk,
         programs_for_guest,
+        login,
         device_modules,
         programs,
         preload,
@@ -178,6 +184,16 @@ def _look_at_own_image(scenario: Scenario, tools: Tools) -> OwnImage | None:
         return read_own_image(Path(scenario.guest.image))
     except InputError as error:
         raise scenario.wrong("guest.image", error.message, hint=error.hint) from error
+
+
+def _look_at_login(scenario: Scenario) -> Login | None:
+    """The files that ``guest.ssh`` names, read; before anything is built."""
+    if scenario.guest.ssh is None:
+        return None
+    try:
+        return read_login(scenario.guest.ssh)
+    except LoginError as error:
+        raise scenario.wrong(f"guest.ssh.{error.key}", error.message, hint=error.hint) from error
 
 
 def _look_at_own_program(scenario: Scenario) -> None:

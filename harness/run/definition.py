@@ -126,7 +126,7 @@ class Definition:
             cpu_without=() if plan.board is None else plan.board.cpu_without,
             vmcoreinfo=plan.board is None or plan.board.vmcoreinfo,
             disk=self._disk(host),
-            seed=Disk(host.path_of(self.seed), target="vdb") if plan.own_image else None,
+            seed=Disk(host.path_of(self.seed), target="vdb") if plan.seeded else None,
             accelerator=plan.resolved.accelerator,
             balloon=BalloonDevice(
                 arm=scenario.arm, hold=self._holds(), record=self._record(host, qemu, files)

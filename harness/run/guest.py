@@ -31,6 +31,7 @@ from harness.run.channels import Channels
 from harness.run.definition import ROOMS, Definition, link_name
 from harness.run.helpers import DeviceHelpers
 from harness.run.last_words import explained
+from harness.run.let_in import WayIn
 from harness.run.seed import demand_driver, silence_explained
 from harness.run.start import plug_dimm, start_guest
 from harness.run.warm import KeptGuest, key_of_guest, restore_guest, wake_guest, write_guest
@@ -67,12 +68,14 @@ class Guest:
         self._definition.absent.update(n for n, device in enumerate(devices) if device.comes_later)
         self._channels = Channels(folder, events, label)
         self._pair = pair
+        self._events = events
         self._folder = folder
         self._helpers = DeviceHelpers(plan.programs, folder, events)
         #: What each device remembers, by its number.
         self._notes: dict[int, dict[str, str]] = {}
         self._disk_is_evidence = False
         self._release: str | None = None
+        self._way_in: WayIn | None = None
         #: What each of its QEMUs had for parameters before its first migration.
         self.baselines = Baselines()
         #: Whether it has gone on from a file, and was not booted.
@@ -95,6 +98,8 @@ class Guest:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._way_in is not None:
+            self._way_in.close()
         self._helpers.__exit__(kind, value, trace)
         self._channels.__exit__(kind, value, trace)
         # As large as a guest's disk, and of no use without its memory; unless it was judged, and is wrong.
@@ -259,6 +264,8 @@ class Guest:
     def start(self) -> libvirt.virDomain:
         """Start it on the source; returns when its QEMU runs."""
         files = self._channels.of(self._pair.source)
+        if self.plan.login is not None:
+            self._way_in = WayIn(self.plan, self._pair.source.nic, self._folder.file("dnsmasq.log"))
         return start_guest(self._definition, self.keys, files, self._folder)
 
     def key(self) -> str:
@@ -292,6 +299,8 @@ class Guest:
     def wait_until_ready(self, deadline: Deadline) -> Mapping[str, object]:
         """Wait for the guest's own word; what it says of itself."""
         with silence_explained(self.plan, deadline):
+            if self._way_in is not None:
+                self.keys = self._way_in.let_in(self.keys, self.control, self._events, deadline)
             said = self.control.wait_ready(deadline)
         demand_driver(self.plan, said)
         self._release = str(said["release"])

@@ -42,12 +42,8 @@ def write_seed(path: Path, plan: RunPlan, keys: Keys, guest: UUID, nics: Sequenc
         "network-config": _json(
             {"version": 2, "ethernets": {name: _ethernet(name, nic) for name, nic in named}}
         ),
-        "driver": plan.driver.encode() + b"\n",
-        "start": (sources() / "vm-images" / "seed" / "start").read_bytes(),
+        **programs_and_start(plan),
     }
-    assert plan.guest_programs is not None
-    for program in sorted(plan.guest_programs.iterdir()):
-        files[program.name] = program.read_bytes()
     disk = pycdlib.PyCdlib()
     disk.new(interchange_level=_LEVEL, vol_ident=_LABEL, rock_ridge="1.09", joliet=3)
     for name, content in files.items():
@@ -63,6 +59,16 @@ def write_seed(path: Path, plan: RunPlan, keys: Keys, guest: UUID, nics: Sequenc
         path.chmod(0o600)
         disk.write_fp(file)
     disk.close()
+
+
+def programs_and_start(plan: RunPlan) -> dict[str, bytes]:
+    """What the guest runs, by the names of its files: one folder, with the script that starts it."""
+    assert plan.guest_programs is not None
+    return {
+        "driver": plan.driver.encode() + b"\n",
+        "start": (sources() / "vm-images" / "seed" / "start").read_bytes(),
+        **{program.name: program.read_bytes() for program in sorted(plan.guest_programs.iterdir())},
+    }
 
 
 def _json(value: Mapping[str, object]) -> bytes:
@@ -113,10 +119,16 @@ def silence_explained(plan: RunPlan, deadline: Deadline) -> Iterator[None]:
     except GuestLost as error:
         if not plan.own_image or not deadline.expired:
             raise
+        if not plan.seeded:
+            raise GuestLost(
+                f"{error.message}: the agent that was copied into the guest of guest.image says nothing",
+                hint="its kernel needs a second serial port, ttyS1; a slow guest needs a longer "
+                "guest.boot_timeout_s (docs/image.md)",
+            ) from error
         raise GuestLost(
             f"{error.message}: no agent came up in the guest of guest.image",
-            hint="the image needs cloud-init with the datasource NoCloud, and its kernel a port ttyS1: there "
-            "is no other way in, by ssh neither; a slow guest needs a longer guest.boot_timeout_s "
+            hint="the image needs cloud-init with the datasource NoCloud, and its kernel a port ttyS1; one "
+            "without cloud-init is entered by guest.ssh; a slow guest needs a longer guest.boot_timeout_s "
             "(docs/image.md)",
         ) from error
 

@@ -42,9 +42,9 @@ def start_guest(
 
     plan, pair = definition.plan, definition.pair
     brought = {}
-    if plan.own_image:
+    if plan.seeded:
         write_seed(definition.seed, plan, keys, definition.uuid, definition.nics_at_boot)
-    else:
+    elif not plan.own_image:
         write_initrd(definition.initrd, plan, keys)
         brought = {"initrd": definition.initrd, "vmlinuz": plan.kernel.vmlinuz}
     disk = plan.disk

@@ -20,6 +20,7 @@ from harness.scenario.devices.disk import ListedDisk
 from harness.scenario.devices.generation_id import GenerationId
 from harness.scenario.devices.nic import MOST_NICS, ListedNic
 from harness.scenario.devices.pmem import Pmem
+from harness.scenario.guest_ssh import GuestSsh
 from harness.scenario.memory import MemoryBackend, VirtioMem
 from harness.scenario.raw import Globals, QemuWords, XmlEdits
 from harness.scenario.values import (
@@ -139,8 +140,10 @@ class Guest(Section):
     """Sockets, dies, cores and threads; null: as libvirt chooses, and no more vCPUs than `vcpus`."""
     image: Annotated[Text, AfterValidator(image_name)] | None = None
     """small: an initramfs with what a test needs. debian: a distribution on a disk of its own. Or the path
-    of a disk image with cloud-init in it, with a slash: a distribution's cloud image, with its own kernel and
-    boot loader. See docs/image.md. null: what the workload needs."""
+    of a disk image with cloud-init or an ssh server in it, with a slash: a distribution's cloud image, with
+    its own kernel and boot loader. See docs/image.md. null: what the workload needs."""
+    ssh: GuestSsh | None = None
+    """How the agent comes into the guest of such an image by ssh; null: by cloud-init. See docs/image.md."""
     machine: Annotated[Text, AfterValidator(_machine)] = GUEST.board.types[0]
     """Machine type: pc, q35, or any version of them that both QEMUs have, such as pc-q35-7.2. See
     docs/machine.md."""

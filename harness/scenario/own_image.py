@@ -17,7 +17,11 @@ def refuse_with_own_image(scenario: Any) -> None:
     """
     guest, workload = scenario.guest, scenario.workload
     if not guest.own_image:
+        if guest.ssh is not None:
+            _refuse(("guest", "ssh"), "is for the path of an image in guest.image: all others have the agent")
         return
+    if guest.ssh is not None:
+        _refuse_with_ssh(scenario)
     of_guest = {
         "kernel": (guest.kernel != "default", "the image has its own kernel"),
         "cmdline": (bool(guest.cmdline), "the image's boot loader says it"),
@@ -49,5 +53,18 @@ def refuse_with_own_image(scenario: Any) -> None:
         _refuse(("script",), "has an action for which the kernel would have to be ours")
 
 
-def _refuse(path: tuple[str, ...], words: str) -> None:
+def _refuse_with_ssh(scenario: Any) -> None:
+    """What the way in by ssh, which is gone once, does not know."""
+    if scenario.guests > 1:
+        _refuse(("guest", "ssh"), "does not go together with several guests (guests)")
+    if any(nic.comes_later for nic in scenario.guest.all_nics[:1]):
+        _refuse(("guest", "ssh"), "needs the guest's first NIC when it boots")
+    for index, entry in enumerate(scenario.script):
+        for place, action in enumerate(entry.do):
+            if action.restarts:
+                words = f"{action.action} does not go together with guest.ssh: nobody starts the agent again"
+                _refuse(("script", index, "do", place, "action"), words)
+
+
+def _refuse(path: tuple[str | int, ...], words: str) -> None:
     raise PydanticCustomError("at", "{words}", {"path": path, "words": words})

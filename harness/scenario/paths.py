@@ -21,6 +21,9 @@ def with_whole_paths(scenario: Scenario) -> Scenario:
     """
     guest = scenario.guest
     update: dict[str, object] = {key: _whole(getattr(guest, key)) for key in _KEYS}
+    if guest.ssh is not None:
+        whole = {key: _whole(getattr(guest.ssh, key)) for key in guest.ssh.files}
+        update["ssh"] = guest.ssh.model_copy(update=whole)
     update |= {"devices": _of(guest.devices), "disks": _of(guest.disks)}
     if all(getattr(guest, key) == value for key, value in update.items()):
         return scenario

@@ -44,6 +44,7 @@ class HostProgram:
 
 
 PROGRAMS: Final = {
+    "dnsmasq": HostProgram(("dnsmasq", "/usr/sbin/dnsmasq"), "--dhcp-range", "bookworm", "dnsmasq-base"),
     "swtpm": HostProgram(("swtpm",), "socket", "bookworm", "swtpm"),
     # The one that QEMU had of its own, until 8.0, cannot be migrated.
     "virtiofsd": HostProgram(

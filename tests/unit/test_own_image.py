@@ -123,7 +123,9 @@ def plan(tmp_path: Path, driver: str = "info") -> SimpleNamespace:
     programs.mkdir()
     (programs / "agent").write_bytes(b"the agent")
     resolved = SimpleNamespace(scenario=load_scenario("own-image"))
-    return SimpleNamespace(driver=driver, own_image=True, guest_programs=programs, resolved=resolved)
+    return SimpleNamespace(
+        driver=driver, own_image=True, seeded=True, guest_programs=programs, resolved=resolved
+    )
 
 
 def test_cloud_init_finds_what_it_looks_for(tmp_path: Path) -> None:

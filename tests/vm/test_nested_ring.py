@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.faults.catalogue import SCENARIOS
 from harness.testing import Freepage
+from harness.toolchain import Toolchain
 from tests.vm.test_nested import LONGEST, nested
 
 PRELOAD = Path(__file__).parent / "support" / "ring_initially_set.c"
@@ -21,14 +23,13 @@ workload: {kind: churn, noise: 64MiB}
 migration: {bandwidth: 32MiB/s}
 """
 
-#: Logging is on as long as the rate is taken, and each vCPU whose ring is full has all of them emptied:
-#: also that of one which is being made, and has none yet.
-PLUGGED = """\
-name: ring-plugged
+#: A bug of QEMU's (docs/found.md).  It is told by its own words, whatever the guest does.
+RATE = """\
+name: rate-plugged
 arm: "off"
-guest: {memory: 256MiB, kvm_dirty: ring, topology: {cores: 4}}
-workload: {kind: churn, noise: 100MiB}
-migration: {bandwidth: 128MiB/s}
+guest: {memory: 192MiB, kvm_dirty: ring, topology: {cores: 4}}
+workload: {kind: idle}
+expect: {verdict: fail, rule: qemu-crashed}
 script:
 - at: start
   do:
@@ -46,12 +47,17 @@ def freepage(freepage: Freepage) -> Freepage:
     return freepage.without_defaults()
 
 
-def test_a_ring_with_protection_that_is_initially_set_loses_writes(freepage: Freepage, folder: Path) -> None:
-    scenario, library, wrapper = folder / "ring.yaml", folder / "both.so", folder / "qemu"
+def test_a_ring_without_initially_set_protection_is_right(freepage: Freepage, folder: Path) -> None:
+    scenario = folder / "ring.yaml"
     scenario.write_text(RING)
     right = nested(freepage, str(scenario)).end()
     assert right.result.verdict == "pass", str(right)
-    qemu = right.result.versions["source_qemu"]["path"]
+
+
+def test_a_ring_with_protection_that_is_initially_set_loses_writes(freepage: Freepage, folder: Path) -> None:
+    scenario, library, wrapper = folder / "ring.yaml", folder / "both.so", folder / "qemu"
+    scenario.write_text(RING)
+    qemu = Toolchain().qemu_for("off").path
     subprocess.run(
         ["gcc", "-shared", "-fPIC", "-O2", "-Wall", "-D_GNU_SOURCE", "-o", library, PRELOAD, "-ldl"],
         check=True,
@@ -63,11 +69,22 @@ def test_a_ring_with_protection_that_is_initially_set_loses_writes(freepage: Fre
     assert "differs-though-sent" in [finding.rule for finding in wrong.result.findings]
 
 
-def test_vcpus_are_plugged_in_while_rings_are_emptied(freepage: Freepage, folder: Path) -> None:
-    scenario = folder / "plugged.yaml"
-    scenario.write_text(PLUGGED)
+@pytest.mark.parametrize("fault", [None, "ring-vcpu-not-made"])
+def test_a_vcpu_is_made_while_rings_are_emptied(freepage: Freepage, fault: str | None) -> None:
+    scenario = str(SCENARIOS / "ring-plugged.yaml")
+    ended = nested(freepage, scenario, *(() if fault is None else ("--fault", fault))).end()
+    if fault is None:
+        assert ended.result.verdict == "pass", str(ended)
+        return
+    assert ended.result.verdict == "fail", str(ended)
+    assert [finding.rule for finding in ended.result.findings] == ["qemu-crashed"]
+    assert "kvm_dirty_ring_reap_one" in ended.result.reason
+
+
+def test_a_rate_that_is_taken_while_a_vcpu_comes_ends_qemu(freepage: Freepage, folder: Path) -> None:
+    """As long as it does: with a QEMU that is mended this passes, and the test says so."""
+    scenario = folder / "rate.yaml"
+    scenario.write_text(RATE)
     ended = nested(freepage, str(scenario)).end()
-    assert ended.result.verdict == "pass", str(ended)
-    (rate,) = [one for one in ended.result.qmp if one.command == "query-dirty-rate"]
-    assert isinstance(rate.answer, dict)
-    assert rate.answer["mode"] == "dirty-ring" and rate.answer["dirty-rate"] > 0
+    assert ended.exit_code == 0, str(ended)
+    assert "memory_global_dirty_log_do_stop" in ended.result.reason

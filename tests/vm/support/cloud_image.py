@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A disk as distributions publish them for clouds: its own kernel and boot loader, systemd, cloud-init.
+"""Disks as distributions have them: their own kernel and boot loader, systemd; and cloud-init, or ssh.
 
-It is made of Debian's packages, once, and kept in the cache.  Nothing in it knows of this testbed.
+Each is made of Debian's packages, once, and kept in the cache.  Nothing in it knows of this testbed.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -17,20 +20,21 @@ from harness.toolchain.debian_archive import DebianArchive, mirrors
 from harness.toolchain.run import build_environment, run_program
 
 _SUITE: Final = "bookworm"
-_PACKAGES: Final = (
-    "cloud-init",
+_EACH: Final = (
     "dbus",
     "grub-common",
     "grub-pc-bin",
     "initramfs-tools",
     "iproute2",
     "linux-image-cloud-amd64",
-    "netplan.io",
     "openssh-server",
     "systemd-sysv",
     "udev",
 )
+_CLOUD: Final = tuple(sorted((*_EACH, "cloud-init", "netplan.io")))
+_SERVER: Final = tuple(sorted((*_EACH, "sudo")))
 _HOOK: Final = Path(__file__).with_name("cloud_image_hook.sh")
+_SERVER_HOOK: Final = Path(__file__).with_name("server_image_hook.sh")
 _SECTOR: Final = 512
 #: Where the only partition begins; the loader is in front of it.
 _FIRST: Final = 2048
@@ -40,13 +44,40 @@ _LINUX: Final = 0x83
 
 def cloud_image(toolchain: Toolchain) -> Path:
     """The disk, raw; nobody writes to it."""
-    packages = DebianArchive(toolchain.cache, _SUITE).packages(_PACKAGES)
+    packages = DebianArchive(toolchain.cache, _SUITE).packages(_CLOUD)
     key = key_of(packages=[package.sha256 for package in packages], hook=file_digest(_HOOK), build=1)
-    folder = toolchain.cache.get("cloud-image", key, _make, what="a cloud image", space=4096 * MIB)
+    make = partial(_make, packages=_CLOUD, hooks=(_HOOK,))
+    folder = toolchain.cache.get("cloud-image", key, make, what="a cloud image", space=4096 * MIB)
     return folder / "disk.raw"
 
 
-def _make(folder: Path) -> None:
+@dataclass(frozen=True)
+class ServerImage:
+    """A disk without cloud-init, and what lets somebody in: root, and a user who has sudo.
+
+    ``careful`` has a sudo that asks for the password.
+    """
+
+    disk: Path
+    key: Path
+    password: Path
+    host_keys: Path
+    users: tuple[str, str] = ("root", "tester")
+    careful: str = "careful"
+
+
+def server_image(toolchain: Toolchain) -> ServerImage:
+    """The disk, raw; nobody writes to it."""
+    packages = DebianArchive(toolchain.cache, _SUITE).packages(_SERVER)
+    hooks = (_SERVER_HOOK, _HOOK)
+    digests = [file_digest(hook) for hook in hooks]
+    key = key_of(packages=[package.sha256 for package in packages], hooks=digests, build=1)
+    make = partial(_make, packages=_SERVER, hooks=hooks, kept=("key", "password", "host_keys"))
+    folder = toolchain.cache.get("server-image", key, make, what="a server's disk", space=4096 * MIB)
+    return ServerImage(folder / "disk.raw", folder / "key", folder / "password", folder / "host_keys")
+
+
+def _make(folder: Path, packages: Sequence[str], hooks: Sequence[Path], kept: Sequence[str] = ()) -> None:
     work = folder / "work"
     work.mkdir()
     work.chmod(0o755)  # a user namespace may enter
@@ -54,13 +85,15 @@ def _make(folder: Path) -> None:
     command = [
         *apart,
         *("mmdebstrap", "--quiet", "--variant=minbase", "--format=null"),
-        f"--include={','.join(_PACKAGES)}",
-        f"--customize-hook={_HOOK}",
+        f"--include={','.join(packages)}",
+        *(f"--customize-hook={hook}" for hook in hooks),
         *(_SUITE, "-", mirrors()[0]),
     ]
     env = build_environment(FREEPAGE_OUT=str(work), FREEPAGE_BYTES=str(_ROOT_BYTES), TMPDIR=str(work))
     run_program(command, what="make a cloud image", cwd=folder, env=env)
     _put_together(work, folder / "disk.raw")
+    for name in kept:
+        (work / name).rename(folder / name)
     shutil.rmtree(work)
 
 
