@@ -14,7 +14,15 @@ from harness.guest.control import GuestControl
 from harness.memory.access import Comparison, Image
 from harness.memory.host_written import MOST_CANDIDATES, Page, guid_in_memory, named_pages
 from harness.memory.record import Block
-from harness.memory.registered import GENERATION, SIZES, HostStructure, SourceFinding, agreed, from_registers
+from harness.memory.registered import (
+    GENERATION,
+    LINK_EVENT,
+    SIZES,
+    HostStructure,
+    SourceFinding,
+    agreed,
+    from_registers,
+)
 from harness.migration.outside import OutsideWalk
 from harness.units import PAGE_SIZE
 
@@ -23,6 +31,10 @@ if TYPE_CHECKING:
 
 #: Of a guest that answers at all.
 _ANSWER_SECONDS: Final = 60.0
+#: struct Vmxnet3_DriverShared of Linux's drivers/net/vmxnet3/vmxnet3_defs.h, in a page of its own: how it
+#: begins, and where the events are.
+_SHARED_MAGIC: Final = (0xBABEFEE1).to_bytes(4, "little")
+_EVENTS_OFFSET: Final = 696
 #: Where QEMU puts the id in its page, so that firmware finds a table's header in front of it.
 _GUID_OFFSET: Final = 40
 
@@ -35,6 +47,8 @@ class HostWritten:
     guids: tuple[bytes, bytes] | None = None
     #: QEMU gives each its registers anew.
     vcpus: int = 1
+    #: The guest has such a NIC: QEMU tells its driver, when it ends, that the link is down.
+    vmxnet3: bool = False
 
 
 def read_registers(control: GuestControl, vcpus: int) -> SourceFinding | None:
@@ -68,6 +82,8 @@ def host_written(
     accelerator: str,
     vcpus: int,
     events: EventStream,
+    *,
+    vmxnet3: bool = False,
 ) -> HostWritten:
     """Put together what is registered; the guest stands still."""
     structures: frozenset[HostStructure] = frozenset()
@@ -83,14 +99,14 @@ def host_written(
         )
     here, there = guids
     both = (here, there) if here is not None and there is not None else None
-    return HostWritten(structures, both, vcpus)
+    return HostWritten(structures, both, vcpus, vmxnet3)
 
 
 def names_of(
     known: HostWritten, block: Block, found: Comparison, source: Image, destination: Image
 ) -> Mapping[int, str]:
     """Names for those pages of a block that differ because the hypervisor wrote to them."""
-    if not known.structures and known.guids is None:
+    if not known.structures and known.guids is None and not known.vmxnet3:
         return {}
     # What was left behind is zero over there, and is nothing that anybody wrote.
     candidates = found.differing[~found.zero_on_destination[found.differing]].tolist()
@@ -102,6 +118,8 @@ def names_of(
         if frame is not None:
             pages.append(Page(number, frame * PAGE_SIZE, source.page(number), destination.page(number)))
     structures = known.structures | _generations(pages, known.guids)
+    if known.vmxnet3:
+        structures |= _link_events(pages)
     return named_pages(pages, structures, known.guids, vcpus=known.vcpus)
 
 
@@ -112,3 +130,9 @@ def _generations(pages: list[Page], guids: tuple[bytes, bytes] | None) -> frozen
     end = _GUID_OFFSET + SIZES[GENERATION]
     found = [page.address for page in pages if page.source[_GUID_OFFSET:end] == guids[0]]
     return frozenset({HostStructure(GENERATION, found[0] + _GUID_OFFSET)}) if len(found) == 1 else frozenset()
+
+
+def _link_events(pages: list[Page]) -> frozenset[HostStructure]:
+    """Where drivers of vmxnet3 have what they share with their devices, as both sides say."""
+    shared = [page for page in pages if page.source[:4] == page.destination[:4] == _SHARED_MAGIC]
+    return frozenset(HostStructure(LINK_EVENT, page.address + _EVENTS_OFFSET) for page in shared)

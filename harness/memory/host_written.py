@@ -28,6 +28,7 @@ import numpy as np
 from harness.memory.registered import (
     ASYNC_PF,
     GENERATION,
+    LINK_EVENT,
     PV_EOI,
     SIZES,
     STEAL_TIME,
@@ -45,6 +46,9 @@ _TIME: Final = struct.Struct("<IIQQIbB2s")
 _STEAL: Final = struct.Struct("<QIIB47s")
 #: struct kvm_vcpu_pv_apf_data: flags, token, padding.
 _APF: Final = struct.Struct("<II56s")
+
+#: VMXNET3_ECR_LINK of QEMU's hw/net/vmxnet3.h.
+_ECR_LINK: Final = 1 << 2
 
 _NANOSECONDS: Final = 1_000_000_000
 #: A wall clock at boot lies after the year 2001, and is not corrected by more than this.
@@ -149,11 +153,18 @@ def _async_pf(source: bytes, destination: bytes) -> bool:
     return bool(max(before[0], after[0]) <= 2 and before[2] == after[2] == bytes(56))
 
 
+def _link_event(source: bytes, destination: bytes) -> bool:
+    """The source's QEMU has said that the link is down (VMXNET3_ECR_LINK), as it ended; nothing else."""
+    before, after = (int.from_bytes(side, "little") for side in (source, destination))
+    return before == after | _ECR_LINK and before != after
+
+
 _SHAPES: Final[Mapping[str, Callable[[bytes, bytes], bool]]] = {
     VCPU_TIME: _vcpu_time,
     STEAL_TIME: _steal_time,
     PV_EOI: _pv_eoi,
     ASYNC_PF: _async_pf,
+    LINK_EVENT: _link_event,
 }
 
 

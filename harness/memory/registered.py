@@ -21,9 +21,18 @@ STEAL_TIME: Final = "kvm-steal-time"
 PV_EOI: Final = "kvm-pv-eoi"
 ASYNC_PF: Final = "kvm-async-page-fault"
 GENERATION: Final = "vm-generation-id"
+LINK_EVENT: Final = "vmxnet3-link-event"
 
 #: Bytes that the hypervisor may write.
-SIZES: Final = {WALL_CLOCK: 12, VCPU_TIME: 32, STEAL_TIME: 64, PV_EOI: 4, ASYNC_PF: 64, GENERATION: 16}
+SIZES: Final = {
+    WALL_CLOCK: 12,
+    VCPU_TIME: 32,
+    STEAL_TIME: 64,
+    PV_EOI: 4,
+    ASYNC_PF: 64,
+    GENERATION: 16,
+    LINK_EVENT: 4,
+}
 
 
 @dataclass(frozen=True, slots=True, order=True)

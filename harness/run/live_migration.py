@@ -509,7 +509,10 @@ class LiveMigration:
         there = generation_id(destination.monitor) if destination is not None else None
         resolved = self._guest.plan.resolved
         registers, ids = self._stage.guest.registers, (generation, there)
-        return host_written(registers, outside, ids, resolved.accelerator, self._vcpus, self._events)
+        vmxnet3 = any(nic.model == "vmxnet3" for nic in resolved.scenario.guest.all_nics)
+        return host_written(
+            registers, outside, ids, resolved.accelerator, self._vcpus, self._events, vmxnet3=vmxnet3
+        )
 
 
 def _copies(

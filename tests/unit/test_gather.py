@@ -258,3 +258,29 @@ def test_a_page_of_the_hosts_has_its_name_though_nobody_walks() -> None:
     case.host_written = HostWritten(guids=(here, there))
     evidence = gather(case, resolved("idle", "arm=off", "walk=false"), EventStream())  # type: ignore[arg-type]
     assert evidence.case.blocks[0].named == {1: "vm-generation-id"}
+
+
+@pytest.mark.parametrize(
+    ("vmxnet3", "magic", "before", "after", "named"),
+    [
+        (True, 0xBABEFEE1, 4, 0, {1: "vmxnet3-link-event"}),
+        (True, 0xBABEFEE1, 5, 1, {1: "vmxnet3-link-event"}),
+        # No such NIC; nothing of its driver's; the other way round; more than that bit.
+        (False, 0xBABEFEE1, 4, 0, {}),
+        (True, 0xBABEFEE2, 4, 0, {}),
+        (True, 0xBABEFEE1, 0, 4, {}),
+        (True, 0xBABEFEE1, 6, 0, {}),
+    ],
+)
+def test_what_a_nic_writes_when_its_qemu_ends_is_named(
+    vmxnet3: bool, magic: int, before: int, after: int, named: dict[int, str]
+) -> None:
+    def page(events: int) -> bytes:
+        return (magic.to_bytes(4, "little") + bytes(692) + bytes([events])).ljust(PAGE, b"\0")
+
+    one, two = ram([content(1), page(before)]), ram([content(1), page(after)])
+    case = moved({"pc.ram": one}, {"pc.ram": two})
+    case.places = {"pc.ram": [(0, 0, 2 * PAGE)]}
+    case.host_written = HostWritten(vmxnet3=vmxnet3)
+    evidence = gather(case, resolved("idle", "arm=off", "walk=false"), EventStream())  # type: ignore[arg-type]
+    assert evidence.case.blocks[0].named == named
