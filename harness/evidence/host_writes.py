@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from harness.errors import FreepageError
+from harness.errors import FreepageError, GuestRefused
 from harness.events import Deadline, EventStream
 from harness.guest.control import GuestControl
 from harness.memory.access import Comparison, Image
@@ -52,11 +52,14 @@ class HostWritten:
 
 
 def read_registers(control: GuestControl, vcpus: int) -> SourceFinding | None:
-    """KVM's registers of every processor, as the guest reads them; None if it cannot."""
+    """KVM's registers of every processor, as the guest reads them; None if it cannot.
+
+    Raises :class:`harness.errors.GuestLost` if it does not answer.
+    """
     deadline = Deadline(_ANSWER_SECONDS, "the guest's registers")
     try:
         cpus = [control.call("msrs", cpu, deadline=deadline) for cpu in range(vcpus)]
-    except FreepageError:
+    except GuestRefused:
         # A kernel without /dev/cpu, a driver of somebody's own: its memory tells as well.
         return None
     return from_registers([{name: _number(value) for name, value in cpu.items()} for cpu in cpus])

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from harness.errors import FreepageError
+from harness.errors import GuestRefused
 from harness.events import Deadline
 from harness.guest.control import GuestControl
 from harness.guestview.msrs import STEADY, VcpuMsrs
@@ -18,11 +18,14 @@ _MOST: Final = 32
 
 
 def read_msrs(control: GuestControl, vcpus: int) -> Sequence[VcpuMsrs] | None:
-    """By processor; None: the guest's kernel has no way to read them."""
+    """By processor; None: the guest's kernel has no way to read them.
+
+    Raises :class:`harness.errors.GuestLost` if it does not answer.
+    """
     deadline = Deadline(_ANSWER_SECONDS, "the guest's registers")
     try:
         return [_of(control, cpu, deadline) for cpu in range(vcpus)]
-    except FreepageError:
+    except GuestRefused:
         return None
 
 

@@ -22,6 +22,7 @@ from typing import Final, Self
 
 from harness.events import Event, EventStream
 from harness.guest.control import GuestControl
+from harness.hosts.processors import processors_of
 
 #: What a Linux kernel prints first of an Oops, by architecture-independent and x86's own code
 #: (arch/x86/mm/fault.c, arch/x86/kernel/traps.c, lib/bug.c, arch/arm64/mm/fault.c).
@@ -35,10 +36,6 @@ _ALWAYS: Final = {
     "GUEST_PANICKED": "its kernel told QEMU that it has panicked",
     "WATCHDOG": "its watchdog ran off",
 }
-#: A processor as HMP's ``info registers`` shows it on x86: its flags, and whether it is halted.
-_FLAGS: Final = re.compile(r"\b[ER]FL=([0-9a-f]{8,16})\b")
-_HALTED: Final = re.compile(r"\bHLT=([01])\b")
-_INTERRUPTS: Final = 0x200
 
 
 def halted_for_good(registers: str) -> bool:
@@ -46,13 +43,8 @@ def halted_for_good(registers: str) -> bool:
 
     ``registers``: HMP's ``info registers -a`` of a QEMU for x86; of others nothing is known.
     """
-    flags, halted = _FLAGS.findall(registers), _HALTED.findall(registers)
-    return (
-        bool(flags)
-        and len(flags) == len(halted)
-        and all(word == "1" for word in halted)
-        and not any(int(word, 16) & _INTERRUPTS for word in flags)
-    )
+    found = processors_of(registers)
+    return bool(found) and all(one.halted is True and one.interrupts is False for one in found)
 
 
 def how_it_dies(event: Event, host: str, side: str) -> str | None:

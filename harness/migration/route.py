@@ -22,7 +22,7 @@ import socket
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -50,31 +50,36 @@ class Place:
         return {"channels": [{"channel-type": "main", "addr": dict(self.address)}]}
 
 
+@dataclass
 class Route(ABC):
     """A transport."""
 
     #: Say addresses in the form that QEMU has since 8.2, and not as a URI.
-    channels: bool
+    channels: bool = field(default=False, kw_only=True)
+    #: The connections that are made already: the first, and those of recoveries.
+    _made: int = field(default=0, init=False)
 
     def lead(self, source: Monitor, destination: Monitor) -> None:
         """Have the destination listen and the source migrate.
 
         Raises :class:`harness.migration.qmp.CommandError` with the words of a QEMU that refuses.
         """
-        with self._prepared(source, destination):
+        with self._prepared():
             place = self._to_listen()
             destination.execute("migrate-incoming", place.arguments(channels=self.channels))
             source.execute("migrate", self._to_connect(destination).arguments(channels=self.channels))
+        self._made += 1
 
     def lead_again(self, source: Monitor, destination: Monitor) -> None:
         """The same for a migration that is paused in postcopy: migrate-recover knows URIs only."""
-        with self._prepared(source, destination):
+        with self._prepared():
             destination.execute("migrate-recover", {"uri": self._to_listen().uri}, at_once=True)
             there = self._to_connect(destination).arguments(channels=self.channels)
             source.execute("migrate", there | {"resume": True})
+        self._made += 1
 
     @contextmanager
-    def _prepared(self, source: Monitor, destination: Monitor) -> Iterator[None]:
+    def _prepared(self) -> Iterator[None]:
         """What has to be there before, and may be gone afterwards."""
         yield
 
@@ -98,15 +103,7 @@ class Tcp(Route):
 
     address: str
     tap: int | None = None
-    channels: bool = False
     again: tuple[int, ...] = ()
-    #: The connections that are made already.
-    _made: int = 0
-
-    @contextmanager
-    def _prepared(self, source: Monitor, destination: Monitor) -> Iterator[None]:
-        yield
-        self._made += 1
 
     def _to_listen(self) -> Place:
         return _inet(self.address, str(self._own_port() or 0))
@@ -128,11 +125,10 @@ class Unix(Route):
     """A socket in a folder that both QEMUs see; another one for each connection."""
 
     folder: Path
-    channels: bool = False
     _path: Path = Path()
 
     @contextmanager
-    def _prepared(self, source: Monitor, destination: Monitor) -> Iterator[None]:
+    def _prepared(self) -> Iterator[None]:
         self._path = _new(self.folder)
         yield
 
@@ -152,11 +148,8 @@ class Descriptor(Route):
     its ends for those before it begins: later its main loop, which takes them, may wait for the recovery.
     """
 
-    channels: bool = False
     one_way: bool = False
     again: int = 0
-    #: The connections that are made already.
-    _made: int = 0
 
     def lead(self, source: Monitor, destination: Monitor) -> None:
         """With those for the recoveries."""
@@ -177,11 +170,6 @@ class Descriptor(Route):
             for end in ends:
                 os.close(end)
 
-    @contextmanager
-    def _prepared(self, source: Monitor, destination: Monitor) -> Iterator[None]:
-        yield
-        self._made += 1
-
     def _to_listen(self) -> Place:
         name = _descriptor(self._made)
         return Place(f"fd:{name}", {"transport": "socket", "type": "fd", "str": name})
@@ -195,11 +183,10 @@ class Exec(Route):
     """A command on each side: dd, into a FIFO that both see, and out of it.  It goes one way only."""
 
     folder: Path
-    channels: bool = False
     _fifo: Path = Path()
 
     @contextmanager
-    def _prepared(self, source: Monitor, destination: Monitor) -> Iterator[None]:
+    def _prepared(self) -> Iterator[None]:
         self._fifo = _new(self.folder)
         os.mkfifo(self._fifo, 0o600)
         yield

@@ -9,31 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import socket
 from dataclasses import dataclass
 from typing import Final
 
 from qemu.qmp import QMPClient, QMPError
 
+from harness.hosts.processors import Processor, processors_of
 from harness.hosts.stacks import stacks_of
 
 #: For QEMU's greeting and for each of its answers; one that hangs gives none.
 _ANSWER_SECONDS: Final = 20.0
-
-#: Of ``info registers -a``: a CPU's number, and what says where it stands.
-_CPU: Final = re.compile(r"^CPU#(\d+)\s*$", re.MULTILINE)
-_PLACE: Final = re.compile(r"\b(?:RIP|PC)=([0-9a-f]+)")
-_HALTED: Final = re.compile(r"\bHLT=(\d)")
-
-
-@dataclass(frozen=True, slots=True)
-class CpuPlace:
-    """Where one CPU of the machine stood: its instruction's address, and whether it was halted."""
-
-    number: int
-    address: int
-    halted: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +30,7 @@ class Inquest:
     report: str
 
 
-def cpu_places(registers: str) -> list[CpuPlace]:
-    """Read the monitor's ``info registers -a``; a CPU that it does not show whole is left out."""
-    found = []
-    parts = _CPU.split(registers)[1:]
-    for number, text in zip(parts[::2], parts[1::2], strict=True):
-        place, halted = _PLACE.search(text), _HALTED.search(text)
-        if place is not None:
-            found.append(CpuPlace(int(number), int(place[1], 16), halted is not None and halted[1] == "1"))
-    return found
-
-
-def summary_of(first: list[CpuPlace], second: list[CpuPlace]) -> tuple[str, ...]:
+def summary_of(first: list[Processor], second: list[Processor]) -> tuple[str, ...]:
     """Tell of each CPU how it stood at two moments."""
     later = {place.number: place for place in second}
     lines = []
@@ -95,12 +70,12 @@ async def _ask(monitor: socket.socket, cpus: int, sections: list[tuple[str, str]
             return text
 
         await line("info status")
-        first = cpu_places(await line("info registers -a"))
+        first = processors_of(await line("info registers -a"))
         for number in range(cpus):
             await line(f"info lapic {number}")
         await line("info pic")
         # Seen again after all that: a CPU that runs has moved.
-        return summary_of(first, cpu_places(await line("info registers -a")))
+        return summary_of(first, processors_of(await line("info registers -a")))
     finally:
         with contextlib.suppress(QMPError, OSError, EOFError, TimeoutError):
             await asyncio.wait_for(client.disconnect(), _ANSWER_SECONDS)

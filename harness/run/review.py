@@ -66,12 +66,16 @@ class Review:
         guest, host = self._ready.guest, turn.hosts[0]
         self._course.looks = guest.look_at_devices_left(host, migration.monitor("source"), self._events)
         self._course.found += [finding for look in self._course.looks for finding in look.findings]
-        bad = migration.verify_owned(Deadline(SCRIPT_SECONDS, "the script's own pages"))
+        self._verify_owned(turn, migration, SCRIPT_SECONDS)
+        self._course.reports.arrived()
+        self._notes.run_commands("after")
+
+    def _verify_owned(self, turn: Turn, migration: LiveMigration, patience: float) -> None:
+        """Pages that the script has taken; the guest has ``patience`` seconds to look at them."""
+        bad = migration.verify_owned(Deadline(patience, "the script's own pages"))
         if bad:
             text = turn.named(f"the guest found {bad} of the script's pages with wrong content")
             self._course.found.append(Finding("guest-pages", "guest", text, bad))
-        self._course.reports.arrived()
-        self._notes.run_commands("after")
 
     def _check_arrival(self, arrival: Arrival) -> Findings:
         switch_over = arrival.switch_over
@@ -220,10 +224,7 @@ class Review:
             migration.resumed(Deadline(patience, "the rest of the script"))
             self._notes.take_news(turn, migration)
             self._course.found += self._look_at_devices(arrival)
-            bad = migration.verify_owned(Deadline(patience, "the script's own pages"))
-            if bad:
-                text = turn.named(f"the guest found {bad} of the script's pages with wrong content")
-                self._course.found.append(Finding("guest-pages", "guest", text, bad))
+            self._verify_owned(turn, migration, patience)
             self._course.reports.arrived()
             if not wrong:
                 self._notes.run_commands("after")

@@ -7,7 +7,8 @@ import os
 import socket
 import threading
 
-from harness.nested.inquest import CpuPlace, cpu_places, hold_inquest, summary_of
+from harness.hosts.processors import Processor, processors_of
+from harness.nested.inquest import hold_inquest, summary_of
 
 REGISTERS = """
 CPU#0
@@ -22,20 +23,20 @@ RIP=ffffffff8110a5d2 RFL=00000002 [-------] CPL=0 II=0 A20=1 SMM=0 HLT=0
 
 
 def test_each_cpu_is_read() -> None:
-    assert cpu_places(REGISTERS) == [
-        CpuPlace(0, 0xFFFFFFFF81C2E0CB, halted=True),
-        CpuPlace(1, 0xFFFFFFFF8110A5D2, halted=False),
+    assert processors_of(REGISTERS) == [
+        Processor(0, 0xFFFFFFFF81C2E0CB, halted=True, interrupts=True),
+        Processor(1, 0xFFFFFFFF8110A5D2, halted=False, interrupts=False),
     ]
 
 
 def test_what_is_no_answer_has_no_cpus() -> None:
-    assert cpu_places("") == []
-    assert cpu_places("CPU#0\nno registers here\n") == []
+    assert processors_of("") == []
+    assert processors_of("CPU#0\nno registers here\n") == []
 
 
 def test_a_cpu_that_runs_is_told_from_one_that_is_halted() -> None:
     later = REGISTERS.replace("ffffffff8110a5d2", "ffffffff8110a5d9")
-    assert summary_of(cpu_places(REGISTERS), cpu_places(later)) == (
+    assert summary_of(processors_of(REGISTERS), processors_of(later)) == (
         "its CPU 0 halted at 0xffffffff81c2e0cb",
         "its CPU 1 runs at 0xffffffff8110a5d2, then at 0xffffffff8110a5d9",
     )

@@ -79,7 +79,7 @@ SHIPPED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         (),
     ),
     "cancelled": (
-        ("cancelled-connects",),
+        ("cancelled-connects", "postcopy-cancelled"),
         (),
     ),
     "rounds": (

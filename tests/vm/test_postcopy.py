@@ -205,6 +205,13 @@ def test_there_and_back(freepage: Freepage, freepage_folder: Path) -> None:
     assert move.guest == "runs"
 
 
+@slow
+def test_given_up_as_it_switches(freepage: Freepage) -> None:
+    run = freepage.run("postcopy-cancelled")
+    assert (run.verdict, run.exit_code) == ("pass", 0)
+    assert [end.ended for end in run.result.moves] == ["cancelled", "completed"]
+
+
 TOO_LATE = """\
 name: switched-too-late
 arm: off
