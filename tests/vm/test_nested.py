@@ -302,12 +302,13 @@ def test_what_a_guest_may_write_is_limited(freepage: Freepage, freepage_folder: 
     assert "throttle-not-seen" in documents(quiet.stdout)[0].reason
 
 
-#: It boots from an image that somebody has to name: tests/vm/test_own_image.py has one.
-NEEDS_AN_IMAGE = "own-image"
+#: One boots from an image that somebody has to name (tests/vm/test_own_image.py has one), one needs the host's
+#: huge pages (tests/vm/test_postcopy.py).
+NEED_MORE = ("own-image", "postcopy-huge")
 
 
 def test_all_that_ships_is_in_a_group() -> None:
-    listed = [NEEDS_AN_IMAGE, *(name for names, _ in SHIPPED.values() for name in names)]
+    listed = [*NEED_MORE, *(name for names, _ in SHIPPED.values() for name in names)]
     assert sorted(listed) == sorted(entry.name for entry in list_scenarios())
 
 

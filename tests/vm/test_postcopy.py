@@ -169,7 +169,7 @@ def test_huge_pages_are_fetched_whole(freepage: Freepage) -> None:
 @slow
 def test_huge_pages_are_placed_whole(freepage: Freepage) -> None:
     skip_unless(demand_hugepages, 256 << 20)
-    result, _ = switched(freepage.run("postcopy", memory="256MiB", set={"guest.hugepages": True}))
+    result, _ = switched(freepage.run("postcopy-huge"))
     assert result.pages.explained == {}
 
 
