@@ -79,7 +79,7 @@ SHIPPED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         (),
     ),
     "cancelled": (
-        ("cancelled-connects", "postcopy-cancelled"),
+        ("cancelled-connects", "postcopy-cancelled", "postcopy-vhost-user"),
         (),
     ),
     "rounds": (

@@ -173,6 +173,15 @@ def test_huge_pages_are_placed_whole(freepage: Freepage) -> None:
     assert result.pages.explained == {}
 
 
+@slow
+def test_another_process_waits_for_pages_as_well(freepage: Freepage) -> None:
+    """The NIC's; without a patch of ours it ends as the guest arrives (docs/found.md)."""
+    run = freepage.run("postcopy-vhost-user")
+    assert (run.verdict, run.exit_code) == ("pass", 0), run.result.reason
+    assert run.result.postcopy is not None
+    assert run.result.guest.kernel_warnings == []
+
+
 def written(folder: Path, text: str) -> str:
     path = folder / "own.yaml"
     path.write_text(text, encoding="utf-8")
