@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from harness.errors import DeadlineExceeded, GuestRefused, MachineryError
@@ -168,6 +168,18 @@ def look_at_devices(
         found = sum(len(look.findings) for look in looks)
         step.note(devices=[look.device for look in looks], findings=found)
     return looks
+
+
+def with_ends(looks: Sequence[DeviceLook], ended: Mapping[str, str]) -> list[DeviceLook]:
+    """The same looks, with the programs that should serve their devices and have ended (by device)."""
+    found = []
+    for look in looks:
+        words = ended.get(look.device)
+        if words is not None:
+            end = Finding("device-wrong", "guest", f"{look.device}: {words}")
+            look = replace(look, findings=(end, *look.findings))
+        found.append(look)
+    return found
 
 
 @contextmanager

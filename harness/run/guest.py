@@ -26,7 +26,7 @@ from harness.migration.qmp import Monitor
 from harness.migration.settle import Baselines
 from harness.plan.plan import RunPlan
 from harness.report.folder import RunFolder
-from harness.run.arrival import DeviceLook, board_devices, look_at_devices
+from harness.run.arrival import DeviceLook, board_devices, look_at_devices, with_ends
 from harness.run.channels import Channels
 from harness.run.definition import ROOMS, Definition, link_name
 from harness.run.helpers import DeviceHelpers
@@ -323,13 +323,15 @@ class Guest:
         ``announced``: it has come there by the network, so its QEMU announces its NICs.
         """
         network = host if announced else None
-        return look_at_devices(self._devices_on(host), self.control, monitor, events, self._notes, network)
+        looks = look_at_devices(self._devices_on(host), self.control, monitor, events, self._notes, network)
+        return with_ends(looks, self._helpers.ended(host))
 
     def look_at_devices_left(self, host: Host, monitor: Monitor, events: EventStream) -> list[DeviceLook]:
-        """The same of a guest that has not left ``host``: without those whose server a script has killed."""
+        """The same of a guest that has not left ``host``: without those whose program a script has killed."""
         dead = self._helpers.unserved(host)
         devices = [one for one in self._devices_on(host) if one.device.device not in dead]
-        return look_at_devices(devices, self.control, monitor, events, self._notes)
+        looks = look_at_devices(devices, self.control, monitor, events, self._notes)
+        return with_ends(looks, self._helpers.ended(host))
 
     def _devices_on(self, host: Host) -> tuple[ScenarioDevice, ...]:
         return self._definition.added(host, self._channels.of(host))

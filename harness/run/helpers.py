@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import re
 import socket
 import subprocess
 import threading
@@ -18,10 +18,13 @@ from harness.events import Deadline, EventStream
 from harness.guest.devices import ScenarioDevice
 from harness.guest.ports import PortOwner
 from harness.hosts.interface import Host
+from harness.hosts.last_words import LastWords
 from harness.report.folder import RunFolder
 from harness.scenario.devices import HelperProgram
 
 _CHUNK: Final = 4096
+#: How libvhost-user's programs, and those in Rust, begin their last word.
+_PANIC: Final = re.compile(r"\bPANIC: |\bpanicked at |\bAssertion ")
 #: How long a QEMU may take until it listens.
 LISTEN_SECONDS: Final = 60.0
 
@@ -30,10 +33,20 @@ LISTEN_SECONDS: Final = 60.0
 class _Running:
     """A program, the device that it serves, and for which QEMU of which host."""
 
+    name: str
     device: str
     host: str
     arrival: int
     process: subprocess.Popen[bytes]
+    log: Path
+    words: LastWords | None
+
+    def last_line(self) -> str:
+        """Of what it has said, once it has ended."""
+        text = self.words.text() if self.words else self.log.read_text(encoding="utf-8", errors="replace")
+        lines = [line for line in map(str.strip, text.splitlines()) if line]
+        # What panics says so, and then clears up.
+        return next((line for line in reversed(lines) if _PANIC.search(line)), lines[-1] if lines else "")
 
 
 class DeviceHelpers(PortOwner):
@@ -48,6 +61,7 @@ class DeviceHelpers(PortOwner):
         self._folder = folder
         self._events = events
         self._running: list[_Running] = []
+        self._killed: list[_Running] = []
         self._arrivals = 0
         self._waiting: list[threading.Thread] = []
         self._over = threading.Event()
@@ -74,22 +88,38 @@ class DeviceHelpers(PortOwner):
             raise MachineryError(f"nothing serves {device} on the {host.name}")
         for one in there:
             if one.arrival == last:
+                self._killed.append(one)
                 one.process.kill()
                 one.process.wait()
                 self._events.emit("helper-killed", source=host.name, device=device)
 
     def unserved(self, host: Host) -> frozenset[str]:
-        """Devices of the QEMU on ``host`` that nobody serves any more, by their words.
+        """Devices of the QEMU on ``host`` whose program a script has killed, by their words.
 
         Whoever served one for an earlier QEMU of that host is gone with it, and another one has begun.
         """
+        return frozenset(one.device for one in self._newest(host) if one in self._killed)
+
+    def ended(self, host: Host) -> Mapping[str, str]:
+        """Programs that have ended by themselves while the QEMU on ``host`` needs them.
+
+        By their device's word: what they were, how they ended, and their last word.
+        """
+        return {
+            one.device: f"{one.name}, which serves it, has ended with status "
+            f"{one.process.returncode}: {one.last_line() or 'without a word'}"
+            for one in self._newest(host)
+            if one.process.poll() is not None and one not in self._killed
+        }
+
+    def _newest(self, host: Host) -> list[_Running]:
+        """Those for the QEMU that came to ``host`` last."""
         there = [one for one in self._running if one.host == host.name]
-        return frozenset(one.device for one in there if one.process.poll() is not None) - frozenset(
-            one.device for one in there if one.process.poll() is None
-        )
+        last = max((one.arrival for one in there), default=0)
+        return [one for one in there if one.arrival == last]
 
     def _start(self, host: Host, device: str, helper: HelperProgram) -> None:
-        log = Path(os.devnull) if helper.talks else self._folder.file(f"{helper.name}-{self._arrivals}.log")
+        log = self._folder.file(f"{helper.name}-{self._arrivals}.log")
         if helper.connects:
             thread = threading.Thread(
                 target=self._start_later, args=(host, device, helper, log, self._arrivals), daemon=True
@@ -103,9 +133,29 @@ class DeviceHelpers(PortOwner):
             listener.listen(1)
             number = listener.fileno()
             words = [*self._programs[helper.name], *(word.format(fd=number) for word in helper.arguments)]
-            process = host.start_program(words, number, log)
-            self._running.append(_Running(device, host.name, self._arrivals, process))
-            self._events.emit("helper", source=host.name, command=words)
+            self._run(host, device, helper, words, number, log, self._arrivals)
+
+    def _run(
+        self,
+        host: Host,
+        device: str,
+        helper: HelperProgram,
+        words: Sequence[str],
+        inherited: int | None,
+        log: Path,
+        arrival: int,
+    ) -> None:
+        self._events.emit("helper", source=host.name, command=list(words))
+        last = LastWords(log.with_suffix(".fifo")) if helper.talks else None
+        try:
+            process = host.start_program(words, inherited, log if last is None else last.path)
+        except BaseException:
+            if last is not None:
+                last.given_up()
+            raise
+        if last is not None:
+            last.begun()
+        self._running.append(_Running(helper.name, device, host.name, arrival, process, log, last))
 
     def _echo(self, connection: socket.socket) -> None:
         connection.setblocking(False)
@@ -134,9 +184,7 @@ class DeviceHelpers(PortOwner):
                 # Whoever starts QEMU has the reason why it does not.
                 return
         words = [*self._programs[helper.name], *helper.arguments]
-        self._events.emit("helper", source=host.name, command=words)
-        process = host.start_program(words, None, log)
-        self._running.append(_Running(device, host.name, arrival, process))
+        self._run(host, device, helper, words, None, log, arrival)
 
     def _ended(self) -> None:
         self._over.set()
@@ -145,3 +193,5 @@ class DeviceHelpers(PortOwner):
         for one in self._running:
             one.process.kill()
             one.process.wait()
+            if one.words is not None:
+                one.log.write_text(one.words.text(), encoding="utf-8")

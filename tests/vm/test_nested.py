@@ -302,8 +302,8 @@ def test_what_a_guest_may_write_is_limited(freepage: Freepage, freepage_folder: 
     assert "throttle-not-seen" in documents(quiet.stdout)[0].reason
 
 
-#: One boots from an image that somebody has to name (tests/vm/test_own_image.py has one), one needs the host's
-#: huge pages (tests/vm/test_postcopy.py).
+#: One boots from an image that somebody has to name (tests/vm/test_own_image.py has one), one needs huge
+#: pages (tests/vm/test_postcopy.py).
 NEED_MORE = ("own-image", "postcopy-huge")
 
 

@@ -139,7 +139,7 @@ class HelperProgram:
     socket: Path
     #: QEMU listens there, and the program connects to it: it is started once QEMU does.
     connects: bool = False
-    #: What it says is not kept: a line for each packet, say.
+    #: Of what it says only the end is kept: it has a line for each packet, say.
     talks: bool = False
 
 
