@@ -45,8 +45,9 @@ class _Running:
         """Of what it has said, once it has ended."""
         text = self.words.text() if self.words else self.log.read_text(encoding="utf-8", errors="replace")
         lines = [line for line in map(str.strip, text.splitlines()) if line]
-        # What panics says so, and then clears up.
-        return next((line for line in reversed(lines) if _PANIC.search(line)), lines[-1] if lines else "")
+        # What panics says so, in the middle of a line that was under way, and then clears up.
+        panics = (line[match.start() :] for line in reversed(lines) if (match := _PANIC.search(line)))
+        return next(panics, lines[-1] if lines else "")
 
 
 class DeviceHelpers(PortOwner):

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from harness.errors import GuestRefused
+from harness.errors import GuestRefused, MachineryError
 from harness.events import Deadline, EventStream
 from harness.migration.inbox import Completion
 from harness.scenario.actions.module import MODULE_HOLDS
@@ -163,7 +163,7 @@ class ScriptRunner:
                 end_hold()
                 continue
             with self._given_up_by_an_error():
-                action.carry_out(self._stage, Deadline(action.seconds, f"the script's {action.action}"))
+                self._carry_out(action, "script")
         self._current = None
         current.then()
         self._watch()
@@ -173,7 +173,7 @@ class ScriptRunner:
     def _ask_guest(self, action: Action, then: Then) -> None:
         def work() -> None:
             try:
-                action.carry_out(self._stage, Deadline(action.seconds, f"the guest's {action.action}"))
+                self._carry_out(action, "guest")
             except GuestRefused as refusal:
                 # One that has not moved yet has not lost it by a migration: it never could.
                 if not self._stage.guest_has_moved:
@@ -181,6 +181,13 @@ class ScriptRunner:
                 self._stage.find(UNDONE, f"{action.action}: {refusal.message}")
 
         self._errands.enqueue(work, then)
+
+    def _carry_out(self, action: Action, whose: str) -> None:
+        try:
+            action.carry_out(self._stage, Deadline(action.seconds, f"the {whose}'s {action.action}"))
+        except MachineryError as error:
+            if not self._stage.came_too_late(action.action, error, in_postcopy=action.needs_postcopy):
+                raise
 
     def _watch(self) -> None:
         """If the next entry waits for the module: ask the guest to say when."""

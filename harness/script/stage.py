@@ -143,12 +143,6 @@ class RunStage:
         except DeadlineExceeded as error:
             self.find(FROZEN, f"the {side} QEMU does not answer {command}: {error.message}")
             return None
-        except QemuGone:
-            # One whose guest has left it is ended: what comes too late for it, nobody has died of.
-            if side != "source" or not self._source_is_done():
-                raise
-            self.outcome.late.append(f"{command} came when the source had completed the migration")
-            return None
         except CommandError as error:
             if error.kind == "CommandNotFound":
                 raise self._unknown(monitor, side, command) from error
@@ -158,6 +152,19 @@ class RunStage:
         if keep:
             self.keep_answer(answer)
         return answer
+
+    def came_too_late(self, what: str, error: MachineryError, *, in_postcopy: bool) -> bool:
+        """Whether that is only because the migration has completed meanwhile; it is noted then.
+
+        The QEMU that the guest has left is ended, and nobody has died of that.  What is done to a migration
+        in postcopy is refused by a QEMU that has none any more.
+        """
+        gone = isinstance(error, QemuGone) and error.side == "source"
+        refused = isinstance(error, CommandError) and in_postcopy
+        if not (gone or refused) or not self._source_is_done():
+            return False
+        self.outcome.late.append(f"{what} came when the source had completed the migration")
+        return True
 
     def _source_is_done(self) -> bool:
         for event in self._events.history():

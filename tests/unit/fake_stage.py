@@ -8,7 +8,7 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable, Mapping
 
-from harness.errors import DeadlineExceeded
+from harness.errors import DeadlineExceeded, MachineryError
 from harness.events import Deadline
 from harness.migration.qmp import CommandError
 from harness.scenario.actions.stage import QmpAnswer, RunFacts
@@ -112,6 +112,9 @@ class FakeStage:
         if isinstance(self.answers, CommandError):
             return QmpAnswer(side, command, None, self.answers.description)
         return QmpAnswer(side, command, self.answers, None)
+
+    def came_too_late(self, what: str, error: MachineryError, *, in_postcopy: bool) -> bool:
+        return False
 
     def keep_answer(self, answer: QmpAnswer) -> None:
         self.did.append(f"kept {answer.answer}")

@@ -21,9 +21,9 @@ from pydantic import ValidationError
 from harness.errors import DeadlineExceeded, GuestLost, GuestRefused, InputError, MachineryError
 from harness.events import Deadline, EventStream
 from harness.migration.inbox import Completion
-from harness.migration.qmp import QemuGone
+from harness.migration.qmp import CommandError, QemuGone
 from harness.scenario.actions.migration import Stall, Unstall
-from harness.scenario.actions.monitor import Qmp, Wait
+from harness.scenario.actions.monitor import Wait
 from harness.scenario.load import load_scenario
 from harness.scenario.resolve import MachineFacts, resolve
 from harness.scenario.script import Entry, holds_needed, needs_controls
@@ -348,13 +348,25 @@ def test_a_source_that_is_done_is_asked_too_late() -> None:
     nobody = cast(Any, None)
     stage = RunStage(resolved, resolved.scenario.migration, nobody, lambda _: None, nobody, events)
     stage.qemus.connected("source", cast(Any, _Gone()))
-    action = Qmp(command="migrate-set-parameters")
+    gone, refused = QemuGone("source", "query-status"), CommandError("migrate-pause is refused")
+
+    def too_late(error: MachineryError, *, in_postcopy: bool = False) -> bool:
+        return stage.came_too_late("postcopy-break", error, in_postcopy=in_postcopy)
+
+    assert not too_late(gone)
+    assert not too_late(refused, in_postcopy=True)
+    runner = ScriptRunner([Entry.model_validate(does("start", "qmp-answers"))], stage, events, lambda _: None)
     with pytest.raises(GuestLost):
-        action.carry_out(stage, Deadline(10, "the test"))
-    assert stage.outcome.late == []
+        runner.happened("start")
     events.emit("MIGRATION", source="source.qmp", data={"status": "completed"})
-    action.carry_out(stage, Deadline(10, "the test"))
-    assert stage.outcome.late == ["migrate-set-parameters came when the source had completed the migration"]
+    runner = ScriptRunner([Entry.model_validate(does("start", "qmp-answers"))], stage, events, lambda _: None)
+    runner.happened("start")
+    assert not runner.busy
+    assert runner.unreached == ()
+    assert stage.outcome.late == ["qmp-answers came when the source had completed the migration"]
+    assert too_late(refused, in_postcopy=True)
+    assert not too_late(refused)
+    assert not too_late(QemuGone("destination", "query-status"))
     assert stage.outcome.findings == []
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from harness.errors import MachineryError
 from harness.events import Deadline
 from harness.scenario.command import CommandEnd, CommandRunner
 from harness.scenario.wire import WireConditions
@@ -172,6 +173,12 @@ class Stage(Protocol):
 
         None: it did not answer in time, which is a finding (qmp-frozen).  Raises
         :class:`harness.errors.InputError` if it does not know the command.
+        """
+
+    def came_too_late(self, what: str, error: MachineryError, *, in_postcopy: bool) -> bool:
+        """Whether an action has failed only because the migration had completed; that is noted then.
+
+        ``what``: its word.  ``in_postcopy``: it acts on a migration in postcopy.
         """
 
     def keep_answer(self, answer: QmpAnswer) -> None:
