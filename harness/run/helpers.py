@@ -18,7 +18,7 @@ from harness.events import Deadline, EventStream
 from harness.guest.devices import ScenarioDevice
 from harness.guest.ports import PortOwner
 from harness.hosts.interface import Host
-from harness.hosts.last_words import LastWords
+from harness.hosts.output_tail import OutputTail
 from harness.report.folder import RunFolder
 from harness.scenario.devices import HelperProgram
 
@@ -39,11 +39,11 @@ class _Running:
     arrival: int
     process: subprocess.Popen[bytes]
     log: Path
-    words: LastWords | None
+    tail: OutputTail | None
 
     def last_line(self) -> str:
         """Of what it has said, once it has ended."""
-        text = self.words.text() if self.words else self.log.read_text(encoding="utf-8", errors="replace")
+        text = self.tail.text() if self.tail else self.log.read_text(encoding="utf-8", errors="replace")
         lines = [line for line in map(str.strip, text.splitlines()) if line]
         # What panics says so, in the middle of a line that was under way, and then clears up.
         panics = (line[match.start() :] for line in reversed(lines) if (match := _PANIC.search(line)))
@@ -147,7 +147,7 @@ class DeviceHelpers(PortOwner):
         arrival: int,
     ) -> None:
         self._events.emit("helper", source=host.name, command=list(words))
-        last = LastWords(log.with_suffix(".fifo")) if helper.talks else None
+        last = OutputTail(log.with_suffix(".fifo")) if helper.talks else None
         try:
             process = host.start_program(words, inherited, log if last is None else last.path)
         except BaseException:
@@ -194,5 +194,5 @@ class DeviceHelpers(PortOwner):
         for one in self._running:
             one.process.kill()
             one.process.wait()
-            if one.words is not None:
-                one.log.write_text(one.words.text(), encoding="utf-8")
+            if one.tail is not None:
+                one.log.write_text(one.tail.text(), encoding="utf-8")

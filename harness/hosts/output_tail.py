@@ -3,12 +3,12 @@
 
 ::
 
-    words = LastWords(folder / "bridge.fifo")
-    process = host.start_program(command, None, words.path)     # it opens the path, and writes
-    words.begun()
+    tail = OutputTail(folder / "bridge.fifo")
+    process = host.start_program(command, None, tail.path)     # it opens the path, and writes
+    tail.begun()
     ...
     process.wait()
-    words.text()
+    tail.text()
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Final
 _KEPT: Final = 1 << 16
 
 
-class LastWords:
+class OutputTail:
     """Reads a pipe with a name, which goes as soon as the program has it open."""
 
     def __init__(self, path: Path) -> None:
@@ -31,7 +31,7 @@ class LastWords:
         # Whoever writes to it does not wait then.
         self._end = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         self._kept = b""
-        self._reader = threading.Thread(target=self._read, name="last-words", daemon=True)
+        self._reader = threading.Thread(target=self._read, name="output-tail", daemon=True)
 
     def begun(self) -> None:
         """The program has it open: from here on nothing to read means that it has ended."""

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from harness.events import EventStream
-from harness.hosts.last_words import LastWords
+from harness.hosts.output_tail import OutputTail
 from harness.report.folder import RunFolder
 from harness.run.arrival import DeviceLook, with_ends
 from harness.run.helpers import DeviceHelpers
@@ -21,7 +21,7 @@ from harness.scenario.devices import HelperProgram
 
 
 def said_by(path: Path, program: str) -> str:
-    words = LastWords(path)
+    words = OutputTail(path)
     with path.open("ab") as out:
         process = subprocess.Popen([sys.executable, "-c", program], stdout=out, stderr=out)
     words.begun()
