@@ -34,6 +34,7 @@ from harness.plan.plan import Tools
 from harness.run.arrival import board_devices, look_at_devices
 from harness.scenario.devices import DEVICES, ArrivedGuest, Device, DeviceContext, DeviceFacts, DeviceUser
 from harness.scenario.devices.base import NicLink
+from harness.scenario.devices.disk import ListedDisk
 from harness.scenario.devices.generation_id import GenerationId
 from harness.scenario.devices.input import events_for
 from harness.scenario.devices.nic import ListedNic
@@ -195,6 +196,13 @@ def test_what_they_demand() -> None:
     Tablet().demand(facts(accelerator="kvm"))
     with pytest.raises(InputError, match="only under KVM"):
         Tablet().demand(facts())
+
+
+def test_an_image_that_two_storage_daemons_have_open_has_no_tables() -> None:
+    here = facts("vhost-user-blk-pci")
+    ListedDisk(bus="vhost-user-blk").demand(here)
+    with pytest.raises(InputError, match="qcow2 does not go together with vhost-user-blk"):
+        ListedDisk(bus="vhost-user-blk", format="qcow2").demand(here)
 
 
 def test_a_qemu_is_asked_what_it_has(tmp_path: Path) -> None:

@@ -67,7 +67,8 @@ class ListedDisk(Device):
     """blank; formula: each page can be computed, and is checked; or the path of a file of that format, which
     is copied."""
     format: Literal["raw", "qcow2"] = "raw"
-    """The format of its image."""
+    """The format of its image. On vhost-user-blk only raw: qemu-storage-daemon does not read the tables of
+    another format again when the guest comes."""
     cache: Literal["none", "writeback", "writethrough", "directsync", "unsafe"] = "none"
     """How the host caches it, by QEMU's names."""
     discard: bool = True
@@ -134,6 +135,13 @@ class ListedDisk(Device):
                 "guest.devices: disk: QEMU does not migrate an nvme: "
                 "\"State blocked by non-migratable device 'nvme'\"",
                 hint=f"bus: one of {', '.join(bus for bus in _BUSES if bus != 'nvme')}",
+            )
+        if self.served_apart and self.format != "raw":
+            raise InputError(
+                f"guest.devices: disk: format: {self.format} does not go together with vhost-user-blk: each "
+                "host's qemu-storage-daemon has opened the image before the guest comes, and does not see "
+                "what the other one has changed in its tables since",
+                hint="format: raw, or another bus",
             )
         if self.iothread and self.bus not in _THREADS:
             raise InputError(
