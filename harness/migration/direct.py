@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from harness.hosts.interface import Host
     from harness.migration.qmp import QmpEvent
     from harness.migration.route import Route
+    from harness.scenario.moments import Moment
 
 #: For the destination's command line.
 ARGUMENTS: Final = ("-incoming", "defer")
@@ -70,13 +71,23 @@ class DirectJob:
                 f"the destination cannot wait for the guest: {error.get_error_message()}"
             ) from error
 
-    def migrate(self, source: Monitor, destination: Monitor, route: Route) -> None:
-        """Begin, by a route.  A mode that QEMU refuses ends the migration with QEMU's own words."""
+    def migrate(
+        self,
+        source: Monitor,
+        destination: Monitor,
+        route: Route,
+        meet: Callable[[Moment], None] = lambda _: None,
+    ) -> None:
+        """Begin, by a route.  A mode that QEMU refuses ends the migration with QEMU's own words.
+
+        ``meet`` is told of each moment before the source is.
+        """
         self._source, self._destination, self._by = source, destination, route
         try:
             for side in (destination, source):
                 self._settings.apply(side)
-            route.lead(source, destination)
+            meet("destination-ready")
+            route.lead(source, destination, lambda: meet("listening"))
         except CommandError as error:
             self._refuse(error.message)
 

@@ -116,6 +116,11 @@ class Follower(ABC):
         """Whether it is nothing unusual that the destination's QEMU ends."""
         return False
 
+    def told_to_end(self, side: str) -> bool:
+        """Whether somebody has told the QEMU of a side to end."""
+        del side
+        return False
+
     def follow(self, job: Job, deadline: Deadline) -> libvirt.virDomain:
         """Work through the inbox until the guest has moved; its domain on the destination.
 
@@ -142,6 +147,8 @@ class Follower(ABC):
                 hint="raise migration.timeout_s, or give it more bandwidth or more downtime",
             ) from None
         except QemuGone as error:
+            if self.told_to_end(error.side):
+                raise MigrationError(_ended(error.side)) from error
             if error.side not in self._progress.gone:
                 self._progress.gone.append(error.side)
             # That it has ended is what matters, not what it was asked when it did.
@@ -180,7 +187,10 @@ class Follower(ABC):
         # A destination that waits for nobody any more is ended as well, and its end is not what went wrong.
         may_end = self.destination_may_end() or job.refused
         expected = self._progress.completed if side == "source" else may_end
-        if not expected:
+        if side == "source" and self.told_to_end(side):
+            # Who drives the migration may not know that there is nobody left to say how it ended.
+            job.gone()
+        elif not expected:
             self._progress.gone.append(side)
             job.gone()
 
@@ -234,3 +244,7 @@ class Follower(ABC):
             f"the migration failed: {reason}"
             + (f" ({self._progress.failure})" if self._progress.failure else "")
         ) from end.error
+
+
+def _ended(side: str) -> str:
+    return f"the {side}'s QEMU has ended, as it was told to"

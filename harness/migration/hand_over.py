@@ -36,6 +36,7 @@ from harness.migration.settle import QemuSettings
 if TYPE_CHECKING:
     from harness.hosts.interface import Host
     from harness.migration.route import Route
+    from harness.scenario.moments import Moment
 
 #: What both QEMUs need, so that memory beside the guest's RAM can be handed over as well: ROMs, for one.
 AUXILIARY_SHARED: Final = ("-machine", "aux-ram-share=on")
@@ -121,12 +122,18 @@ class HandOver(DirectJob):
         if over and self._there is None:
             raise MachineryError("the destination's QEMU has not waited for the guest's memory")
 
-    def migrate(self, source: Monitor, destination: Monitor, route: Route) -> None:
+    def migrate(
+        self,
+        source: Monitor,
+        destination: Monitor,
+        route: Route,
+        meet: Callable[[Moment], None] = lambda _: None,
+    ) -> None:
         """Have the destination listen for the devices; the source connects as soon as it does.
 
-        That is at the hand-over's own socket, whatever ``route``.
+        That is at the hand-over's own socket, whatever ``route``; there is no moment to ``meet``.
         """
-        del route
+        del route, meet
         self._source, self._destination = source, destination
         try:
             self._settings.apply(destination)

@@ -12,6 +12,7 @@ scenario's section (:class:`harness.scenario.mode.Mode`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -28,7 +29,7 @@ from harness.scenario.transport import ONE_WAY
 
 if TYPE_CHECKING:
     from harness.migration.credentials import Tls
-    from harness.scenario.load import Migration
+    from harness.scenario.load import Migration, Scenario
 
 #: As good as no limit, in bytes a second; QEMU takes no zero for it.
 NO_LIMIT: Final = 1 << 50
@@ -56,10 +57,10 @@ class Modes:
     off: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, how: Migration, *, ignore_shared: bool = False) -> Modes:
-        """As the scenario has it."""
+    def of(cls, how: Migration, *, ignore_shared: bool = False, past: Sequence[str] = ()) -> Modes:
+        """As the scenario has it; ``past``: keys elsewhere in it by which libvirt is passed by."""
         settings = [setting for _, setting in settings_of(how)]
-        direct = [*goes_past_libvirt(how)]
+        direct = [*goes_past_libvirt(how), *past]
         if ignore_shared:
             settings.append(IGNORE_SHARED)
             direct.append("guest.shared")
@@ -134,6 +135,12 @@ class Modes:
             for setting in self.settings
             if setting.mode.qemu_parameter is not None and setting.value is not None
         }
+
+
+def modes_of_move(scenario: Scenario, number: int) -> Modes:
+    """What one of a scenario's moves has switched on, counted from 1."""
+    shared, past = scenario.guest.shared is not None, scenario.past_libvirt(number)
+    return Modes.of(scenario.migration_of(number), ignore_shared=shared, past=past)
 
 
 #: Parameters that a script's actions change while a migration goes on.

@@ -20,7 +20,7 @@ import shlex
 import shutil
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,14 +59,15 @@ class Route(ABC):
     #: The connections that are made already: the first, and those of recoveries.
     _made: int = field(default=0, init=False)
 
-    def lead(self, source: Monitor, destination: Monitor) -> None:
-        """Have the destination listen and the source migrate.
+    def lead(self, source: Monitor, destination: Monitor, listens: Callable[[], None] = lambda: None) -> None:
+        """Have the destination listen and the source migrate; ``listens`` is called in between.
 
         Raises :class:`harness.migration.qmp.CommandError` with the words of a QEMU that refuses.
         """
         with self._prepared():
             place = self._to_listen()
             destination.execute("migrate-incoming", place.arguments(channels=self.channels))
+            listens()
             source.execute("migrate", self._to_connect(destination).arguments(channels=self.channels))
         self._made += 1
 
@@ -151,11 +152,11 @@ class Descriptor(Route):
     one_way: bool = False
     again: int = 0
 
-    def lead(self, source: Monitor, destination: Monitor) -> None:
+    def lead(self, source: Monitor, destination: Monitor, listens: Callable[[], None] = lambda: None) -> None:
         """With those for the recoveries."""
         for number in range(1 + self.again):
             self._hand_ends(_descriptor(number), source, destination)
-        super().lead(source, destination)
+        super().lead(source, destination, listens)
 
     def _hand_ends(self, name: str, source: Monitor, destination: Monitor) -> None:
         if self.one_way:

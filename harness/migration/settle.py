@@ -56,7 +56,7 @@ class QemuSettings:
             monitor.execute("migrate-set-capabilities", {"capabilities": states})
         now = parameters_in(monitor)
         encrypting = self.credentials.parameters(monitor) if self.credentials is not None else {}
-        wanted = {**self.baselines.of(monitor, now), **self.parameters, **encrypting}
+        wanted = {**self.baselines.of(monitor, now), **encrypting, **self.parameters}
         other = {name: value for name, value in wanted.items() if name not in now or now[name] != value}
         if other:
             monitor.execute("migrate-set-parameters", other)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from harness.guest.dirty_log import RING_ENTRIES
-from harness.migration.modes import Modes
+from harness.migration.modes import modes_of_move
 from harness.scenario.problems import did_you_mean
 from harness.toolchain.silent_qemu import RefusedError, SilentQemu
 
@@ -57,8 +57,7 @@ def _asked(resolved: ResolvedScenario) -> list[_Asked]:
     for number, move in enumerate(scenario.moves, 1):
         if number > 1 and move.migration is None:
             continue
-        how = scenario.migration_of(number)
-        modes = Modes.of(how, ignore_shared=scenario.guest.shared is not None)
+        modes = modes_of_move(scenario, number)
         written: dict[tuple[str, str], str] = {}
         own = f"moves.{number - 1}.migration"
         for key, section in (("migration", scenario.migration), (own, move.migration)):
@@ -87,7 +86,7 @@ def _demand(qemu: SilentQemu, asked: _Asked) -> tuple[str, str] | None:
         "parameters": list(qemu.execute("query-migrate-parameters")),
     }
     for (kind, name), key in asked.written.items():
-        if name not in known[kind]:
+        if name not in known[kind] and not _takes(qemu, kind, name, asked.parameters):
             noun, query = _SECTIONS[kind]
             advice = did_you_mean(name, known[kind])
             return key, f"has no {noun} of that name; {advice}{query} lists {', '.join(sorted(known[kind]))}"
@@ -101,6 +100,18 @@ def _demand(qemu: SilentQemu, asked: _Asked) -> tuple[str, str] | None:
         except RefusedError as error:
             return asked.written.get(("parameters", name), asked.key), f"refuses it: {error}"
     return None
+
+
+def _takes(qemu: SilentQemu, kind: str, name: str, parameters: Mapping[str, object]) -> bool:
+    """Whether a QEMU knows a parameter that it does not list, as one without a value of its own."""
+    if kind != "parameters" or name not in parameters:
+        return False
+    try:
+        qemu.execute("migrate-set-parameters", {name: parameters[name]})
+    except RefusedError as error:
+        # QAPI's words for a member that there is not (qapi/qobject-input-visitor.c); others are of the value.
+        return "is unexpected" not in str(error)
+    return True
 
 
 def _culprit(qemu: SilentQemu, asked: _Asked) -> str | None:

@@ -125,6 +125,8 @@ class Setback:
     guest_runs: bool
     #: How it ended.
     ended: str
+    #: Whether the scenario has ended the QEMU that had it.
+    guest_ended: bool = False
 
     @property
     def as_it_was_to(self) -> bool:

@@ -23,6 +23,8 @@ from harness.verdict.outcome import MigrationOutcome, QemuAccount
 END_SECONDS: Final = 15.0
 #: How long the end of a QEMU that is known to be gone may take to be told.
 GONE_SECONDS: Final = 2.0
+#: For one that was told to end in the middle of a migration, on a busy machine.
+TOLD_SECONDS: Final = 60.0
 #: Lines of a QEMU's own log that are looked through for what it says of itself.
 MOST_WORDS: Final = 400
 
@@ -45,7 +47,11 @@ class Endings:
         """
         # libvirt ends one of the two; how it ended is known when the lab's init has reaped it.
         leaving = self._parts.sides.source if moved else self._parts.sides.destination
+        script = self._parts.stage.outcome
+        told = [end for end in map(self._end_of, sorted(script.told_to_end)) if end is not None]
         with timed(self._parts.events, "ends"):
+            for end in told:
+                self.wait_for_last_words(end, TOLD_SECONDS)
             if leaving is not None:
                 self.wait_for_last_words(leaving)
         with timed(self._parts.events, "locks"):
@@ -55,7 +61,8 @@ class Endings:
             self._with_core(account_of(side, history, since=self._parts.since, words=self._qemu_words(side)))
             for side in ("source", "destination")
         )
-        script = self._parts.stage.outcome
+        here = [end for end in told if end.process.here]
+        ended = {account.side for account in (source, destination) if account.end is not None}
         return MigrationOutcome(
             source,
             destination,
@@ -67,7 +74,13 @@ class Endings:
             broken=script.broken,
             switched=script.switched,
             let_go=script.guest_runs,
+            told_to_end=frozenset(script.told_to_end),
+            unended=frozenset(end.monitor.side for end in here) - ended,
         )
+
+    def _end_of(self, side: str) -> Endpoint | None:
+        """One of the two QEMUs; None: it never was there."""
+        return self._parts.sides.source if side == "source" else self._parts.sides.destination
 
     def _with_core(self, account: QemuAccount) -> QemuAccount:
         """Its core is looked for once: then it is in the run folder."""
@@ -91,7 +104,7 @@ class Endings:
         """
         history = self._parts.events.history
         for side in sides:
-            endpoint = self._parts.sides.source if side == "source" else self._parts.sides.destination
+            endpoint = self._end_of(side)
             if endpoint is None or not endpoint.process.here:
                 continue
             if side == "destination" and self._parts.stage.outcome.killed:
@@ -102,7 +115,7 @@ class Endings:
                 return True
         return False
 
-    def wait_for_last_words(self, leaving: Endpoint) -> None:
+    def wait_for_last_words(self, leaving: Endpoint, seconds: float = END_SECONDS) -> None:
         """Until a QEMU that is ended has said all that it says, and how it ended is known."""
 
         def closed(event: Event) -> bool:
@@ -113,11 +126,9 @@ class Endings:
             return
         self._waited.append(leaving)
         with contextlib.suppress(DeadlineExceeded):
-            self._parts.events.wait(
-                closed, Deadline(END_SECONDS, "the end of a QEMU"), after=self._parts.since
-            )
+            self._parts.events.wait(closed, Deadline(seconds, "the end of a QEMU"), after=self._parts.since)
         if leaving.process.here:
-            self._wait_for_end(leaving.monitor.pid, GONE_SECONDS)
+            self._wait_for_end(leaving.monitor.pid, max(GONE_SECONDS, seconds - END_SECONDS))
 
     def _wait_for_end(self, pid: int, seconds: float) -> None:
         def ended(event: Event) -> bool:

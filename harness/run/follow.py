@@ -279,8 +279,12 @@ class RunFollower(Follower):
         return words
 
     def destination_may_end(self) -> bool:
-        """A script that kills it, or cancels the migration, ends it."""
+        """A script that kills it or cancels the migration ends it, and so does one that it has to refuse."""
         return self._stage.outcome.destination_may_end
+
+    def told_to_end(self, side: str) -> bool:
+        """By the script's ``quit``."""
+        return side in self._stage.outcome.told_to_end
 
     def lost(self, side: str) -> LostError:
         """The error for a QEMU that is gone."""

@@ -118,7 +118,7 @@ class Journey:
                     if turn.move.ends == "completed" or turn.last or not runs or end.hangs:
                         if turn.paused and runs:
                             self._wake(turn, domain)
-                        yield Setback(turn, migration, runs, end.ended)
+                        yield Setback(turn, migration, runs, end.ended, migration.ends_guest)
                         return
                     continue
                 heard = announcing(hosts[1], ready.plan.resolved.scenario, number)

@@ -32,19 +32,29 @@ from harness.scenario.script import actions
 
 if TYPE_CHECKING:
     from harness.scenario.load import Migration
+    from harness.scenario.moments import Moment
 
 
 class Launch:
     """``begun`` is told of a job before it begins, where that takes its time.
 
+    ``meet`` is told of the moments before the source is told to migrate, past libvirt, and does what is to be
+    done in them.
+
     ``keeps_source``: the source's QEMU stays when the guest has left.
     """
 
     def __init__(
-        self, parts: MigrationParts, begun: Callable[[RunFollower, Job], None], *, keeps_source: bool
+        self,
+        parts: MigrationParts,
+        begun: Callable[[RunFollower, Job], None],
+        meet: Callable[[Moment, Deadline], None],
+        *,
+        keeps_source: bool,
     ) -> None:
         self._parts = parts
         self._begun = begun
+        self._meet = meet
         self._keeps_source = keeps_source
         #: The file through which the guest goes; None: it goes by none.
         self.file: StateFile | None = None
@@ -80,14 +90,14 @@ class Launch:
         if route is not None:
             spec = replace(spec, extra=(*spec.extra, *route.arguments))
         elif waits_for_a_stream(how.to) if how.to != "host" else modes.direct:
-            spec = replace(spec, extra=(*spec.extra, *ARGUMENTS))
+            spec = replace(spec, extra=(*spec.extra, *ARGUMENTS, *self._own_words))
         xml = destination_xml(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE), spec)
         self._parts.folder.write_text("destination.xml", xml)
         if how.to != "host":
             return self._start_saved(domain, xml, how, modes, follower, deadline, images)
         if modes.direct:
             follower.hands_over = route is not None
-            return self._start_direct(domain, xml, how, settings, follower, route)
+            return self._start_direct(domain, xml, how, settings, follower, deadline, route)
         uri, listen = self._way()
         own_disk = spec.disk is not None and not spec.disk.readonly
         own_disk = own_disk or self._parts.guest.libvirt_has_disks
@@ -105,6 +115,11 @@ class Launch:
         return MigrationJob.start(
             domain, own, there, request, self._parts.inbox, gate, keeps_source=self._keeps_source
         )
+
+    @property
+    def _own_words(self) -> tuple[str, ...]:
+        """What the destination's QEMU of this move is told, and no other."""
+        return self._parts.scenario.moves[self._parts.move - 1].destination_args
 
     def _start_saved(
         self,
@@ -161,6 +176,7 @@ class Launch:
         how: Migration,
         settings: QemuSettings,
         follower: RunFollower,
+        deadline: Deadline,
         route: HandOverRoute | None,
     ) -> DirectJob:
         put, keeps = self._parts.inbox.put, self._keeps_source
@@ -169,14 +185,25 @@ class Launch:
         else:
             job = DirectJob(domain, self._parts.target, settings, put, keeps_source=keeps)
         self._parts.stage.recoverable = job
-        job.begin(xml)
+        self._begin_direct(job, xml)
         if job.over:
             return job
         follower.begun()
         destination = self._parts.sides.destination
         assert destination is not None
-        job.migrate(self._parts.sides.source.monitor, destination.monitor, self._route(how))
+        ends = self._parts.sides.source.monitor, destination.monitor
+        job.migrate(*ends, self._route(how), lambda moment: self._meet(moment, deadline))
         return job
+
+    def _begin_direct(self, job: DirectJob, xml: str) -> None:
+        """Start the destination's QEMU.  One that its own words keep from it is the file's fault."""
+        try:
+            job.begin(xml)
+        except MachineryError as error:
+            if not self._own_words:
+                raise
+            key = f"moves.{self._parts.move - 1}.destination_args"
+            raise self._parts.scenario.wrong(key, error.message) from error
 
     def _route(self, how: Migration) -> Route:
         """By what the stream goes, past libvirt."""

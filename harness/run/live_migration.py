@@ -33,7 +33,7 @@ from harness.migration.hold import HoldKeeper
 from harness.migration.inbox import Inbox
 from harness.migration.job import Job
 from harness.migration.memory_map import Range, query_map
-from harness.migration.modes import Modes
+from harness.migration.modes import modes_of_move
 from harness.migration.outside import OutsideWalk
 from harness.migration.qmp import CLOSED, Monitor, QemuGone
 from harness.migration.settle import QemuSettings
@@ -71,6 +71,7 @@ from harness.verdict.throttle import ThrottleLook
 if TYPE_CHECKING:
     from harness.run.several_guests.start_line import Line
     from harness.scenario.load import Migration
+    from harness.scenario.moments import Moment
     from harness.scenario.script import Entry
     from harness.verdict.finding import Finding
     from harness.verdict.judge import MemoryJudgement
@@ -114,6 +115,7 @@ class LiveMigration:
         how = guest.plan.resolved.scenario.migration_of(move)
         self._stage = RunStage(guest.plan.resolved, how, guest.control, guest.load, self._target, events)
         self._stage.guest_has_moved = guest.has_moved
+        self._stage.outcome.to_fail = guest.plan.resolved.scenario.moves[move - 1].ends == "failed"
         ends = {"source": self._origin, "destination": self._target}
         self._stage.backends = lambda device, side: guest.kill_backend(device, ends[side])
         self._stage.rooms = lambda side: guest.disk_room(ends[side])
@@ -138,7 +140,7 @@ class LiveMigration:
             stream=folder.file("stream") if scenario.tap else None,
             since=len(events.history()) - 1,
         )
-        self._launch = Launch(self._parts, self._begins, keeps_source=self._keeps_source)
+        self._launch = Launch(self._parts, self._begins, self._meet, keeps_source=self._keeps_source)
         self._endings = Endings(self._parts)
 
     def __enter__(self) -> LiveMigration:
@@ -150,6 +152,11 @@ class LiveMigration:
     def _begins(self, follower: RunFollower, job: Job) -> None:
         """A job that takes its time to begin is followed from before that."""
         self._running = follower, job
+
+    def _meet(self, moment: Moment, deadline: Deadline) -> None:
+        """Do what the script does in a moment before the source is told to migrate."""
+        self._script.happened(moment)
+        self._script.settle(self._inbox.get, deadline)
 
     def run(
         self, domain: libvirt.virDomain, how: Migration, *, paused: bool = False, suspended: bool = False
@@ -197,7 +204,7 @@ class LiveMigration:
             self,
         )
         self._guest.arrive(self._target)
-        modes = Modes.of(how, ignore_shared=self._guest.plan.resolved.scenario.guest.shared is not None)
+        modes = modes_of_move(self._guest.plan.resolved.scenario, self._move)
         self._stage.outcome.guest_runs = modes.lets_guest_run
         parameters = {"downtime-limit": how.downtime_limit_ms, **modes.qemu_parameters()}
         by_us = modes.direct and how.to == "host"
@@ -366,6 +373,11 @@ class LiveMigration:
         return self._endings.killed_from_outside(*sides)
 
     @property
+    def ends_guest(self) -> bool:
+        """Whether the script has told the QEMU that had the guest to end."""
+        return "source" in self._stage.outcome.told_to_end
+
+    @property
     def gone(self) -> tuple[str, ...]:
         """Sides whose QEMU ended during the migration, though nobody had asked it to."""
         return self._running[0].gone if self._running is not None else ()
@@ -441,7 +453,8 @@ class LiveMigration:
             there = bitmaps_of(self.monitor("destination"))
         except QemuGone:
             return ()  # how it ended is found by rules of its own
-        return tuple(bitmap_findings(here, there))
+        how = self._guest.plan.resolved.scenario.migration_of(self._move)
+        return tuple(bitmap_findings(here, there, how.parameters.get("block-bitmap-mapping")))
 
     def msrs(self) -> tuple[RegisterReview, ...]:
         """What the guest's processors, which run on its new host, have in their registers.

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal
 
 from harness.events import EventStream
-from harness.migration.modes import LIMITS, Modes
+from harness.migration.modes import LIMITS, modes_of_move
 from harness.run.course import Arrival, Course, Turn
 from harness.run.suspending import wake_up
 from harness.scenario.actions.monitor import Qmp
@@ -76,7 +76,7 @@ class CourseNotes:
         """Whether each QEMU has on what it was told; ``script``: this move's part of it."""
         resolved = self._ready.plan.resolved.scenario
         how = resolved.migration_of(turn.number)
-        modes = Modes.of(how, ignore_shared=resolved.guest.shared is not None)
+        modes = modes_of_move(resolved, turn.number)
         if how.to != "host" or any(isinstance(one, Qmp) and one.sets_modes for one in actions(script)):
             return
         asked = ModesAsked(modes.asked_capabilities(), modes.all_parameters()).without(LIMITS)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from harness.accel import full_name
 from harness.events import EventStream, jsonable, step_seconds
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from harness.run.guest import Guest
     from harness.verdict.floor import Account
     from harness.verdict.judge import Judgement
+
+#: From this version on QEMU's ``ram.transferred`` is all that it has sent (seen of 10.0, to the byte); of 7.2
+#: it is less.
+_COUNTS_BYTES: Final = (10, 0)
 
 
 def build_result(
@@ -75,7 +79,9 @@ def build_result(
         facts.append(MigrationNumbers(found.passes, numbers.rounds, total_ms, numbers.downtime_ms))
         # What was on its way as a connection broke QEMU counts, and it sends that once more.
         if found.postcopy is None:
-            facts.append(PagesCounted(numbers.normal_pages, numbers.zero_pages))
+            all_bytes = plan.source_qemu.version_tuple >= _COUNTS_BYTES
+            sent = numbers.sent if all_bytes else None
+            facts.append(PagesCounted(numbers.normal_pages, numbers.zero_pages, sent))
     if found.stayed is not None:
         facts.append(found.stayed)
     if found.outcome is not None:

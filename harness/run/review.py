@@ -57,7 +57,8 @@ class Review:
                 if watch.words is not None and review.lost is None:
                     self._notes.death(turn, GuestLost(watch.words))
         expect = self._ready.plan.resolved.scenario.expect
-        stayed = StayedPut(setback.ended) if setback.as_it_was_to and setback.guest_runs else None
+        as_it_was_to = setback.as_it_was_to and (setback.guest_runs or setback.guest_ended)
+        stayed = StayedPut(setback.ended, setback.guest_ended) if as_it_was_to else None
         return self._with_course(replace(Findings.of_no_arrival(expect, review), stayed=stayed))
 
     def _use_where_it_is(self, setback: Setback) -> None:

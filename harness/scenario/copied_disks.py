@@ -19,8 +19,9 @@ def refuse_with_copied_disks(scenario: Any) -> None:
     copied = _places(scenario.guest)
     if not copied:
         return
-    for how in scenario.migrations:
-        past = (*goes_past_libvirt(how), *(("guest.shared",) if scenario.guest.shared else ()))
+    shared = ("guest.shared",) if scenario.guest.shared else ()
+    for number, how in enumerate(scenario.migrations, 1):
+        past = (*goes_past_libvirt(how), *shared, *scenario.past_libvirt(number))
         reasons = {
             f"migration.to: {how.to}, which leaves disks where they are": how.to != "host",
             f"{', '.join(past)}: libvirt copies disks, and it goes past libvirt": bool(past),

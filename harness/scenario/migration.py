@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
     BeforeValidator,
@@ -34,6 +34,8 @@ _QemuName: TypeAlias = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,60}$")]
 
 #: What a QEMU or the lab has from its start, and no migration can have otherwise.
 _FROM_THE_START = ("clear_bitmap_shift",)
+#: What a QEMU that was told of it once cannot be told to forget.
+_NEVER_FORGOTTEN = ("block-bitmap-mapping",)
 
 
 class Migration(Section):
@@ -103,9 +105,9 @@ class Migration(Section):
     capabilities: Annotated[Mapping[_QemuName, bool], Field(max_length=64)] = {}
     """QEMU's capabilities, by its own names: what query-migrate-capabilities of the QEMUs in use lists. What
     libvirt has no flag for, QEMU is told itself, past libvirt. See docs/modes.md."""
-    parameters: Annotated[Mapping[_QemuName, bool | int | float | str | None], Field(max_length=64)] = {}
-    """QEMU's parameters, by its own names and in its own units: what query-migrate-parameters of the QEMUs
-    in use lists; null: QEMU's own value."""
+    parameters: Annotated[Mapping[_QemuName, Any], Field(max_length=64)] = {}
+    """QEMU's parameters, by its own names, in its own units and as QMP has them, lists too: what
+    migrate-set-parameters of the QEMUs in use takes; null: QEMU's own value."""
     timeout_s: Annotated[int, Field(ge=1, le=86400)] = 300
     """Seconds until the migration must have completed."""
     stuck_s: Annotated[int, Field(ge=1, le=86400)] = 60
@@ -146,6 +148,10 @@ class Move(Section):
     migration: Migration | None = None
     """How this one is made: what is said here counts, in place of what the scenario's `migration` says, and
     for this one alone."""
+    destination_args: Annotated[tuple[Text, ...], BeforeValidator(as_tuple), Field(max_length=64)] = ()
+    """Words that are appended to the command line of the QEMU that this one leads to, and of no other: a
+    machine that is not quite the source's, as [-global, virtio-net-pci.mrg_rxbuf=off]. The migration goes
+    past libvirt. See docs/machine.md."""
 
     @field_serializer("migration")
     def _as_written(self, migration: Migration | None) -> object:
@@ -158,6 +164,11 @@ class Move(Section):
             if self.migration is not None and key in self.migration.model_fields_set:
                 words = "expected in the scenario's migration: it is the same for all moves"
                 raise PydanticCustomError("in-entry", words, {"path": ("migration", key)})
+        for name in _NEVER_FORGOTTEN:
+            if self.migration is not None and name in self.migration.parameters:
+                words = "expected in the scenario's migration: no QEMU can be told to forget it"
+                path = {"path": ("migration", "parameters", name)}
+                raise PydanticCustomError("in-entry", words, path)
         return self
 
 

@@ -117,10 +117,10 @@ KVMS_OWN: Final = frozenset({"dirty-limit"})
 #: Parameters that the testbed sets itself, and what by.
 OURS: Final[Mapping[str, str]] = {
     "tls-creds": "migration.tls",
-    "tls-hostname": "migration.tls",
-    "tls-authz": "migration.tls",
-    "block-bitmap-mapping": "the disks, of which none has a bitmap",
 }
+#: What an encrypted migration can have otherwise than the testbed has it: the name that the destination's
+#: certificate must be for, and who may connect there.
+_OF_TLS: Final = ("tls-hostname", "tls-authz")
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +231,9 @@ def refuse_contradictions(section: BaseModel) -> None:
     for name, what in OURS.items():
         if name in _named(section, "parameters"):
             _refuse(f"it is set by the testbed itself: see {what}", "parameters", name)
+    for name in _OF_TLS:
+        if name in _named(section, "parameters") and not getattr(section, "tls", None):
+            _refuse("expected only with migration.tls", "parameters", name)
     if getattr(section, "bandwidth", None) and "max-bandwidth" in _named(section, "parameters"):
         _refuse("bandwidth says it already", "parameters", "max-bandwidth")
 

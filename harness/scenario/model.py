@@ -22,6 +22,7 @@ from pydantic_core import PydanticCustomError
 
 from harness.errors import InputError
 from harness.scenario.copied_disks import refuse_with_copied_disks
+from harness.scenario.destination import refuse_wrong_destinations, refuse_wrong_ends
 from harness.scenario.devices.disk import ListedDisk
 from harness.scenario.devices.pmem import Pmem
 from harness.scenario.expectations import Expect
@@ -32,6 +33,7 @@ from harness.scenario.mode import (
     refuse_contradictions,
     refuse_excluded,
 )
+from harness.scenario.moments import BEFORE_IT_LEAVES
 from harness.scenario.own_image import refuse_with_own_image
 from harness.scenario.plugging import refuse_wrong_plugging
 from harness.scenario.remote import Remote
@@ -138,6 +140,13 @@ class Scenario(Section):
         """How each of the moves is made."""
         return tuple(self.migration_of(number) for number in range(1, len(self.moves) + 1))
 
+    def past_libvirt(self, number: int) -> tuple[str, ...]:
+        """Keys beside those of its ``migration`` by which one of the moves goes past libvirt."""
+        args = self.moves[number - 1].destination_args
+        moments = sorted({entry.at for entry in self.script if entry.move == number} & BEFORE_IT_LEAVES)
+        found = [f"moves[{number - 1}].destination_args"] if args else []
+        return (*found, *(f"at: {moment}" for moment in moments))
+
     @model_validator(mode="after")
     def _modes_go_together(self) -> Scenario:
         refuse_excluded(self, self.migration, "migration")
@@ -218,6 +227,8 @@ class Scenario(Section):
         refuse_wrong_plugging(self)
         refuse_with_several_guests(self)
         refuse_wrong_transports(self)
+        refuse_wrong_destinations(self)
+        refuse_wrong_ends(self)
         return self
 
     @model_validator(mode="after")

@@ -8,6 +8,8 @@ from typing import Final, Literal, TypeAlias
 
 Moment: TypeAlias = Literal[
     "start",
+    "destination-ready",
+    "listening",
     "setup",
     "wait-unplug",
     "active",
@@ -35,6 +37,10 @@ _WALK: Final = (
     "go on."
 )
 
+#: Those before the source is told to migrate, when the destination's QEMU is there.  libvirt starts that
+#: QEMU and begins at once, so a migration with one of them goes past it.
+BEFORE_IT_LEAVES: Final[frozenset[Moment]] = frozenset({"destination-ready", "listening"})
+
 #: Those that come only where the guest is asked: in arm info.
 OF_A_REQUEST: Final[frozenset[Moment]] = frozenset(
     {"request", "before-walk", "mid-walk", "after-walk", "answer", "applied"}
@@ -43,6 +49,10 @@ OF_A_REQUEST: Final[frozenset[Moment]] = frozenset(
 #: What each of them is; docs/scenario.md has these words.
 MOMENTS: Final[Mapping[Moment, str]] = {
     "start": "The migration has not begun yet.",
+    "destination-ready": "The destination's QEMU is there. Both have been told their capabilities and "
+    "parameters; nobody has told it to listen. The migration goes past libvirt.",
+    "listening": "The destination's QEMU listens, and the source has not been told to migrate. The migration "
+    "goes past libvirt.",
     "setup": "QEMU's status on the source is `setup`.",
     "wait-unplug": "QEMU's status on the source is `wait-unplug`: the guest has to let go of a device "
     "first, the primary NIC of a failover pair.",

@@ -90,7 +90,8 @@ class Entry(Section):
             if action.needs_destination and self.at == _BEFORE_ALL:
                 raise PydanticCustomError(
                     "in-entry",
-                    "there is no QEMU on the destination yet at {at}; put {word} at setup or later",
+                    "there is no QEMU on the destination yet at {at}; put {word} at destination-ready or "
+                    "later",
                     {"path": ("do", index, "action"), "at": self.at, "word": action.action},
                 )
             if action.only_at and self.at not in action.only_at:

@@ -44,6 +44,10 @@ class ScriptOutcome:
 
     #: The script has had the stream end in the middle.
     cut: bool = False
+    #: The sides whose QEMU the script has told to end (QMP's quit).
+    told_to_end: set[str] = field(default_factory=set)
+    #: The migration has to fail: a destination that refuses it, and ends, does what it must.
+    to_fail: bool = False
     #: What its commands in the guest, and those of QMP, have brought.
     commands: list[CommandEnd] = field(default_factory=list)
     answers: list[QmpAnswer] = field(default_factory=list)
@@ -73,5 +77,6 @@ class ScriptOutcome:
 
     @property
     def destination_may_end(self) -> bool:
-        """Whether it is the script's doing that the destination's QEMU ends."""
-        return self.killed or self.cancelled or self.cut
+        """Whether it is the scenario's doing that the destination's QEMU ends."""
+        told = "destination" in self.told_to_end
+        return self.killed or self.cancelled or self.cut or self.to_fail or told

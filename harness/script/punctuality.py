@@ -94,9 +94,10 @@ def _begin(began: Began, told: Sequence[Event]) -> int | None:
 
 
 def _ends(began: Began, event: Event) -> bool:
-    if began.moment == _ROUND:
-        return event.kind in ("MIGRATION_PASS", "MIGRATION")
     status = _status(event)
+    if began.moment == _ROUND:
+        # The first begins in setup, and goes on.
+        return event.kind == "MIGRATION_PASS" or status not in (None, "active")
     return status is not None and status != began.moment
 
 

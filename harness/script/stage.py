@@ -311,3 +311,7 @@ class RunStage:
     def will_kill_destination(self) -> None:
         """The script is about to end the destination's QEMU."""
         self.outcome.killed = True
+
+    def will_end(self, side: str) -> None:
+        """The script is about to tell the QEMU of a side to end."""
+        self.outcome.told_to_end.add(side)

@@ -7,9 +7,9 @@ sides are asked while the guest stands still.  Pure: :mod:`harness.migration.bit
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from harness.verdict.finding import Finding
 from harness.verdict.outcome import KIND
@@ -33,11 +33,25 @@ class DirtyBitmap:
     digest: str
 
 
-def bitmap_findings(source: Sequence[DirtyBitmap], destination: Sequence[DirtyBitmap]) -> Iterator[Finding]:
-    """For each bitmap of the source that the destination has not, or has otherwise."""
+def bitmap_findings(
+    source: Sequence[DirtyBitmap],
+    destination: Sequence[DirtyBitmap],
+    mapping: Sequence[Mapping[str, Any]] | None = None,
+) -> Iterator[Finding]:
+    """For each bitmap of the source that the destination has not, or has otherwise.
+
+    ``mapping``: the parameter block-bitmap-mapping that both sides were told, by which a bitmap that it does
+    not name stays behind; None: they were told of none, and all go.
+    """
     there = {(one.node, one.name): one for one in destination}
+    going = None if mapping is None else _named(mapping)
     for here in source:
         other = there.get((here.node, here.name))
+        if going is not None and (here.node, here.name) not in going:
+            if other is not None:
+                text = f"{_of(here)} is there on the destination, and block-bitmap-mapping does not name it"
+                yield Finding(DIFFER, KIND, text)
+            continue
         if other is None:
             yield Finding(DIFFER, KIND, f"{_of(here)} is not there on the destination")
         elif other != here:
@@ -48,6 +62,11 @@ def bitmap_findings(source: Sequence[DirtyBitmap], destination: Sequence[DirtyBi
                 if getattr(here, part) != getattr(other, part)
             )
             yield Finding(DIFFER, KIND, f"{_of(here)} is another on the destination: {', '.join(told)}")
+
+
+def _named(mapping: Sequence[Mapping[str, Any]]) -> frozenset[tuple[str, str]]:
+    """The bitmaps that it names, with their nodes."""
+    return frozenset((node["node-name"], one["name"]) for node in mapping for one in node["bitmaps"])
 
 
 def _of(bitmap: DirtyBitmap) -> str:

@@ -40,6 +40,8 @@ class StayedPut:
 
     ended: str
     """How: ``failed`` or ``cancelled``."""
+    guest_ended: bool = False
+    """Whether the scenario has ended the QEMU that had the guest."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -207,7 +207,9 @@ def _decide(
             if reason is not None:
                 return "inconclusive", reason
     if context.knows(StayedPut):
-        ended = context.fact(StayedPut).ended
+        ended, gone = context.fact(StayedPut).ended, context.fact(StayedPut).guest_ended
+        if gone:
+            return "pass", f"the migration {ended}, and the QEMU that had the guest ended, as both were to"
         return "pass", f"the migration {ended}, as it was to, and the guest goes on where it was"
     parts = [f"{pages.equal} equal"]
     sent_later = hinted_and_sent(case, pages.left_out)

@@ -106,7 +106,8 @@ class MigrationOutcome:
     asked it to.  ``by_file``: the guest went through a file, so that for the source it was
     over when that was written.  ``broken``: the scenario has broken the connection in
     postcopy.  ``switched``: it has asked for a switch to postcopy.  ``let_go``: it has let the
-    guest run on the destination before the source was done.
+    guest run on the destination before the source was done.  ``told_to_end``: sides whose QEMU
+    the scenario has told to end; ``unended``: those of them that have not.
     """
 
     source: QemuAccount
@@ -119,6 +120,8 @@ class MigrationOutcome:
     broken: bool = False
     switched: bool = False
     let_go: bool = False
+    told_to_end: frozenset[str] = frozenset()
+    unended: frozenset[str] = frozenset()
 
     @property
     def ending(self) -> Ending:
@@ -126,6 +129,10 @@ class MigrationOutcome:
         source, destination = self.source, self.destination
         # The source says "completed" of the file; whether that was read is the destination's affair.
         silent = self.by_file and source.status == "completed"
+        # One that is told to end cancels its migration, and may have no time to say so.
+        ends = "source" in self.told_to_end and not self.moved
+        if ends and "completed" not in (source.status, destination.status):
+            return "failed"
         for word in _LAST_WORDS:
             if source.status == word and not silent:
                 return word
@@ -199,6 +206,8 @@ def _both_run(outcome: MigrationOutcome) -> Iterator[Finding]:
 
 
 def _none_runs(outcome: MigrationOutcome) -> Iterator[Finding]:
+    if "source" in outcome.told_to_end and not outcome.moved:
+        return
     if outcome.stands_still or any(side.runs or side.left for side in outcome.sides):
         return
     yield Finding("none-runs", KIND, f"no QEMU runs the guest after the migration ended {outcome.ending!r}")
@@ -216,6 +225,12 @@ def _ends(outcome: MigrationOutcome) -> Iterator[Finding]:
             yield Finding("qemu-crashed", KIND, f"{words}the {account.side}'s QEMU ended by {end}{core}")
         elif account.reports:
             yield Finding("qemu-crashed", KIND, f"{words}so says the {account.side}'s QEMU of itself")
+        elif account.side in outcome.unended:
+            yield Finding("stuck", KIND, f"the {account.side}'s QEMU was told to end, and does not")
+        elif account.side == "source" and "source" in outcome.told_to_end:
+            if end is not None and end.status != 0:
+                text = f"{words}the source's QEMU, which was told to end, ended with {end}"
+                yield Finding("qemu-ended", KIND, text)
         elif account.side == "destination" and _follows(outcome):
             continue
         elif account.side in outcome.unasked and not any(_ASKED in line for line in account.last_words):

@@ -82,10 +82,14 @@ class WirePace:
 
 @dataclass(frozen=True, slots=True)
 class PagesCounted:
-    """What the source's QEMU says of a migration that stayed precopy: pages sent whole, and as zeros."""
+    """What the source's QEMU says of a migration that stayed precopy: pages sent whole, and as zeros.
+
+    ``bytes``: all that it has sent; None: this QEMU does not count them all.
+    """
 
     full: int
     zero: int
+    bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

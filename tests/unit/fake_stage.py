@@ -151,3 +151,6 @@ class FakeStage:
 
     def will_kill_destination(self) -> None:
         pass
+
+    def will_end(self, side: str) -> None:
+        self.did.append(f"will-end {side}")

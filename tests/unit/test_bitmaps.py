@@ -38,3 +38,13 @@ def test_what_arrives_is_what_left() -> None:
     [finding] = bitmap_findings([MINE], [replace(MINE, count=0, digest="cd", recording=False)])
     assert finding.rule == "bitmaps-differ"
     assert finding.text.endswith("recording True -> False, count 131072 -> 0, digest ab -> cd")
+
+
+def test_a_mapping_says_which_of_them_go() -> None:
+    named = [{"node-name": "disk", "alias": "d", "bitmaps": [{"name": "written", "alias": "w"}]}]
+    assert list(bitmap_findings([MINE], [], [])) == []
+    [finding] = bitmap_findings([MINE], [MINE], [])
+    assert finding.text.endswith("is there on the destination, and block-bitmap-mapping does not name it")
+    assert list(bitmap_findings([MINE], [MINE], named)) == []
+    [finding] = bitmap_findings([MINE], [], named)
+    assert finding.text.endswith("is not there on the destination")

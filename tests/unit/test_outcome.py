@@ -269,3 +269,19 @@ def test_a_destination_that_ends_since_the_source_gave_up(
     # A crash is one, whenever it comes.
     crashed = replace(destination, end=ProcessEnd(signal="SIGSEGV"))
     assert rules(replace(outcome, destination=crashed)) == ["qemu-crashed"]
+
+
+def test_a_source_that_is_told_to_end_has_to_end_whole() -> None:
+    source = replace(SOURCE, statuses=("active", "cancelling"), end=ProcessEnd(status=0))
+    destination = replace(DESTINATION, statuses=("active", "failed"), running=(), end=ProcessEnd(status=1))
+    told = MigrationOutcome(source, destination, moved=False, told_to_end=frozenset({"source"}))
+    assert rules(told) == []
+    assert told.ending == "failed"
+    # The same of a QEMU that nobody has told.
+    assert rules(replace(told, told_to_end=frozenset())) == ["none-runs"]
+    assert rules(replace(told, source=replace(source, end=ProcessEnd(signal="SIGSEGV")))) == ["qemu-crashed"]
+    [finding] = outcome_findings(replace(told, source=replace(source, end=ProcessEnd(status=1))))
+    assert finding.rule == "qemu-ended"
+    assert "which was told to end, ended with exit status 1" in finding.text
+    hanging = replace(told, source=replace(source, end=None), unended=frozenset({"source"}))
+    assert rules(hanging) == ["stuck"]

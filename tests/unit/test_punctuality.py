@@ -85,3 +85,13 @@ def test_only_this_migration_s_source_counts() -> None:
     events.emit("MIGRATION", source="destination.qmp", data={"status": "active"}, at=200.1)
     began = Began("setup", 1, "cancel", again.t, brings="cancelling")
     assert lateness(began, events.history(), since) is None
+
+
+def test_the_first_pass_begins_in_setup_and_goes_on() -> None:
+    events = passes(1)
+    for status in ("active", "pre-switchover"):
+        assert lateness(Began("pass", 1, "quit", events.now()), events.history(), 0) is None
+        events.emit("MIGRATION", source="source.qmp", data={"status": status})
+    late = lateness(Began("pass", 1, "quit", events.now()), events.history(), 0)
+    assert late is not None
+    assert "QEMU was at 'pre-switchover'" in late

@@ -51,6 +51,17 @@ def test_tcp_goes_to_the_port_that_the_destination_has_chosen() -> None:
     assert source.told == [("migrate", {"uri": "tcp:10.0.0.2:49153"})]
 
 
+def test_between_listening_and_leaving_there_is_a_moment() -> None:
+    source, destination = FakeMonitor(), FakeMonitor()
+    told: list[tuple[int, int]] = []
+    Tcp("10.0.0.2").lead(
+        cast(Monitor, source),
+        cast(Monitor, destination),
+        lambda: told.append((len(destination.told), len(source.told))),
+    )
+    assert told == [(1, 0)]
+
+
 def test_a_tap_is_gone_to_once() -> None:
     route = Tcp("10.0.0.2", tap=7777, again=(8888,))
     source, destination = led(route)

@@ -57,6 +57,8 @@ def test_both_kinds_of_disagreement_are_one_finding() -> None:
     ("said", "found"),
     [
         (PagesCounted(6, 4), []),
+        (PagesCounted(6, 4, bytes=1000), []),
+        (PagesCounted(6, 4, bytes=991), ["QEMU counts 991 bytes, and its stream has 1000"]),
         (PagesCounted(7, 4), ["QEMU counts 7 whole pages, and its stream has 6"]),
         (PagesCounted(6, 0), ["QEMU counts 0 pages of zeros, and its stream has 4"]),
     ],

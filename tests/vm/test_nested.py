@@ -97,7 +97,8 @@ SHIPPED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "kinds of memory": (("huge-pages", "merged-pages", "swapped-pages"), ()),
     "machines": (("vcpus-plugged", "virtio-mem", "virtio-mem-unplugged", "ballooned-offset"), ()),
     "devices": (("every-device", "several-nics", "interrupts", "vhost-user", "backend-killed"), ()),
-    "stays": (("backup-under-way", "virtiofsd-gone", "suspended"), ()),
+    "stays": (("backup-under-way", "virtiofsd-gone", "suspended", "bitmap-stays"), ()),
+    "refused": (("other-machine", "other-uuid", "tls-other-name", "quit-under-way"), ()),
     "disks": (("disk-copied", "disk-full", "disk-filled", "hot-plugged", "pmem", "dirty-bitmap"), ()),
 }
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.testing import Freepage, Run
+from harness.testing import Freepage, Run, WrongInput
 
 SMALL = "arm: off\nguest: {memory: 192MiB}\n"
 
@@ -91,7 +91,7 @@ def test_cancelled_at_setup(freepage: Freepage, freepage_folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scenario", ["virtiofsd-gone", "backup-under-way"])
+@pytest.mark.parametrize("scenario", ["virtiofsd-gone", "backup-under-way", "other-uuid", "tls-other-name"])
 def test_a_guest_that_cannot_leave_goes_on(freepage: Freepage, scenario: str) -> None:
     """Its scenario says that the migration has to fail; nothing else is wrong."""
     run = freepage.run(scenario)
@@ -111,6 +111,34 @@ def test_a_guest_that_leaves_though_it_must_not_is_told(freepage: Freepage, fold
     run = freepage.run(path)
     assert run.verdict == "fail", run
     assert found(run) == {"migration-ended"}
+
+
+@pytest.mark.slow
+def test_a_destination_that_refuses_its_guest_is_no_finding(freepage: Freepage) -> None:
+    run = freepage.run("other-machine")
+    assert (run.exit_code, run.verdict) == (0, "pass"), run
+    refused, arrived = run.result.moves
+    assert (refused.ended, arrived.ended) == ("failed", "completed")
+
+
+@pytest.mark.slow
+def test_a_destination_that_does_not_start_is_the_files_fault(freepage: Freepage, folder: Path) -> None:
+    path = folder / "nonsense.yaml"
+    path.write_text(f"name: nonsense\n{SMALL}moves: [{{destination_args: [-device, nonsense]}}]\n", "utf-8")
+    with pytest.raises(WrongInput) as caught:
+        freepage.run(path)
+    assert "nonsense.yaml:4:" in str(caught.value)
+    assert "'nonsense' is not a valid device model name" in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_qemu_that_is_told_to_end_ends(freepage: Freepage) -> None:
+    run = freepage.run("quit-under-way")
+    assert (run.exit_code, run.verdict) == (0, "pass"), run
+    assert "the QEMU that had the guest ended, as both were to" in run.result.reason
+    (move,) = run.result.moves
+    assert move.source is not None
+    assert move.source.end is not None
 
 
 @pytest.mark.slow

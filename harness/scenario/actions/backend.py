@@ -15,8 +15,7 @@ from pydantic import Field
 from harness.errors import FreepageError
 from harness.events import Deadline
 from harness.scenario.actions.base import Action
-from harness.scenario.actions.monitor import MigrationSide
-from harness.scenario.actions.stage import Stage
+from harness.scenario.actions.stage import MigrationSide, Stage
 from harness.scenario.values import Text
 
 #: The file that fills a file system up.

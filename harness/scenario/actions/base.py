@@ -95,6 +95,11 @@ class Action(Section):
         return False
 
     @property
+    def ends_guest(self) -> bool:
+        """Whether no QEMU has the guest after it, unless the guest has left."""
+        return False
+
+    @property
     def changes_limit(self) -> bool:
         """Whether it changes what may be sent in a second, or how long the guest may pause."""
         return False

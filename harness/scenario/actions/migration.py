@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from harness.events import Deadline
 from harness.scenario.actions.base import Action
-from harness.scenario.actions.stage import Stage
+from harness.scenario.actions.stage import MigrationSide, Stage
 from harness.scenario.values import Rate, Size
 from harness.scenario.wire import WireConditions
 
@@ -179,6 +179,36 @@ class WireCutAfter(Action):
         """By the relay that the frames pass through."""
         stage.will_cut_wire()
         stage.wire.cut_after(self.size, reset=self.then == "reset")
+
+
+class Quit(Action):
+    """Tell a QEMU to end (QMP's quit), in the middle of a migration. It has to end by itself, and whole.
+
+    Told to the source, the guest is nowhere afterwards: for the last of the moves, which has to fail. That it
+    crashes is `qemu-crashed`, that it does not end `stuck`, that it ends with another exit status than 0
+    `qemu-ended`.
+    """
+
+    action: Literal["quit"] = "quit"
+    side: MigrationSide = "source"
+    """Which QEMU: the one that the guest leaves, or the one that it goes to."""
+
+    @property
+    def needs_destination(self) -> bool:
+        """On that side."""
+        return self.side == "destination"
+
+    @property
+    def ends_guest(self) -> bool:
+        """Who ends the source's QEMU ends the guest."""
+        return self.side == "source"
+
+    def carry_out(self, stage: Stage, deadline: Deadline) -> None:
+        """It answers before it ends."""
+        stage.will_end(self.side)
+        qemu = stage.source if self.side == "source" else stage.destination
+        qemu.expect_end()
+        qemu.execute("quit")
 
 
 class KillDestination(Action):

@@ -14,10 +14,8 @@ from harness.errors import DeadlineExceeded
 from harness.events import Deadline
 from harness.scenario.actions.answers import Wanted, unmet
 from harness.scenario.actions.base import Action
-from harness.scenario.actions.stage import Qemu, Stage
+from harness.scenario.actions.stage import MigrationSide, Qemu, Stage
 from harness.scenario.values import Text
-
-MigrationSide: TypeAlias = Literal["source", "destination"]
 
 
 def _qemu(stage: Stage, side: MigrationSide) -> Qemu:

@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 from harness.errors import MachineryError
 from harness.events import Deadline
 from harness.scenario.command import CommandEnd, CommandRunner
 from harness.scenario.wire import WireConditions
+
+#: Which of a migration's QEMUs: the one that the guest leaves, or the one that it goes to.
+MigrationSide: TypeAlias = Literal["source", "destination"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,3 +263,6 @@ class Stage(Protocol):
 
     def will_kill_destination(self) -> None:
         """The script is about to end the destination's QEMU."""
+
+    def will_end(self, side: str) -> None:
+        """The script is about to tell the QEMU of a side to end."""

@@ -9,8 +9,7 @@ from typing import ClassVar, Literal
 from harness.errors import DeadlineExceeded
 from harness.events import Deadline
 from harness.scenario.actions.base import Action
-from harness.scenario.actions.monitor import MigrationSide
-from harness.scenario.actions.stage import Stage
+from harness.scenario.actions.stage import MigrationSide, Stage
 from harness.scenario.values import Size
 
 

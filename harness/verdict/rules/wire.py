@@ -47,7 +47,10 @@ def wire_pages(case: JudgeInput, context: Context) -> Iterator[Finding]:
 
 @rule(
     "witness",
-    {"counters-disagree": "QEMU's `normal` or `duplicate` pages are not as many as its stream has"},
+    {
+        "counters-disagree": "QEMU's `normal` or `duplicate` pages, or its `transferred` bytes (from 10.0 "
+        "on), are not as many as its stream has"
+    },
     needs=(WireFacts, PagesCounted),
 )
 def counted_right(_: JudgeInput, context: Context) -> Iterator[Finding]:
@@ -59,6 +62,8 @@ def counted_right(_: JudgeInput, context: Context) -> Iterator[Finding]:
         "whole pages": (said.full, sum(block.full for block in wire.blocks)),
         "pages of zeros": (said.zero, sum(block.zero for block in wire.blocks)),
     }
+    if said.bytes is not None:
+        came["bytes"] = said.bytes, wire.bytes.total
     for kind, (counted, on_wire) in came.items():
         if counted != on_wire:
             text = f"QEMU counts {counted} {kind}, and its stream has {on_wire}"
