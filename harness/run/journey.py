@@ -196,6 +196,7 @@ class Journey:
             # One that was given up may not have been told yet.
             self._notes.modes(turn, migration, self._entries(turn.number))
             self._notes.bitmaps(turn, migration)
+            self._notes.machine(turn, migration)
         self._notes.take_news(turn, migration)
         ended = end.ended if isinstance(end, Abort) else "completed"
         # That it was cancelled is our doing, and what it was cancelled for is found by its own rule.

@@ -35,6 +35,7 @@ from harness.migration.job import Job
 from harness.migration.memory_map import Range, query_map
 from harness.migration.modes import modes_of_move
 from harness.migration.outside import OutsideWalk
+from harness.migration.properties import properties_of
 from harness.migration.qmp import CLOSED, Monitor, QemuGone
 from harness.migration.settle import QemuSettings
 from harness.migration.statistics import (
@@ -65,6 +66,7 @@ from harness.script.stage import RunStage
 from harness.verdict.bitmaps import bitmap_findings
 from harness.verdict.locks import LockLook
 from harness.verdict.outcome import MigrationOutcome
+from harness.verdict.properties import MachineProperties, property_findings
 from harness.verdict.rules.vcpus import VcpuCount
 from harness.verdict.throttle import ThrottleLook
 
@@ -125,6 +127,8 @@ class LiveMigration:
         #: As the guest left, what was plugged in before included.
         self._vcpus = 0
         self._suspended = False
+        #: Of the source, as the guest leaves, where the destination's QEMU is another.
+        self._properties: MachineProperties | None = None
         scenario = guest.plan.resolved.scenario
         self._parts = MigrationParts(
             guest,
@@ -218,6 +222,9 @@ class LiveMigration:
         if suspended:
             self._suspended = True
             Suspension(self._guest.control, self._events).begin("source", self._origin.name)
+        if self._of_two_qemus:
+            with self._events.step("machine"):
+                self._properties = properties_of(source.monitor)
         if self._line is not None:
             self._line.meet(deadline)
         job = self._launch.start(domain, how, modes, settings, follower, deadline, images)
@@ -230,6 +237,15 @@ class LiveMigration:
         written = self._host_written(generation, outside)
         still = Stillness(self._parts, job, suspended=self._suspended)
         return still.switch_over(there, images, places, holds, outside, written, follower)
+
+    @property
+    def _of_two_qemus(self) -> bool:
+        """Whether the destination's QEMU is another program, with the same machine as far as we know."""
+        plan = self._guest.plan
+        differ = plan.source_qemu.identity != plan.destination_qemu.identity
+        scenario = plan.resolved.scenario
+        # Over ssh so many questions take their time.
+        return differ and scenario.remote is None and not scenario.moves[self._move - 1].destination_args
 
     def _settle_start(self, deadline: Deadline) -> None:
         """Wait for what the script does before the migration."""
@@ -455,6 +471,15 @@ class LiveMigration:
             return ()  # how it ended is found by rules of its own
         how = self._guest.plan.resolved.scenario.migration_of(self._move)
         return tuple(bitmap_findings(here, there, how.parameters.get("block-bitmap-mapping")))
+
+    def machine_findings(self) -> Sequence[Finding]:
+        """What of the machine is otherwise than on the source; the guest has arrived, and stands still."""
+        if self._properties is None:
+            return ()
+        try:
+            return tuple(property_findings(self._properties, properties_of(self.monitor("destination"))))
+        except QemuGone:
+            return ()  # how it ended is found by rules of its own
 
     def msrs(self) -> tuple[RegisterReview, ...]:
         """What the guest's processors, which run on its new host, have in their registers.

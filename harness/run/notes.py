@@ -92,6 +92,10 @@ class CourseNotes:
         found = migration.bitmap_findings()
         self._found(turn, found)
 
+    def machine(self, turn: Turn, migration: LiveMigration) -> None:
+        """The machine on both sides, where they are two QEMUs; both stand still."""
+        self._found(turn, migration.machine_findings())
+
     def announcement(self, arrival: Arrival) -> None:
         """Whether the guest's network knows where the guest is, which runs there."""
         if arrival.announcing is not None:

@@ -16,6 +16,7 @@ from harness.errors import FreepageError, MachineryError
 from harness.migration.qmp import Monitor, QemuGone
 from harness.run.saved.heard import HeardEvents
 from harness.run.saved.job import SavedJob
+from harness.run.saved.qmp_stream import switch_on
 from harness.run.saved.used_memory import fill
 
 if TYPE_CHECKING:
@@ -42,10 +43,13 @@ class InternalSnapshot(SavedJob):
         crossing.arrive()
         source = crossing.sides.source
         # QEMU says of a snapshot what it says of any migration.
-        on = [{"capability": "events", "state": True}]
-        source.monitor.execute("migrate-set-capabilities", {"capabilities": on})
+        switch_on(source.monitor, ("events",), {})
         source.monitor.execute("stop")
         try:
+            # Of what else it has on it has to refuse what does not go with a snapshot.
+            asked, parameters = crossing.modes.asked_capabilities(), crossing.modes.all_parameters()
+            if asked or parameters:
+                switch_on(source.monitor, asked, parameters)
             _make(source.monitor, crossing.file.path, crossing.deadline)
             crossing.file.begun()
             _run(source.monitor, "snapshot-save", _WHERE, crossing.deadline)
@@ -68,6 +72,9 @@ class InternalSnapshot(SavedJob):
             blocks = destination.ramblocks()
             fill(destination.monitor.pid, [block for block in blocks if block.name in crossing.images])
             crossing.file.memory_was_used()
+        asked, parameters = crossing.modes.asked_capabilities(), crossing.modes.all_parameters()
+        if asked or parameters:
+            switch_on(destination.monitor, asked, parameters)
         _open(destination.monitor, crossing.file.to_restore())
         _run(destination.monitor, "snapshot-load", _WHERE, crossing.deadline)
         _close(destination.monitor)

@@ -25,6 +25,8 @@ announce(
         "file-broken": "a file that a QEMU has written is no whole stream, whoever takes it",
         "postcopy-broke": "in postcopy a QEMU paused the migration, though nobody had broken the connection",
         "bitmaps-differ": "a dirty bitmap of a disk is not on the destination as the source had it",
+        "machine-differs": "a property of a device or vCPU is another on the destination, whose QEMU is not "
+        "the source's, though the machine type is the same",
         "not-announced": "the destination's QEMU has not announced the guest to its network, "
         "whose switches send what is for the guest to its old host",
         "stuck": "for `migration.stuck_s` nothing of the migration moved, or QEMU did not answer",

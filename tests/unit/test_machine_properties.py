@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Two QEMUs with the same machine type have to have the same machine."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from harness.migration.properties import properties_of
+from harness.migration.qmp import CommandError, Monitor
+from harness.verdict.properties import MachineProperties, property_findings
+
+HERE = MachineProperties(
+    {"net0": {"guest_uso4": False, "queue_size": 256, "hotplugged": True}, "gone": {"a": 1}},
+    {"rdseed": False, "x2apic": True},
+)
+
+
+class FakeMonitor:
+    """A QEMU with one NIC."""
+
+    side = "source"
+
+    def execute(self, command: str, arguments: Any = None) -> object:
+        path = (arguments or {}).get("path", "")
+        if command == "query-cpus-fast":
+            return [{"qom-path": "/machine/unattached/device[0]"}, {"qom-path": "other"}]
+        if command == "qom-list":
+            return {
+                "/machine/peripheral": [
+                    {"name": "type", "type": "string"},
+                    {"name": "net0", "type": "child<virtio-net-pci>"},
+                ],
+                "/machine/peripheral/net0": [
+                    {"name": "guest_uso4", "type": "bool"},
+                    {"name": "mac", "type": "str"},
+                    {"name": "legacy", "type": "uint32"},
+                    {"name": "queue_size", "type": "uint16"},
+                ],
+            }.get(path, [{"name": "rdseed", "type": "bool"}, {"name": "phys-bits", "type": "uint32"}])
+        assert command == "qom-get"
+        name = arguments["property"]
+        if name == "legacy":
+            raise CommandError("it cannot be read")
+        return {"unavailable-features": ["x2apic"], "guest_uso4": True, "queue_size": 256, "rdseed": True}[
+            name
+        ]
+
+
+def test_what_qemu_is_asked() -> None:
+    found = properties_of(cast(Monitor, FakeMonitor()))
+    assert found.devices == {"net0": {"guest_uso4": True, "queue_size": 256}}
+    assert (found.cpu, found.lacks) == ({"rdseed": True}, ("x2apic",))
+
+
+def test_the_same_machine_has_no_findings() -> None:
+    assert list(property_findings(HERE, HERE)) == []
+    # What one of them has not, or is there by another way, tells nothing.
+    other = MachineProperties({"net0": {"guest_uso4": False, "hotplugged": False}}, {})
+    assert list(property_findings(HERE, other)) == []
+
+
+def test_a_property_that_is_otherwise_is_named() -> None:
+    there = MachineProperties({"net0": {"guest_uso4": True, "queue_size": 1024}}, {"x2apic": False})
+    device, cpu = property_findings(HERE, there)
+    assert device.rule == cpu.rule == "machine-differs"
+    assert device.text.startswith("the device net0 of the same machine is another on the destination: ")
+    assert device.text.endswith("guest_uso4 off -> on, queue_size 256 -> 1024")
+    assert cpu.text.endswith("x2apic on -> off")
+
+
+def test_what_an_accelerator_lacks_is_no_matter_of_the_machine() -> None:
+    there = MachineProperties({}, {"rdseed": True, "x2apic": False}, ("x2apic",))
+    [finding] = property_findings(HERE, there)
+    assert finding.text.endswith("rdseed off -> on")
