@@ -9,7 +9,7 @@ from typing import Final
 
 from harness.errors import MachineryError
 from harness.migration.qmp import CommandError, Monitor
-from harness.verdict.properties import MachineProperties, Value
+from harness.verdict.properties import MachineProperties, PropertyValue
 
 #: Where QEMU has the devices that have an id: all of libvirt's, and those of the user's that say one.
 _DEVICES: Final = "/machine/peripheral"
@@ -19,7 +19,7 @@ _NUMBERS: Final = frozenset(
 )
 
 
-def properties_of(monitor: Monitor) -> MachineProperties:
+def machine_properties(monitor: Monitor) -> MachineProperties:
     """All that there are.  It takes a second or two, and changes nothing.
 
     Raises what :meth:`Monitor.execute` raises.
@@ -38,7 +38,7 @@ def properties_of(monitor: Monitor) -> MachineProperties:
     return MachineProperties(devices, cpu, tuple(map(str, lacks)) if isinstance(lacks, list) else ())
 
 
-def _values(monitor: Monitor, path: str, types: frozenset[str]) -> Iterator[tuple[str, Value]]:
+def _values(monitor: Monitor, path: str, types: frozenset[str]) -> Iterator[tuple[str, PropertyValue]]:
     for one in _listed(monitor, path):
         if one["type"] not in types:
             continue

@@ -35,7 +35,7 @@ from harness.migration.job import Job
 from harness.migration.memory_map import Range, query_map
 from harness.migration.modes import modes_of_move
 from harness.migration.outside import OutsideWalk
-from harness.migration.properties import properties_of
+from harness.migration.properties import machine_properties
 from harness.migration.qmp import CLOSED, Monitor, QemuGone
 from harness.migration.settle import QemuSettings
 from harness.migration.statistics import (
@@ -224,7 +224,7 @@ class LiveMigration:
             Suspension(self._guest.control, self._events).begin("source", self._origin.name)
         if self._of_two_qemus:
             with self._events.step("machine"):
-                self._properties = properties_of(source.monitor)
+                self._properties = machine_properties(source.monitor)
         if self._line is not None:
             self._line.meet(deadline)
         job = self._launch.start(domain, how, modes, settings, follower, deadline, images)
@@ -477,7 +477,7 @@ class LiveMigration:
         if self._properties is None:
             return ()
         try:
-            return tuple(property_findings(self._properties, properties_of(self.monitor("destination"))))
+            return tuple(property_findings(self._properties, machine_properties(self.monitor("destination"))))
         except QemuGone:
             return ()  # how it ended is found by rules of its own
 

@@ -18,9 +18,9 @@ from harness.verdict.finding import Finding
 from harness.verdict.outcome import KIND
 
 #: The rule.
-DIFFERS: Final = "machine-differs"
+MACHINE_DIFFERS: Final = "machine-differs"
 
-Value: TypeAlias = bool | int | str
+PropertyValue: TypeAlias = bool | int | str
 
 #: Of a device of any name: what may differ, and why.
 MAY_DIFFER: Final[Mapping[str, str]] = {
@@ -31,6 +31,9 @@ MAY_DIFFER: Final[Mapping[str, str]] = {
     "size": "of virtio-mem: how much it has, at this moment",
     "guest-stats-polling-interval": "of the balloon: who manages the guest sets it, on each host",
     "attached": "of a USB device: whether it is plugged in just now",
+    "logical_block_size": "of a USB disk: 0 in newer QEMUs, which is the same 512",
+    "physical_block_size": "as logical_block_size",
+    "events": "of pvpanic: newer QEMUs offer one more, whatever the machine (docs/found.md)",
     "streams": "of xhci: QEMU's default since 8.0, whatever the machine; seen of 7.2 and 10.0, pc-q35-7.2",
 }
 
@@ -42,8 +45,8 @@ class MachineProperties:
     Only numbers, switches and words of a set are among them: names of files and the like are the host's.
     """
 
-    devices: Mapping[str, Mapping[str, Value]]
-    cpu: Mapping[str, Value] = field(default_factory=dict)
+    devices: Mapping[str, Mapping[str, PropertyValue]]
+    cpu: Mapping[str, PropertyValue] = field(default_factory=dict)
     #: Features of the CPU model that this QEMU's accelerator lacks: the model is not to blame.
     lacks: Collection[str] = ()
 
@@ -58,7 +61,7 @@ def property_findings(source: MachineProperties, destination: MachineProperties)
 
 
 def _differing(
-    whose: str, here: Mapping[str, Value], there: Mapping[str, Value], aside: Collection[str]
+    whose: str, here: Mapping[str, PropertyValue], there: Mapping[str, PropertyValue], aside: Collection[str]
 ) -> Iterator[Finding]:
     told = [
         f"{name} {_word(value)} -> {_word(there[name])}"
@@ -67,9 +70,11 @@ def _differing(
     ]
     if told:
         yield Finding(
-            DIFFERS, KIND, f"{whose} of the same machine is another on the destination: {', '.join(told)}"
+            MACHINE_DIFFERS,
+            KIND,
+            f"{whose} of the same machine is another on the destination: {', '.join(told)}",
         )
 
 
-def _word(value: Value) -> str:
+def _word(value: PropertyValue) -> str:
     return ("on" if value else "off") if isinstance(value, bool) else str(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from harness.migration.properties import properties_of
+from harness.migration.properties import machine_properties
 from harness.migration.qmp import CommandError, Monitor
 from harness.verdict.properties import MachineProperties, property_findings
 
@@ -47,7 +47,7 @@ class FakeMonitor:
 
 
 def test_what_qemu_is_asked() -> None:
-    found = properties_of(cast(Monitor, FakeMonitor()))
+    found = machine_properties(cast(Monitor, FakeMonitor()))
     assert found.devices == {"net0": {"guest_uso4": True, "queue_size": 256}}
     assert (found.cpu, found.lacks) == ({"rdseed": True}, ("x2apic",))
 
