@@ -78,6 +78,26 @@ def test_memory_that_virtio_mem_has_taken_back_is_left_out(freepage: Freepage) -
     assert not (taken & seen.skipped).any()
 
 
+def test_a_distribution_with_systemd_is_walked(freepage: Freepage) -> None:
+    """Daemons, a disk and its page cache, udev: what is free among all that is free by both witnesses."""
+    run = freepage.run(
+        "freed",
+        memory="1GiB",
+        set={
+            "guest.image": "debian",
+            "workload.noise": "50%",
+            "guest.commands.before": [["cat", "/proc/1/comm"]],
+        },
+        timeout=1200,
+    )
+    seen = passed(run)
+    assert run.result.commands[0].output.strip() == "systemd"
+    cached = seen.of_kind(Kind.PAGE_CACHE)
+    assert cached.sum() > 16 * MIB
+    assert not (cached & seen.skipped).any()
+    assert (seen.of_kind(Kind.FREE) & seen.skipped).sum() > 400 * MIB
+
+
 def said(run: Run, number: int = 0) -> int:
     """The first number that a command of the guest's wrote."""
     return int(next(word for word in run.result.commands[number].output.split() if word.isdigit()))
