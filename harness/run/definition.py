@@ -37,6 +37,8 @@ from harness.toolchain.counted import COUNTERS_VARIABLE
 
 #: Below a lab's folder: the small file systems of disks, one for each host.
 ROOMS: Final = "rooms"
+#: MALLOC_PERTURB_: what is freed gets this byte, what is allocated its complement: neither is an address.
+FILLED_WITH: Final = "165"
 #: What libvirt calls the kinds of backends.
 _BACKED: Final = {"file": "file", "memfd": "memfd", "ram": "anonymous"}
 
@@ -140,7 +142,7 @@ class Definition:
                 *self._for_hand(files),
             ),
             added=self.added(host, files),
-            environment=self._counting(qemu, files),
+            environment={**self._filling(), **self._counting(qemu, files)},
             edits=scenario.guest.xml,
             words=self._words(host),
             ram=host.site.ram,
@@ -149,6 +151,13 @@ class Definition:
             shape=self._shape_of(host, files),
             log=DirtyLog(scenario.guest.kvm_dirty, scenario.migration.clear_bitmap_shift, plan.preload),
         )
+
+    def _filling(self) -> Mapping[str, str]:
+        """Have the C library overwrite what QEMU frees."""
+        scenario = self.plan.resolved.scenario
+        # It costs a little time at each allocation, which is not what is measured.
+        filled = scenario.guest.freed_is_filled and scenario.measure is None
+        return {"MALLOC_PERTURB_": FILLED_WITH} if filled else {}
 
     def interface_of(self, host: Host, number: int, served_at: str | None = None) -> Interface:
         """One of the guest's NICs, counted from 0, as it is on ``host``."""

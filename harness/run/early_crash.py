@@ -29,6 +29,8 @@ from harness.verdict.outcome import CRASH_SIGNALS, KIND
 _TOLD_SECONDS: Final = 2.0
 #: Of its name the kernel keeps so many characters.
 _NAME: Final = 15
+#: What QEMU's own programs are called.
+_QEMUS: Final = "qemu-system-"
 
 
 class EarlyCrash(GuestLost):
@@ -49,11 +51,16 @@ def early_crash(
     """
     qemus = plan.source_qemu, plan.destination_qemu
     names = {(qemu.emulator or qemu.path).name[:_NAME] for qemu in qemus}
+    # A wrapper of the user's has another name than the program that it becomes.
+    attached = {event.data.get("pid") for event in events.history() if event.kind == "qemu-attached"}
     crashes: list[str] = []
 
     def crashed(event: Event) -> bool:
         code = event.data.get("returncode")
-        if event.kind != "process-ended" or event.data.get("name") not in names or not isinstance(code, int):
+        if event.kind != "process-ended" or not isinstance(code, int):
+            return False
+        name = str(event.data.get("name"))
+        if not (name in names or name.startswith(_QEMUS) or event.data.get("pid") in attached):
             return False
         if own is not None and event.data.get("pid") not in own:
             # Another guest's, of which its own run tells.

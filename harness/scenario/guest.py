@@ -206,6 +206,10 @@ class Guest(Section):
     disks: Annotated[tuple[ListedDisk, ...], BeforeValidator(as_tuple), Field(max_length=8)] = ()
     """Disks beside the one that a workload may bring: short for devices of the kind disk, which come after
     the others. A workload that writes to a disk takes the first that is blank."""
+    freed_is_filled: bool = True
+    """Have the C library overwrite what its QEMU frees, and what it allocates and does not clear (glibc's
+    MALLOC_PERTURB_), as QEMU's own tests do: who uses that all the same goes wrong at once, and not by
+    chance. Not while it is measured (measure)."""
     kvm_dirty: Literal["bitmap", "bitmap-without-manual-protect", "ring"] = "bitmap"
     """Under KVM, how it logs what is written. bitmap: its bitmap with manual protection, which is what QEMU
     takes where it can. bitmap-without-manual-protect: as kernels before 5.2 have it, which QEMU need not

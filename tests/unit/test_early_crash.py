@@ -58,3 +58,17 @@ def test_a_crash_of_another_guests_qemu_is_not_this_guests(tmp_path: Path) -> No
     crash = ("qemu-system-x86", -signal.SIGABRT)
     assert found(tmp_path, crash, own={8}) is None
     assert found(tmp_path, crash, own={7, 8}) is not None
+
+
+def test_a_wrapper_has_another_name_than_what_it_becomes(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("")
+    qemu = SimpleNamespace(emulator=None, path=Path("/opt/my-wrapper"))
+    plan = SimpleNamespace(source_qemu=qemu, destination_qemu=qemu)
+    pair = SimpleNamespace(source=SimpleNamespace(qemu_log=lambda _: tmp_path / "log"), guest_name="guest")
+    for name, attached in (("qemu-system-x86", ()), ("anything", (7,))):
+        events = EventStream()
+        for pid in attached:
+            events.emit("qemu-attached", source="source.qmp", pid=pid)
+        ended = {"pid": 7, "returncode": -signal.SIGSEGV, "core": False, "name": name, "at": 1.0}
+        events.emit("process-ended", **ended)
+        assert early_crash(cast("RunPlan", plan), cast("Pair", pair), events) is not None

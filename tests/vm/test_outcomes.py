@@ -132,6 +132,16 @@ def test_a_destination_that_does_not_start_is_the_files_fault(freepage: Freepage
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("filled", [True, False])
+def test_what_qemu_frees_is_overwritten(freepage: Freepage, filled: bool) -> None:
+    run = freepage.run("idle", set={"arm": "off", "guest.freed_is_filled": filled})
+    assert run.verdict == "pass", run
+    for side in ("source", "destination"):
+        told = 'name="MALLOC_PERTURB_" value="165"' in (run.folder / f"{side}.xml").read_text("utf-8")
+        assert told == filled
+
+
+@pytest.mark.slow
 def test_a_qemu_that_is_told_to_end_ends(freepage: Freepage) -> None:
     run = freepage.run("quit-under-way")
     assert (run.exit_code, run.verdict) == (0, "pass"), run
