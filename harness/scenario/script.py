@@ -63,6 +63,11 @@ _STANDS_STILL: Final = (
     "completed",
 )
 
+#: In postcopy it may run there before all of it has come.
+_GUEST_MAY_BE_THERE: Final[frozenset[Moment]] = frozenset(
+    {"resumed", "postcopy-active", "postcopy-paused", "postcopy-recover-setup", "postcopy-recover"}
+)
+
 
 class Entry(Section):
     """One entry of a script: a moment, and what is done then."""
@@ -92,6 +97,13 @@ class Entry(Section):
                     "in-entry",
                     "there is no QEMU on the destination yet at {at}; put {word} at destination-ready or "
                     "later",
+                    {"path": ("do", index, "action"), "at": self.at, "word": action.action},
+                )
+            if action.needs_guest_there and self.at not in _GUEST_MAY_BE_THERE:
+                raise PydanticCustomError(
+                    "in-entry",
+                    "the guest is not on the destination yet at {at}, and {word} would wait for it in vain; "
+                    "put it at resumed",
                     {"path": ("do", index, "action"), "at": self.at, "word": action.action},
                 )
             if action.only_at and self.at not in action.only_at:

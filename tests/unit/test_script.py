@@ -470,3 +470,12 @@ def test_at_start_there_is_no_destination_yet(action: dict[str, Any]) -> None:
     Entry.model_validate({"at": "setup", "do": [action]})
     if "side" in action:
         Entry.model_validate({"at": "start", "do": [{**action, "side": "source"}]})
+
+
+@pytest.mark.parametrize("at", ["setup", "pass", "device", "completed"])
+def test_nobody_waits_for_a_guest_that_is_not_there(at: str) -> None:
+    resize = {"action": "virtio-mem-resize", "plugged": "128MiB", "side": "destination", "wait": True}
+    with pytest.raises(ValidationError, match=f"not on the destination yet at {at}"):
+        Entry.model_validate({"at": at, "do": [resize]})
+    Entry.model_validate({"at": at, "do": [{**resize, "wait": False}]})
+    Entry.model_validate({"at": "resumed", "do": [resize]})

@@ -100,6 +100,11 @@ class Action(Section):
         return False
 
     @property
+    def needs_guest_there(self) -> bool:
+        """Whether it waits for something that the guest does on the destination."""
+        return False
+
+    @property
     def changes_limit(self) -> bool:
         """Whether it changes what may be sent in a second, or how long the guest may pause."""
         return False

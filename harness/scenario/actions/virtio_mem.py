@@ -39,6 +39,11 @@ class VirtioMemResize(Action):
         """On that side."""
         return self.side == "destination"
 
+    @property
+    def needs_guest_there(self) -> bool:
+        """If it waits; and the size that QEMU was asked for before is overwritten by what it loads."""
+        return self.side == "destination" and self.wait
+
     def carry_out(self, stage: Stage, deadline: Deadline) -> None:
         """By QMP: libvirt changes nothing while it migrates."""
         stage.resize_virtio_mem(self.side, self.plugged)
