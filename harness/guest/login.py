@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -45,8 +45,8 @@ class Login:
 
     user: str
     host_keys: tuple[HostKey, ...]
-    key: paramiko.PKey | None = None
-    password: str | None = None
+    key: paramiko.PKey | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
 
 
 def read_login(ssh: GuestSsh) -> Login:

@@ -108,7 +108,11 @@ class Shell:
             _authenticate(transport, address, login, deadline)
         except paramiko.ssh_exception.IncompatiblePeer as error:
             transport.close()
-            raise WrongHostKeyError(f"{address} has no host key of a kind that is known: {error}") from error
+            # paramiko has one kind for keys, ciphers and all else on which they do not agree.
+            if "host key" in str(error):
+                words = f"{address} has no host key of a kind that is known: {error}"
+                raise WrongHostKeyError(words) from error
+            raise GuestLost(f"ssh with the guest failed: {error}") from error
         except (paramiko.SSHException, EOFError, OSError) as error:
             # Who refuses somebody is still there; who goes away may not be ready yet.
             refused = isinstance(error, paramiko.AuthenticationException) and transport.is_active()

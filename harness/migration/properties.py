@@ -27,13 +27,17 @@ def machine_properties(monitor: Monitor) -> MachineProperties:
     devices = {
         str(one["name"]): dict(_values(monitor, f"{_DEVICES}/{one['name']}", _NUMBERS))
         for one in _listed(monitor, _DEVICES)
-        if str(one["type"]).startswith("child<")
+        # A vCPU that was plugged in is there as well, and is looked at as one.
+        if str(one["type"]).startswith("child<") and not str(one["type"]).endswith("-cpu>")
     }
     cpus = monitor.execute("query-cpus-fast")
     if not isinstance(cpus, list) or not cpus:
         raise MachineryError(f"the {monitor.side} QEMU does not tell its vCPUs: {cpus!r}")
     path = str(cpus[0]["qom-path"])
-    lacks = monitor.execute("qom-get", {"path": path, "property": "unavailable-features"})
+    lacks: object = ()
+    # x86 has it, and no other architecture.
+    with contextlib.suppress(CommandError):
+        lacks = monitor.execute("qom-get", {"path": path, "property": "unavailable-features"})
     cpu = dict(_values(monitor, path, frozenset({"bool"})))
     return MachineProperties(devices, cpu, tuple(map(str, lacks)) if isinstance(lacks, list) else ())
 

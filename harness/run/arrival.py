@@ -102,6 +102,8 @@ class DeviceLook:
     device: str
     did: tuple[str, ...]
     findings: tuple[Finding, ...]
+    #: Of the scenario's devices; see :class:`harness.guest.devices.ScenarioDevice`.
+    number: int = 0
 
     @property
     def answers(self) -> bool | None:
@@ -164,17 +166,17 @@ def look_at_devices(
             with _noted(name, findings):
                 texts = added.device.arrived(guest)
                 findings.extend(Finding("device-wrong", "guest", f"{name}: {text}") for text in texts)
-            looks.append(DeviceLook(added.device.device, tuple(guest.did), tuple(findings)))
+            looks.append(DeviceLook(added.device.device, tuple(guest.did), tuple(findings), added.number))
         found = sum(len(look.findings) for look in looks)
         step.note(devices=[look.device for look in looks], findings=found)
     return looks
 
 
-def with_ends(looks: Sequence[DeviceLook], ended: Mapping[str, str]) -> list[DeviceLook]:
-    """The same looks, with the programs that should serve their devices and have ended (by device)."""
+def with_ends(looks: Sequence[DeviceLook], ended: Mapping[int, str]) -> list[DeviceLook]:
+    """The same looks, with the programs that should serve their devices and have ended (by their number)."""
     found = []
     for look in looks:
-        words = ended.get(look.device)
+        words = ended.get(look.number)
         if words is not None:
             end = Finding("device-wrong", "guest", f"{look.device}: {words}")
             look = replace(look, findings=(end, *look.findings))

@@ -30,20 +30,28 @@ LISTEN_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Running:
-    """A program, the device that it serves, and for which QEMU of which host."""
+class _Service:
+    """What a program is for: a device (its word, its number) of the QEMU that came as the ``arrival``-th."""
 
-    name: str
+    host: Host
     device: str
-    host: str
-    arrival: int
-    process: subprocess.Popen[bytes]
+    number: int
+    helper: HelperProgram
     log: Path
+    arrival: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A program that serves, or has served; ``tail`` if it talks more than is kept."""
+
+    service: _Service
+    process: subprocess.Popen[bytes]
     tail: OutputTail | None
 
     def last_line(self) -> str:
         """Of what it has said, once it has ended."""
-        text = self.tail.text() if self.tail else self.log.read_text(encoding="utf-8", errors="replace")
+        text = self.tail.text() if self.tail else self.service.log.read_text("utf-8", "replace")
         lines = [line for line in map(str.strip, text.splitlines()) if line]
         # What panics says so, in the middle of a line that was under way, and then clears up.
         panics = (line[match.start() :] for line in reversed(lines) if (match := _PANIC.search(line)))
@@ -79,16 +87,19 @@ class DeviceHelpers(PortOwner):
             for path in device.echoes(context):
                 self._ports.listen(path, self._echo)
             for helper in device.helpers(context):
-                self._start(host, device.device, helper)
+                log = self._folder.file(f"{helper.name}-{added.number}-{self._arrivals}.log")
+                self._start(_Service(host, device.device, added.number, helper, log, self._arrivals))
 
     def kill(self, device: str, host: Host) -> None:
         """Kill what serves a device of the newest QEMU on ``host``; returns when it is gone."""
-        there = [one for one in self._running if (one.device, one.host) == (device, host.name)]
-        last = max((one.arrival for one in there), default=None)
+        there = [
+            one for one in self._running if (one.service.device, one.service.host.name) == (device, host.name)
+        ]
+        last = max((one.service.arrival for one in there), default=None)
         if last is None:
             raise MachineryError(f"nothing serves {device} on the {host.name}")
         for one in there:
-            if one.arrival == last:
+            if one.service.arrival == last:
                 self._killed.append(one)
                 one.process.kill()
                 one.process.wait()
@@ -99,15 +110,15 @@ class DeviceHelpers(PortOwner):
 
         Whoever served one for an earlier QEMU of that host is gone with it, and another one has begun.
         """
-        return frozenset(one.device for one in self._newest(host) if one in self._killed)
+        return frozenset(one.service.device for one in self._newest(host) if one in self._killed)
 
-    def ended(self, host: Host) -> Mapping[str, str]:
+    def ended(self, host: Host) -> Mapping[int, str]:
         """Programs that have ended by themselves while the QEMU on ``host`` needs them.
 
-        By their device's word: what they were, how they ended, and their last word.
+        By their device's number: what they were, how they ended, and their last word.
         """
         return {
-            one.device: f"{one.name}, which serves it, has ended with status "
+            one.service.number: f"{one.service.helper.name}, which serves it, has ended with status "
             f"{one.process.returncode}: {one.last_line() or 'without a word'}"
             for one in self._newest(host)
             if one.process.poll() is not None and one not in self._killed
@@ -115,16 +126,14 @@ class DeviceHelpers(PortOwner):
 
     def _newest(self, host: Host) -> list[_Running]:
         """Those for the QEMU that came to ``host`` last."""
-        there = [one for one in self._running if one.host == host.name]
-        last = max((one.arrival for one in there), default=0)
-        return [one for one in there if one.arrival == last]
+        there = [one for one in self._running if one.service.host.name == host.name]
+        last = max((one.service.arrival for one in there), default=0)
+        return [one for one in there if one.service.arrival == last]
 
-    def _start(self, host: Host, device: str, helper: HelperProgram) -> None:
-        log = self._folder.file(f"{helper.name}-{self._arrivals}.log")
+    def _start(self, service: _Service) -> None:
+        helper = service.helper
         if helper.connects:
-            thread = threading.Thread(
-                target=self._start_later, args=(host, device, helper, log, self._arrivals), daemon=True
-            )
+            thread = threading.Thread(target=self._start_later, args=(service,), daemon=True)
             self._waiting.append(thread)
             thread.start()
             return
@@ -133,30 +142,22 @@ class DeviceHelpers(PortOwner):
             listener.bind(str(helper.socket))
             listener.listen(1)
             number = listener.fileno()
-            words = [*self._programs[helper.name], *(word.format(fd=number) for word in helper.arguments)]
-            self._run(host, device, helper, words, number, log, self._arrivals)
+            self._run(service, [word.format(fd=number) for word in helper.arguments], number)
 
-    def _run(
-        self,
-        host: Host,
-        device: str,
-        helper: HelperProgram,
-        words: Sequence[str],
-        inherited: int | None,
-        log: Path,
-        arrival: int,
-    ) -> None:
-        self._events.emit("helper", source=host.name, command=list(words))
-        last = OutputTail(log.with_suffix(".fifo")) if helper.talks else None
+    def _run(self, service: _Service, arguments: Sequence[str], inherited: int | None) -> None:
+        words = [*self._programs[service.helper.name], *arguments]
+        self._events.emit("helper", source=service.host.name, command=words)
+        tail = OutputTail(service.log.with_suffix(".fifo")) if service.helper.talks else None
         try:
-            process = host.start_program(words, inherited, log if last is None else last.path)
+            log = service.log if tail is None else tail.path
+            process = service.host.start_program(words, inherited, log)
         except BaseException:
-            if last is not None:
-                last.given_up()
+            if tail is not None:
+                tail.given_up()
             raise
-        if last is not None:
-            last.begun()
-        self._running.append(_Running(helper.name, device, host.name, arrival, process, log, last))
+        if tail is not None:
+            tail.begun()
+        self._running.append(_Running(service, process, tail))
 
     def _echo(self, connection: socket.socket) -> None:
         connection.setblocking(False)
@@ -174,18 +175,17 @@ class DeviceHelpers(PortOwner):
 
         self._ports.watch(connection, read)
 
-    def _start_later(self, host: Host, device: str, helper: HelperProgram, log: Path, arrival: int) -> None:
+    def _start_later(self, service: _Service) -> None:
         """Once QEMU listens, which waits for the program to go on.
 
         A poll, since nobody tells; to connect, and see, would be to take the connection that QEMU waits for.
         """
-        deadline = Deadline(LISTEN_SECONDS, f"QEMU listening for {helper.name}")
-        while not host.accepts(helper.socket):
+        deadline = Deadline(LISTEN_SECONDS, f"QEMU listening for {service.helper.name}")
+        while not service.host.accepts(service.helper.socket):
             if deadline.expired or self._over.wait(0.01):
                 # Whoever starts QEMU has the reason why it does not.
                 return
-        words = [*self._programs[helper.name], *helper.arguments]
-        self._run(host, device, helper, words, None, log, arrival)
+        self._run(service, service.helper.arguments, None)
 
     def _ended(self) -> None:
         self._over.set()
@@ -194,5 +194,6 @@ class DeviceHelpers(PortOwner):
         for one in self._running:
             one.process.kill()
             one.process.wait()
+        for one in self._running:
             if one.tail is not None:
-                one.log.write_text(one.tail.text(), encoding="utf-8")
+                one.service.log.write_text(one.tail.text(), encoding="utf-8")

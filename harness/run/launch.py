@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import libvirt
 
-from harness.errors import MachineryError
+from harness.errors import LostError, MachineryError
 from harness.events import Deadline
 from harness.guest.domain import destination_xml
 from harness.memory.access import Image
@@ -199,6 +199,8 @@ class Launch:
         """Start the destination's QEMU.  One that its own words keep from it is the file's fault."""
         try:
             job.begin(xml)
+        except LostError:
+            raise
         except MachineryError as error:
             if not self._own_words:
                 raise

@@ -107,7 +107,7 @@ class WayIn:
         put = 'cat >"$1" && chmod 0755 "$1"'
         for name, content in programs_and_start(self._plan).items():
             shell.run([*become, "sh", "-c", put, "sh", f"{_FOLDER}/{name}"], deadline, given=content).check()
-        learn = 'umask 077 && mkdir -p "$HOME/.ssh" && cat >>"$HOME/.ssh/authorized_keys"'
+        learn = 'umask 077 && mkdir -p "$HOME/.ssh" && { echo; cat; } >>"$HOME/.ssh/authorized_keys"'
         shell.run(["sh", "-c", learn], deadline, given=keys.authorized_keys()).check()
         # In a session of its own: this one ends.
         start = f"setsid sh {shlex.quote(f'{_FOLDER}/start')} </dev/null >/dev/null 2>&1 &"

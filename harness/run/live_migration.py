@@ -477,9 +477,14 @@ class LiveMigration:
         if self._properties is None:
             return ()
         try:
-            return tuple(property_findings(self._properties, machine_properties(self.monitor("destination"))))
+            there = machine_properties(self.monitor("destination"))
         except QemuGone:
             return ()  # how it ended is found by rules of its own
+        resolved = self._guest.plan.resolved
+        model = (resolved.scenario.guest.cpu or "").partition(",")[0]
+        # Under KVM it is the host's own where the scenario names none.
+        named = model not in ("max", "host") and (bool(model) or resolved.accelerator != "kvm")
+        return tuple(property_findings(self._properties, there, named_cpu=named))
 
     def msrs(self) -> tuple[RegisterReview, ...]:
         """What the guest's processors, which run on its new host, have in their registers.

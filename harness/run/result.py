@@ -79,7 +79,10 @@ def build_result(
         facts.append(MigrationNumbers(found.passes, numbers.rounds, total_ms, numbers.downtime_ms))
         # What was on its way as a connection broke QEMU counts, and it sends that once more.
         if found.postcopy is None:
-            all_bytes = plan.source_qemu.version_tuple >= _COUNTS_BYTES
+            # Each move that completes has the guest on the other host, whose QEMU sends next.
+            there = sum(move.ended == "completed" for move in found.moves[:-1]) % 2
+            sender = (plan.source_qemu, plan.destination_qemu)[there]
+            all_bytes = sender.version_tuple >= _COUNTS_BYTES
             sent = numbers.sent if all_bytes else None
             facts.append(PagesCounted(numbers.normal_pages, numbers.zero_pages, sent))
     if found.stayed is not None:

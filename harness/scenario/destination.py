@@ -24,6 +24,9 @@ def refuse_wrong_ends(scenario: Any) -> None:
             how = scenario.migration_of(min(entry.move, last))
             reasons = {
                 "is of a migration that goes on: put it at setup or later": entry.at == "start",
+                f"does not go together with at: {entry.at}, where the guest has left": (
+                    entry.at in ("resumed", "completed") or entry.at.startswith("postcopy-")
+                ),
                 "is of a lab: nobody says how a remote host's QEMU ends": scenario.remote is not None,
                 f"does not go together with migration.to: {how.to}": how.to != "host",
                 "ends the guest: it is for the last of the moves, and that has to fail (ends: failed)": (

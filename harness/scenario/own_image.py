@@ -57,6 +57,8 @@ def _refuse_with_ssh(scenario: Any) -> None:
     """What the way in by ssh, which is gone once, does not know."""
     if scenario.guests > 1:
         _refuse(("guest", "ssh"), "does not go together with several guests (guests)")
+    if scenario.remote is not None:
+        _refuse(("guest", "ssh"), "is of a lab: the testbed is not in the network of a remote host's guest")
     if any(nic.comes_later for nic in scenario.guest.all_nics[:1]):
         _refuse(("guest", "ssh"), "needs the guest's first NIC when it boots")
     for index, entry in enumerate(scenario.script):

@@ -48,25 +48,39 @@ def bitmap_findings(
     for here in source:
         other = there.get((here.node, here.name))
         if going is not None and (here.node, here.name) not in going:
-            if other is not None:
+            # One that the disk keeps comes with the disk.
+            if other is not None and not here.persistent:
                 text = f"{_of(here)} is there on the destination, and block-bitmap-mapping does not name it"
                 yield Finding(DIFFER, KIND, text)
             continue
         if other is None:
             yield Finding(DIFFER, KIND, f"{_of(here)} is not there on the destination")
         elif other != here:
-            parts = ("granularity", "persistent", "recording", "count", "digest")
-            told = (
+            parts = ["granularity", "persistent", "recording", "count", "digest"]
+            if (here.node, here.name) in _changed(mapping or ()):
+                parts.remove("persistent")
+            told = [
                 f"{part} {getattr(here, part)} -> {getattr(other, part)}"
                 for part in parts
                 if getattr(here, part) != getattr(other, part)
-            )
-            yield Finding(DIFFER, KIND, f"{_of(here)} is another on the destination: {', '.join(told)}")
+            ]
+            if told:
+                yield Finding(DIFFER, KIND, f"{_of(here)} is another on the destination: {', '.join(told)}")
 
 
 def _named(mapping: Sequence[Mapping[str, Any]]) -> frozenset[tuple[str, str]]:
     """The bitmaps that it names, with their nodes."""
     return frozenset((node["node-name"], one["name"]) for node in mapping for one in node["bitmaps"])
+
+
+def _changed(mapping: Sequence[Mapping[str, Any]]) -> frozenset[tuple[str, str]]:
+    """Those that it has become persistent on the destination, or no more so (``transform``)."""
+    return frozenset(
+        (node["node-name"], one["name"])
+        for node in mapping
+        for one in node["bitmaps"]
+        if one.get("transform")
+    )
 
 
 def _of(bitmap: DirtyBitmap) -> str:

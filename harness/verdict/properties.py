@@ -37,6 +37,16 @@ MAY_DIFFER: Final[Mapping[str, str]] = {
     "streams": "of xhci: QEMU's default since 8.0, whatever the machine; seen of 7.2 and 10.0, pc-q35-7.2",
 }
 
+#: Second names of CPU features that are not the first written otherwise (target/i386/cpu.c).
+_SHORT: Final[Mapping[str, str]] = {
+    "sse3": "pni",
+    "pclmuldq": "pclmulqdq",
+    "ffxsr": "fxsr-opt",
+    "xd": "nx",
+    "i64": "lm",
+    "hv-apicv": "hv-avic",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class MachineProperties:
@@ -51,13 +61,27 @@ class MachineProperties:
     lacks: Collection[str] = ()
 
 
-def property_findings(source: MachineProperties, destination: MachineProperties) -> Iterator[Finding]:
-    """What is otherwise on the destination, of devices and properties that both have."""
+def property_findings(
+    source: MachineProperties, destination: MachineProperties, *, named_cpu: bool = True
+) -> Iterator[Finding]:
+    """What is otherwise on the destination, of devices and properties that both have.
+
+    ``named_cpu``: the CPU has a model's name.  ``max`` and the host's own are by definition what a QEMU
+    can offer on its machine, and no machine type promises them.
+    """
     for device, here in source.devices.items():
         there = destination.devices.get(device, {})
         yield from _differing(f"the device {device}", here, there, MAY_DIFFER)
-    lacking = {*source.lacks, *destination.lacks}
-    yield from _differing("the CPU", source.cpu, destination.cpu, lacking)
+    if named_cpu:
+        lacking = {_canonical(name) for name in (*source.lacks, *destination.lacks)}
+        aside = {name for name in source.cpu if _canonical(name) in lacking}
+        yield from _differing("the CPU", source.cpu, destination.cpu, aside)
+
+
+def _canonical(feature: str) -> str:
+    """A CPU's feature by one of its names: QEMU has others for some (``x86_cpu_initfn()``)."""
+    name = feature.replace("_", "-").replace(".", "-")
+    return _SHORT.get(name, name)
 
 
 def _differing(

@@ -48,3 +48,19 @@ def test_a_mapping_says_which_of_them_go() -> None:
     assert list(bitmap_findings([MINE], [MINE], named)) == []
     [finding] = bitmap_findings([MINE], [], named)
     assert finding.text.endswith("is not there on the destination")
+
+
+def test_one_that_the_disk_keeps_comes_with_the_disk() -> None:
+    kept = replace(MINE, persistent=True)
+    assert list(bitmap_findings([kept], [kept], [])) == []
+
+
+def test_a_mapping_may_make_one_persistent() -> None:
+    become = {"name": "written", "alias": "w", "transform": {"persistent": True}}
+    named = [{"node-name": "disk", "alias": "d", "bitmaps": [become]}]
+    here = replace(MINE, persistent=False)
+    there = replace(MINE, persistent=True)
+    assert list(bitmap_findings([here], [there], named)) == []
+    [finding] = bitmap_findings([here], [replace(there, count=0)], named)
+    assert "count" in finding.text
+    assert "persistent" not in finding.text

@@ -72,3 +72,35 @@ def test_what_an_accelerator_lacks_is_no_matter_of_the_machine() -> None:
     there = MachineProperties({}, {"rdseed": True, "x2apic": False}, ("x2apic",))
     [finding] = property_findings(HERE, there)
     assert finding.text.endswith("rdseed off -> on")
+
+
+class ArmMonitor(FakeMonitor):
+    """A QEMU whose CPU does not tell what it lacks, with a vCPU that was plugged in."""
+
+    def execute(self, command: str, arguments: Any = None) -> object:
+        if (arguments or {}).get("property") == "unavailable-features":
+            raise CommandError("Property 'cortex-a57-arm-cpu.unavailable-features' not found")
+        if command == "qom-list" and arguments["path"] == "/machine/peripheral":
+            return [{"name": "vcpu1", "type": "child<cortex-a57-arm-cpu>"}]
+        return super().execute(command, arguments)
+
+
+def test_a_cpu_that_does_not_tell_what_it_lacks() -> None:
+    found = machine_properties(cast(Monitor, ArmMonitor()))
+    assert (found.devices, found.lacks) == ({}, ())
+
+
+def test_a_feature_that_is_lacking_is_known_by_each_of_its_names() -> None:
+    here = MachineProperties({}, {"sse4.1": True, "sse4_1": True, "nrip_save": True, "ffxsr": True})
+    there = MachineProperties(
+        {},
+        {"sse4.1": False, "sse4_1": False, "nrip_save": False, "ffxsr": False},
+        ("sse4.1", "nrip-save", "fxsr-opt"),
+    )
+    assert list(property_findings(here, there)) == []
+
+
+def test_what_a_qemu_can_offer_is_no_promise_of_the_machine() -> None:
+    there = MachineProperties({}, {"rdseed": True})
+    assert list(property_findings(HERE, there, named_cpu=False)) == []
+    assert list(property_findings(HERE, there)) != []

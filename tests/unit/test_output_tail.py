@@ -79,7 +79,7 @@ def served(helpers: DeviceHelpers, host: Any, tmp_path: Path, program: str, *, t
         echoes=lambda _: (),
         helpers=lambda _: (helper,),
     )
-    added: Any = SimpleNamespace(device=device, context=SimpleNamespace(shared=tmp_path / "shared"))
+    added: Any = SimpleNamespace(device=device, number=7, context=SimpleNamespace(shared=tmp_path / "shared"))
     helpers.arrive(host, [added])
 
 
@@ -93,11 +93,9 @@ def test_a_program_that_ends_by_itself_is_told_with_its_last_word(
         served(helpers, host, tmp_path, program, talks=talks)
         for one in helpers._running:
             one.process.wait()
-        assert helpers.ended(host) == {
-            "nic": "bridge, which serves it, has ended with status 3: PANIC: no fd"
-        }
+        assert helpers.ended(host) == {7: "bridge, which serves it, has ended with status 3: PANIC: no fd"}
         assert helpers.unserved(host) == frozenset()
-    assert "a packet" in (tmp_path / "run" / "bridge-1.log").read_text()
+    assert "a packet" in (tmp_path / "run" / "bridge-7-1.log").read_text()
 
 
 def test_one_that_a_script_has_killed_is_nobodys_fault(helpers: DeviceHelpers, tmp_path: Path) -> None:
@@ -111,8 +109,8 @@ def test_one_that_a_script_has_killed_is_nobodys_fault(helpers: DeviceHelpers, t
 
 
 def test_the_device_that_it_served_is_wrong() -> None:
-    looks = [DeviceLook("nic", ("ping",), ()), DeviceLook("rng", (), ())]
-    (nic, rng) = with_ends(looks, {"nic": "bridge, which serves it, has ended with status 3: PANIC"})
+    looks = [DeviceLook("nic", ("ping",), (), 1), DeviceLook("nic", (), (), 2)]
+    (nic, other) = with_ends(looks, {1: "bridge, which serves it, has ended with status 3: PANIC"})
     assert [finding.rule for finding in nic.findings] == ["device-wrong"]
     assert nic.wrong == ("nic: bridge, which serves it, has ended with status 3: PANIC",)
-    assert rng == looks[1]
+    assert other == looks[1]
