@@ -11,6 +11,7 @@ from pathlib import Path
 
 from harness.arch import GUEST
 from harness.errors import InputError, MachineryError
+from harness.events import patience
 from harness.toolchain.run import run_program
 
 BALLOON_DEVICE = "virtio-balloon-pci"
@@ -84,7 +85,7 @@ def devices_of(path: Path) -> frozenset[str]:
 
 def _ask(path: Path, *words: str) -> str:
     try:
-        return run_program([path, *words], what=f"ask {path} for {words[-1]}", seconds=_SECONDS)
+        return run_program([path, *words], what=f"ask {path} for {words[-1]}", seconds=patience(_SECONDS))
     except MachineryError as error:
         raise InputError(f"{path} is not a QEMU that runs here: {error.message}", hint=error.hint) from error
     except OSError as error:  # no program at all: wrong format, wrong architecture

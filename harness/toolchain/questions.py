@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from harness.errors import MachineryError
+from harness.events import patience
 from harness.toolchain.probe import BALLOON_DEVICE
 from harness.toolchain.run import ProgramFailed, run_program
 
@@ -174,7 +175,7 @@ def _converse(qemu: Path, words: Sequence[str], commands: _Commands) -> list[obj
         said = run_program(
             argv,
             what=f"ask {qemu} of the machines that it makes",
-            seconds=_SECONDS,
+            seconds=patience(_SECONDS),
             stdin="".join(json.dumps(line) + "\n" for line in script),
         )
     except ProgramFailed as error:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from harness.errors import InputError
+from harness.events import patience
 
 _SECONDS: Final = 30.0
 _NOTHING: Final = ("-machine", "none", "-S", "-nodefaults", "-display", "none")
@@ -100,13 +101,13 @@ def _accepted(listening: socket.socket, process: subprocess.Popen[bytes]) -> soc
         with selectors.DefaultSelector() as selector:
             selector.register(listening, selectors.EVENT_READ)
             selector.register(ended, selectors.EVENT_READ)
-            ready = [key.fileobj for key, _ in selector.select(_SECONDS)]
+            ready = [key.fileobj for key, _ in selector.select(patience(_SECONDS))]
     finally:
         os.close(ended)
     if listening not in ready:
-        raise EOFError("it ended" if ready else f"it took over {_SECONDS:g} s")
+        raise EOFError("it ended" if ready else f"it took over {patience(_SECONDS):g} s")
     connection, _ = listening.accept()
-    connection.settimeout(_SECONDS)
+    connection.settimeout(patience(_SECONDS))
     return connection
 
 

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import IO, Any, Final
 
 from harness.errors import InputError
+from harness.events import patience
 from harness.toolchain.run import build_environment
 
 #: For one answer; a QEMU that says nothing for so long is none that runs here.
@@ -62,7 +63,7 @@ class SilentQemu:
                 raise InputError(f"{self._path} cannot be run: {error.strerror}") from error
         self._process = process
         self._stack.callback(self._end)
-        ours.settimeout(_SECONDS)
+        ours.settimeout(patience(_SECONDS))
         self._socket, self._lines = ours, ours.makefile("rb")
         try:
             self._read()

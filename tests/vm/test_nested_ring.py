@@ -65,6 +65,7 @@ def test_a_ring_with_protection_that_is_initially_set_loses_writes(freepage: Fre
     wrapper.write_text(f'#!/bin/sh\nLD_PRELOAD={library} exec {qemu} "$@"\n')
     wrapper.chmod(0o755)
     wrong = nested(freepage, str(scenario), "--qemu", str(wrapper)).end()
+    assert wrong.exit_code == 1, str(wrong)
     assert wrong.result.verdict == "fail", str(wrong)
     assert "differs-though-sent" in [finding.rule for finding in wrong.result.findings]
 
