@@ -92,18 +92,14 @@ class DeviceHelpers(PortOwner):
 
     def kill(self, device: str, host: Host) -> None:
         """Kill what serves a device of the newest QEMU on ``host``; returns when it is gone."""
-        there = [
-            one for one in self._running if (one.service.device, one.service.host.name) == (device, host.name)
-        ]
-        last = max((one.service.arrival for one in there), default=None)
-        if last is None:
+        there = [one for one in self._newest(host) if one.service.device == device]
+        if not there:
             raise MachineryError(f"nothing serves {device} on the {host.name}")
         for one in there:
-            if one.service.arrival == last:
-                self._killed.append(one)
-                one.process.kill()
-                one.process.wait()
-                self._events.emit("helper-killed", source=host.name, device=device)
+            self._killed.append(one)
+            one.process.kill()
+            one.process.wait()
+            self._events.emit("helper-killed", source=host.name, device=device)
 
     def unserved(self, host: Host) -> frozenset[str]:
         """Devices of the QEMU on ``host`` whose program a script has killed, by their words.

@@ -13,7 +13,7 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import libvirt
 
@@ -80,6 +80,8 @@ if TYPE_CHECKING:
 
 #: For what a script has begun when its migration is given up; the guest may be emulated.
 GIVEN_UP_SECONDS: Final = 60.0
+
+_Answer = TypeVar("_Answer")
 
 
 class LiveMigration:
@@ -465,26 +467,29 @@ class LiveMigration:
         here = self._running[0].seen.bitmaps
         if not here:
             return ()
-        try:
-            there = bitmaps_of(self.monitor("destination"))
-        except QemuGone:
-            return ()  # how it ended is found by rules of its own
+        there = self._asked_there(bitmaps_of)
+        if there is None:
+            return ()
         how = self._guest.plan.resolved.scenario.migration_of(self._move)
         return tuple(bitmap_findings(here, there, how.parameters.get("block-bitmap-mapping")))
 
     def machine_findings(self) -> Sequence[Finding]:
         """What of the machine is otherwise than on the source; the guest has arrived, and stands still."""
-        if self._properties is None:
+        there = None if self._properties is None else self._asked_there(machine_properties)
+        if self._properties is None or there is None:
             return ()
-        try:
-            there = machine_properties(self.monitor("destination"))
-        except QemuGone:
-            return ()  # how it ended is found by rules of its own
         resolved = self._guest.plan.resolved
         model = (resolved.scenario.guest.cpu or "").partition(",")[0]
         # Under KVM it is the host's own where the scenario names none.
         named = model not in ("max", "host") and (bool(model) or resolved.accelerator != "kvm")
         return tuple(property_findings(self._properties, there, named_cpu=named))
+
+    def _asked_there(self, ask: Callable[[Monitor], _Answer]) -> _Answer | None:
+        """The destination's QEMU says; None: it is gone, and how it ended is found by rules of its own."""
+        try:
+            return ask(self.monitor("destination"))
+        except QemuGone:
+            return None
 
     def msrs(self) -> tuple[RegisterReview, ...]:
         """What the guest's processors, which run on its new host, have in their registers.

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic_core import PydanticCustomError
 
-from harness.scenario.moments import BEFORE_IT_LEAVES
+from harness.scenario.moments import BEFORE_IT_LEAVES, GUEST_MAY_BE_THERE
 
 
 def refuse_wrong_ends(scenario: Any) -> None:
@@ -25,7 +25,7 @@ def refuse_wrong_ends(scenario: Any) -> None:
             reasons = {
                 "is of a migration that goes on: put it at setup or later": entry.at == "start",
                 f"does not go together with at: {entry.at}, where the guest has left": (
-                    entry.at in ("resumed", "completed") or entry.at.startswith("postcopy-")
+                    entry.at == "completed" or entry.at in GUEST_MAY_BE_THERE
                 ),
                 "is of a lab: nobody says how a remote host's QEMU ends": scenario.remote is not None,
                 f"does not go together with migration.to: {how.to}": how.to != "host",

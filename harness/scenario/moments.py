@@ -41,6 +41,11 @@ _WALK: Final = (
 #: QEMU and begins at once, so a migration with one of them goes past it.
 BEFORE_IT_LEAVES: Final[frozenset[Moment]] = frozenset({"destination-ready", "listening"})
 
+#: Those at which the guest may run on the destination: in postcopy before all of it has come.
+GUEST_MAY_BE_THERE: Final[frozenset[Moment]] = frozenset(
+    {"resumed", "postcopy-active", "postcopy-paused", "postcopy-recover-setup", "postcopy-recover"}
+)
+
 #: Those that come only where the guest is asked: in arm info.
 OF_A_REQUEST: Final[frozenset[Moment]] = frozenset(
     {"request", "before-walk", "mid-walk", "after-walk", "answer", "applied"}

@@ -28,7 +28,7 @@ from pydantic_core import PydanticCustomError
 import harness.scenario.actions  # noqa: F401 - with it those that ship are registered
 from harness.scenario.actions.base import Action, AnyAction
 from harness.scenario.actions.module import MODULE_HOLDS
-from harness.scenario.moments import Moment
+from harness.scenario.moments import GUEST_MAY_BE_THERE, Moment
 from harness.scenario.values import Section, as_tuple
 
 #: The device stops the guest here, and holds the migration, until ``cont``.
@@ -63,11 +63,6 @@ _STANDS_STILL: Final = (
     "completed",
 )
 
-#: In postcopy it may run there before all of it has come.
-_GUEST_MAY_BE_THERE: Final[frozenset[Moment]] = frozenset(
-    {"resumed", "postcopy-active", "postcopy-paused", "postcopy-recover-setup", "postcopy-recover"}
-)
-
 
 class Entry(Section):
     """One entry of a script: a moment, and what is done then."""
@@ -99,7 +94,7 @@ class Entry(Section):
                     "later",
                     {"path": ("do", index, "action"), "at": self.at, "word": action.action},
                 )
-            if action.needs_guest_there and self.at not in _GUEST_MAY_BE_THERE:
+            if action.needs_guest_there and self.at not in GUEST_MAY_BE_THERE:
                 raise PydanticCustomError(
                     "in-entry",
                     "the guest is not on the destination yet at {at}, and {word} would wait for it in vain; "

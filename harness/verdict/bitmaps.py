@@ -44,10 +44,11 @@ def bitmap_findings(
     not name stays behind; None: they were told of none, and all go.
     """
     there = {(one.node, one.name): one for one in destination}
-    going = None if mapping is None else _named(mapping)
+    named = _named(mapping or ())
     for here in source:
-        other = there.get((here.node, here.name))
-        if going is not None and (here.node, here.name) not in going:
+        key = (here.node, here.name)
+        other = there.get(key)
+        if mapping is not None and key not in named:
             # One that the disk keeps comes with the disk.
             if other is not None and not here.persistent:
                 text = f"{_of(here)} is there on the destination, and block-bitmap-mapping does not name it"
@@ -57,7 +58,8 @@ def bitmap_findings(
             yield Finding(DIFFER, KIND, f"{_of(here)} is not there on the destination")
         elif other != here:
             parts = ["granularity", "persistent", "recording", "count", "digest"]
-            if (here.node, here.name) in _changed(mapping or ()):
+            if named.get(key, {}).get("transform"):
+                # It becomes persistent on the destination, or is so no more.
                 parts.remove("persistent")
             told = [
                 f"{part} {getattr(here, part)} -> {getattr(other, part)}"
@@ -68,19 +70,9 @@ def bitmap_findings(
                 yield Finding(DIFFER, KIND, f"{_of(here)} is another on the destination: {', '.join(told)}")
 
 
-def _named(mapping: Sequence[Mapping[str, Any]]) -> frozenset[tuple[str, str]]:
-    """The bitmaps that it names, with their nodes."""
-    return frozenset((node["node-name"], one["name"]) for node in mapping for one in node["bitmaps"])
-
-
-def _changed(mapping: Sequence[Mapping[str, Any]]) -> frozenset[tuple[str, str]]:
-    """Those that it has become persistent on the destination, or no more so (``transform``)."""
-    return frozenset(
-        (node["node-name"], one["name"])
-        for node in mapping
-        for one in node["bitmaps"]
-        if one.get("transform")
-    )
+def _named(mapping: Sequence[Mapping[str, Any]]) -> Mapping[tuple[str, str], Mapping[str, Any]]:
+    """What it says of each bitmap that it names, by the bitmap's node and name."""
+    return {(node["node-name"], one["name"]): one for node in mapping for one in node["bitmaps"]}
 
 
 def _of(bitmap: DirtyBitmap) -> str:

@@ -47,9 +47,7 @@ class InternalSnapshot(SavedJob):
         source.monitor.execute("stop")
         try:
             # Of what else it has on it has to refuse what does not go with a snapshot.
-            asked, parameters = crossing.modes.asked_capabilities(), crossing.modes.all_parameters()
-            if asked or parameters:
-                switch_on(source.monitor, asked, parameters)
+            self._switch_modes_on(source.monitor)
             _make(source.monitor, crossing.file.path, crossing.deadline)
             crossing.file.begun()
             _run(source.monitor, "snapshot-save", _WHERE, crossing.deadline)
@@ -63,6 +61,12 @@ class InternalSnapshot(SavedJob):
         else:
             _close(source.monitor)
 
+    def _switch_modes_on(self, monitor: Monitor) -> None:
+        modes = self._with.modes
+        asked, parameters = modes.asked_capabilities(), modes.all_parameters()
+        if asked or parameters:
+            switch_on(monitor, asked, parameters)
+
     def restore(self) -> libvirt.virDomain:
         """Load it on the other host."""
         crossing = self._with
@@ -72,9 +76,7 @@ class InternalSnapshot(SavedJob):
             blocks = destination.ramblocks()
             fill(destination.monitor.pid, [block for block in blocks if block.name in crossing.images])
             crossing.file.memory_was_used()
-        asked, parameters = crossing.modes.asked_capabilities(), crossing.modes.all_parameters()
-        if asked or parameters:
-            switch_on(destination.monitor, asked, parameters)
+        self._switch_modes_on(destination.monitor)
         _open(destination.monitor, crossing.file.to_restore())
         _run(destination.monitor, "snapshot-load", _WHERE, crossing.deadline)
         _close(destination.monitor)
